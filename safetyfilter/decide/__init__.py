@@ -1,0 +1,1 @@
+"""Scores -> keep or exclude, and why."""

@@ -1,0 +1,1 @@
+"""Encoded bytes -> embeddings: the only room that knows CLIP and the GPU."""

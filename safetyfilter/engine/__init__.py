@@ -1,0 +1,1 @@
+"""Who does the work: the same rooms, one machine or many."""

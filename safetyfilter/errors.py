@@ -1,0 +1,121 @@
+"""The exceptions: one root, and each leaf also refines the built-in it resembles.
+
+::
+
+    SafetyFilterError
+    ├── UsageError (ValueError)              the call itself is wrong: exit status 2
+    │   ├── PolicyError                      a policy that can't be
+    │   ├── UnknownEncoderError              a model or tag that open_clip does not list
+    │   └── QuickGELUMismatchError           weights and architecture use different activations
+    ├── SourceError (ValueError)             a source that can't be read
+    │   ├── SourceNotFoundError (FileNotFoundError)
+    │   └── EmptySourceError
+    ├── OutputError (OSError)                an output that can't be written
+    ├── WeightsError (OSError)               weights that can't be had or read
+    ├── EncoderMismatchError (ValueError)    a probe on another encoder's embeddings
+    ├── ProbeError (ValueError)              a probe or probe file that can't be used
+    ├── CalibrationError (ValueError)        data that can't support what was asked of it
+    ├── RunError (ValueError)                a run directory that can't be used
+    │   ├── OtherRunError (FileExistsError)
+    │   ├── UnfinishedRunError
+    │   └── SchemaError
+    ├── SecretError (PermissionError)        the run's secret is missing or wrong
+    ├── DeviceError (RuntimeError)           the device can't do what was asked
+    └── MissingExtraError (ImportError)      an optional dependency is not installed
+
+A message says what was wrong, what came, what is allowed, and the remedy.
+
+>>> issubclass(PolicyError, SafetyFilterError) and issubclass(PolicyError, ValueError)
+True
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SafetyFilterError(Exception):
+    """The root of every error this library raises on purpose."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(SafetyFilterError, ValueError):
+    """The call itself is wrong; nothing was read or written."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class PolicyError(UsageError):
+    """A policy with an unknown signal, preset or key, or a threshold outside [0, 1]."""
+
+
+class UnknownEncoderError(UsageError):
+    """A model or a pretrained tag that open_clip does not list."""
+
+
+class QuickGELUMismatchError(UsageError):
+    """Weights trained with one activation, loaded into an architecture with the other."""
+
+
+class SourceError(SafetyFilterError, ValueError):
+    """A source that is no image folder, WebDataset, Parquet or saved data set, or can't be read."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """A source that is not there."""
+
+
+class EmptySourceError(SourceError):
+    """A source that holds no sample."""
+
+
+class OutputError(SafetyFilterError, OSError):
+    """An output that can't be written, or that already holds something else."""
+
+
+class WeightsError(SafetyFilterError, OSError):
+    """Weights that can't be downloaded, found or read."""
+
+
+class EncoderMismatchError(SafetyFilterError, ValueError):
+    """A probe applied to embeddings of an encoder other than its own."""
+
+
+class ProbeError(SafetyFilterError, ValueError):
+    """A probe, or a probe file, that can't be used."""
+
+
+class CalibrationError(SafetyFilterError, ValueError):
+    """Scores, labels or embeddings that can't support the training or the guarantee asked for."""
+
+
+class RunError(SafetyFilterError, ValueError):
+    """A run directory that can't be used."""
+
+
+class OtherRunError(RunError, FileExistsError):
+    """The output directory holds a run of another source, encoder or set of probes."""
+
+
+class UnfinishedRunError(RunError):
+    """The run has parts that are not scored or not decided yet."""
+
+
+class SchemaError(RunError):
+    """A file written by another version of the schema."""
+
+
+class SecretError(SafetyFilterError, PermissionError):
+    """The run's secret is missing, unreadable or another run's."""
+
+
+class DeviceError(SafetyFilterError, RuntimeError):
+    """A device or a precision that this machine does not offer."""
+
+
+class MissingExtraError(SafetyFilterError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'safetyfilter[{extra}]'")

@@ -1,0 +1,1 @@
+"""Embeddings -> scores in [0, 1]."""
