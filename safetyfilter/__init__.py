@@ -26,15 +26,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ClipEncoder": "embed.encoder",
     "DecisionBatch": "samples",
+    "EmbedOptions": "embed.batching",
     "EmbeddingBatch": "samples",
     "EncoderSpec": "embed.spec",
     "LinearProbe": "score.probe",
     "Policy": "decide.policy",
     "ProbeBank": "score.probe",
     "Reason": "samples",
+    "PromptPair": "score.zero_shot",
+    "Run": "data.runs",
+    "SafetyFilter": "filter",
     "SafetyFilterError": "errors",
     "ScoreBatch": "samples",
+    "apply_policy": "engine.local",
+    "export": "data.export",
+    "open_source": "data.sources",
+    "scan": "engine.local",
+    "zero_shot_probes": "score.zero_shot",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -1,0 +1,159 @@
+"""``scan``, ``decide`` and ``export``."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from safetyfilter.cli.app import JsonOption, app, counts_table, emit, err, sample_progress
+
+if TYPE_CHECKING:
+    from safetyfilter.data.sources import Source
+    from safetyfilter.score.probe import ProbeBank
+
+
+class Engine(StrEnum):
+    """Who does the work."""
+
+    local = "local"
+
+
+class Format(StrEnum):
+    """How kept samples are written."""
+
+    folder = "folder"
+    webdataset = "webdataset"
+    parquet = "parquet"
+    keys = "keys"
+
+
+SourceArgument = Annotated[str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set "
+                                                    "saved to disk.")]
+PolicyOption = Annotated[str, typer.Option("--policy", help="co-occurrence, separate, no-minors, strict, or a TOML "
+                                                            "file.")]
+ColumnOption = Annotated[str | None, typer.Option(help="The column that holds the images, or their extension in a "
+                                                       "tar.")]
+KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
+
+
+@app.command()
+def scan(
+    source: SourceArgument,
+    out: Annotated[Path, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
+    encoder: Annotated[str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or "
+                                              "stand-in.")] = "ViT-L-14-quickgelu",
+    pretrained: Annotated[str | None, typer.Option(help="A tag that open_clip lists, or a checkpoint file.")] = None,
+    probes: Annotated[list[str] | None, typer.Option(help="A probe file; may be given more than once. Zero-shot "
+                                                          "probes where none is.")] = None,
+    policy: PolicyOption = "co-occurrence",
+    engine: Annotated[Engine, typer.Option(help="Who does the work.")] = Engine.local,
+    batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    views: Annotated[str, typer.Option(help="whole, center or multi.")] = "whole",
+    decode: Annotated[str, typer.Option(help="fast or exact.")] = "fast",
+    keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Keep them in float16.")] = False,
+    image_column: ColumnOption = None,
+    key_column: KeyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Embed and score every sample of SOURCE, and decide what to keep."""
+    from safetyfilter.data.runs import Run
+    from safetyfilter.data.sources import open_source
+    from safetyfilter.decide.policy import Policy
+
+    # Everything that can be wrong is found out before a file is written, the cheap checks first.
+    policy_used = Policy.load(policy)
+    batch = _batch_size(batch_size)
+    Run.check_output(out)
+    opened = open_source(source, image_column=image_column, key_column=key_column)
+
+    from safetyfilter.embed.batching import EmbedOptions
+    from safetyfilter.embed.encoder import ClipEncoder
+    from safetyfilter.engine.local import scan as run_scan
+    from safetyfilter.filter import SafetyFilter
+    from safetyfilter.standin import ENCODER
+
+    options = EmbedOptions(batch_size=batch, views=views, decode=decode)  # type: ignore[arg-type]
+    name = ENCODER if encoder == "stand-in" else encoder
+    with err.status("loading the encoder"):
+        loaded = ClipEncoder.load(name, pretrained=pretrained, device=device, precision=precision)
+        bank = _probes(probes, loaded, stand_in=name == ENCODER)
+        safety_filter = SafetyFilter(loaded, bank, policy_used, options)
+    started = time.perf_counter()
+    with sample_progress("scanning", _total(opened)) as progress:
+        run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
+    seconds = time.perf_counter() - started
+    if run.info["stand_in"]:
+        err.print("[yellow]The stand-in encoder was used: these scores say nothing about real pictures.")
+    emit({"run": str(out), **run.counts, "stand_in": run.info["stand_in"], "seconds": round(seconds, 3)},
+         as_json=json, table=counts_table(f"{out}", run.counts))
+
+
+@app.command()
+def decide(
+    run: Annotated[Path, typer.Argument(help="The run directory.")],
+    policy: PolicyOption,
+    json: JsonOption = False,
+) -> None:
+    """Apply another policy to the scores of RUN, without touching an image."""
+    from safetyfilter.data.runs import Run
+    from safetyfilter.decide.policy import Policy
+    from safetyfilter.engine.local import apply_policy
+
+    policy_used = Policy.load(policy)
+    opened = Run.open(run)
+    with sample_progress("deciding", None) as progress, opened.writing():
+        apply_policy(opened, policy_used, progress=progress)
+    emit({"run": str(run), **opened.counts, "policy": opened.info["policy"]}, as_json=json,
+         table=counts_table(f"{run}", opened.counts))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The run directory.")],
+    source: Annotated[str, typer.Option(help="The source that was scanned.")],
+    to: Annotated[Path, typer.Option(help="A new or empty place; a file for keys.")],
+    format: Annotated[Format | None, typer.Option(help="The source's own where left out.")] = None,
+    image_column: ColumnOption = None,
+    key_column: KeyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the samples that RUN keeps, byte for byte."""
+    from safetyfilter.data.export import export as export_run
+    from safetyfilter.data.runs import Run
+    from safetyfilter.data.sources import open_source
+
+    opened = Run.open(run)
+    opened.require_complete()
+    opened_source = open_source(source, image_column=image_column, key_column=key_column)
+    with sample_progress("exporting", opened.counts["seen"]) as progress:
+        counts = export_run(opened, opened_source, to, format=format.value if format else None, progress=progress)
+    emit({"run": str(run), "to": str(to), **counts}, as_json=json, table=counts_table(f"{to}", counts))
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdigit() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither a whole number from 1 nor auto", param_hint="--batch-size")
+    return int(text)
+
+
+def _probes(files: list[str] | None, encoder: Any, *, stand_in: bool) -> ProbeBank:
+    from safetyfilter.score.probe import ProbeBank
+    from safetyfilter.score.zero_shot import zero_shot_probes
+    from safetyfilter.standin import PROMPTS
+
+    if files:
+        return ProbeBank([probe for file in files for probe in ProbeBank.load(file).probes])
+    return zero_shot_probes(encoder, PROMPTS if stand_in else None)
+
+
+def _total(source: Source) -> int | None:
+    counts = [part.count for part in source.parts()]
+    return None if None in counts else sum(count or 0 for count in counts)

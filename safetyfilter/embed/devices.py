@@ -1,0 +1,55 @@
+"""Devices and precisions: what this machine offers, and what ``auto`` stands for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from safetyfilter.errors import DeviceError, UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"no CUDA device for {device!r}: torch sees {torch.cuda.device_count()}; use device='cpu', "
+                          "or install a torch built for this driver")
+    return resolved
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+    >>> resolve_dtype("fp32", torch.device("cpu"))
+    torch.float32
+    """
+    if precision in PRECISIONS:
+        return PRECISIONS[precision]
+    if precision != "auto":
+        raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+@lru_cache
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 natively (AVX-512 BF16 or AMX); emulated, it is slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,238 @@
+"""An open_clip model and its identity: loads it, checks it, and embeds images and texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import open_clip
+import torch
+from torch.nn import functional as F
+
+from safetyfilter.embed.batching import EmbeddingPipeline, EmbedOptions, Load
+from safetyfilter.embed.devices import resolve_device, resolve_dtype
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
+from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.errors import UsageError
+from safetyfilter.samples import EmbeddingBatch, Floats, ImageInput
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ClipEncoder:
+    """A CLIP model that embeds encoded images in batches.
+
+    Use `load`; the constructor wraps an open_clip model that is already in memory.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An open_clip model in float32 on the CPU. The encoder takes it over: the image tower moves to the device.
+    architecture : str
+        The name of its architecture, part of the encoder's identity.
+    tokenizer : callable or None
+        Texts -> (N, L) int64 tokens; None for an encoder that embeds no text.
+    device : str
+        ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    precision : str
+        ``auto``, ``fp32``, ``bf16`` or ``fp16``. On the CPU ``auto`` takes bfloat16 weights where the processor has
+        the instructions and float32 elsewhere; on CUDA bfloat16, or float16 before compute capability 8.
+
+    Attributes
+    ----------
+    spec : EncoderSpec
+        The encoder's identity, the same for every device and precision.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, architecture: str,
+                 tokenizer: Callable[[Sequence[str]], torch.Tensor] | None = None,
+                 device: str = "auto", precision: str = "auto") -> None:
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(precision, self.device)
+        preprocess = open_clip.get_model_preprocess_cfg(model)
+        size = preprocess["size"]
+        self.spec = EncoderSpec(
+            architecture=architecture,
+            weights_sha256=_weights_digest(model),
+            image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+            mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]),
+            interpolation=preprocess["interpolation"], resize_mode=preprocess["resize_mode"],
+            width=_width(model),
+        )
+        model.eval().requires_grad_(False)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._visual: torch.nn.Module = _to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
+        self._fill_color = int(preprocess.get("fill_color", 0))
+
+    @classmethod
+    def load(cls, model: str = DEFAULT_MODEL, *, pretrained: str | Path | None = None, device: str = "auto",
+             precision: str = "auto", cache_dir: str | Path | None = None) -> ClipEncoder:
+        """Load an encoder by open_clip's own naming.
+
+        Parameters
+        ----------
+        model : str
+            An architecture that open_clip lists, ``hf-hub:ORG/REPO`` or ``local-dir:FOLDER``.
+        pretrained : str, path or None
+            For a listed architecture: a tag that open_clip lists for it (``openai`` where None), or a checkpoint
+            file. Must be None for ``hf-hub:`` and ``local-dir:``, which name their own weights.
+        device, precision : str
+            See the class.
+        cache_dir : path or None
+            Where downloads go; open_clip's own place where None.
+
+        Raises
+        ------
+        UnknownEncoderError
+            open_clip lists no such model or tag.
+        QuickGELUMismatchError
+            The weights were trained with another activation than the architecture has.
+        WeightsError
+            The weights can't be downloaded, found or read, or belong to another architecture.
+
+        Examples
+        --------
+        >>> from safetyfilter.standin import ENCODER
+        >>> encoder = ClipEncoder.load(ENCODER, device="cpu", precision="fp32")
+        >>> encoder.embed_text(["a three"]).shape == (1, encoder.spec.width)
+        True
+        """
+        loaded = load_model(model, pretrained, cache_dir)
+        return cls(loaded.model, architecture=loaded.architecture, tokenizer=loaded.tokenizer, device=device,
+                   precision=precision)
+
+    def __repr__(self) -> str:
+        return f"ClipEncoder({self.spec}, device={str(self.device)!r}, dtype={str(self.dtype).removeprefix('torch.')})"
+
+    def preparer(self, options: EmbedOptions) -> ImagePreparer:
+        """What turns an encoded image into this model's input pixels."""
+        return ImagePreparer(image_size=self.spec.image_size, interpolation=self.spec.interpolation,
+                             resize_mode=self.spec.resize_mode, fill_color=self._fill_color, views=options.views,
+                             decode=options.decode, limits=options.limits)
+
+    def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None, *,
+              progress: bool = False) -> EmbeddingBatch:
+        """Embed images, in order.
+
+        Parameters
+        ----------
+        images : iterable of bytes, path or PIL.Image
+            Encoded images, paths and PIL images, freely mixed.
+        options : EmbedOptions
+            Batch size, views and decoding; CLIP's own centre crop where None.
+        progress : bool
+            Show a progress bar on standard error.
+
+        Returns
+        -------
+        EmbeddingBatch
+            ``vectors`` (N, D) float32 of unit L2 norm, NaN for each image named in ``failures``.
+        """
+        images = list(images)
+        if progress:
+            from rich.progress import track
+
+            source: Iterable[ImageInput] = track(images, description="embedding")
+        else:
+            source = images
+        vectors: list[Floats] = []
+        failures: dict[int, str] = {}
+        for records, batch in self.embed_stream(source, _as_is, options):
+            done = sum(map(len, vectors))
+            failures |= {done + row: failure for row, failure in batch.failures.items()}
+            vectors.append(batch.vectors)
+            assert len(records) == len(batch)
+        if not vectors:
+            vectors = [np.empty((0, self.spec.width), np.float32)]
+        return EmbeddingBatch(vectors=np.concatenate(vectors), failures=failures, encoder=self.spec.digest)
+
+    def embed_stream(self, items: Iterable[T], load: Load[T, R],
+                     options: EmbedOptions | None = None) -> Iterator[tuple[list[R], EmbeddingBatch]]:
+        """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
+        options = options or EmbedOptions()
+        return EmbeddingPipeline(self.forward, self.preparer(options), spec=self.spec, device=self.device,
+                                 options=options).run(items, load)
+
+    @torch.inference_mode()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed prepared pixels on the device.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            (N, H, W, 3) uint8, on the encoder's device.
+
+        Returns
+        -------
+        Tensor
+            (N, D) float32 of unit L2 norm, on the same device.
+        """
+        # The same operations in the same order as open_clip's transform, so that decode="exact" is exact.
+        planes = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        mean = torch.tensor(self.spec.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.spec.std, device=pixels.device).view(1, 3, 1, 1)
+        features = self._visual(planes.sub_(mean).div_(std).to(self.dtype))
+        if isinstance(features, tuple):  # CoCa's tower also returns tokens
+            features = features[0]
+        return F.normalize(features.float(), dim=-1)
+
+    @torch.inference_mode()
+    def embed_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Floats:
+        """Embed texts.
+
+        The text tower stays in main memory in float32, and so takes nothing of the device's.
+
+        Returns
+        -------
+        ndarray
+            (N, D) float32 of unit L2 norm.
+        """
+        if self._tokenizer is None:
+            raise UsageError("this encoder was made without a tokenizer; load it with ClipEncoder.load")
+        parts = [np.empty((0, self.spec.width), np.float32)]
+        for start in range(0, len(texts), batch_size):
+            tokens = self._tokenizer(list(texts[start:start + batch_size]))
+            encode = self._model.encode_text
+            parts.append(F.normalize(encode(tokens).float(), dim=-1).numpy())  # type: ignore[operator]
+        return np.concatenate(parts)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor that CLIP was trained to put on cosines before its softmax."""
+        return float(self._model.logit_scale.exp())  # type: ignore[operator]
+
+
+def _as_is(image: ImageInput) -> tuple[None, ImageInput]:
+    return None, image
+
+
+def _to_dtype(tower: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
+    tower.to(dtype)
+    for module in tower.modules():  # batch statistics lose too much in half precision, and cost nothing in float32
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.float()
+    return tower
+
+
+def _weights_digest(model: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().to("cpu").contiguous()
+        values = values.float() if values.is_floating_point() else values
+        digest.update(f"{name}\0{tuple(values.shape)}\0".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _width(model: Any) -> int:
+    size = model.visual.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    with torch.inference_mode():
+        features = model.eval().visual(torch.zeros(1, 3, height, width))
+    return int((features[0] if isinstance(features, tuple) else features).shape[-1])

@@ -1,0 +1,113 @@
+"""Probes written by text prompts: no training data needed.
+
+The method is CLIP's own zero-shot classifier (Radford et al. 2021, section 3.1.4): prompts are embedded, averaged and
+normalised for each side, and the score is the softmax over the two sides at the model's own temperature. For two sides
+that softmax is a logistic function of one inner product, and so a linear probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+
+from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.errors import ProbeError
+from safetyfilter.samples import Floats
+from safetyfilter.score.probe import LinearProbe, ProbeBank, ProbeCard
+
+
+class TextEncoder(Protocol):
+    """What `zero_shot_probes` needs of an encoder."""
+
+    spec: EncoderSpec
+
+    @property
+    def logit_scale(self) -> float:
+        """The temperature's inverse."""
+
+    def embed_text(self, texts: Sequence[str]) -> Floats:
+        """(N, D) float32 of unit L2 norm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptPair:
+    """Prompts for a signal, and the contrasting prompts for its absence.
+
+    Parameters
+    ----------
+    present, absent : sequence of str
+        At least one each. The two sides should differ in the signal and in nothing else.
+    """
+
+    present: Sequence[str]
+    absent: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for side in ("present", "absent"):
+            prompts = getattr(self, side)
+            if isinstance(prompts, str) or not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+                raise ProbeError(f"the {side} prompts are {prompts!r}; give a list of at least one text")
+            object.__setattr__(self, side, tuple(prompts))
+
+
+def _ensemble(templates: Sequence[str], subjects: Sequence[str]) -> tuple[str, ...]:
+    return tuple(template.format(subject) for template in templates for subject in subjects)
+
+
+_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "an illustration of {}", "a drawing of {}")
+
+# The prompts for one signal never touch the other: those for `explicit` say that they are about adults, and those for
+# `minor` are about everyday life. Adults doing everyday things contrast with both.
+_EXPLICIT = ("explicit adult content", "a nude adult", "adult pornography", "sexual content with adults")
+_NOT_EXPLICIT = ("a clothed adult", "adults in everyday clothes", "a landscape", "an animal", "an object", "a building",
+                 "food", "text on a page", "an adult at work")
+_MINOR = ("a child", "a toddler", "a baby", "a teenager at school", "children playing in a playground",
+          "a child reading a book", "a school class")
+_NO_MINOR = ("an adult", "an elderly person", "adults at work", "a landscape", "an animal", "an object", "a building",
+             "food", "text on a page")
+
+DEFAULT_PROMPTS: Mapping[str, PromptPair] = MappingProxyType({
+    "explicit": PromptPair(present=_ensemble(_TEMPLATES, _EXPLICIT), absent=_ensemble(_TEMPLATES, _NOT_EXPLICIT)),
+    "minor": PromptPair(present=_ensemble(_TEMPLATES, _MINOR), absent=_ensemble(_TEMPLATES, _NO_MINOR)),
+})
+"""Prompts by signal; replace any of them with `zero_shot_probes(encoder, DEFAULT_PROMPTS | {"minor": PromptPair(…)})`."""
+
+
+def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | None = None) -> ProbeBank:
+    """Make a probe for each signal from prompts alone.
+
+    A starting point, not an end: prompts are worth far less than probes trained on labelled data, and for ``minor``
+    least of all. Choose thresholds on data of your own.
+
+    Parameters
+    ----------
+    encoder : ClipEncoder
+        Embeds the prompts, and is the encoder that the probes belong to.
+    prompts : mapping of str to PromptPair
+        By signal; `DEFAULT_PROMPTS` where None.
+
+    Returns
+    -------
+    ProbeBank
+        One linear probe a signal.
+
+    Examples
+    --------
+    >>> from safetyfilter import ClipEncoder
+    >>> from safetyfilter.standin import ENCODER, PROMPTS
+    >>> zero_shot_probes(ClipEncoder.load(ENCODER, device="cpu"), PROMPTS).signals
+    ('three', 'seven')
+    """
+    card = ProbeCard(method="zero-shot", created=datetime.now(UTC).date().isoformat())
+    probes = []
+    for signal, pair in (DEFAULT_PROMPTS if prompts is None else prompts).items():
+        sides = [encoder.embed_text(list(side)).mean(axis=0) for side in (pair.present, pair.absent)]
+        present, absent = (side / np.linalg.norm(side) for side in sides)
+        probes.append(LinearProbe(signal=signal, weight=encoder.logit_scale * (present - absent), bias=0.0,
+                                  encoder=encoder.spec.digest, card=card))
+    return ProbeBank(probes)

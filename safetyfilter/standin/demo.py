@@ -1,0 +1,215 @@
+"""The whole job on the stand-ins, on disk: render, train probes, set thresholds, scan, decide, export, count."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import webdataset
+
+from safetyfilter.data.decisions import Decisions
+from safetyfilter.data.export import export
+from safetyfilter.data.runs import Run
+from safetyfilter.data.sources import open_source
+from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.batching import EmbedOptions
+from safetyfilter.embed.encoder import ClipEncoder
+from safetyfilter.engine.local import Progress, scan
+from safetyfilter.errors import OutputError
+from safetyfilter.filter import SafetyFilter
+from safetyfilter.samples import STANDIN_SIGNALS, EmbeddingBatch
+from safetyfilter.score.probe import ProbeBank
+from safetyfilter.score.zero_shot import zero_shot_probes
+from safetyfilter.standin import ENCODER, PROMPTS
+from safetyfilter.standin.render import Scene, scenes
+
+Split = Literal["train", "validation", "test"]
+DIGITS: Mapping[str, int] = {STANDIN_SIGNALS.explicit: 3, STANDIN_SIGNALS.minor: 7}
+PICTURES: Mapping[str, int] = {"train": 5000, "validation": 3000, "test": 2000}
+DAMAGED = 10
+MISS_RATE = 0.005
+_SHARD = 500
+_OPTIONS = EmbedOptions(views="whole", batch_size=128)
+
+Step = Callable[[str], None]
+"""Called with what the demo does next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """A split on disk: what the pictures show, in the order of the source.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        The samples' keys.
+    present : mapping of str to ndarray
+        (N,) bool for each stand-in signal.
+    damaged : ndarray
+        (N,) bool, True where the file is no readable picture.
+    """
+
+    keys: tuple[str, ...]
+    present: Mapping[str, npt.NDArray[np.bool_]]
+    damaged: npt.NDArray[np.bool_]
+
+    @property
+    def both(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, True where both signals are present in a readable picture."""
+        return np.logical_and.reduce(list(self.present.values())) & ~self.damaged
+
+
+def run_demo(out: Path, *, seed: int = 0, step: Step = lambda _: None, progress: Progress | None = None,
+             scale: float = 1.0) -> dict[str, object]:
+    """Do the whole job below a directory, and measure it.
+
+    Parameters
+    ----------
+    out : Path
+        A new or empty directory.
+    seed : int
+        Of the pictures.
+    step : callable
+        Called with the name of each step as it begins.
+    progress : callable or None
+        Called as the scan goes on.
+    scale : float
+        Share of the usual number of pictures; less is faster, and its figures are less certain.
+
+    Returns
+    -------
+    dict
+        ``seen``, ``kept``, ``excluded``, ``reasons``, ``auc`` and ``zero_shot_auc`` by signal on the test split,
+        ``rule_recall`` (share of the pictures holding both that are excluded), ``rule_wrongly_excluded`` (share of
+        the other readable pictures that are excluded), ``paths`` and more.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is there already; give a new or empty directory with --out")
+    started = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    counts = {split: max(100, int(count * scale)) for split, count in PICTURES.items()}
+
+    step(f"rendering {counts['train']:,} pictures for training and {counts['validation']:,} for thresholds")
+    splits = {"train": write_folder(out / "train", "train", counts["train"], seed),
+              "validation": write_folder(out / "validation", "validation", counts["validation"], seed + 1)}
+    step(f"rendering {counts['test']:,} pictures to clean, as WebDataset tars")
+    test = write_tars(out / "pictures", counts["test"], seed + 2)
+
+    step("embedding, training probes and choosing thresholds")
+    encoder = ClipEncoder.load(ENCODER)
+    embedded = {name: encoder.embed([out / name / key for key in split.keys], _OPTIONS)
+                for name, split in splits.items()}
+    bank = fit_probes(embedded["train"], splits["train"])
+    probes, policy_file = out / "probes.safetensors", out / "policy.toml"
+    bank.save(probes)
+    policy = choose_thresholds(bank, embedded["validation"], splits["validation"])
+    policy_file.write_text(policy.to_toml(), encoding="utf-8")
+
+    step("scanning")
+    safety_filter = SafetyFilter(encoder, bank, policy, _OPTIONS)
+    source = open_source(out / "pictures")
+    run = scan(source, out / "run", safety_filter, progress=progress)
+    step("exporting what is kept")
+    exported = export(run, source, out / "cleaned")
+
+    step("measuring")
+    figures = measure(run, encoder, bank, test, out / "pictures")
+    reasons = {name: count for name, count in run.counts.items() if name not in ("seen", "kept", "excluded")}
+    paths = {"pictures": "pictures", "probes": "probes.safetensors", "policy": "policy.toml", "run": "run",
+             "cleaned": "cleaned", "train": "train", "validation": "validation"}
+    return {**{name: run.counts[name] for name in ("seen", "kept", "excluded")}, "reasons": reasons, **figures,
+            "exported": exported["kept"], "stand_in": True, "seconds": round(time.perf_counter() - started, 1),
+            "paths": {name: str(out / path) for name, path in paths.items()}}
+
+
+def write_folder(folder: Path, split: Split, count: int, seed: int) -> Labelled:
+    """Render a split as JPEG files with captions; no picture holds both signals."""
+    folder.mkdir(parents=True)
+    keys, drawn = [], []
+    for number, scene in enumerate(scenes(count, split=split, seed=seed, pairs=False)):
+        keys.append(f"{number:06d}.jpg")
+        (folder / keys[-1]).write_bytes(jpeg(scene))
+        (folder / f"{number:06d}.txt").write_text(scene.caption, encoding="utf-8")
+        drawn.append(scene.digits)
+    return _labelled(keys, drawn, damaged=())
+
+
+def write_tars(folder: Path, count: int, seed: int) -> Labelled:
+    """Render the test split as tars, pairs among them, and damage a few files; the truth goes beside the tars."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    damaged = set(rng.choice(count, DAMAGED, replace=False).tolist())
+    keys, drawn = [], []
+    test = scenes(count, split="test", seed=seed, pairs=True)
+    for shard in range(-(-count // _SHARD)):
+        name = f"{shard:05d}.tar"
+        with webdataset.TarWriter(str(folder / name), encoder=False) as tar:
+            for number in range(shard * _SHARD, min((shard + 1) * _SHARD, count)):
+                scene = next(test)
+                encoded = jpeg(scene)
+                if number in damaged:
+                    encoded = encoded[:len(encoded) // 2] if number % 2 else b"no picture"
+                tar.write({"__key__": f"{number:06d}", "jpg": encoded, "txt": scene.caption.encode()})
+                keys.append(f"{name}/{number:06d}")
+                drawn.append(scene.digits)
+    labelled = _labelled(keys, drawn, damaged=sorted(damaged))
+    truth = {"key": keys, **{signal: pa.array(present) for signal, present in labelled.present.items()}}
+    pq.write_table(pa.table(truth), folder.with_name("truth.parquet"))
+    return labelled
+
+
+def jpeg(scene: Scene) -> bytes:
+    """The picture as a JPEG file."""
+    encoded = io.BytesIO()
+    scene.image.save(encoded, "JPEG", quality=90)
+    return encoded.getvalue()
+
+
+def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
+    """A probe for each stand-in signal, fitted on pictures that never hold both."""
+    from safetyfilter.score.training import train_probe
+
+    return ProbeBank([train_probe(batch.vectors, labelled.present[signal], signal=signal, encoder=batch.encoder,
+                                  provenance="stand-in pictures, rendered") for signal in STANDIN_SIGNALS.pair])
+
+
+def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled) -> Policy:
+    """Thresholds under which few of the validation split's positives are missed, for each signal by itself."""
+    scores = bank.score(batch)
+    thresholds = {signal: float(np.quantile(scores[signal][labelled.present[signal]], MISS_RATE, method="lower"))
+                  for signal in STANDIN_SIGNALS.pair}
+    return Policy(thresholds=thresholds, table=STANDIN_SIGNALS)
+
+
+def measure(run: Run, encoder: ClipEncoder, bank: ProbeBank, test: Labelled, tars: Path) -> dict[str, object]:
+    """AUC of each signal, trained and zero-shot, and what the rule caught, on the test split."""
+    from sklearn.metrics import roc_auc_score
+
+    readable = ~test.damaged
+    images = [sample.image or b"" for part in (source := open_source(tars)).parts() for sample in source.samples(part)]
+    batch = encoder.embed(images, _OPTIONS)
+    auc = {name: {signal: round(float(roc_auc_score(test.present[signal][readable], scores[signal][readable])), 4)
+                  for signal in STANDIN_SIGNALS.pair}
+           for name, scores in (("auc", bank.score(batch)),
+                                ("zero_shot_auc", zero_shot_probes(encoder, PROMPTS).score(batch)))}
+    excluded = Decisions.of(run).reasons(test.keys) != 0
+    others = readable & ~test.both
+    return {**auc, "pairs": int(test.both.sum()), "pairs_excluded": int((excluded & test.both).sum()),
+            "others": int(others.sum()), "others_excluded": int((excluded & others).sum()),
+            "rule_recall": round(float(excluded[test.both].mean()), 4),
+            "rule_wrongly_excluded": round(float(excluded[others].mean()), 4)}
+
+
+def _labelled(keys: Sequence[str], drawn: Sequence[tuple[int, ...]], damaged: Sequence[int]) -> Labelled:
+    present = {signal: np.array([digit in digits for digits in drawn]) for signal, digit in DIGITS.items()}
+    bad = np.zeros(len(keys), np.bool_)
+    bad[list(damaged)] = True
+    return Labelled(keys=tuple(keys), present=present, damaged=bad)
