@@ -23,15 +23,18 @@ def save_probes(bank: ProbeBank, path: str | Path) -> None:
     Raises
     ------
     ProbeError
-        The bank holds a probe that is not linear.
+        The bank holds a probe that is not linear, or mixes probes with and without captions.
     OutputError
         The file can't be written.
     """
+    if len({probe.inputs for probe in bank.probes}) > 1:
+        raise ProbeError("probes on images and probes on images with captions go into files of their own; --probes may "
+                         "be given more than once")
     linear = [probe for probe in bank.probes if isinstance(probe, LinearProbe)]
     if len(linear) != len(bank.probes):
         raise ProbeError("only linear probes are written to a file; name LAION's detectors by their own file")
     header = {
-        "kind": _KIND, "schema": str(SCHEMA), "encoder": linear[0].encoder,
+        "kind": _KIND, "schema": str(SCHEMA), "encoder": linear[0].encoder, "inputs": linear[0].inputs,
         "signals": json.dumps([probe.signal for probe in linear]),
         "cards": json.dumps([asdict(probe.card) if probe.card else None for probe in linear]),
     }
@@ -70,6 +73,7 @@ def load_probes(path: str | Path) -> ProbeBank:
             signals, cards = json.loads(header["signals"]), json.loads(header["cards"])
             probes = [
                 LinearProbe(signal=signal, weight=w, bias=float(b), encoder=header["encoder"],
+                            inputs=header.get("inputs", "image"),
                             card=ProbeCard(**card) if card else None)
                 for signal, w, b, card in zip(signals, weight, bias, cards, strict=True)
             ]
