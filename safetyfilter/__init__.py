@@ -13,15 +13,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safetyfilter.data.export import export as export
+    from safetyfilter.data.runs import Run as Run
+    from safetyfilter.data.sources import open_source as open_source
     from safetyfilter.decide.policy import Policy as Policy
+    from safetyfilter.embed.batching import EmbedOptions as EmbedOptions
+    from safetyfilter.embed.encoder import ClipEncoder as ClipEncoder
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
+    from safetyfilter.engine.local import apply_policy as apply_policy
+    from safetyfilter.engine.local import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
+    from safetyfilter.filter import SafetyFilter as SafetyFilter
     from safetyfilter.samples import DecisionBatch as DecisionBatch
     from safetyfilter.samples import EmbeddingBatch as EmbeddingBatch
     from safetyfilter.samples import Reason as Reason
     from safetyfilter.samples import ScoreBatch as ScoreBatch
     from safetyfilter.score.probe import LinearProbe as LinearProbe
     from safetyfilter.score.probe import ProbeBank as ProbeBank
+    from safetyfilter.score.zero_shot import PromptPair as PromptPair
+    from safetyfilter.score.zero_shot import zero_shot_probes as zero_shot_probes
 
 __version__ = "0.1.0"
 
@@ -34,8 +44,8 @@ _HOMES = {
     "LinearProbe": "score.probe",
     "Policy": "decide.policy",
     "ProbeBank": "score.probe",
-    "Reason": "samples",
     "PromptPair": "score.zero_shot",
+    "Reason": "samples",
     "Run": "data.runs",
     "SafetyFilter": "filter",
     "SafetyFilterError": "errors",

@@ -131,7 +131,8 @@ class Run:
             run = cls.open(path)
             digester = run.digester()
             if run.info["setup_digest"] != setup.digest:
-                differing = [k for k, v in setup.as_dict().items() if run.info.get(k) != v]
+                wanted = json.loads(json.dumps(setup.as_dict()))  # as it would come back from the file
+                differing = [name for name, value in wanted.items() if run.info.get(name) != value]
                 raise OtherRunError(f"{path} holds a run with another {', '.join(differing)}; give another --out, or "
                                     "remove that run")
             if run.info["source"]["location"] != digester.text(source.location):
@@ -183,6 +184,8 @@ class Run:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise RunError(f"another process is writing {self.path}; wait for it, or give another --out") from error
+            for left in self.path.glob("*/.*.tmp"):  # by a process that was killed
+                left.unlink()
             yield
         finally:
             os.close(descriptor)

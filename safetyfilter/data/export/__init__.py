@@ -85,8 +85,8 @@ def export(run: Run, source: Source, destination: str | Path, *, format: str | N
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+        elif partial.exists():
+            partial.unlink()
     return dict(counts)
 
 

@@ -1,0 +1,114 @@
+"""Real parts for the tests: photographs without people, an open_clip model, and the stand-in encoder."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safetyfilter import EmbedOptions
+from safetyfilter.samples import REAL_SIGNALS
+from safetyfilter.score.probe import LinearProbe, ProbeBank
+
+PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.jpg")
+
+
+def photograph(name: str) -> Image.Image:
+    """A photograph without people, from the files that scikit-image and scikit-learn install."""
+    import skimage
+    import sklearn
+
+    places = (Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent / "datasets" / "images")
+    path = next(place / name for place in places if (place / name).exists())
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> bytes:
+    """The image as a file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def good_images() -> dict[str, bytes]:
+    """The photographs in three formats and several sizes, by file name."""
+    files = {}
+    for number, name in enumerate(PHOTOGRAPHS):
+        image = photograph(name)
+        image.thumbnail(((160, 320, 640)[number % 3],) * 2)
+        stem = Path(name).stem
+        files[f"{stem}.jpg"] = encoded(image, "JPEG", quality=90)
+        files[f"{stem}-2.png"] = encoded(image.resize((96, 64)), "PNG")
+        files[f"deep/er/{stem}.webp"] = encoded(image, "WEBP", quality=80)
+    return files
+
+
+def bad_images() -> dict[str, bytes]:
+    """Files that hold no readable picture, by file name, with the status each must get."""
+    jpeg = encoded(photograph("china.jpg").resize((320, 200)))
+    png = encoded(photograph("coffee.png").resize((64, 64)), "PNG")
+    header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + png[24:29]
+    huge = png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
+    return {"bad/sheared.jpg": jpeg[:len(jpeg) // 2], "bad/hollow.jpg": b"", "bad/prose.png": b"no picture\n" * 20,
+            "bad/giant.png": huge, "bad/jottings.md": b"# notes\n", "bad/nought.webp": bytes(400)}
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write files below a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real open_clip model with random weights, small, as a local-dir."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    config = {
+        "model_cfg": {
+            "embed_dim": 32,
+            "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        },
+        "preprocess_cfg": {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic",
+                           "resize_mode": "shortest"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config["model_cfg"])
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+              folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tiny_clip: Path):  # noqa: ANN201
+    """The small open_clip model, in float32 on the CPU."""
+    from safetyfilter import ClipEncoder
+
+    return ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def probes(encoder) -> ProbeBank:  # noqa: ANN001
+    """Random probes for both signals, for the small model, each with about half of the photographs on either side."""
+    rng = np.random.default_rng(0)
+    vectors = encoder.embed([photograph(name) for name in PHOTOGRAPHS], EmbedOptions(views="whole")).vectors
+    made = []
+    for signal in REAL_SIGNALS.pair:
+        weight = rng.normal(size=32).astype(np.float32) * 40
+        made.append(LinearProbe(signal=signal, weight=weight, bias=-float(np.median(vectors @ weight)),
+                                encoder=encoder.spec.digest))
+    return ProbeBank(made)

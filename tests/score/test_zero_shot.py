@@ -1,0 +1,47 @@
+"""Zero-shot probes: CLIP's own classifier as linear probes."""
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import PHOTOGRAPHS, photograph
+
+from safetyfilter import PromptPair, zero_shot_probes
+from safetyfilter.errors import ProbeError
+from safetyfilter.score.zero_shot import DEFAULT_PROMPTS
+
+
+def test_it_is_the_softmax_over_the_two_sides(encoder) -> None:
+    prompts = {"boat": PromptPair(present=["a boat", "a ship"], absent=["a cup", "a cat", "a tree"])}
+    bank = zero_shot_probes(encoder, prompts)
+    batch = encoder.embed([photograph(name) for name in PHOTOGRAPHS])
+    sides = [torch.tensor(encoder.embed_text(side)).mean(0) for side in (prompts["boat"].present, prompts["boat"].absent)]
+    means = torch.stack([side / side.norm() for side in sides])
+    expected = (encoder.logit_scale * torch.tensor(batch.vectors) @ means.T).softmax(dim=-1)[:, 0]
+    np.testing.assert_allclose(bank.score(batch)["boat"], expected, atol=1e-5)
+    assert bank.probes[0].encoder == encoder.spec.digest
+
+
+def test_default_prompts_name_both_signals_apart(encoder) -> None:
+    assert set(DEFAULT_PROMPTS) == {"explicit", "minor"}
+    assert zero_shot_probes(encoder).signals == ("explicit", "minor")
+    minors = ("child", "toddler", "baby", "teenager", "minor", "kid", "school", "playground")
+    adult = ("explicit", "nude", "porn", "sex")
+    for prompt in (*DEFAULT_PROMPTS["explicit"].present, *DEFAULT_PROMPTS["explicit"].absent):
+        assert not [word for word in minors if word in prompt]
+    for prompt in (*DEFAULT_PROMPTS["minor"].present, *DEFAULT_PROMPTS["minor"].absent):
+        assert not [word for word in adult if word in prompt]
+    for prompt in DEFAULT_PROMPTS["explicit"].present:
+        assert "adult" in prompt
+
+
+def test_users_can_replace_prompts(encoder) -> None:
+    changed = zero_shot_probes(encoder, {**DEFAULT_PROMPTS, "minor": PromptPair(present=["a pupil"], absent=["a rock"])})
+    default = zero_shot_probes(encoder)
+    assert changed.digests[0] == default.digests[0]
+    assert changed.digests[1] != default.digests[1]
+
+
+@pytest.mark.parametrize("side", [[], "a text", [""], [3]])
+def test_bad_prompts(side: object) -> None:
+    with pytest.raises(ProbeError, match="present prompts"):
+        PromptPair(present=side, absent=["a rock"])
