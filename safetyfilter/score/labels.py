@@ -1,0 +1,106 @@
+"""Labels as people give them: present, absent, or not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from safetyfilter.errors import CalibrationError
+
+Column: TypeAlias = Any
+"""Anything `numpy.asarray` takes: an array, a list, a pandas or a PyArrow column."""
+
+ColumnTable: TypeAlias = Any
+"""Anything that gives a column by name: a mapping, a `ScoreBatch`, a pandas or a PyArrow table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labels:
+    """Labels of one signal.
+
+    Attributes
+    ----------
+    present : ndarray
+        (N,) bool, True where the signal is labelled as present.
+    known : ndarray
+        (N,) bool, False where the sample isn't labelled for this signal. A person who labels one signal need not have
+        looked for the other, and sets for the two are best gathered apart.
+    """
+
+    present: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @classmethod
+    def of(cls, column: Column, name: str) -> Labels:
+        """Labels from booleans, 0 and 1, with None or NaN where there is none.
+
+        Raises
+        ------
+        CalibrationError
+            Not one dimension, or another value.
+
+        Examples
+        --------
+        >>> labels = Labels.of([True, 0, None, float("nan")], "explicit")
+        >>> labels.present.tolist(), labels.known.tolist()
+        ([True, False, False, False], [True, True, False, False])
+        """
+        values = np.asarray(column)
+        if values.ndim != 1:
+            raise CalibrationError(f"the labels of {name!r} have the shape {values.shape}; give one a sample")
+        if values.dtype == np.bool_:
+            return cls(present=values.copy(), known=np.ones(len(values), np.bool_))
+        try:
+            numbers = np.array([np.nan if v is None else v for v in values] if values.dtype == object else values,
+                               np.float64)
+        except (TypeError, ValueError) as error:
+            raise CalibrationError(f"the labels of {name!r} are {values.dtype}; give true and false, or 1 and 0, and "
+                                   "null where a sample is not labelled") from error
+        known = ~np.isnan(numbers)
+        if wrong := sorted(set(numbers[known].tolist()) - {0.0, 1.0})[:3]:
+            raise CalibrationError(f"the labels of {name!r} hold {wrong}; give true and false, or 1 and 0, and null "
+                                   "where a sample is not labelled")
+        return cls(present=numbers == 1, known=known)
+
+
+def column_of(table: ColumnTable, name: str, what: str) -> npt.NDArray[Any]:
+    """One column of a table as an array; `CalibrationError` where it has none of this name.
+
+    >>> column_of({"explicit": [0.25]}, "explicit", "scores").tolist()
+    [0.25]
+    """
+    if not isinstance(table, Mapping) and not hasattr(table, "__getitem__"):
+        raise CalibrationError(f"the {what} are {type(table).__name__}; give a column for each signal, by name")
+    try:
+        return np.asarray(table[name])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CalibrationError(f"the {what} have no column {name!r}; add it, or leave this signal out") from error
+
+
+def scores_of(column: Column, name: str, count: int | None = None) -> npt.NDArray[np.float64]:
+    """One signal's scores as (N,) float64, NaN where a sample is unscored.
+
+    Raises
+    ------
+    CalibrationError
+        Not one dimension, not `count` of them, not numbers, or outside [0, 1].
+    """
+    try:
+        scores = np.asarray(column, np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"the scores of {name!r} are not numbers; give floats in [0, 1]") from error
+    if scores.ndim != 1 or (count is not None and len(scores) != count):
+        raise CalibrationError(f"the scores of {name!r} have the shape {scores.shape}; give one a sample"
+                               + (f", in the order of the {count} labels" if count is not None else ""))
+    scores = np.where(np.isfinite(scores), scores, np.nan)
+    if ((scores < 0) | (scores > 1)).any():
+        raise CalibrationError(f"the scores of {name!r} go from {np.nanmin(scores):g} to {np.nanmax(scores):g}; they "
+                               "must lie in [0, 1]")
+    return scores
