@@ -84,6 +84,19 @@ def column_of(table: ColumnTable, name: str, what: str) -> npt.NDArray[Any]:
         raise CalibrationError(f"the {what} have no column {name!r}; add it, or leave this signal out") from error
 
 
+def has_column(table: ColumnTable, name: str) -> bool:
+    """Whether the table has a column of this name.
+
+    >>> has_column({"explicit": [0.25]}, "minor")
+    False
+    """
+    try:
+        column_of(table, name, "table")
+    except CalibrationError:
+        return False
+    return True
+
+
 def scores_of(column: Column, name: str, count: int | None = None) -> npt.NDArray[np.float64]:
     """One signal's scores as (N,) float64, NaN where a sample is unscored.
 

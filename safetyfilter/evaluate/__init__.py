@@ -1,0 +1,1 @@
+"""How well scores, thresholds and the rule do on labelled samples: metrics with intervals, and displays."""
