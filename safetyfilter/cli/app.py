@@ -32,7 +32,7 @@ _EXIT_INTERRUPTED = 130
 
 def main() -> NoReturn:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    from safetyfilter.cli import demo, runs  # noqa: F401  (each adds its commands)
+    from safetyfilter.cli import demo, probes, runs  # noqa: F401  (each adds its commands)
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s",
                         handlers=[RichHandler(console=err, show_time=False, show_path=False)])

@@ -334,10 +334,10 @@ class ProbeBank:
 
     @classmethod
     def load(cls, path: str | Path) -> ProbeBank:
-        """The bank in a safetensors file; see `safetyfilter.score.files`."""
-        from safetyfilter.score.files import load_probes
+        """The bank in a safetensors file or one of LAION's zip files, or of a known name: `load_named_probes`."""
+        from safetyfilter.score.named import load_named_probes
 
-        return load_probes(path)
+        return load_named_probes(path)
 
     def save(self, path: str | Path) -> None:
         """Write the linear probes to a safetensors file; see `safetyfilter.score.files`."""
