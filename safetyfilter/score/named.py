@@ -79,6 +79,9 @@ def fetch_probes(name: str, *, to: str | Path | None = None, repository: str = R
             data = response.read(MAX_ZIP + 1)
     except (OSError, urllib.error.URLError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(error, urllib.error.HTTPError):
+            reason = f"HTTP {error.code} {error.reason}"
+            error.close()
         raise WeightsError(f"can't download {url}: {reason}; download it where there is a network, and pass the file "
                            f"with --probes {FILES[name]}") from error
     if (found := hashlib.sha256(data).hexdigest()) != KNOWN_SHA256[name]:
