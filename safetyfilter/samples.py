@@ -24,6 +24,47 @@ OK = "ok"
 """The status of a sample that was scored; every other status is the failure's name."""
 
 
+FAILURES: dict[str, str] = {
+    "missing": "there is no such file",
+    "unreadable": "the file can't be read, or is no regular file",
+    "empty": "no bytes",
+    "not_an_image": "none of JPEG, PNG, WebP, GIF, BMP and TIFF",
+    "truncated": "the file ends too early",
+    "undecodable": "damaged, or a variant that Pillow does not read",
+    "too_many_bytes": "more bytes than DecodeLimits.max_bytes",
+    "too_many_pixels": "more pixels than DecodeLimits.max_pixels",
+    "too_many_scans": "a JPEG with more scans than DecodeLimits.max_jpeg_scans",
+    "too_many_parts": "more chunks, blocks or segments than DecodeLimits.max_parts",
+    "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
+    "out_of_memory": "decoding ran out of memory",
+    "several_images": "a sample with more than one image, and none of them named as the one to score",
+    "not_fetched": "a link in the place of an image; links are never fetched",
+    "damaged_shard": "the rest of a tar that can't be read",
+    "non_finite": "the model gave an embedding that is not finite",
+    "internal_error": "a fault of the library, which the log describes",
+}
+"""Every code that a failure can have, and what it means; a code names no sample and no path."""
+
+
+class Unreadable(Exception):  # noqa: N818 - a finding about a file, which callers turn into a status
+    """An image that can't be turned into pixels.
+
+    Attributes
+    ----------
+    code : str
+        One of `FAILURES`.
+
+    >>> Unreadable("truncated").code
+    'truncated'
+    """
+
+    def __init__(self, code: str) -> None:
+        if code not in FAILURES:
+            raise ValueError(f"no failure is called {code!r}; there is {', '.join(FAILURES)}")
+        super().__init__(code)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalTable:
     """The pair of signals that must never both be present in a kept sample.

@@ -94,7 +94,7 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder(tiny_clip: Path):  # noqa: ANN201
+def encoder(tiny_clip: Path):
     """The small open_clip model, in float32 on the CPU."""
     from safetyfilter import ClipEncoder
 
@@ -102,7 +102,7 @@ def encoder(tiny_clip: Path):  # noqa: ANN201
 
 
 @pytest.fixture(scope="session")
-def probes(encoder) -> ProbeBank:  # noqa: ANN001
+def probes(encoder) -> ProbeBank:
     """Random probes for both signals, for the small model, each with about half of the photographs on either side."""
     rng = np.random.default_rng(0)
     vectors = encoder.embed([photograph(name) for name in PHOTOGRAPHS], EmbedOptions(views="whole")).vectors

@@ -12,7 +12,7 @@ import safetyfilter
 PACKAGE = Path(safetyfilter.__file__).parent
 ROOMS = ("errors", "samples", "embed", "score", "decide", "filter", "data", "engine", "evaluate", "integrations",
          "standin", "cli")
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py") or path.parent != PACKAGE)
 
 
 def room_of(dotted: str) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,15 +104,19 @@ class Run:
 
     @staticmethod
     def check_output(path: str | Path) -> None:
-        """Raise `OutputError` unless a run could be written here; writes nothing."""
+        """Raise `OutputError` unless a run could be written here; leaves nothing behind."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is a file; give a directory for the run")
         if path.is_dir() and not (path / "run.json").exists() and any(path.iterdir()):
             raise OutputError(f"{path} is not empty and holds no run; give a new or empty directory")
         existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(f"can't write to {existing}; choose a writable place for the run")
+        try:  # a trial, since permissions alone don't tell on every file system
+            with tempfile.TemporaryDirectory(dir=existing, prefix=".safetyfilter-"):
+                pass
+        except OSError as error:
+            raise OutputError(f"can't write to {existing}: {error.strerror}; choose a writable place for the run"
+                              ) from error
 
     @classmethod
     def start(cls, path: str | Path, *, source: Source, setup: RunSetup, policy: Policy) -> Run:

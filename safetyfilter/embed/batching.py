@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from safetyfilter.embed.images import DecodeLimits, ImagePreparer, Unreadable
+from safetyfilter.embed.images import DecodeLimits, ImagePreparer
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import UsageError
-from safetyfilter.samples import EmbeddingBatch, ImageInput
+from safetyfilter.samples import EmbeddingBatch, ImageInput, Unreadable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -198,7 +198,7 @@ class EmbeddingPipeline:
             row[:] = self._prepare(image)
         except Unreadable as failure:
             code = failure.code
-        except Exception:  # a fault of ours or of a decoder: this image is unscored, the rest goes on
+        except Exception:  # noqa: BLE001 - a fault of ours or of a decoder: this image is unscored, the rest goes on
             _log.exception("sample %s could not be prepared and is unscored", record)
             code = "internal_error"
         else:
@@ -256,7 +256,7 @@ class _Launched(Generic[R]):
         vectors = self.vectors.numpy()
         failures = {row: code for row, (_, code) in enumerate(self.outcomes) if code is not None}
         finite = np.isfinite(vectors).all(axis=(1, 2))
-        failures = {row: "non_finite" for row in np.flatnonzero(~finite).tolist()} | failures
+        failures = dict.fromkeys(np.flatnonzero(~finite).tolist(), "non_finite") | failures
         if failures:
             vectors = vectors.copy()
             vectors[list(failures)] = np.nan

@@ -103,6 +103,7 @@ class ClipEncoder:
         >>> encoder.embed_text(["a three"]).shape == (1, encoder.spec.width)
         True
         """
+        resolve_dtype(precision, resolve_device(device))  # what is wrong here is told before the weights are loaded
         loaded = load_model(model, pretrained, cache_dir)
         return cls(loaded.model, architecture=loaded.architecture, tokenizer=loaded.tokenizer, device=device,
                    precision=precision)

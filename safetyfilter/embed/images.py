@@ -26,43 +26,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from safetyfilter.embed.views import VIEW_COUNTS, Geometry, Pixels, Views, to_rgb
-from safetyfilter.samples import ImageInput
-
-FAILURES: dict[str, str] = {
-    "missing": "there is no such file",
-    "unreadable": "the file can't be read, or is no regular file",
-    "empty": "no bytes",
-    "not_an_image": "none of JPEG, PNG, WebP, GIF, BMP and TIFF",
-    "truncated": "the file ends too early",
-    "undecodable": "damaged, or a variant that Pillow does not read",
-    "too_many_bytes": "more bytes than DecodeLimits.max_bytes",
-    "too_many_pixels": "more pixels than DecodeLimits.max_pixels",
-    "too_many_scans": "a JPEG with more scans than DecodeLimits.max_jpeg_scans",
-    "too_many_parts": "more chunks, blocks or segments than DecodeLimits.max_parts",
-    "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
-    "out_of_memory": "decoding ran out of memory",
-}
-"""Every code that a failure can have, and what it means; a code names no sample and no path."""
-
-
-class Unreadable(Exception):  # noqa: N818 - a finding about a file, which callers turn into a status
-    """An image that can't be turned into pixels.
-
-    Attributes
-    ----------
-    code : str
-        One of `FAILURES`.
-
-    >>> Unreadable("truncated").code
-    'truncated'
-    """
-
-    def __init__(self, code: str) -> None:
-        if code not in FAILURES:
-            raise ValueError(f"no failure is called {code!r}; there is {', '.join(FAILURES)}")
-        super().__init__(code)
-        self.code = code
+from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels, Views, to_rgb
+from safetyfilter.samples import ImageInput, Unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +41,8 @@ class DecodeLimits:
     max_bytes : int
         Of the encoded image.
     max_jpeg_scans : int
-        A progressive JPEG is decoded once over for each of its scans; encoders write about ten.
+        A progressive JPEG is decoded once over for each of its scans; encoders write about ten. Scans times pixels
+        are at most 16 times `max_pixels`, so that a large picture may have fewer.
     max_parts : int
         Reads by Pillow's parsers, which walk chunks, blocks and segments in Python.
     large_pixels : int
@@ -86,7 +52,7 @@ class DecodeLimits:
     max_pixels: int = 89_478_485
     max_bytes: int = 256 * 2**20
     max_jpeg_scans: int = 100
-    max_parts: int = 500_000
+    max_parts: int = 200_000
     large_pixels: int = 25_000_000
 
     def __post_init__(self) -> None:
@@ -96,6 +62,7 @@ class DecodeLimits:
 
 
 DEFAULT_LIMITS = DecodeLimits()
+
 
 class _Jpeg(JpegImageFile):
     """Pillow's JPEG parser, less its search of EXIF for a resolution.
@@ -128,7 +95,6 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-HEADROOM = 2.0
 _LARGE_TURN = threading.Semaphore(1)
 # Pillow loads a picture on first use, and one picture may stand in a batch twice: two threads must not both load it.
 _LOAD_LOCKS = tuple(threading.Lock() for _ in range(64))
@@ -373,6 +339,8 @@ def _open(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile, int]:
         raise Unreadable("undecodable")
     if max(map(prod, sizes)) > limits.max_pixels:
         raise Unreadable("too_many_pixels")
+    if scans * prod(picture.size) > 16 * limits.max_pixels:
+        raise Unreadable("too_many_scans")
     return picture, scans
 
 

@@ -13,10 +13,9 @@ from safetyfilter.data.parts import ScorePart
 from safetyfilter.data.runs import Run, RunSetup
 from safetyfilter.data.sources import Part, Sample, Source
 from safetyfilter.decide.policy import Policy
-from safetyfilter.embed.images import Unreadable
 from safetyfilter.errors import RunError
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.samples import OK, STANDIN_SIGNALS, Digester, Floats, SignalTable
+from safetyfilter.samples import OK, STANDIN_SIGNALS, Digester, Floats, SignalTable, Unreadable
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded``, ``unscored``, ``parts`` and ``resumed``."""

@@ -194,7 +194,8 @@ def measure(run: Run, encoder: ClipEncoder, bank: ProbeBank, test: Labelled, tar
     from sklearn.metrics import roc_auc_score
 
     readable = ~test.damaged
-    images = [sample.image or b"" for part in (source := open_source(tars)).parts() for sample in source.samples(part)]
+    source = open_source(tars)
+    images = [sample.read() for part in source.parts() for sample in source.samples(part)]
     batch = encoder.embed(images, _OPTIONS)
     auc = {name: {signal: round(float(roc_auc_score(test.present[signal][readable], scores[signal][readable])), 4)
                   for signal in STANDIN_SIGNALS.pair}

@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from tests.conftest import bad_images, good_images, write_files
 
 from safetyfilter import EmbedOptions, Policy, SafetyFilter
 from safetyfilter.data.decisions import Decisions
@@ -16,6 +15,7 @@ from safetyfilter.data.sources import open_source
 from safetyfilter.engine.local import scan
 from safetyfilter.errors import OutputError, RunError, SecretError, SourceError, UnfinishedRunError, UsageError
 from safetyfilter.samples import Reason
+from tests.conftest import bad_images, good_images, write_files
 
 IMAGES = dict(sorted((good_images() | bad_images()).items()))
 CAPTIONS = {name: f"caption {number}\n — 写真".encode() for number, name in enumerate(IMAGES)}

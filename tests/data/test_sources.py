@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from tests.conftest import good_images, write_files
 
 from safetyfilter.data.sources import Source, TableSource, open_source
 from safetyfilter.data.sources.tars import image_of
-from safetyfilter.embed.images import Unreadable
 from safetyfilter.errors import EmptySourceError, SourceError, SourceNotFoundError
+from safetyfilter.samples import Unreadable
+from tests.conftest import good_images, write_files
 
 IMAGES = dict(sorted(good_images().items()))
 CAPTIONS = {name: f"caption of {name} — 写真" for name in IMAGES}

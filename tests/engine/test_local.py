@@ -2,7 +2,7 @@
 
 import json
 import os
-import signal
+import signal as signals
 import subprocess
 import sys
 import time
@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from tests.conftest import bad_images, good_images, write_files
 
 from safetyfilter import EmbedOptions, Policy, SafetyFilter
 from safetyfilter.data.runs import Run
@@ -23,6 +22,7 @@ from safetyfilter.data.sources import open_source
 from safetyfilter.engine.local import apply_policy, scan
 from safetyfilter.errors import OtherRunError, OutputError, PolicyError, RunError, UnfinishedRunError
 from safetyfilter.samples import OK
+from tests.conftest import bad_images, good_images, write_files
 
 GOOD, BAD = good_images(), bad_images()
 STATUS = {"bad/sheared.jpg": "truncated", "bad/hollow.jpg": "empty", "bad/prose.png": "not_an_image",
@@ -233,8 +233,8 @@ scan(open_source(folder, part_size=6), out, safe, progress=lambda counts: print(
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill-9", "ctrl-c"])
-def test_a_scan_that_is_stopped_goes_on(tmp_path: Path, safe: SafetyFilter, tiny_clip: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("how", [signals.SIGKILL, signals.SIGINT], ids=["kill-9", "ctrl-c"])
+def test_a_scan_that_is_stopped_goes_on(tmp_path: Path, safe: SafetyFilter, tiny_clip: Path, how: signals.Signals) -> None:
     folder = write_files(tmp_path / "pictures", {f"{n}/{name}": image for n in range(30) for name, image in GOOD.items()})
     probes = tmp_path / "probes.safetensors"
     safe.probes.save(probes)
@@ -247,12 +247,12 @@ def test_a_scan_that_is_stopped_goes_on(tmp_path: Path, safe: SafetyFilter, tiny
     os.kill(process.pid, how)
     asked = time.monotonic()
     process.communicate(timeout=20)
-    assert how != signal.SIGINT or time.monotonic() - asked < 2
+    assert how != signals.SIGINT or time.monotonic() - asked < 2
     assert process.returncode != 0
     run = Run.open(tmp_path / "run")
     with pytest.raises(UnfinishedRunError, match="not finished"):
         _ = run.counts
-    left = [path for path in (run.path / "scores").glob("part-*")]
+    left = list((run.path / "scores").glob("part-*"))
     assert 0 < len(left) < run.part_count
     assert all(pq.read_table(path).num_rows == 6 for path in left)
     redone: list[int] = []

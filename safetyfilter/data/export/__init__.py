@@ -16,9 +16,8 @@ from safetyfilter.data.export.writers import WRITERS, Writer
 from safetyfilter.data.parts import count_decisions
 from safetyfilter.data.runs import Run
 from safetyfilter.data.sources import Part, Sample, Source, TableSource
-from safetyfilter.embed.images import Unreadable
 from safetyfilter.errors import OutputError, SourceError, UsageError
-from safetyfilter.samples import REASON_NAMES
+from safetyfilter.samples import REASON_NAMES, Unreadable
 
 __all__ = ["FORMATS", "export"]
 

@@ -1,0 +1,132 @@
+"""The pipeline: order, bounded read-ahead, out-of-memory halving, and errors that stop nothing else."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import encoded
+
+from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter.embed.batching import EmbeddingPipeline
+from safetyfilter.samples import Unreadable
+
+
+def swatches(count: int) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    return [encoded(Image.fromarray(rng.integers(0, 255, (rng.integers(8, 80), 24, 3), dtype=np.uint8)), "PNG")
+            for _ in range(count)]
+
+
+def embed(encoder: ClipEncoder, images: list[bytes], **options: object) -> np.ndarray:
+    return encoder.embed(images, EmbedOptions(**options)).vectors
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 64, "auto"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_order_and_values_do_not_depend_on_batches(encoder: ClipEncoder, batch_size: int, workers: int) -> None:
+    images = swatches(20)
+    one_by_one = np.concatenate([embed(encoder, [image]) for image in images])
+    np.testing.assert_allclose(embed(encoder, images, batch_size=batch_size, workers=workers), one_by_one, atol=1e-6)
+
+
+def test_reading_ahead_is_bounded(encoder: ClipEncoder) -> None:
+    image, read = swatches(1)[0], []
+
+    def items() -> Iterator[int]:
+        for number in range(200):
+            read.append(number)
+            yield number
+
+    stream = encoder.embed_stream(items(), lambda n: (n, image), EmbedOptions(batch_size=4))
+    records, _ = next(stream)
+    time.sleep(0.3)
+    assert records == [0, 1, 2, 3]
+    assert len(read) <= 4 * 4 + 1
+    stream.close()
+    time.sleep(0.3)
+    assert len(read) < 30
+    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "decode"))]
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(encoder: ClipEncoder) -> None:
+    images, sizes = swatches(22), []
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encoder.forward(pixels)
+
+    options = EmbedOptions(batch_size=10)
+    pipeline = EmbeddingPipeline(forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"),
+                                 options=options)
+    done = list(pipeline.run(range(22), lambda n: (n, images[n])))
+    assert [n for records, _ in done for n in records] == list(range(22))
+    np.testing.assert_allclose(np.concatenate([b.vectors for _, b in done]), embed(encoder, images), atol=1e-6)
+    assert [size for size in sizes if size > 3] == [10, 5]
+
+
+def test_out_of_memory_on_one_image_is_an_error(encoder: ClipEncoder) -> None:
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    options = EmbedOptions(batch_size=2)
+    pipeline = EmbeddingPipeline(forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"),
+                                 options=options)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(pipeline.run(swatches(2), lambda image: (None, image)))
+
+
+def test_an_error_in_a_worker_is_named_and_stops_nothing_else(encoder: ClipEncoder,
+                                                              caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Image.Image):
+        def load(self) -> None:
+            raise ZeroDivisionError("a decoder's fault")
+
+    good = swatches(3)
+    items = [("first", good[0]), ("second", Broken()), ("third", Unreadable("missing")), ("fourth", good[1])]
+    (records, batch), = encoder.embed_stream(items, lambda item: item)
+    assert records == ["first", "second", "third", "fourth"]
+    assert set(batch.failures) == {1, 2}
+    assert batch.failures[2] == "missing"
+    if batch.failures[1] == "internal_error":
+        assert "second" in caplog.text
+
+
+def test_a_source_that_fails_half_way_gives_what_came_before(encoder: ClipEncoder) -> None:
+    images = swatches(5)
+
+    def items() -> Iterator[bytes]:
+        yield from images
+        raise OSError("the disk is gone")
+
+    seen = 0
+    with pytest.raises(OSError, match="the disk is gone"):
+        for records, _ in encoder.embed_stream(items(), lambda image: (None, image), EmbedOptions(batch_size=2)):
+            seen += len(records)
+    assert seen == 5
+
+
+def test_an_embedding_that_is_not_finite_is_a_failure(encoder: ClipEncoder) -> None:
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        vectors = encoder.forward(pixels).clone()
+        vectors[1, 0] = torch.nan
+        return vectors
+
+    options = EmbedOptions(batch_size=4)
+    pipeline = EmbeddingPipeline(forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"),
+                                 options=options)
+    (_, batch), = pipeline.run(swatches(3), lambda image: (None, image))
+    assert batch.failures == {1: "non_finite"}
+    assert np.isnan(batch.vectors[1]).all()
+
+
+def test_multi_gives_five_views(encoder: ClipEncoder) -> None:
+    images = swatches(3)
+    vectors = embed(encoder, images, views="multi", batch_size=2)
+    assert vectors.shape == (3, 5, 32)
+    np.testing.assert_allclose(vectors[:, 0], embed(encoder, images, views="whole"), atol=1e-6)

@@ -1,0 +1,169 @@
+"""Encoders: open_clip's own loading, an identity that tells them apart, and embeddings equal to open_clip's."""
+
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import PHOTOGRAPHS, encoded, photograph
+
+from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter.embed.devices import cpu_has_bfloat16
+from safetyfilter.errors import DeviceError, QuickGELUMismatchError, UnknownEncoderError, UsageError, WeightsError
+
+
+def photographs() -> list[Image.Image]:
+    return [photograph(name) for name in PHOTOGRAPHS]
+
+
+@pytest.mark.parametrize("mode", ["bytes", "path", "pil", "mixed"])
+def test_embeddings_are_open_clips_own(encoder: ClipEncoder, tiny_clip: Path, tmp_path: Path, mode: str) -> None:
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tiny_clip}")
+    model.eval()
+    inputs = []
+    for number, image in enumerate(photographs()):
+        path = tmp_path / f"{number}.png"
+        image.save(path)
+        kind = mode if mode != "mixed" else ("bytes", "path", "pil")[number % 3]
+        inputs.append({"bytes": path.read_bytes(), "path": str(path) if number else path, "pil": image}[kind])
+    with torch.no_grad():
+        expected = model.encode_image(torch.stack([transform(i) for i in photographs()]), normalize=True)
+    batch = encoder.embed(inputs, EmbedOptions(decode="exact", batch_size=2))
+    assert batch.vectors.dtype == np.float32
+    np.testing.assert_allclose(batch.vectors, expected, atol=2e-6)
+    np.testing.assert_allclose(np.linalg.norm(batch.vectors, axis=1), 1, atol=1e-6)
+    assert not batch.failures
+
+
+def test_failures_keep_their_place(encoder: ClipEncoder, tmp_path: Path) -> None:
+    good = encoded(photograph("china.jpg"))
+    batch = encoder.embed([b"", good, tmp_path / "none.jpg", good[:500], good], EmbedOptions(batch_size=2))
+    assert batch.failures == {0: "empty", 2: "missing", 3: "truncated"}
+    assert np.isnan(batch.vectors).all(axis=1).tolist() == [True, False, True, True, False]
+    np.testing.assert_array_equal(batch.vectors[1], batch.vectors[4])
+    only_bad = encoder.embed([b"", b"x"])
+    assert only_bad.failures == {0: "empty", 1: "not_an_image"}
+    assert encoder.embed([]).vectors.shape == (0, 32)
+    assert pickle.loads(pickle.dumps(batch)).failures == batch.failures
+
+
+def test_texts(encoder: ClipEncoder, tiny_clip: Path) -> None:
+    model = open_clip.create_model(f"local-dir:{tiny_clip}").eval()
+    texts = ["a boat", "a cup of coffee", "a cat"]
+    with torch.no_grad():
+        expected = model.encode_text(open_clip.get_tokenizer(f"local-dir:{tiny_clip}")(texts), normalize=True)
+    np.testing.assert_allclose(encoder.embed_text(texts, batch_size=2), expected, atol=2e-6)
+    assert encoder.embed_text([]).shape == (0, 32)
+
+
+def test_the_spec_is_the_same_for_every_precision_and_container(tiny_clip: Path, tmp_path: Path) -> None:
+    reference = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="fp32")
+    half = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="bf16")
+    assert half.spec == reference.spec
+    assert half.dtype == torch.bfloat16
+    other = tmp_path / "as-pickle"
+    shutil.copytree(tiny_clip, other)
+    model = open_clip.create_model(f"local-dir:{tiny_clip}")
+    torch.save(model.state_dict(), other / "open_clip_pytorch_model.bin")
+    (other / "open_clip_model.safetensors").unlink()
+    assert ClipEncoder.load(f"local-dir:{other}", device="cpu").spec.digest == reference.spec.digest
+    state = model.state_dict()
+    state["visual.proj"][0, 0] += 1e-3
+    torch.save(state, other / "open_clip_pytorch_model.bin")
+    assert ClipEncoder.load(f"local-dir:{other}", device="cpu").spec.digest != reference.spec.digest
+
+
+@pytest.mark.parametrize("change", [{"image_size": (16, 16)}, {"mean": (0.5, 0.5, 0.5)}, {"interpolation": "bilinear"},
+                                    {"resize_mode": "squash"}, {"architecture": "ViT-B-32"}, {"width": 3}])
+def test_every_part_of_the_spec_counts(encoder: ClipEncoder, change: dict[str, object]) -> None:
+    assert replace(encoder.spec, **change).digest != encoder.spec.digest
+    assert type(encoder.spec).from_dict(encoder.spec.as_dict()) == encoder.spec
+
+
+def test_half_precision_stays_close(encoder: ClipEncoder, tiny_clip: Path) -> None:
+    half = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="bf16")
+    cosines = (half.embed(photographs()).vectors * encoder.embed(photographs()).vectors).sum(axis=1)
+    assert cosines.min() > 0.995
+
+
+def test_auto_precision_takes_what_the_processor_has(tiny_clip: Path) -> None:
+    expected = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+    assert ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu").dtype == expected
+
+
+def test_a_checkpoint_file_of_a_listed_architecture(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    encoder = ClipEncoder.load("ViT-B-32-quickgelu", pretrained=tmp_path / "weights.pt", device="cpu",
+                               precision="fp32")
+    assert (encoder.spec.architecture, encoder.spec.width) == ("ViT-B-32-quickgelu", 512)
+    image = photograph("chelsea.png")
+    transform = open_clip.image_transform(224, is_train=False)
+    with torch.no_grad():
+        expected = model.encode_image(transform(image)[None], normalize=True)
+    np.testing.assert_allclose(encoder.embed([image], EmbedOptions(decode="exact")).vectors, expected, atol=1e-5)
+    with pytest.raises(WeightsError, match="can't load the weights"):
+        ClipEncoder.load("ViT-B-16", pretrained=tmp_path / "weights.pt", device="cpu")
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
+    with pytest.raises(QuickGELUMismatchError, match="'ViT-B-32-quickgelu'"):
+        ClipEncoder.load("ViT-B-32", pretrained=tmp_path / "weights.pt", device="cpu")
+
+
+@pytest.mark.parametrize(("model", "pretrained", "right"), [
+    ("ViT-L-14", "openai", "ViT-L-14-quickgelu"),
+    ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
+    ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "ViT-B-32"),
+])
+def test_quick_gelu_mismatch_names_the_right_model(model: str, pretrained: str, right: str) -> None:
+    with pytest.raises(QuickGELUMismatchError, match=f"load '{right}' instead"):
+        ClipEncoder.load(model, pretrained=pretrained)
+
+
+def test_an_openai_checkpoint_is_known_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "ViT-L-14.pt").write_bytes(b"x")
+    with pytest.raises(QuickGELUMismatchError, match="ViT-L-14-quickgelu"):
+        ClipEncoder.load("ViT-L-14", pretrained=tmp_path / "ViT-L-14.pt")
+
+
+@pytest.mark.parametrize(("model", "pretrained", "match"), [
+    ("ViT-L14", "openai", "did you mean ViT-L-14"),
+    ("ViT-B-32-quickgelu", "no-such-tag", "its tags are"),
+    ("s3:bucket", None, "unknown model"),
+    ("local-dir:somewhere", "openai", "leave `pretrained` out"),
+])
+def test_unknown_models(model: str, pretrained: str | None, match: str) -> None:
+    with pytest.raises(UnknownEncoderError, match=match):
+        ClipEncoder.load(model, pretrained=pretrained)
+
+
+def test_weights_that_cant_be_had(tmp_path: Path, tiny_clip: Path) -> None:
+    with pytest.raises(WeightsError, match="local-dir: takes a folder"):
+        ClipEncoder.load(f"local-dir:{tmp_path}/none")
+    shutil.copy(tiny_clip / "open_clip_config.json", tmp_path)
+    with pytest.raises(WeightsError, match="can't load the weights"):
+        ClipEncoder.load(f"local-dir:{tmp_path}")
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="checkpoint file"):
+        ClipEncoder.load(f"local-dir:{tmp_path}")
+
+
+def test_devices_and_precisions(tiny_clip: Path) -> None:
+    with pytest.raises(UsageError, match="unknown precision"):
+        ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="int3")
+    with pytest.raises(UsageError, match="unknown device"):
+        ClipEncoder.load(f"local-dir:{tiny_clip}", device="abacus")
+    with pytest.raises(DeviceError, match="torch sees"):
+        ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda:99")
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 0}, {"batch_size": "many"}, {"views": "edge"}, {"decode": "lossy"},
+                                    {"workers": 0}])
+def test_bad_options(change: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        EmbedOptions(**change)
