@@ -17,30 +17,41 @@ if TYPE_CHECKING:
     from safetyfilter.data.runs import Run as Run
     from safetyfilter.data.sources import open_source as open_source
     from safetyfilter.decide.policy import Policy as Policy
+    from safetyfilter.decide.risk import Calibration as Calibration
+    from safetyfilter.decide.risk import calibrate_thresholds as calibrate_thresholds
     from safetyfilter.embed.batching import EmbedOptions as EmbedOptions
     from safetyfilter.embed.encoder import ClipEncoder as ClipEncoder
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
     from safetyfilter.engine.local import apply_policy as apply_policy
     from safetyfilter.engine.local import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
+    from safetyfilter.evaluate.metrics import evaluate as evaluate
     from safetyfilter.filter import SafetyFilter as SafetyFilter
     from safetyfilter.samples import DecisionBatch as DecisionBatch
     from safetyfilter.samples import EmbeddingBatch as EmbeddingBatch
     from safetyfilter.samples import Reason as Reason
     from safetyfilter.samples import ScoreBatch as ScoreBatch
+    from safetyfilter.score.laion import LaionDetector as LaionDetector
+    from safetyfilter.score.laion import load_laion_detector as load_laion_detector
+    from safetyfilter.score.named import fetch_probes as fetch_probes
+    from safetyfilter.score.named import load_named_probes as load_named_probes
     from safetyfilter.score.probe import LinearProbe as LinearProbe
     from safetyfilter.score.probe import ProbeBank as ProbeBank
+    from safetyfilter.score.probe import join_captions as join_captions
+    from safetyfilter.score.training import train_probe as train_probe
     from safetyfilter.score.zero_shot import PromptPair as PromptPair
     from safetyfilter.score.zero_shot import zero_shot_probes as zero_shot_probes
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Calibration": "decide.risk",
     "ClipEncoder": "embed.encoder",
     "DecisionBatch": "samples",
     "EmbedOptions": "embed.batching",
     "EmbeddingBatch": "samples",
     "EncoderSpec": "embed.spec",
+    "LaionDetector": "score.laion",
     "LinearProbe": "score.probe",
     "Policy": "decide.policy",
     "ProbeBank": "score.probe",
@@ -51,9 +62,16 @@ _HOMES = {
     "SafetyFilterError": "errors",
     "ScoreBatch": "samples",
     "apply_policy": "engine.local",
+    "calibrate_thresholds": "decide.risk",
+    "evaluate": "evaluate.metrics",
     "export": "data.export",
+    "fetch_probes": "score.named",
+    "join_captions": "score.probe",
+    "load_laion_detector": "score.laion",
+    "load_named_probes": "score.named",
     "open_source": "data.sources",
     "scan": "engine.local",
+    "train_probe": "score.training",
     "zero_shot_probes": "score.zero_shot",
 }
 
