@@ -19,6 +19,12 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 VIEW_COUNTS: dict[str, int] = {"center": 1, "whole": 1, "multi": 5}
 RESIZE_MODES = ("shortest", "longest", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear")
+HEADROOM = 2.0
+"""How many times the needed size the fast path keeps when it first scales a picture down by a whole number.
+
+Measured on photographs of 256 to 2048 pixels, against the exact path (worst case of any view): at 1, pixels are off by
+7.2 levels in the mean; at 1.5, by 3.0; at 2, by 2.5, and the embeddings' cosine is 0.9997.
+"""
 QUADRANT_SHARE = 0.6
 LONG_ASPECT = 2.0
 STRIP_SHARE = 0.3
@@ -193,7 +199,8 @@ class Geometry:
     def fast(self, picture: Image.Image, size: tuple[int, int] | None = None) -> Pixels:
         """(V, H, W, 3) uint8: as `exact`, but resized by torch, whose vectorised uint8 kernel is five times as fast.
 
-        Both filter with the same antialiased kernel in fixed point; pixels differ by rounding, at most two levels.
+        Both filter with the same antialiased kernel in fixed point and differ by rounding, at most two levels, unless
+        the picture is so large that it is first scaled down by a whole number.
 
         Parameters
         ----------
@@ -207,6 +214,11 @@ class Geometry:
         from torch.nn.functional import interpolate
 
         height, width = self.image_size
+        full_width, full_height = size or picture.size
+        needed = self.needed((full_width, full_height))
+        factor = int(min(have / need for have, need in zip(picture.size, needed, strict=True)) / HEADROOM)
+        if factor > 1:  # a box filter, like libjpeg's scaling, and quicker than copying all of the pixels out of Pillow
+            picture = picture.reduce(factor)
         # channels last, as Pillow holds them: the kernel reads that layout at full speed
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         # open_clip's Resize for inputs that are not square takes no notice of the interpolation
@@ -218,7 +230,6 @@ class Geometry:
             result: Pixels = resized[0].permute(1, 2, 0).numpy()
             return result
 
-        full_width, full_height = size or picture.size
         if not self.squashes:
             return self._crop_or_pad(resize(pixels, self.resized((full_width, full_height))))[None]
         x, y = picture.width / full_width, picture.height / full_height
