@@ -278,7 +278,8 @@ class DecisionBatch:
     @property
     def keep(self) -> npt.NDArray[np.bool_]:
         """(N,) bool, True where the sample may be trained on."""
-        return self.reason_bits == 0
+        keep: npt.NDArray[np.bool_] = self.reason_bits == 0
+        return keep
 
     @property
     def reasons(self) -> tuple[Reason, ...]:

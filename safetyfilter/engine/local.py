@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from safetyfilter.data.parts import ScorePart
 from safetyfilter.data.runs import Run, RunSetup
-from safetyfilter.data.sources import Part, Sample, Source
+from safetyfilter.data.sources import Source
 from safetyfilter.decide.policy import Policy
+from safetyfilter.engine.scoring import Progress, score_parts
 from safetyfilter.errors import RunError
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.samples import OK, STANDIN_SIGNALS, Digester, Floats, SignalTable, Unreadable
-
-Progress = Callable[[Mapping[str, int]], None]
-"""Called with counts to add: ``seen``, ``kept``, ``excluded``, ``unscored``, ``parts`` and ``resumed``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What a scan keeps of a sample while its image is embedded; printed as its key digest and nothing else."""
-
-    part: int
-    key: bytes
-    content: bytes | None
-
-    def __str__(self) -> str:
-        return self.key.hex()
-
-
-@dataclass(slots=True)
-class _OpenPart:
-    """The rows of a part so far."""
-
-    keys: list[bytes] = field(default_factory=list)
-    contents: list[bytes | None] = field(default_factory=list)
-    status: list[str] = field(default_factory=list)
-    values: list[Floats] = field(default_factory=list)
-    vectors: list[Floats] = field(default_factory=list)
-
+from safetyfilter.samples import STANDIN_SIGNALS, SignalTable
 
 def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_embeddings: bool = False,
          progress: Progress | None = None) -> Run:
@@ -79,7 +49,7 @@ def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_e
         digester = run.digester()
         report = progress or _silent
         todo = [p for p in source.parts() if not run.is_scored(p, digester, embeddings=keep_embeddings)]
-        _score(run, source, todo, safety_filter, digester, keep_embeddings, report)
+        score_parts(run, source, todo, safety_filter, keep_embeddings=keep_embeddings, report=report)
         return apply_policy(run, safety_filter.policy, progress=_only_resumed(report, {part.index for part in todo}))
 
 
@@ -126,55 +96,6 @@ def run_setup(safety_filter: SafetyFilter) -> RunSetup:
     return RunSetup(encoder=encoder.spec.as_dict(), stand_in=SignalTable.of(probes.signals) == STANDIN_SIGNALS,
                     probes=probes.digests, signals=probes.signals, views=options.views, decode=options.decode,
                     precision=str(encoder.dtype).removeprefix("torch."))
-
-
-def _score(run: Run, source: Source, todo: list[Part], safety_filter: SafetyFilter, digester: Digester,
-           keep_embeddings: bool, report: Progress) -> None:
-    """Score the parts that are to do, in one stream, and write each as soon as its last sample is scored."""
-    def items() -> Iterator[tuple[int, Sample]]:
-        for part in todo:
-            for sample in source.samples(part):
-                yield part.index, sample
-
-    def load(item: tuple[int, Sample]) -> tuple[_Record, bytes | Unreadable]:
-        index, sample = item
-        key = digester.key(sample.key)
-        try:
-            content = sample.read()
-        except Unreadable as failure:
-            return _Record(index, key, None), failure
-        return _Record(index, key, digester.content(content)), content
-
-    waiting = list(todo)
-    rows = _OpenPart()
-
-    def write_first() -> _OpenPart:
-        part = waiting.pop(0)
-        values = np.concatenate([np.empty((0, len(safety_filter.probes.signals)), np.float32), *rows.values])
-        written = ScorePart.of(keys=rows.keys, contents=rows.contents, values=values, status=rows.status,
-                               signals=safety_filter.probes.signals, fingerprint=run.fingerprint(part, digester))
-        run.write_scores(part.index, written, _stack(rows.vectors, safety_filter) if keep_embeddings else None)
-        return _OpenPart()
-
-    for records, batch, decisions in safety_filter.stream(items(), load):
-        keep = decisions.keep
-        for row, record in enumerate(records):
-            while record.part != waiting[0].index:
-                rows = write_first()
-            rows.keys.append(record.key)
-            rows.contents.append(record.content)
-            rows.status.append(batch.failures.get(row, OK))
-            rows.values.append(decisions.scores.values[row:row + 1])
-            if keep_embeddings:
-                rows.vectors.append(batch.vectors[row:row + 1])
-        report({"seen": len(records), "kept": int(keep.sum()), "excluded": int((~keep).sum()),
-                "unscored": len(batch.failures)})
-    while waiting:
-        rows = write_first()
-
-
-def _stack(vectors: list[Floats], safety_filter: SafetyFilter) -> Floats:
-    return np.concatenate(vectors) if vectors else np.empty((0, safety_filter.probes.width), np.float32)
 
 
 def _silent(_: Mapping[str, int]) -> None:

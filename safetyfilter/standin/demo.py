@@ -22,7 +22,8 @@ from safetyfilter.data.sources import open_source
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.batching import EmbedOptions
 from safetyfilter.embed.encoder import ClipEncoder
-from safetyfilter.engine.local import Progress, scan
+from safetyfilter.engine.local import scan
+from safetyfilter.engine.scoring import Progress
 from safetyfilter.errors import OutputError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.samples import STANDIN_SIGNALS, EmbeddingBatch
@@ -64,7 +65,8 @@ class Labelled:
     @property
     def both(self) -> npt.NDArray[np.bool_]:
         """(N,) bool, True where both signals are present in a readable picture."""
-        return np.logical_and.reduce(list(self.present.values())) & ~self.damaged
+        both: npt.NDArray[np.bool_] = np.logical_and.reduce(list(self.present.values())) & ~self.damaged
+        return both
 
 
 def run_demo(out: Path, *, seed: int = 0, step: Step = lambda _: None, progress: Progress | None = None,

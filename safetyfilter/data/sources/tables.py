@@ -180,7 +180,7 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     SourceError
         There is no such column, or several could be meant.
     """
-    fitting = [field.name for field in schema if _is_image_type(field.type)]
+    fitting: list[str] = [field.name for field in schema if _is_image_type(field.type)]
     if wanted is not None:
         if wanted not in fitting:
             raise SourceError(f"{wanted!r} is no image column; columns of binary, or of a struct with bytes, are "
