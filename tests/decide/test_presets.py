@@ -68,7 +68,8 @@ def test_the_cut_is_part_of_the_digest() -> None:
     assert len(digests) == 4
 
 
-@pytest.mark.parametrize("text", ["explicit = 1.1", "explicit = -1", "explicit = nan", "explicit = '0.5'", "other = 0.5"])
+@pytest.mark.parametrize("text", ["explicit = 1.1", "explicit = -1", "explicit = nan", "explicit = '0.5'",
+                                  "other = 0.5"])
 def test_cuts_that_cannot_be(text: str) -> None:
     with pytest.raises(PolicyError):
         Policy.from_toml(f"[exclude]\n{text}")
