@@ -106,9 +106,9 @@ def probes(encoder) -> ProbeBank:
     """Random probes for both signals, for the small model, each with about half of the photographs on either side."""
     rng = np.random.default_rng(0)
     vectors = encoder.embed([photograph(name) for name in PHOTOGRAPHS], EmbedOptions(views="whole")).vectors
-    made = []
+    made, weight = [], np.zeros(32, np.float32)
     for signal in REAL_SIGNALS.pair:
-        weight = rng.normal(size=32).astype(np.float32) * 40
+        weight = weight + rng.normal(size=32).astype(np.float32) * 40  # correlated, so that some have both signals
         made.append(LinearProbe(signal=signal, weight=weight, bias=-float(np.median(vectors @ weight)),
                                 encoder=encoder.spec.digest))
     return ProbeBank(made)

@@ -33,8 +33,8 @@ class Format(StrEnum):
 
 SourceArgument = Annotated[str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set "
                                                     "saved to disk.")]
-PolicyOption = Annotated[str, typer.Option("--policy", help="co-occurrence, separate, no-minors, strict, or a TOML "
-                                                            "file.")]
+PolicyOption = Annotated[str, typer.Option("--policy", help="co-occurrence, separate, no-minors, strict, "
+                                                            "laion-0.1, laion-0.5, laion-0.98, or a TOML file.")]
 ColumnOption = Annotated[str | None, typer.Option(help="The column that holds the images, or their extension in a "
                                                        "tar.")]
 KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
@@ -47,8 +47,9 @@ def scan(
     encoder: Annotated[str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or "
                                               "stand-in.")] = "ViT-L-14-quickgelu",
     pretrained: Annotated[str | None, typer.Option(help="A tag that open_clip lists, or a checkpoint file.")] = None,
-    probes: Annotated[list[str] | None, typer.Option(help="A probe file; may be given more than once. Zero-shot "
-                                                          "probes where none is.")] = None,
+    probes: Annotated[list[str] | None, typer.Option(help="zero-shot, laion-l14, laion-b32 or a file; may be "
+                                                          "given more than once, and the higher score counts.",
+                                                     show_default="zero-shot")] = None,
     policy: PolicyOption = "co-occurrence",
     engine: Annotated[Engine, typer.Option(help="Who does the work.")] = Engine.local,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
@@ -144,14 +145,14 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def _probes(files: list[str] | None, encoder: Any, *, stand_in: bool) -> ProbeBank:
+def _probes(names: list[str] | None, encoder: Any, *, stand_in: bool) -> ProbeBank:
     from safetyfilter.score.probe import ProbeBank
     from safetyfilter.score.zero_shot import zero_shot_probes
     from safetyfilter.standin import PROMPTS
 
-    if files:
-        return ProbeBank([probe for file in files for probe in ProbeBank.load(file).probes])
-    return zero_shot_probes(encoder, PROMPTS if stand_in else None)
+    banks = [zero_shot_probes(encoder, PROMPTS if stand_in else None) if name == "zero-shot" else ProbeBank.load(name)
+             for name in names or ["zero-shot"]]
+    return ProbeBank([probe for bank in banks for probe in bank.probes])
 
 
 def _total(source: Source) -> int | None:

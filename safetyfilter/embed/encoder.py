@@ -204,6 +204,11 @@ class ClipEncoder:
         return np.concatenate(parts)
 
     @property
+    def image_tower(self) -> torch.nn.Module:
+        """The image tower, on the device in the encoder's precision: normalised pixels -> unnormalised embeddings."""
+        return self._visual
+
+    @property
     def logit_scale(self) -> float:
         """The factor that CLIP was trained to put on cosines before its softmax."""
         return float(self._model.logit_scale.exp())  # type: ignore[operator]
