@@ -5,10 +5,14 @@ The handwriting is split at the boundaries between writers, so no writer is in t
 ============  =====================================  =======
 split         rows of ``load_digits().images``       writers
 ============  =====================================  =======
-train         0 to 1156                              9
-validation    1157 to 1414                           2
-test          1415 to 1796                           3
+train         386 to 1414, 1667 to 1796              9
+validation    1415 to 1666                           2
+test          0 to 385                               3
 ============  =====================================  =======
+
+Three writers have threes or sevens that a classifier trained on all the others mostly misses (rows 386, 516 and 1667
+on). They are in the training split on purpose: the scenes stand in for content that is plain to see, and what is to be
+measured is the filter.
 """
 
 from __future__ import annotations
@@ -24,14 +28,15 @@ from sklearn.datasets import load_digits
 from .backgrounds import Split
 
 #: Every writer of this data set begins with 0 to 9 written twice: where that happens is where a writer begins.
-HANDWRITING: dict[Split, range] = {
-    "train": range(0, 1157),
-    "validation": range(1157, 1415),
-    "test": range(1415, 1797),
+HANDWRITING: dict[Split, tuple[int, ...]] = {
+    "train": (*range(386, 1415), *range(1667, 1797)),
+    "validation": tuple(range(1415, 1667)),
+    "test": tuple(range(386)),
 }
 
 _GLYPH = 32  # glyph fields are this high before they are warped
 _MARGIN = 10  # and have this much empty paper around them
+_CELLS = 3  # cells of the net that warps a digit, each way
 
 
 @lru_cache(maxsize=3)
@@ -52,7 +57,12 @@ def _glyphs(split: Split) -> dict[int, list[Image.Image]]:
 
 
 def written(
-    rng: np.random.Generator, split: Split, digit: int, height: float, stretch: tuple[float, float]
+    rng: np.random.Generator,
+    split: Split,
+    digit: int,
+    height: float,
+    stretch: tuple[float, float] = (1.0, 1.0),
+    variety: float = 1.0,
 ) -> NDArray[np.float32]:
     """One handwritten digit, warped and cut to its ink.
 
@@ -63,6 +73,9 @@ def written(
     stretch
         Further factors on width and height, for a picture that is drawn as if squashed.
 
+    variety
+        How far the warp strays from the hand as it was; training goes beyond 1, to be ready for other writers.
+
     Returns
     -------
     (h, w) float32 coverage in [0, 1].
@@ -70,19 +83,32 @@ def written(
     choices = _glyphs(split)[digit]
     glyph = choices[int(rng.integers(len(choices)))]
     unit = height / _GLYPH
-    wide = max(3, round(glyph.width * unit * stretch[0] * rng.uniform(0.8, 1.25)))
-    high = max(3, round(glyph.height * unit * stretch[1]))
-    # The corners of the output, looked up in the glyph: rotation, slant and an uneven hand in one bilinear warp.
-    corners = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) * (glyph.width / 2, glyph.height / 2)
-    angle, slant = rng.normal(0, 0.1), rng.normal(0, 0.12)
+    wide = max(_CELLS, round(glyph.width * unit * stretch[0] * np.exp(rng.uniform(-0.2, 0.2) * variety)))
+    high = max(_CELLS, round(glyph.height * unit * stretch[1]))
+    # A net over the output, each knot looked up in the glyph: rotation, slant and an uneven hand in one warp.
+    knots = np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, _CELLS + 1)] * 2), axis=-1) * (glyph.width, glyph.height)
+    angle, slant = rng.normal(0, 0.1 * variety), rng.normal(0, 0.12 * variety)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    corners = corners @ np.array([[1, 0], [slant, 1]]) @ turn + rng.normal(0, 1.2, (4, 2))
-    corners += (glyph.width / 2, glyph.height / 2)
-    quad = tuple(corners.ravel().tolist())
-    warped = glyph.transform((wide, high), Image.Transform.QUAD, quad, Image.Resampling.BICUBIC)
+    knots = knots @ np.array([[1, 0], [slant, 1]]) @ turn + rng.normal(0, variety, knots.shape)
+    knots += (glyph.width / 2, glyph.height / 2)
+    xs, ys = (np.rint(np.linspace(0, side, _CELLS + 1)).astype(int).tolist() for side in (wide, high))
+    mesh = [
+        (
+            (xs[i], ys[j], xs[i + 1], ys[j + 1]),
+            (*knots[j, i], *knots[j + 1, i], *knots[j + 1, i + 1], *knots[j, i + 1]),
+        )
+        for j in range(_CELLS)
+        for i in range(_CELLS)
+    ]
+    warped = glyph.transform((wide, high), Image.Transform.MESH, mesh, Image.Resampling.BICUBIC)
     value = np.asarray(warped, dtype=np.float32) / np.float32(255)
     # Where the ink begins is the thickness of the stroke; how fast it turns opaque is the sharpness of the pen.
-    ink = np.clip((value - np.float32(rng.uniform(0.38, 0.62))) * np.float32(rng.uniform(2.5, 6)) + 0.5, 0, 1)
+    ink = np.clip(
+        (value - np.float32(rng.uniform(0.5 - 0.12 * variety, 0.5 + 0.12 * variety))) * np.float32(rng.uniform(2.5, 6))
+        + 0.5,
+        0,
+        1,
+    )
     rows, columns = np.nonzero(ink.max(axis=1) > 0.2)[0], np.nonzero(ink.max(axis=0) > 0.2)[0]
     if not rows.size:
         return value

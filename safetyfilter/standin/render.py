@@ -4,8 +4,8 @@ A scene holds zero to three digits of scikit-learn's `load_digits`, warped as ha
 with what lies under them, over a photograph without people or a generated texture (`backgrounds`).
 
 Handwriting and backgrounds are dealt out by split, as the tables in `handwriting` and `backgrounds` say: nothing of the
-test split is in a training picture. A three and a seven never share a training or a validation
-picture; only the test split draws both.
+test split is in a training picture. A three and a seven never share a training or a validation picture; only the test
+split draws both.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PAIR = (3, 7)  # the two digits that stand in for the two signals
 DEFAULT_SCALE = (0.3, 0.55)
+VARIETY = 1.35  # of the handwriting in training batches; scenes have 1
 Pairs = bool | Literal["only"]
 
 _OTHERS = tuple(digit for digit in range(10) if digit not in PAIR)
@@ -103,6 +104,7 @@ def _draw(
     scale: tuple[float, float],
     center: tuple[tuple[float, float], ...] | None,
     stretch: tuple[float, float] = (1.0, 1.0),
+    variety: float = 1.0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
     """The one place where pictures are drawn: pixels, boxes and the background's name."""
     width, height = size
@@ -112,7 +114,7 @@ def _draw(
         tall = rng.uniform(*scale) * min(width / stretch[0], height / stretch[1])
         for attempt in range(12):
             if attempt % 3 == 0:  # a digit that finds no room is drawn smaller
-                ink = written(rng, split, digit, tall * 0.87 ** (attempt // 3), stretch)
+                ink = written(rng, split, digit, tall * 0.87 ** (attempt // 3), stretch, variety)
                 h, w = ink.shape
             if center is not None:
                 x, y = round(center[index][0] * width - w / 2), round(center[index][1] * height - h / 2)
@@ -246,7 +248,7 @@ def batch(rng: np.random.Generator, count: int, size: int) -> Batch:
         digits = draw_digits(rng, pairs=False)
         aspect = float(np.exp(rng.uniform(np.log(2 / 3), np.log(3 / 2))))
         stretch = (1 / max(aspect, 1.0), 1 / max(1 / aspect, 1.0))  # the long side is squashed, the short one is not
-        pixels, _, place = _draw(rng, "train", digits, (size, size), DEFAULT_SCALE, None, stretch)
+        pixels, _, place = _draw(rng, "train", digits, (size, size), DEFAULT_SCALE, None, stretch, VARIETY)
         images[index] = _as_decoded(rng, pixels)
         told = digits
         if digits and rng.random() < 0.5:
