@@ -17,7 +17,7 @@ from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.errors import UsageError
+from safetyfilter.errors import EncoderMismatchError, UsageError
 from safetyfilter.samples import EmbeddingBatch, Floats, ImageInput
 
 T = TypeVar("T")
@@ -68,6 +68,7 @@ class ClipEncoder:
         self._model = model
         self._tokenizer = tokenizer
         self._visual: torch.nn.Module = _to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
+        self._origin: dict[str, Any] | None = None
         self._fill_color = int(preprocess.get("fill_color", 0))
 
     @classmethod
@@ -105,8 +106,23 @@ class ClipEncoder:
         """
         resolve_dtype(precision, resolve_device(device))  # what is wrong here is told before the weights are loaded
         loaded = load_model(model, pretrained, cache_dir)
-        return cls(loaded.model, architecture=loaded.architecture, tokenizer=loaded.tokenizer, device=device,
-                   precision=precision)
+        encoder = cls(loaded.model, architecture=loaded.architecture, tokenizer=loaded.tokenizer, device=device,
+                      precision=precision)
+        encoder._origin = {"model": model, "pretrained": pretrained, "precision": precision, "cache_dir": cache_dir}
+        return encoder
+
+    def on(self, device: str) -> ClipEncoder:
+        """The same encoder loaded onto another device."""
+        return _load_again(self._require_origin(), device, self.spec)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # weights are loaded where they are needed, not sent
+        return (_load_again, (self._require_origin(), str(self.device), self.spec))
+
+    def _require_origin(self) -> dict[str, Any]:
+        if self._origin is None:
+            raise UsageError("this encoder wraps a model that is only in this process's memory; load it with "
+                             "ClipEncoder.load to use it in another process or on another device")
+        return self._origin
 
     def __repr__(self) -> str:
         return f"ClipEncoder({self.spec}, device={str(self.device)!r}, dtype={str(self.dtype).removeprefix('torch.')})"
@@ -212,6 +228,14 @@ class ClipEncoder:
     def logit_scale(self) -> float:
         """The factor that CLIP was trained to put on cosines before its softmax."""
         return float(self._model.logit_scale.exp())  # type: ignore[operator]
+
+
+def _load_again(origin: dict[str, Any], device: str, spec: EncoderSpec) -> ClipEncoder:
+    encoder = ClipEncoder.load(device=device, **origin)
+    if encoder.spec != spec:
+        raise EncoderMismatchError(f"{origin['model']} was {spec} and is now {encoder.spec}; its files have changed: "
+                                   "load it anew everywhere")
+    return encoder
 
 
 def _as_is(image: ImageInput) -> tuple[None, ImageInput]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetyfilter.data.runs import Run, RunSetup
 from safetyfilter.data.sources import Source
 from safetyfilter.decide.policy import Policy
+from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.engine.scoring import Progress, score_parts
 from safetyfilter.errors import RunError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.samples import STANDIN_SIGNALS, SignalTable
 
 def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_embeddings: bool = False,
-         progress: Progress | None = None) -> Run:
+         devices: Sequence[str] | None = None, progress: Progress | None = None) -> Run:
     """Score and decide on every sample of a source, and leave a run directory.
 
     A scan that was interrupted goes on where it stopped: a part whose source, encoder and probes are unchanged is not
@@ -31,6 +32,8 @@ def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_e
         Encoder, probes, policy and how images are prepared.
     keep_embeddings : bool
         Also keep the embeddings, in float16.
+    devices : sequence of str or None
+        A process for each; where None, every GPU of the machine if the encoder is on ``cuda``, else its own device.
     progress : callable or None
         Called as the scan goes on.
 
@@ -49,7 +52,11 @@ def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_e
         digester = run.digester()
         report = progress or _silent
         todo = [p for p in source.parts() if not run.is_scored(p, digester, embeddings=keep_embeddings)]
-        score_parts(run, source, todo, safety_filter, keep_embeddings=keep_embeddings, report=report)
+        used = list(devices or devices_of(safety_filter.encoder.device))[:len(todo)]
+        if len(used) > 1:
+            score_on_devices(run, source, todo, safety_filter, used, keep_embeddings=keep_embeddings, report=report)
+        else:
+            score_parts(run, source, todo, safety_filter, keep_embeddings=keep_embeddings, report=report)
         return apply_policy(run, safety_filter.policy, progress=_only_resumed(report, {part.index for part in todo}))
 
 

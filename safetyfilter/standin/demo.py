@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +20,11 @@ import webdataset
 
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.export import export
+from safetyfilter.data.parts import ScorePart
 from safetyfilter.data.runs import Run
 from safetyfilter.data.sources import open_source
 from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.risk import calibrate_thresholds
 from safetyfilter.embed.batching import EmbedOptions
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.engine.local import scan
@@ -34,10 +39,10 @@ from safetyfilter.standin.render import Scene, scenes
 
 Split = Literal["train", "validation", "test"]
 DIGITS: Mapping[str, int] = {STANDIN_SIGNALS.explicit: 3, STANDIN_SIGNALS.minor: 7}
-PICTURES: Mapping[str, int] = {"train": 5000, "validation": 3000, "test": 2000}
+PICTURES: Mapping[str, int] = {"train": 4000, "validation": 2500, "test": 2000}
 DAMAGED = 10
-MISS_RATE = 0.005
-_SHARD = 500
+MAX_MISS_RATE, CONFIDENCE = 0.03, 0.95
+_SHARD, _CHUNK = 500, 100
 _OPTIONS = EmbedOptions(views="whole", batch_size=128)
 
 Step = Callable[[str], None]
@@ -118,12 +123,12 @@ def run_demo(out: Path, *, seed: int = 0, step: Step = lambda _: None, progress:
     step("scanning")
     safety_filter = SafetyFilter(encoder, bank, policy, _OPTIONS)
     source = open_source(out / "pictures")
-    run = scan(source, out / "run", safety_filter, progress=progress)
+    run = scan(source, out / "run", safety_filter, keep_embeddings=True, progress=progress)
     step("exporting what is kept")
     exported = export(run, source, out / "cleaned")
 
     step("measuring")
-    figures = measure(run, encoder, bank, test, out / "pictures")
+    figures = measure(run, encoder, test)
     reasons = {name: count for name, count in run.counts.items() if name not in ("seen", "kept", "excluded")}
     paths = {"pictures": "pictures", "probes": "probes.safetensors", "policy": "policy.toml", "run": "run",
              "cleaned": "cleaned", "train": "train", "validation": "validation"}
@@ -136,40 +141,63 @@ def write_folder(folder: Path, split: Split, count: int, seed: int) -> Labelled:
     """Render a split as JPEG files with captions; no picture holds both signals."""
     folder.mkdir(parents=True)
     keys, drawn = [], []
-    for number, scene in enumerate(scenes(count, split=split, seed=seed, pairs=False)):
+    for number, picture in enumerate(pictures(count, split, seed, pairs=False)):
         keys.append(f"{number:06d}.jpg")
-        (folder / keys[-1]).write_bytes(jpeg(scene))
-        (folder / f"{number:06d}.txt").write_text(scene.caption, encoding="utf-8")
-        drawn.append(scene.digits)
+        (folder / keys[-1]).write_bytes(picture.jpeg)
+        (folder / f"{number:06d}.txt").write_text(picture.caption, encoding="utf-8")
+        drawn.append(picture.digits)
     return _labelled(keys, drawn, damaged=())
 
 
 def write_tars(folder: Path, count: int, seed: int) -> Labelled:
     """Render the test split as tars, pairs among them, and damage a few files; the truth goes beside the tars."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    damaged = set(rng.choice(count, DAMAGED, replace=False).tolist())
+    damaged = set(np.random.default_rng(seed).choice(count, DAMAGED, replace=False).tolist())
     keys, drawn = [], []
-    test = scenes(count, split="test", seed=seed, pairs=True)
+    rendered = iter(pictures(count, "test", seed, pairs=True))
     for shard in range(-(-count // _SHARD)):
         name = f"{shard:05d}.tar"
         with webdataset.TarWriter(str(folder / name), encoder=False) as tar:
             for number in range(shard * _SHARD, min((shard + 1) * _SHARD, count)):
-                scene = next(test)
-                encoded = jpeg(scene)
+                picture = next(rendered)
+                encoded = picture.jpeg
                 if number in damaged:
                     encoded = encoded[:len(encoded) // 2] if number % 2 else b"no picture"
-                tar.write({"__key__": f"{number:06d}", "jpg": encoded, "txt": scene.caption.encode()})
+                tar.write({"__key__": f"{number:06d}", "jpg": encoded, "txt": picture.caption.encode()})
                 keys.append(f"{name}/{number:06d}")
-                drawn.append(scene.digits)
+                drawn.append(picture.digits)
     labelled = _labelled(keys, drawn, damaged=sorted(damaged))
     truth = {"key": keys, **{signal: pa.array(present) for signal, present in labelled.present.items()}}
     pq.write_table(pa.table(truth), folder.with_name("truth.parquet"))
     return labelled
 
 
-def jpeg(scene: Scene) -> bytes:
-    """The picture as a JPEG file."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A rendered scene as a file."""
+
+    jpeg: bytes
+    caption: str
+    digits: tuple[int, ...]
+
+
+def pictures(count: int, split: Split, seed: int, *, pairs: bool) -> Iterator[Picture]:
+    """Render scenes in as many processes as there are cores; the same pictures whatever their number."""
+    starts = range(0, count, _CHUNK)
+    jobs = [(min(_CHUNK, count - start), split, seed * 1_000_000 + start, pairs) for start in starts]
+    # spawn: torch has threads by now, and a forked process could wait for one of them forever
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        for chunk in pool.map(_render, jobs):
+            yield from chunk
+
+
+def _render(job: tuple[int, Split, int, bool]) -> list[Picture]:
+    count, split, seed, pairs = job
+    return [Picture(jpeg=_jpeg(scene), caption=scene.caption, digits=scene.digits)
+            for scene in scenes(count, split=split, seed=seed, pairs=pairs)]
+
+
+def _jpeg(scene: Scene) -> bytes:
     encoded = io.BytesIO()
     scene.image.save(encoded, "JPEG", quality=90)
     return encoded.getvalue()
@@ -184,25 +212,26 @@ def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
 
 
 def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled) -> Policy:
-    """Thresholds under which few of the validation split's positives are missed, for each signal by itself."""
+    """Thresholds with a bound on the rule's miss rate, from the validation split, which holds no pair either."""
     scores = bank.score(batch)
-    thresholds = {signal: float(np.quantile(scores[signal][labelled.present[signal]], MISS_RATE, method="lower"))
-                  for signal in STANDIN_SIGNALS.pair}
-    return Policy(thresholds=thresholds, table=STANDIN_SIGNALS)
+    return calibrate_thresholds({signal: scores[signal] for signal in scores.signals}, labelled.present,
+                                max_miss_rate=MAX_MISS_RATE, confidence=CONFIDENCE).policy()
 
 
-def measure(run: Run, encoder: ClipEncoder, bank: ProbeBank, test: Labelled, tars: Path) -> dict[str, object]:
-    """AUC of each signal, trained and zero-shot, and what the rule caught, on the test split."""
+def measure(run: Run, encoder: ClipEncoder, test: Labelled) -> dict[str, object]:
+    """AUC of each signal, trained and zero-shot, and what the rule caught, from what the run recorded."""
     from sklearn.metrics import roc_auc_score
 
+    parts = range(run.part_count)
+    scores = {signal: np.concatenate([ScorePart.read(run.file("scores", part)).scores[signal] for part in parts])
+              for signal in STANDIN_SIGNALS.pair}
+    vectors = np.concatenate([np.load(run.file("embeddings", part, "npy")) for part in parts]).astype(np.float32)
+    zero_shot = zero_shot_probes(encoder, PROMPTS)
+    zero_shot_scores = dict(zip(zero_shot.signals, zero_shot.score_vectors(vectors).T, strict=True))
     readable = ~test.damaged
-    source = open_source(tars)
-    images = [sample.read() for part in source.parts() for sample in source.samples(part)]
-    batch = encoder.embed(images, _OPTIONS)
-    auc = {name: {signal: round(float(roc_auc_score(test.present[signal][readable], scores[signal][readable])), 4)
+    auc = {name: {signal: round(float(roc_auc_score(test.present[signal][readable], values[signal][readable])), 4)
                   for signal in STANDIN_SIGNALS.pair}
-           for name, scores in (("auc", bank.score(batch)),
-                                ("zero_shot_auc", zero_shot_probes(encoder, PROMPTS).score(batch)))}
+           for name, values in (("auc", scores), ("zero_shot_auc", zero_shot_scores))}
     excluded = Decisions.of(run).reasons(test.keys) != 0
     others = readable & ~test.both
     return {**auc, "pairs": int(test.both.sum()), "pairs_excluded": int((excluded & test.both).sum()),

@@ -14,7 +14,7 @@ from tests.conftest import PHOTOGRAPHS, encoded, photograph
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.devices import cpu_has_bfloat16
-from safetyfilter.errors import DeviceError, QuickGELUMismatchError, UnknownEncoderError, UsageError, WeightsError
+from safetyfilter.errors import DeviceError, EncoderMismatchError, QuickGELUMismatchError, UnknownEncoderError, UsageError, WeightsError
 
 
 def photographs() -> list[Image.Image]:
@@ -167,3 +167,25 @@ def test_devices_and_precisions(tiny_clip: Path) -> None:
 def test_bad_options(change: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         EmbedOptions(**change)
+
+
+def test_an_encoder_goes_to_another_process_by_its_name(encoder: ClipEncoder, tiny_clip: Path, tmp_path: Path) -> None:
+    image = photograph("china.jpg")
+    again = pickle.loads(pickle.dumps(encoder))
+    assert (again.spec, again.device, again.dtype) == (encoder.spec, encoder.device, encoder.dtype)
+    np.testing.assert_array_equal(again.embed([image]).vectors, encoder.embed([image]).vectors)
+    assert encoder.on("cpu").spec == encoder.spec
+    wrapped = ClipEncoder(open_clip.create_model(f"local-dir:{tiny_clip}"), architecture="tiny", device="cpu")
+    with pytest.raises(UsageError, match=r"load it with ClipEncoder\.load"):
+        pickle.dumps(wrapped)
+    with pytest.raises(UsageError, match="without a tokenizer"):
+        wrapped.embed_text(["a boat"])
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_clip, copy)
+    packed = pickle.dumps(ClipEncoder.load(f"local-dir:{copy}", device="cpu"))
+    state = open_clip.create_model(f"local-dir:{copy}").state_dict()
+    state["visual.proj"][0, 0] += 1
+    (copy / "open_clip_model.safetensors").unlink()
+    torch.save(state, copy / "open_clip_pytorch_model.bin")
+    with pytest.raises(EncoderMismatchError, match="have changed"):
+        pickle.loads(packed)

@@ -278,3 +278,23 @@ def test_run_json_says_what_was_done(folder: Path, tmp_path: Path, safe: SafetyF
     assert info["counts"]["seen"] == len(GOOD | BAD)
     assert info["stand_in"] is False
     assert {"torch", "safetyfilter", "open_clip_torch"} <= set(info["versions"])
+
+
+def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path, safe: SafetyFilter) -> None:
+    seen: Counter[str] = Counter()
+    one = scan(open_source(folder, part_size=4), tmp_path / "one", safe)
+    two = scan(open_source(folder, part_size=4), tmp_path / "two", safe, devices=["cpu", "cpu"], keep_embeddings=True,
+               progress=lambda counts: seen.update(counts))
+    assert two.counts == one.counts
+    assert seen["seen"] == one.counts["seen"]
+    for signal in ("explicit", "minor"):
+        np.testing.assert_allclose(rows(two)[signal].to_numpy(), rows(one)[signal].to_numpy(), atol=1e-5)
+    assert len(list((two.path / "embeddings").iterdir())) == two.part_count
+
+
+def test_a_process_that_fails_is_told(folder: Path, tmp_path: Path, safe: SafetyFilter,
+                                      capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match="ended early"):
+        scan(open_source(folder, part_size=4), tmp_path / "run", safe, devices=["cpu", "cuda:99"])
+    assert "torch sees" in capfd.readouterr().err
+    assert scan(open_source(folder, part_size=4), tmp_path / "run", safe).counts["seen"] == len(GOOD | BAD)
