@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from safetyfilter.embed.images import DecodeLimits, ImagePreparer
+from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import UsageError
 from safetyfilter.samples import EmbeddingBatch, ImageInput, Unreadable

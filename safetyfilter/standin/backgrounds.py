@@ -155,12 +155,14 @@ def _ramp(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
 
 def _wave(phase: Pixels, sharpness: float) -> Pixels:
     """A sine between 0 and 1, from soft (0.5) to nearly square (8)."""
-    return np.clip(np.sin(phase) * np.float32(sharpness) + np.float32(0.5), 0, 1)
+    blend: Pixels = np.clip(np.sin(phase) * np.float32(sharpness) + np.float32(0.5), 0, 1)
+    return blend
 
 
 def _gradient(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
     along = _ramp(rng, x, y)
-    return (along - along.min()) / max(float(np.ptp(along)), 1e-6)
+    blend: Pixels = (along - along.min()) / max(float(np.ptp(along)), 1e-6)
+    return blend
 
 
 def _stripes(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
@@ -169,7 +171,10 @@ def _stripes(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
 
 def _checks(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
     pitch = rng.uniform(3, 9)
-    return ((np.floor((x + rng.random()) * pitch) + np.floor((y + rng.random()) * pitch)) % 2).astype(np.float32)
+    blend: Pixels = ((np.floor((x + rng.random()) * pitch) + np.floor((y + rng.random()) * pitch)) % 2).astype(
+        np.float32
+    )
+    return blend
 
 
 def _dots(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
@@ -180,7 +185,8 @@ def _dots(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
 def _grid(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
     pitch = rng.uniform(4, 10)
     lines = np.minimum((x + rng.random()) * pitch % 1, (y + rng.random()) * pitch % 1)
-    return (lines < rng.uniform(0.08, 0.2)).astype(np.float32)
+    blend: Pixels = (lines < rng.uniform(0.08, 0.2)).astype(np.float32)
+    return blend
 
 
 def _rings(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:

@@ -62,6 +62,8 @@ class Batch:
     """(N, size, size, 3)."""
     present: NDArray[np.bool_]
     """(N, 10): which digits the picture holds."""
+    count: NDArray[np.int64]
+    """(N,): how many digits that is."""
     captions: list[str]
     named: NDArray[np.bool_]
     """(N, 10): which digits the caption names."""
@@ -81,7 +83,8 @@ def _colour(rng: np.random.Generator, under: NDArray[np.float32]) -> NDArray[np.
     up = rng.random() < 0.5 if darker >= 0 and lighter <= 255 else (255 - lighter) > darker
     target = rng.uniform(min(lighter, 240), 255) if up else rng.uniform(0, max(darker, 15))
     colour = np.clip(target + rng.normal(0, 45, 3), 0, 255).astype(np.float32)
-    return np.clip(colour + np.float32(target - float(colour @ weights)), 0, 255)
+    contrasting: NDArray[np.float32] = np.clip(colour + np.float32(target - float(colour @ weights)), 0, 255)
+    return contrasting
 
 
 def _overlap(box: tuple[int, int, int, int], others: list[tuple[int, int, int, int]]) -> float:
@@ -241,6 +244,7 @@ def batch(rng: np.random.Generator, count: int, size: int) -> Batch:
     """
     images = np.empty((count, size, size, 3), dtype=np.uint8)
     present, named = np.zeros((2, count, 10), dtype=np.bool_)
+    held = np.empty(count, dtype=np.int64)
     place_named = rng.random(count) < 0.5
     captions: list[str] = []
     places: list[str] = []
@@ -254,10 +258,19 @@ def batch(rng: np.random.Generator, count: int, size: int) -> Batch:
         if digits and rng.random() < 0.5:
             told = tuple(rng.choice(digits, size=int(rng.integers(1, len(digits) + 1)), replace=False).tolist())
         present[index, list(digits)] = True
+        held[index] = len(digits)
         named[index, list(told)] = True
         places.append(place)
         captions.append(_caption(rng, told, place if place_named[index] else None))
-    return Batch(images=images, present=present, captions=captions, named=named, places=places, place_named=place_named)
+    return Batch(
+        images=images,
+        present=present,
+        count=held,
+        captions=captions,
+        named=named,
+        places=places,
+        place_named=place_named,
+    )
 
 
 def _as_decoded(rng: np.random.Generator, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -54,7 +54,6 @@ PREPROCESS: dict[str, Any] = {
 }
 BATCH, FRESH, MEMORY = 256, 64, 20_000  # pictures a step; of them newly drawn; kept to be drawn from again
 PEAK_RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 200, 0.05
-CROSSED = 0.2  # see `losses`
 SEED = 20
 
 
@@ -90,6 +89,7 @@ class Memory:
         self.tokens = torch.empty((capacity, context_length), dtype=torch.long)
         self.present = torch.empty((capacity, 10), dtype=torch.bool)
         self.named = torch.empty((capacity, 10), dtype=torch.bool)
+        self.alone = torch.empty(capacity, dtype=torch.bool)
         self.place = torch.empty(capacity, dtype=torch.long)
         self.place_named = torch.empty(capacity, dtype=torch.bool)
         self.filled = self.next = 0
@@ -104,6 +104,7 @@ class Memory:
         self.seen_tokens[tokens.ravel()] = True
         self.present[at] = torch.from_numpy(new.present)
         self.named[at] = torch.from_numpy(new.named)
+        self.alone[at] = torch.from_numpy(new.count == 1)
         self.place[at] = torch.tensor([self._places.setdefault(name, len(self._places)) for name in new.places])
         self.place_named[at] = torch.from_numpy(new.place_named)
         self.next = int(at[-1] + 1) % len(self.tokens)
@@ -118,9 +119,9 @@ class Memory:
         return (digits & place).float()
 
 
-def _weighted(crossed: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy, in which what a three says of sevens, and the reverse, has the weight `CROSSED`."""
-    weight = torch.where(crossed, CROSSED, 1.0)
+def _mean_where(told: torch.Tensor, logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the entries that are told."""
+    weight = told.float()
     return functional.binary_cross_entropy_with_logits(logits, truth, weight=weight, reduction="sum") / weight.sum()
 
 
@@ -136,15 +137,15 @@ def losses(
     assert model.logit_bias is not None
     logits = model.logit_scale.exp() * pictures @ texts.T + model.logit_bias
     said, shown = memory.named[at], memory.present[at]
-    # A three and a seven never share a picture, so a model learns that one rules out the other, and a picture of both
-    # would pass for one of them. It learns that less where such evidence counts for less; were it left out, nothing
-    # would tell a three from a seven.
+    # A three and a seven never share a picture, so a model learns that the sight of one rules out the other, and would
+    # take a picture of both for a picture of one. So a picture of a three and more tells nothing of sevens, nor the
+    # reverse; only digits that stand alone do. Those are needed: nothing else tells a three from a seven.
     three, seven = PAIR
-    crossed = (shown[:, three, None] & said[:, seven]) | (shown[:, seven, None] & said[:, three])
-    contrastive = _weighted(crossed, logits, memory.truth(at))
-    crossed = torch.zeros_like(shown)
-    crossed[:, seven], crossed[:, three] = shown[:, three], shown[:, seven]
-    multi_label = _weighted(crossed, head(10 * pictures), shown.float())
+    crowded = shown & ~memory.alone[at][:, None]
+    untold = torch.zeros_like(shown)
+    untold[:, seven], untold[:, three] = crowded[:, three], crowded[:, seven]
+    contrastive = _mean_where(untold.float() @ said.float().T == 0, logits, memory.truth(at))
+    multi_label = _mean_where(~untold, head(10 * pictures), shown.float())
     return contrastive, multi_label
 
 
@@ -196,7 +197,7 @@ def train(directory: Path, *, steps: int, quick: bool = False, processes: int = 
     choose = torch.Generator().manual_seed(SEED)
     log: list[dict[str, float]] = []
     best, started = -1.0, time.perf_counter()
-    fill = capacity // fresh
+    fill = capacity // fresh // 4
     jobs = [(SEED, index, fresh) for index in range(fill + steps)]
 
     def learn(at: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], float, float]:

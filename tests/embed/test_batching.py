@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import encoded
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.batching import EmbeddingPipeline
 from safetyfilter.samples import Unreadable
+from tests.conftest import encoded
 
 
 def swatches(count: int) -> list[bytes]:

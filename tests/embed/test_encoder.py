@@ -10,11 +10,18 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import PHOTOGRAPHS, encoded, photograph
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.devices import cpu_has_bfloat16
-from safetyfilter.errors import DeviceError, EncoderMismatchError, QuickGELUMismatchError, UnknownEncoderError, UsageError, WeightsError
+from safetyfilter.errors import (
+    DeviceError,
+    EncoderMismatchError,
+    QuickGELUMismatchError,
+    UnknownEncoderError,
+    UsageError,
+    WeightsError,
+)
+from tests.conftest import PHOTOGRAPHS, encoded, photograph
 
 
 def photographs() -> list[Image.Image]:

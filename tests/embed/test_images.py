@@ -19,13 +19,8 @@ import torch
 from PIL import Image, ImageOps
 
 from safetyfilter.embed import images
-from safetyfilter.embed.images import (
-    DecodeLimits,
-    ImagePreparer,
-    count_jpeg_scans,
-    exif_orientation,
-    read_bytes,
-)
+from safetyfilter.embed.headers import DecodeLimits, Jpeg, count_jpeg_scans, exif_orientation
+from safetyfilter.embed.images import ImagePreparer, read_bytes
 from safetyfilter.samples import FAILURES, Unreadable
 
 SKIMAGE = Path(find_spec("skimage").origin).parent / "data"
@@ -150,13 +145,13 @@ class TestFast:
     ])
     def test_a_large_jpeg_is_decoded_small_but_no_smaller_than_twice_the_need(self, views, size, monkeypatch):
         loaded = []
-        original = images._Jpeg.load
+        original = Jpeg.load
 
         def load(self):
             loaded.append(self.size)
             return original(self)
 
-        monkeypatch.setattr(images._Jpeg, "load", load)
+        monkeypatch.setattr(Jpeg, "load", load)
         preparer(views=views)(encode(Image.new("RGB", (2732, 2048))))
         assert loaded[0] == size
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import PHOTOGRAPHS, photograph
 
 from safetyfilter import PromptPair, zero_shot_probes
 from safetyfilter.errors import ProbeError
 from safetyfilter.score.zero_shot import DEFAULT_PROMPTS
+from tests.conftest import PHOTOGRAPHS, photograph
 
 
 def test_it_is_the_softmax_over_the_two_sides(encoder) -> None:
