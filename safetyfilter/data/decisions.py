@@ -113,7 +113,7 @@ class Decisions:
         return self.index.fingerprint
 
     def reasons_of_sample(self, key: str, content: bytes | None) -> int:
-        """Why one sample is excluded, its encoded image compared too; without one, a sample that is known has drifted."""
+        """Why one sample is excluded, its encoded image compared too; a known one without an image has drifted."""
         row = self.index.find_one(self.digester.key(key))
         if row < 0:
             return _UNKNOWN
@@ -257,7 +257,8 @@ def _part(run: Run, index: int, policy: str) -> npt.NDArray[Any]:
     found = {field.name: field.type for field in table.schema}
     if any(found.get(name) != kind for name, kind in wanted.items()) or table.column("key_digest").null_count:
         raise SchemaError(f"{path} does not hold the columns of decisions; run `safetyfilter decide` again")
-    return records(_digests(table.column("key_digest")), _digests(table.column("content_digest")), _reasons(table, path))
+    keys, contents = (_digests(table.column(name)) for name in ("key_digest", "content_digest"))
+    return records(keys, contents, _reasons(table, path))
 
 
 def _digests(column: pa.ChunkedArray) -> Bytes:

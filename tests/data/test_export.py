@@ -1,7 +1,6 @@
 """Exports: what is kept comes out byte for byte, and what is not never does."""
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +12,7 @@ from safetyfilter.data.export import export
 from safetyfilter.data.runs import Run
 from safetyfilter.data.sources import open_source
 from safetyfilter.engine.local import scan
-from safetyfilter.errors import OutputError, RunError, SecretError, SourceError, UnfinishedRunError, UsageError
-from safetyfilter.samples import Reason
+from safetyfilter.errors import OutputError, SourceError, UnfinishedRunError, UsageError
 from tests.conftest import bad_images, good_images, write_files
 
 IMAGES = dict(sorted((good_images() | bad_images()).items()))
@@ -163,50 +161,3 @@ def test_a_key_cannot_lead_out_of_the_destination(tmp_path, safe, monkeypatch) -
     export(run, source, tmp_path / "out" / "deep", format="folder")
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")) == [
         "deep/a/b.jpg", "deep/absolute.jpg", "deep/escaped.jpg"]
-
-
-class TestDecisions:
-    """Lookups by key."""
-
-    def test_a_repeated_key_is_kept_only_if_every_sample_is(self, tmp_path, safe) -> None:
-        rows = {"key": ["a", "b", "a"], "image": pa.array([IMAGES["china.jpg"], IMAGES["china.jpg"], b"bad"])}
-        pq.write_table(pa.table(rows), tmp_path / "p.parquet")
-        run = scan(open_source(tmp_path / "p.parquet"), tmp_path / "run",
-                   SafetyFilter(safe.encoder, safe.probes, Policy(thresholds={"explicit": 1, "minor": 1})))
-        decisions = Decisions.of(run)
-        assert len(decisions) == 2
-        assert [str(Reason(int(bits))) for bits in decisions.reasons(["a", "b", "c"])] == ["unscored", "none", "unknown"]
-        contents = [IMAGES["china.jpg"], IMAGES["china.jpg"], None]
-        assert [str(Reason(int(bits))) for bits in decisions.reasons(["a", "b", "b"], contents)] == [
-            "unscored|drifted", "none", "drifted"]
-
-    def test_the_secret_is_needed(self, tmp_path, safe, monkeypatch) -> None:
-        run = scan(open_source(folder(tmp_path / "f")), tmp_path / "run", safe)
-        secret = (tmp_path / "run.secret").read_text()
-        (tmp_path / "run.secret").unlink()
-        with pytest.raises(SecretError, match="no secret for the run"):
-            Decisions.of(run)
-        monkeypatch.setenv("SAFETYFILTER_SECRET", "00" * 32)
-        with pytest.raises(SecretError, match="not the one"):
-            Decisions.of(run)
-        monkeypatch.setenv("SAFETYFILTER_SECRET", "no hex")
-        with pytest.raises(SecretError, match="hexadecimal"):
-            Decisions.of(run)
-        monkeypatch.setenv("SAFETYFILTER_SECRET", secret)
-        assert len(Decisions.of(run)) == len(IMAGES)
-
-    def test_parts_of_two_policies_are_an_error(self, tmp_path, safe) -> None:
-        run = scan(open_source(folder(tmp_path / "f"), part_size=8), tmp_path / "run", safe)
-        run.decide_part(1, Policy.preset("strict"))
-        with pytest.raises(RunError, match="decided under another policy"):
-            Decisions.of(run)
-
-    def test_many_keys_at_once(self, tmp_path, safe) -> None:
-        rng = np.random.default_rng(0)
-        digester = scan(open_source(folder(tmp_path / "f")), tmp_path / "run", safe).digester()
-        keys = [f"key-{number}" for number in range(5000)]
-        digests = np.array([digester.key(key) for key in keys], np.dtype((np.void, 16)))
-        bits = rng.integers(0, 2, 5000).astype(np.uint16)
-        order = rng.permutation(5000)
-        decisions = Decisions._merged(digests[order], digests[order], bits[order], digester)
-        np.testing.assert_array_equal(decisions.reasons(keys), bits)
