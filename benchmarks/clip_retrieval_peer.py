@@ -61,7 +61,11 @@ class ClipRetrieval:
             (folder / f"{number:06d}.jpg").write_bytes(content)
         process = subprocess.Popen(
             [str(python), "-W", "ignore", "-c", _PROGRAM, architecture, str(folder), str(_BATCH), str(_WORKERS)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         peer = cls(None, process, len(files))
         if peer._answer("ready") is None:
             _, errors = process.communicate()
@@ -99,7 +103,8 @@ def _installed() -> Path:
     if not (PLACE / "installed").exists():
         print(f"installing clip-retrieval {VERSION} into {PLACE} (several GB, minutes)", file=sys.stderr)
         venv.create(PLACE, with_pip=True, clear=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "setuptools<70", f"clip-retrieval=={VERSION}"],
-                       check=True)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "-q", "setuptools<70", f"clip-retrieval=={VERSION}"], check=True
+        )
         (PLACE / "installed").touch()
     return python

@@ -81,7 +81,8 @@ def jpegs(count: int, side: int, *, quality: int = 90) -> list[bytes]:
         scale = side / max(crop.size)
         buffer = io.BytesIO()
         crop.resize((round(crop.width * scale), round(crop.height * scale)), Image.Resampling.LANCZOS).save(
-            buffer, "JPEG", quality=quality)
+            buffer, "JPEG", quality=quality
+        )
         files.append(buffer.getvalue())
     return files
 
@@ -90,7 +91,9 @@ def environment(*packages: str) -> dict[str, Any]:
     """Hardware, versions, date and seed."""
     import torch
 
-    model = next((line.partition(":")[2].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")), "")
+    model = next(
+        (line.partition(":")[2].strip() for line in _read("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
     flags = next((line.split() for line in _read("/proc/cpuinfo") if line.startswith("flags")), [])
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

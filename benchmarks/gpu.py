@@ -61,8 +61,9 @@ def parity(architecture: str, count: int) -> dict[str, float]:
     return {
         "images": len(files),
         "fast_over_exact_cosine_min": float(np.min((half.embed(files).vectors * exact).sum(axis=1))),
-        "half_over_fp32_cosine_min": float(np.min(
-            (full.embed(files, EmbedOptions(decode="exact")).vectors * exact).sum(axis=1))),
+        "half_over_fp32_cosine_min": float(
+            np.min((full.embed(files, EmbedOptions(decode="exact")).vectors * exact).sum(axis=1))
+        ),
     }
 
 
@@ -71,13 +72,17 @@ def memory(architecture: str) -> dict[str, float]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    encoder = ClipEncoder(open_clip.create_model(architecture, pretrained=None), architecture=architecture,
-                          device="cuda")
+    encoder = ClipEncoder(
+        open_clip.create_model(architecture, pretrained=None), architecture=architecture, device="cuda"
+    )
     weights = torch.cuda.memory_allocated() - before
     encoder.embed(jpegs(512, 384))
     whole = sum(p.numel() for p in open_clip.create_model(architecture, pretrained=None).parameters())
-    return {"weights_mib": round(weights / 2**20, 1), "both_towers_would_take_mib": round(whole * 2 / 2**20, 1),
-            "peak_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
+    return {
+        "weights_mib": round(weights / 2**20, 1),
+        "both_towers_would_take_mib": round(whole * 2 / 2**20, 1),
+        "peak_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1),
+    }
 
 
 def main() -> None:
@@ -92,18 +97,38 @@ def main() -> None:
     for architecture, side in cases:
         case = measure(architecture, side, count, 5, device="cuda", peers=False)
         speed = case["images_per_second"]
-        case["share_of_matrix_rate"] = {n: round(speed[n] * tower_flops(architecture) / rate, 4)
-                                        for n in ("bare", "pipeline")}
+        case["share_of_matrix_rate"] = {
+            n: round(speed[n] * tower_flops(architecture) / rate, 4) for n in ("bare", "pipeline")
+        }
         measured.append(case)
-    rows = [(f"{m['architecture']} {m['jpeg_side']} px", *m["images_per_second"].values(), *m["ratios"].values(),
-             m["share_of_matrix_rate"]["pipeline"]) for m in measured]
-    show("Images a second", ("case", "bare", "pipeline", "plain loop", "over bare", "over plain loop",
-                             "of the matrix rate"), rows)
+    rows = [
+        (
+            f"{m['architecture']} {m['jpeg_side']} px",
+            *m["images_per_second"].values(),
+            *m["ratios"].values(),
+            m["share_of_matrix_rate"]["pipeline"],
+        )
+        for m in measured
+    ]
+    show(
+        "Images a second",
+        ("case", "bare", "pipeline", "plain loop", "over bare", "over plain loop", "of the matrix rate"),
+        rows,
+    )
     checks = {a: {"parity": parity(a, 8), "memory": memory(a)} for a in dict.fromkeys(a for a, _ in cases)}
     print(checks)
     bar = next(m for m in measured if m["architecture"] == "ViT-L-14")
-    finish({"environment": environment(), "quick": options.quick, "matrix_rate_flops": rate, "ratios": bar["ratios"],
-            "cases": measured, "checks": checks}, options.json)
+    finish(
+        {
+            "environment": environment(),
+            "quick": options.quick,
+            "matrix_rate_flops": rate,
+            "ratios": bar["ratios"],
+            "cases": measured,
+            "checks": checks,
+        },
+        options.json,
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import open_clip
 import torch
 from clip_retrieval_peer import ClipRetrieval
-from common import arguments, alternating, environment, finish, jpegs, ratio, show, timed
+from common import alternating, arguments, environment, finish, jpegs, ratio, show, timed
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -46,8 +46,12 @@ class EncodedImages(Dataset[torch.Tensor]):
 
 def plain_loop(model: torch.nn.Module, files: list[bytes], device: str) -> Callable[[], None]:
     """The loop of open_clip's README, batched by a DataLoader."""
-    loader = DataLoader(EncodedImages(files, open_clip.image_transform(224, is_train=False)), batch_size=PLAIN_BATCH,
-                        num_workers=PLAIN_WORKERS, persistent_workers=True)
+    loader = DataLoader(
+        EncodedImages(files, open_clip.image_transform(224, is_train=False)),
+        batch_size=PLAIN_BATCH,
+        num_workers=PLAIN_WORKERS,
+        persistent_workers=True,
+    )
 
     def run() -> None:
         with torch.no_grad():
@@ -74,18 +78,23 @@ def bare(encoder: ClipEncoder, count: int, batch: int) -> Callable[[], None]:
     return run
 
 
-def measure(architecture: str, side: int, count: int, repetitions: int, *, device: str = "cpu",
-            peers: bool = True) -> dict[str, object]:
+def measure(
+    architecture: str, side: int, count: int, repetitions: int, *, device: str = "cpu", peers: bool = True
+) -> dict[str, object]:
     """One architecture at one picture size."""
     files = jpegs(count, side)
     torch.manual_seed(0)
     plain = open_clip.create_model(architecture, pretrained=None, device=device).eval()
-    encoder = ClipEncoder(open_clip.create_model(architecture, pretrained=None), architecture=architecture,
-                          device=device)
+    encoder = ClipEncoder(
+        open_clip.create_model(architecture, pretrained=None), architecture=architecture, device=device
+    )
     options = EmbedOptions(views="center")
     batch = options.resolve_batch_size(encoder.device)
-    runs = {"bare": timed(bare(encoder, count, batch)), "pipeline": timed(lambda: encoder.embed(files, options)),
-            "plain_loop": timed(plain_loop(plain, files, device))}
+    runs = {
+        "bare": timed(bare(encoder, count, batch)),
+        "pipeline": timed(lambda: encoder.embed(files, options)),
+        "plain_loop": timed(plain_loop(plain, files, device)),
+    }
     with tempfile.TemporaryDirectory() as folder:
         peer = ClipRetrieval.start(architecture, files, Path(folder)) if peers else None
         if peer is not None and peer.skipped is None:
@@ -96,11 +105,17 @@ def measure(architecture: str, side: int, count: int, repetitions: int, *, devic
     exact = encoder.embed(files, EmbedOptions(views="center", decode="exact")).vectors
     cosines = (encoder.embed(files, options).vectors * exact).sum(axis=1)
     return {
-        "architecture": architecture, "jpeg_side": side, "images": count, "repetitions": repetitions, "batch": batch,
-        "precision": str(encoder.dtype).removeprefix("torch."), "seconds": seconds,
+        "architecture": architecture,
+        "jpeg_side": side,
+        "images": count,
+        "repetitions": repetitions,
+        "batch": batch,
+        "precision": str(encoder.dtype).removeprefix("torch."),
+        "seconds": seconds,
         "images_per_second": {name: round(count / statistics.median(values), 2) for name, values in seconds.items()},
-        "ratios": {f"pipeline_over_{other}": ratio(seconds, "pipeline", other) for other in seconds
-                   if other != "pipeline"},
+        "ratios": {
+            f"pipeline_over_{other}": ratio(seconds, "pipeline", other) for other in seconds if other != "pipeline"
+        },
         "fast_decode_cosine_min": round(float(np.min(cosines)), 5),
         "clip_retrieval_skipped": peer.skipped if peer is not None else "not asked for",
     }
@@ -112,16 +127,30 @@ def main() -> None:
     cases = [BAR] if options.quick else [(a, s) for a in ("ViT-B-32", "ViT-L-14") for s in (384, 512, 1024)]
     measured = [measure(a, s, (64 if options.quick else 128) if a == "ViT-B-32" else 16, 5) for a, s in cases]
     names = ("bare", "pipeline", "plain_loop", "clip_retrieval")
-    show("Images a second, medians; ratios of neighbouring runs, medians",
-         ("case", *names, "over bare", "over plain loop", "over clip-retrieval"),
-         [(f"{m['architecture']} {m['jpeg_side']} px", *(m["images_per_second"].get(n, "-") for n in names),
-           *(m["ratios"].get(f"pipeline_over_{n}", "-") for n in ("bare", "plain_loop", "clip_retrieval")))
-          for m in measured])
+    show(
+        "Images a second, medians; ratios of neighbouring runs, medians",
+        ("case", *names, "over bare", "over plain loop", "over clip-retrieval"),
+        [
+            (
+                f"{m['architecture']} {m['jpeg_side']} px",
+                *(m["images_per_second"].get(n, "-") for n in names),
+                *(m["ratios"].get(f"pipeline_over_{n}", "-") for n in ("bare", "plain_loop", "clip_retrieval")),
+            )
+            for m in measured
+        ],
+    )
     bar = next(m for m in measured if (m["architecture"], m["jpeg_side"]) == BAR)
     if bar["clip_retrieval_skipped"]:
         print(f"clip-retrieval was skipped: {bar['clip_retrieval_skipped']}")
-    finish({"environment": environment("clip-retrieval"), "quick": options.quick, "ratios": bar["ratios"],
-            "cases": measured}, options.json)
+    finish(
+        {
+            "environment": environment("clip-retrieval"),
+            "quick": options.quick,
+            "ratios": bar["ratios"],
+            "cases": measured,
+        },
+        options.json,
+    )
 
 
 if __name__ == "__main__":

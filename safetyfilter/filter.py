@@ -85,8 +85,10 @@ def policy_for(policy: Policy, probes: ProbeBank) -> Policy:
     """The policy in the names of the probes' signals; `PolicyError` where they don't score what it needs."""
     table = SignalTable.of(probes.signals)
     if table is None:
-        raise PolicyError(f"the probes score {list(probes.signals)}, and the co-occurrence rule needs "
-                          f"{list(REAL_SIGNALS.pair)}; add the probe that is missing")
+        raise PolicyError(
+            f"the probes score {list(probes.signals)}, and the co-occurrence rule needs "
+            f"{list(REAL_SIGNALS.pair)}; add the probe that is missing"
+        )
     if table == STANDIN_SIGNALS or policy.table != STANDIN_SIGNALS:
         policy = policy.for_table(table)
     policy.require(probes.signals)

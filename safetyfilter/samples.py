@@ -241,8 +241,9 @@ class ScoreBatch:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.signals):
-            raise ValueError(f"values of {len(self.signals)} signals are (N, {len(self.signals)}), "
-                             f"not {self.values.shape}")
+            raise ValueError(
+                f"values of {len(self.signals)} signals are (N, {len(self.signals)}), not {self.values.shape}"
+            )
         if len(set(self.signals)) != len(self.signals):
             raise ValueError(f"each signal has one column; got {self.signals}")
 

@@ -55,8 +55,14 @@ def bad_images() -> dict[str, bytes]:
     png = encoded(photograph("coffee.png").resize((64, 64)), "PNG")
     header = b"IHDR" + (60_000).to_bytes(4, "big") * 2 + png[24:29]
     huge = png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:]
-    return {"bad/sheared.jpg": jpeg[:len(jpeg) // 2], "bad/hollow.jpg": b"", "bad/prose.png": b"no picture\n" * 20,
-            "bad/giant.png": huge, "bad/jottings.md": b"# notes\n", "bad/nought.webp": bytes(400)}
+    return {
+        "bad/sheared.jpg": jpeg[: len(jpeg) // 2],
+        "bad/hollow.jpg": b"",
+        "bad/prose.png": b"no picture\n" * 20,
+        "bad/giant.png": huge,
+        "bad/jottings.md": b"# notes\n",
+        "bad/nought.webp": bytes(400),
+    }
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:
@@ -82,14 +88,20 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
             "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
         },
-        "preprocess_cfg": {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic",
-                           "resize_mode": "shortest"},
+        "preprocess_cfg": {
+            "mean": [0.48, 0.46, 0.41],
+            "std": [0.27, 0.26, 0.28],
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     model = open_clip.CLIP(**config["model_cfg"])
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-              folder / "open_clip_model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
     return folder
 
 
@@ -109,6 +121,9 @@ def probes(encoder) -> ProbeBank:
     made, weight = [], np.zeros(32, np.float32)
     for signal in REAL_SIGNALS.pair:
         weight = weight + rng.normal(size=32).astype(np.float32) * 40  # correlated, so that some have both signals
-        made.append(LinearProbe(signal=signal, weight=weight, bias=-float(np.median(vectors @ weight)),
-                                encoder=encoder.spec.digest))
+        made.append(
+            LinearProbe(
+                signal=signal, weight=weight, bias=-float(np.median(vectors @ weight)), encoder=encoder.spec.digest
+            )
+        )
     return ProbeBank(made)

@@ -19,7 +19,10 @@ from rich.table import Table
 from safetyfilter.errors import SafetyFilterError
 
 app = typer.Typer(
-    name="safetyfilter", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    name="safetyfilter",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
     help="Keeps samples in which two sensitive signals co-occur out of the training sets of image models.",
 )
 err = Console(stderr=True)
@@ -34,8 +37,11 @@ def main() -> NoReturn:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     from safetyfilter.cli import demo, probes, runs  # noqa: F401  (each adds its commands)
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s",
-                        handlers=[RichHandler(console=err, show_time=False, show_path=False)])
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_time=False, show_path=False)],
+    )
     try:
         app()
     except SafetyFilterError as error:
@@ -45,8 +51,9 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get("SAFETYFILTER_DEBUG"):
             raise
-        _fail(f"unexpected {type(error).__name__}: {error}; set SAFETYFILTER_DEBUG=1 for the traceback, and report it",
-              1)
+        _fail(
+            f"unexpected {type(error).__name__}: {error}; set SAFETYFILTER_DEBUG=1 for the traceback, and report it", 1
+        )
     sys.exit(0)
 
 
@@ -104,9 +111,16 @@ class SampleProgress:
 @contextmanager
 def sample_progress(what: str, total: int | None) -> Iterator[SampleProgress]:
     """A progress bar on standard error."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-               TextColumn("{task.fields[rate]} images/s"), TextColumn("[green]kept {task.fields[kept]}"),
-               TextColumn("[red]excluded {task.fields[excluded]}"),
-               TextColumn("[yellow]unscored {task.fields[unscored]}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} images/s"),
+        TextColumn("[green]kept {task.fields[kept]}"),
+        TextColumn("[red]excluded {task.fields[excluded]}"),
+        TextColumn("[yellow]unscored {task.fields[unscored]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, refresh_per_second=4) as bar:
         yield SampleProgress(bar, bar.add_task(what, total=total, rate="0", kept="0", excluded="0", unscored="0"))

@@ -15,15 +15,18 @@ from safetyfilter.cli.app import JsonOption, app, counts_table, emit, err, sampl
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="A new or empty directory.", show_default="safetyfilter-demo")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A new or empty directory.", show_default="safetyfilter-demo")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Do the whole job on harmless stand-ins: a three for one signal, a seven for the other."""
     from safetyfilter.standin.demo import PICTURES, run_demo
 
     with sample_progress("scanning", PICTURES["test"]) as progress:
-        result = run_demo(out or _new("safetyfilter-demo"), progress=progress,
-                          step=lambda what: err.print(f"[dim]{what}"))
+        result = run_demo(
+            out or _new("safetyfilter-demo"), progress=progress, step=lambda what: err.print(f"[dim]{what}")
+        )
     emit(result, as_json=json)
     if not json:
         _show(result)
@@ -44,23 +47,36 @@ def _show(result: Mapping[str, Any]) -> None:
     figures.add_column("measured")
     figures.add_column("result", justify="right")
     for signal, value in result["auc"].items():
-        figures.add_row(f"AUC for a {signal}: trained probe (zero-shot)",
-                        f"{value:.3f} ({result['zero_shot_auc'][signal]:.3f})")
-    figures.add_row("pictures holding both that were excluded",
-                    f"{result['pairs_excluded']} of {result['pairs']} ({result['rule_recall']:.1%})")
-    figures.add_row("other pictures that were excluded",
-                    f"{result['others_excluded']} of {result['others']} ({result['rule_wrongly_excluded']:.1%})")
+        figures.add_row(
+            f"AUC for a {signal}: trained probe (zero-shot)", f"{value:.3f} ({result['zero_shot_auc'][signal]:.3f})"
+        )
+    figures.add_row(
+        "pictures holding both that were excluded",
+        f"{result['pairs_excluded']} of {result['pairs']} ({result['rule_recall']:.1%})",
+    )
+    figures.add_row(
+        "other pictures that were excluded",
+        f"{result['others_excluded']} of {result['others']} ({result['rule_wrongly_excluded']:.1%})",
+    )
     console.print(figures)
-    console.print(f"Everything lies below {Path(paths['run']).parent}: pictures/ in, cleaned/ out, and the record of "
-                  f"the run in run/. It took {result['seconds']:.0f} seconds.\nThe probes never saw a three and a "
-                  "seven in one picture; the stand-in encoder scores nothing real.\n", highlight=False)
-    console.print("Next, each a command that works here; put a folder of your own in the place of the second's:",
-                  style="bold")
-    for command in (f"safetyfilter decide {paths['run']} --policy strict",
-                    f"safetyfilter scan {paths['validation']} --out {paths['run']}-folder --encoder stand-in "
-                    f"--probes {paths['probes']} --policy {paths['policy']}",
-                    f"safetyfilter export {paths['run']} --source {paths['pictures']} --to {paths['run']}-keys.txt "
-                    "--format keys"):
+    console.print(
+        f"Everything lies below {Path(paths['run']).parent}: pictures/ in, cleaned/ out, and the record of "
+        f"the run in run/. It took {result['seconds']:.0f} seconds.\nThe probes never saw a three and a "
+        "seven in one picture; the stand-in encoder scores nothing real.\n",
+        highlight=False,
+    )
+    console.print(
+        "Next, each a command that works here; put a folder of your own in the place of the second's:", style="bold"
+    )
+    for command in (
+        f"safetyfilter decide {paths['run']} --policy strict",
+        f"safetyfilter scan {paths['validation']} --out {paths['run']}-folder --encoder stand-in "
+        f"--probes {paths['probes']} --policy {paths['policy']}",
+        f"safetyfilter export {paths['run']} --source {paths['pictures']} --to {paths['run']}-keys.txt --format keys",
+    ):
         console.print(f"  {command}", soft_wrap=True, highlight=False)
-    console.print("For real scores leave out --encoder, --probes and --policy: the default encoder is CLIP ViT-L/14, "
-                  "whose weights (1.7 GB) are downloaded once.", highlight=False)
+    console.print(
+        "For real scores leave out --encoder, --probes and --policy: the default encoder is CLIP ViT-L/14, "
+        "whose weights (1.7 GB) are downloaded once.",
+        highlight=False,
+    )

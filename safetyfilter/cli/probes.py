@@ -31,28 +31,40 @@ class Interval(StrEnum):
     clopper_pearson = "clopper-pearson"
 
 
-ScoresArgument = Annotated[Path, typer.Argument(help="A run directory, or Parquet with a column of scores for each "
-                                                     "signal.")]
-LabelsArgument = Annotated[Path, typer.Argument(
-    help="Parquet with a column for each signal, named after it: true or false, 1 or 0, null where not labelled. "
-         "Joined on key_digest where both have it, else row by row. An optional column holds groups.")]
-GroupOption = Annotated[str | None, typer.Option(help="The labels' column of groups, such as a source or a family of "
-                                                      "near-duplicates.")]
+ScoresArgument = Annotated[
+    Path, typer.Argument(help="A run directory, or Parquet with a column of scores for each signal.")
+]
+LabelsArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Parquet with a column for each signal, named after it: true or false, 1 or 0, null where not labelled. "
+        "Joined on key_digest where both have it, else row by row. An optional column holds groups."
+    ),
+]
+GroupOption = Annotated[
+    str | None, typer.Option(help="The labels' column of groups, such as a source or a family of near-duplicates.")
+]
 ConfidenceOption = Annotated[float, typer.Option(help="In (0, 1).")]
 
 
 @app.command()
 def train(
-    embeddings: Annotated[Path, typer.Argument(help="A .npy of (N, D) floats, or a run directory made with "
-                                                    "--keep-embeddings.")],
+    embeddings: Annotated[
+        Path, typer.Argument(help="A .npy of (N, D) floats, or a run directory made with --keep-embeddings.")
+    ],
     labels: LabelsArgument,
     signal: Annotated[str, typer.Option(help="What the labels say is present; the labels' column.")],
     out: Annotated[Path, typer.Option(help="A new .safetensors file.")],
-    encoder_digest: Annotated[str | None, typer.Option(
-        help="Digest of the encoder that made the embeddings, or a JSON file with it. Where left out, it's read from "
-             "run.json beside the embeddings.")] = None,
-    captions: Annotated[Path | None, typer.Option(help="A .npy of the captions' embeddings, for a probe on images with "
-                                                       "captions.")] = None,
+    encoder_digest: Annotated[
+        str | None,
+        typer.Option(
+            help="Digest of the encoder that made the embeddings, or a JSON file with it. Where left out, it's read "
+            "from run.json beside the embeddings."
+        ),
+    ] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="A .npy of the captions' embeddings, for a probe on images with captions.")
+    ] = None,
     group_column: GroupOption = None,
     provenance: Annotated[str, typer.Option(help="Your note on where the data come from, kept in the file.")] = "",
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
@@ -69,9 +81,15 @@ def train(
     table = _aligned(_read_table(labels, "labels"), keys, len(vectors))
     with err.status("training"):
         probe = train_probe(
-            vectors, _labels(table, signal), signal=signal, encoder=_encoder_digest(encoder_digest, embeddings),
-            captions=None if captions is None else _load_npy(captions), groups=_groups(table, group_column),
-            provenance=provenance, seed=seed)
+            vectors,
+            _labels(table, signal),
+            signal=signal,
+            encoder=_encoder_digest(encoder_digest, embeddings),
+            captions=None if captions is None else _load_npy(captions),
+            groups=_groups(table, group_column),
+            provenance=provenance,
+            seed=seed,
+        )
     ProbeBank([probe]).save(out)
     card = asdict(probe.card) if probe.card else {}
     shown = Table("figure", "value", title=f"{signal}: {out}", title_justify="left")
@@ -79,8 +97,18 @@ def train(
         shown.add_row(name.replace("_", " "), f"{card[name]:.4g}" if isinstance(card[name], float) else str(card[name]))
     for recall, threshold in card["thresholds"].items():
         shown.add_row(f"threshold at recall {recall}", f"{threshold:.4g}")
-    emit({"probes": str(out), "signal": signal, "encoder": probe.encoder, "digest": probe.digest,
-          "inputs": probe.inputs, "card": card}, as_json=json, table=shown)
+    emit(
+        {
+            "probes": str(out),
+            "signal": signal,
+            "encoder": probe.encoder,
+            "digest": probe.digest,
+            "inputs": probe.inputs,
+            "card": card,
+        },
+        as_json=json,
+        table=shown,
+    )
 
 
 @app.command()
@@ -91,8 +119,9 @@ def calibrate(
     max_miss_rate: Annotated[float, typer.Option(help="In (0, 1): the share of positives that may be missed.")] = 0.01,
     confidence: ConfidenceOption = 0.95,
     group_column: GroupOption = None,
-    per_signal: Annotated[bool, typer.Option("--per-signal", help="Hold each signal to the rate by itself, not the "
-                                                                  "rule.")] = False,
+    per_signal: Annotated[
+        bool, typer.Option("--per-signal", help="Hold each signal to the rate by itself, not the rule.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Choose the highest thresholds with a guaranteed miss rate, and write them as a policy.
@@ -105,11 +134,14 @@ def calibrate(
 
     _new_file(out)
     values, truth, groups = _scores_and_labels(scores, labels, group_column)
-    found = calibrate_thresholds(values, truth, max_miss_rate=max_miss_rate, confidence=confidence, groups=groups,
-                                 for_rule=not per_signal)
+    found = calibrate_thresholds(
+        values, truth, max_miss_rate=max_miss_rate, confidence=confidence, groups=groups, for_rule=not per_signal
+    )
     what = "rule" if found.table else "signals, each by itself"
-    text = (f"# Miss rate of the {what}: at most {max_miss_rate:g} with confidence {confidence:g}, for positives like "
-            f"those calibrated on.\n{found.policy().to_toml()}")
+    text = (
+        f"# Miss rate of the {what}: at most {max_miss_rate:g} with confidence {confidence:g}, for positives like "
+        f"those calibrated on.\n{found.policy().to_toml()}"
+    )
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     emit({"policy": str(out), **found.to_dict()}, as_json=json, table=_calibration_table(found, out))
@@ -119,8 +151,9 @@ def calibrate(
 def evaluate(
     scores: ScoresArgument,
     labels: LabelsArgument,
-    policy: Annotated[str, typer.Option(help="A preset or a TOML file, whose thresholds are measured.")]
-    = "co-occurrence",
+    policy: Annotated[
+        str, typer.Option(help="A preset or a TOML file, whose thresholds are measured.")
+    ] = "co-occurrence",
     group_column: GroupOption = None,
     confidence: ConfidenceOption = 0.95,
     interval: Annotated[Interval, typer.Option(help="How intervals are made.")] = Interval.wilson,
@@ -131,8 +164,14 @@ def evaluate(
     from safetyfilter.evaluate.metrics import evaluate as measure
 
     values, truth, groups = _scores_and_labels(scores, labels, group_column)
-    result = measure(values, truth, Policy.load(policy), groups=groups, confidence=confidence,
-                     interval="wilson" if interval is Interval.wilson else "clopper-pearson")
+    result = measure(
+        values,
+        truth,
+        Policy.load(policy),
+        groups=groups,
+        confidence=confidence,
+        interval="wilson" if interval is Interval.wilson else "clopper-pearson",
+    )
     emit(result.to_dict(), as_json=json, table=_evaluation_table(result))
 
 
@@ -208,8 +247,9 @@ def _aligned(labels: Any, keys: list[bytes] | None, count: int) -> Any:
     label_keys = _key_digests(labels)
     if keys is None or label_keys is None:
         if len(labels) != count:
-            raise CalibrationError(f"there are {count} rows and {len(labels)} labels; give one a row, or a key_digest "
-                                   "in both")
+            raise CalibrationError(
+                f"there are {count} rows and {len(labels)} labels; give one a row, or a key_digest in both"
+            )
         return labels
     place = {key: row for row, key in enumerate(label_keys)}
     if len(place) != len(label_keys):
@@ -217,8 +257,9 @@ def _aligned(labels: Any, keys: list[bytes] | None, count: int) -> Any:
     rows = [place.get(key) for key in keys]
     matched = sum(row is not None for row in rows)
     if not matched:
-        raise CalibrationError("no label's key_digest is among the rows'; key digests are one run's own: take them "
-                               "from its scores")
+        raise CalibrationError(
+            "no label's key_digest is among the rows'; key digests are one run's own: take them from its scores"
+        )
     if matched < len(label_keys):
         err.print(f"[yellow]{len(label_keys) - matched:,} of {len(label_keys):,} labels belong to no row")
     return labels.take(pa.array(rows, pa.int64()))
@@ -252,8 +293,9 @@ def _encoder_digest(given: str | None, embeddings: Path) -> str:
         raise ProbeError(f"{given!r} is neither a digest of 64 hexadecimal digits nor a JSON file")
     source = Path(given) if given else (embeddings if embeddings.is_dir() else embeddings.parent.parent) / "run.json"
     if not source.is_file():
-        raise ProbeError(f"there is no run.json at {source} to say which encoder made the embeddings; give "
-                         "--encoder-digest")
+        raise ProbeError(
+            f"there is no run.json at {source} to say which encoder made the embeddings; give --encoder-digest"
+        )
     try:
         data = jsonlib.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -274,25 +316,55 @@ def _find_digest(data: Any) -> str | None:
 
 
 def _calibration_table(found: Calibration, out: Path) -> Table:
-    table = Table("signal", "threshold", "positives", "missed", "miss rate at most", "negatives excluded",
-                  title=str(out), title_justify="left")
+    table = Table(
+        "signal",
+        "threshold",
+        "positives",
+        "missed",
+        "miss rate at most",
+        "negatives excluded",
+        title=str(out),
+        title_justify="left",
+    )
     for one in found.signals:
         share = one.excluded_negatives / one.negatives if one.negatives else 0.0
-        table.add_row(one.signal, f"{one.threshold:.4g}", f"{one.positives:,}", f"{one.misses:,}",
-                      f"{one.upper_bound:.4f}", f"{share:.1%}" if one.negatives else "-")
+        table.add_row(
+            one.signal,
+            f"{one.threshold:.4g}",
+            f"{one.positives:,}",
+            f"{one.misses:,}",
+            f"{one.upper_bound:.4f}",
+            f"{share:.1%}" if one.negatives else "-",
+        )
     if found.rule_upper_bound is not None:
         table.add_row("the rule", "", "", "", f"{found.rule_upper_bound:.4f}", "")
     return table
 
 
 def _evaluation_table(result: Evaluation) -> Table:
-    table = Table("what", "precision", "recall", "specificity", "F2", "AUC", "average precision", "unscored",
-                  title=f"{result.samples:,} samples, intervals at {result.confidence:.0%}", title_justify="left")
+    table = Table(
+        "what",
+        "precision",
+        "recall",
+        "specificity",
+        "F2",
+        "AUC",
+        "average precision",
+        "unscored",
+        title=f"{result.samples:,} samples, intervals at {result.confidence:.0%}",
+        title_justify="left",
+    )
     for group, part in {"": result, **result.groups}.items():
         for metrics in [*part.signals.values(), part.rule, part.policy_metrics]:
             if metrics is not None:
                 figures = [f"{x:.4f}" if x is not None else "-" for x in (metrics.auc, metrics.average_precision)]
-                table.add_row(f"{group}: {metrics.name}".removeprefix(": "), str(metrics.precision),
-                              str(metrics.recall), str(metrics.specificity), str(metrics.f2), *figures,
-                              f"{metrics.unscored:,}")
+                table.add_row(
+                    f"{group}: {metrics.name}".removeprefix(": "),
+                    str(metrics.precision),
+                    str(metrics.recall),
+                    str(metrics.specificity),
+                    str(metrics.f2),
+                    *figures,
+                    f"{metrics.unscored:,}",
+                )
     return table

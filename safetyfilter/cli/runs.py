@@ -31,12 +31,18 @@ class Format(StrEnum):
     keys = "keys"
 
 
-SourceArgument = Annotated[str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set "
-                                                    "saved to disk.")]
-PolicyOption = Annotated[str, typer.Option("--policy", help="co-occurrence, separate, no-minors, strict, "
-                                                            "laion-0.1, laion-0.5, laion-0.98, or a TOML file.")]
-ColumnOption = Annotated[str | None, typer.Option(help="The column that holds the images, or their extension in a "
-                                                       "tar.")]
+SourceArgument = Annotated[
+    str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk.")
+]
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy", help="co-occurrence, separate, no-minors, strict, laion-0.1, laion-0.5, laion-0.98, or a TOML file."
+    ),
+]
+ColumnOption = Annotated[
+    str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")
+]
 KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
 
 
@@ -44,12 +50,17 @@ KeyOption = Annotated[str | None, typer.Option(help="The column that holds the k
 def scan(
     source: SourceArgument,
     out: Annotated[Path, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
-    encoder: Annotated[str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or "
-                                              "stand-in.")] = "ViT-L-14-quickgelu",
+    encoder: Annotated[
+        str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or stand-in.")
+    ] = "ViT-L-14-quickgelu",
     pretrained: Annotated[str | None, typer.Option(help="A tag that open_clip lists, or a checkpoint file.")] = None,
-    probes: Annotated[list[str] | None, typer.Option(help="zero-shot, laion-l14, laion-b32 or a file; may be "
-                                                          "given more than once, and the higher score counts.",
-                                                     show_default="zero-shot")] = None,
+    probes: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="zero-shot, laion-l14, laion-b32 or a file; may be given more than once, and the higher score counts.",
+            show_default="zero-shot",
+        ),
+    ] = None,
     policy: PolicyOption = "co-occurrence",
     engine: Annotated[Engine, typer.Option(help="Who does the work.")] = Engine.local,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
@@ -91,8 +102,11 @@ def scan(
     seconds = time.perf_counter() - started
     if run.info["stand_in"]:
         err.print("[yellow]The stand-in encoder was used: these scores say nothing about real pictures.")
-    emit({"run": str(out), **run.counts, "stand_in": run.info["stand_in"], "seconds": round(seconds, 3)},
-         as_json=json, table=counts_table(f"{out}", run.counts))
+    emit(
+        {"run": str(out), **run.counts, "stand_in": run.info["stand_in"], "seconds": round(seconds, 3)},
+        as_json=json,
+        table=counts_table(f"{out}", run.counts),
+    )
 
 
 @app.command()
@@ -110,8 +124,11 @@ def decide(
     opened = Run.open(run)
     with sample_progress("deciding", None) as progress, opened.writing():
         apply_policy(opened, policy_used, progress=progress)
-    emit({"run": str(run), **opened.counts, "policy": opened.info["policy"]}, as_json=json,
-         table=counts_table(f"{run}", opened.counts))
+    emit(
+        {"run": str(run), **opened.counts, "policy": opened.info["policy"]},
+        as_json=json,
+        table=counts_table(f"{run}", opened.counts),
+    )
 
 
 @app.command()
@@ -150,8 +167,10 @@ def _probes(names: list[str] | None, encoder: Any, *, stand_in: bool) -> ProbeBa
     from safetyfilter.score.zero_shot import zero_shot_probes
     from safetyfilter.standin import PROMPTS
 
-    banks = [zero_shot_probes(encoder, PROMPTS if stand_in else None) if name == "zero-shot" else ProbeBank.load(name)
-             for name in names or ["zero-shot"]]
+    banks = [
+        zero_shot_probes(encoder, PROMPTS if stand_in else None) if name == "zero-shot" else ProbeBank.load(name)
+        for name in names or ["zero-shot"]
+    ]
     return ProbeBank([probe for bank in banks for probe in bank.probes])
 
 

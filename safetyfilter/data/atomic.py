@@ -28,8 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}; make room or choose a writable "
-                          "place") from error
+        raise OutputError(
+            f"can't write {path}: {error.strerror or error}; make room or choose a writable place"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

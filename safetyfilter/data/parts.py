@@ -51,14 +51,29 @@ class ScorePart:
         return len(self.key_digests)
 
     @classmethod
-    def of(cls, *, keys: Sequence[bytes], contents: Sequence[bytes | None], values: Floats, signals: tuple[str, ...],
-           status: Sequence[str], fingerprint: str) -> ScorePart:
+    def of(
+        cls,
+        *,
+        keys: Sequence[bytes],
+        contents: Sequence[bytes | None],
+        values: Floats,
+        signals: tuple[str, ...],
+        status: Sequence[str],
+        fingerprint: str,
+    ) -> ScorePart:
         """A part from plain lists; all must be of the same length."""
         if not len(keys) == len(contents) == len(values) == len(status):
-            raise RunError(f"a part's columns differ in length: {len(keys)} keys, {len(contents)} contents, "
-                           f"{len(values)} scores, {len(status)} statuses; this is a fault of the library")
-        return cls(key_digests=pa.array(keys, _DIGEST), content_digests=pa.array(contents, _DIGEST),
-                   scores=score_batch(values, signals, status), status=tuple(status), fingerprint=fingerprint)
+            raise RunError(
+                f"a part's columns differ in length: {len(keys)} keys, {len(contents)} contents, "
+                f"{len(values)} scores, {len(status)} statuses; this is a fault of the library"
+            )
+        return cls(
+            key_digests=pa.array(keys, _DIGEST),
+            content_digests=pa.array(contents, _DIGEST),
+            scores=score_batch(values, signals, status),
+            status=tuple(status),
+            fingerprint=fingerprint,
+        )
 
     def write(self, path: Path) -> None:
         """Write the part, whole or not at all."""
@@ -74,9 +89,13 @@ class ScorePart:
         signals = tuple(meta["signals"])
         status = table.column("status").to_pylist()
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
-        return cls(key_digests=table.column("key_digest").combine_chunks(),
-                   content_digests=table.column("content_digest").combine_chunks(),
-                   scores=score_batch(values, signals, status), status=status, fingerprint=meta["fingerprint"])
+        return cls(
+            key_digests=table.column("key_digest").combine_chunks(),
+            content_digests=table.column("content_digest").combine_chunks(),
+            scores=score_batch(values, signals, status),
+            status=status,
+            fingerprint=meta["fingerprint"],
+        )
 
 
 def score_batch(values: Floats, signals: tuple[str, ...], status: Sequence[str]) -> ScoreBatch:
@@ -111,8 +130,14 @@ def write_decisions(part: ScorePart, reason_bits: npt.NDArray[np.uint16], path: 
     set_bits = (reason_bits[:, None] >> np.arange(len(names), dtype=np.uint16)) & 1 == 1
     offsets = np.concatenate([[0], np.cumsum(set_bits.sum(axis=1))]).astype(np.int32)
     reasons = pa.ListArray.from_arrays(pa.array(offsets), pa.array(names[np.nonzero(set_bits)[1]], pa.string()))
-    table = pa.table({"key_digest": part.key_digests, "content_digest": part.content_digests,
-                      "keep": pa.array(reason_bits == 0), "reasons": reasons})
+    table = pa.table(
+        {
+            "key_digest": part.key_digests,
+            "content_digest": part.content_digests,
+            "keep": pa.array(reason_bits == 0),
+            "reasons": reasons,
+        }
+    )
     write_table(table, path, {"fingerprint": part.fingerprint, "policy": policy, "counts": counts})
     return counts
 
@@ -159,6 +184,8 @@ def _meta(schema: pa.Schema, path: Path) -> dict[str, Any]:
     except (KeyError, json.JSONDecodeError) as error:
         raise RunError(f"{path} is no part of a run; remove it and scan again") from error
     if meta.get("schema") != SCHEMA_VERSION:
-        raise SchemaError(f"{path} has schema {meta.get('schema')}, this version reads {SCHEMA_VERSION}; use the "
-                          "version that wrote it, or scan into a new directory")
+        raise SchemaError(
+            f"{path} has schema {meta.get('schema')}, this version reads {SCHEMA_VERSION}; use the "
+            "version that wrote it, or scan into a new directory"
+        )
     return meta

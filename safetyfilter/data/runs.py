@@ -54,8 +54,15 @@ class RunSetup:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for `run.json`."""
-        return {"encoder": dict(self.encoder), "stand_in": self.stand_in, "probes": list(self.probes),
-                "signals": list(self.signals), "views": self.views, "decode": self.decode, "precision": self.precision}
+        return {
+            "encoder": dict(self.encoder),
+            "stand_in": self.stand_in,
+            "probes": list(self.probes),
+            "signals": list(self.signals),
+            "views": self.views,
+            "decode": self.decode,
+            "precision": self.precision,
+        }
 
     @property
     def digest(self) -> str:
@@ -98,8 +105,10 @@ class Run:
             raise RunError(f"can't read {path / 'run.json'}: {error}; scan again, finished parts are kept") from error
         if not isinstance(info, dict) or info.get("schema") != SCHEMA_VERSION:
             found = info.get("schema") if isinstance(info, dict) else None
-            raise SchemaError(f"the run {path} has schema {found}, this version reads {SCHEMA_VERSION}; use the "
-                              "version that wrote it, or scan into a new directory")
+            raise SchemaError(
+                f"the run {path} has schema {found}, this version reads {SCHEMA_VERSION}; use the "
+                "version that wrote it, or scan into a new directory"
+            )
         return cls(path, info)
 
     @staticmethod
@@ -115,8 +124,9 @@ class Run:
             with tempfile.TemporaryDirectory(dir=existing, prefix=".safetyfilter-"):
                 pass
         except OSError as error:
-            raise OutputError(f"can't write to {existing}: {error.strerror}; choose a writable place for the run"
-                              ) from error
+            raise OutputError(
+                f"can't write to {existing}: {error.strerror}; choose a writable place for the run"
+            ) from error
 
     @classmethod
     def start(cls, path: str | Path, *, source: Source, setup: RunSetup, policy: Policy) -> Run:
@@ -138,8 +148,9 @@ class Run:
             if run.info["setup_digest"] != setup.digest:
                 wanted = json.loads(json.dumps(setup.as_dict()))  # as it would come back from the file
                 differing = [name for name, value in wanted.items() if run.info.get(name) != value]
-                raise OtherRunError(f"{path} holds a run with another {', '.join(differing)}; give another --out, or "
-                                    "remove that run")
+                raise OtherRunError(
+                    f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
+                )
             if run.info["source"]["location"] != digester.text(source.location):
                 raise OtherRunError(f"{path} holds a run of another source; give another --out, or remove that run")
         else:
@@ -156,8 +167,12 @@ class Run:
             **setup.as_dict(),
             "setup_digest": setup.digest,
             "policy": policy.as_dict(),
-            "source": {"kind": source.kind, "location": digester.text(source.location), "parts": len(parts),
-                       "fingerprint": digester.text("\n".join(part.state for part in parts))},
+            "source": {
+                "kind": source.kind,
+                "location": digester.text(source.location),
+                "parts": len(parts),
+                "fingerprint": digester.text("\n".join(part.state for part in parts)),
+            },
             "secret_check": digester.text("secret"),
             "versions": _versions(),
             "complete": False,
@@ -214,8 +229,10 @@ class Run:
     def require_complete(self) -> None:
         """Raise `UnfinishedRunError` unless every part is scored and decided."""
         if not self.info["complete"]:
-            raise UnfinishedRunError(f"the run {self.path} is not finished; run the same `safetyfilter scan` again, "
-                                     "which does only what is missing")
+            raise UnfinishedRunError(
+                f"the run {self.path} is not finished; run the same `safetyfilter scan` again, "
+                "which does only what is missing"
+            )
 
     def file(self, folder: str, index: int, suffix: str = "parquet") -> Path:
         """The path of one part's file."""
@@ -248,8 +265,9 @@ class Run:
             assert isinstance(counts, dict)
             return Counter(counts)
         part = ScorePart.read(scores)
-        return write_decisions(part, policy.decide(part.scores).reason_bits, self.file("decisions", index),
-                               policy=policy.digest)
+        return write_decisions(
+            part, policy.decide(part.scores).reason_bits, self.file("decisions", index), policy=policy.digest
+        )
 
     def finish(self, counts: Mapping[str, int], policy: Policy) -> None:
         """Record that every part is scored and decided, and remove parts that the source no longer has."""

@@ -33,8 +33,9 @@ def create_secret(run: Path) -> Digester:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OutputError(f"can't write the secret {secret_path(run)}: {error.strerror}; choose a writable place, or "
-                          f"set {VARIABLE}") from error
+        raise OutputError(
+            f"can't write the secret {secret_path(run)}: {error.strerror}; choose a writable place, or set {VARIABLE}"
+        ) from error
     return read_secret(run)
 
 
@@ -53,8 +54,10 @@ def read_secret(run: Path) -> Digester:
         try:
             text = secret_path(run).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise SecretError(f"no secret for the run {run}: put it into {place}, or its hexadecimal digits into the "
-                              f"variable {VARIABLE}") from error
+            raise SecretError(
+                f"no secret for the run {run}: put it into {place}, or its hexadecimal digits into the "
+                f"variable {VARIABLE}"
+            ) from error
     try:
         return Digester(bytes.fromhex(text.strip()))
     except ValueError as error:

@@ -17,12 +17,14 @@ import numpy.typing as npt
 from safetyfilter.errors import PolicyError
 from safetyfilter.samples import REAL_SIGNALS, DecisionBatch, Floats, Reason, ScoreBatch, SignalTable
 
-PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "co-occurrence": (),
-    "separate": ("explicit",),
-    "no-minors": ("minor",),
-    "strict": ("explicit", "minor"),
-})
+PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "co-occurrence": (),
+        "separate": ("explicit",),
+        "no-minors": ("minor",),
+        "strict": ("explicit", "minor"),
+    }
+)
 """Preset names, and what each excludes beyond the co-occurrence rule; `preset_names` has those in files too."""
 
 DEFAULT_THRESHOLD = 0.5
@@ -79,12 +81,16 @@ class Policy:
                     raise PolicyError(f"the {what} of {signal!r} is {value!r}; give a number from 0 to 1")
         for signal in self.table.pair:
             if signal not in thresholds:
-                raise PolicyError(f"no threshold for {signal!r}, got {sorted(thresholds)}; the co-occurrence rule "
-                                  f"needs one for each of {self.table.pair}")
+                raise PolicyError(
+                    f"no threshold for {signal!r}, got {sorted(thresholds)}; the co-occurrence rule "
+                    f"needs one for each of {self.table.pair}"
+                )
         exclude = frozenset([self.exclude] if isinstance(self.exclude, str) else self.exclude) | set(cuts)
         if unknown := exclude - set(thresholds):
-            raise PolicyError(f"unknown signal {sorted(unknown)} in exclude; it may name {sorted(thresholds)}, "
-                              "or give the signal a threshold")
+            raise PolicyError(
+                f"unknown signal {sorted(unknown)} in exclude; it may name {sorted(thresholds)}, "
+                "or give the signal a threshold"
+            )
         object.__setattr__(self, "thresholds", MappingProxyType({k: float(v) for k, v in thresholds.items()}))
         object.__setattr__(self, "exclude", exclude)
         object.__setattr__(self, "exclude_at", MappingProxyType({k: float(v) for k, v in cuts.items()}))
@@ -108,8 +114,9 @@ class Policy:
         ({'explicit': 0.98}, {'explicit': 0.5, 'minor': 0.5})
         """
         if name not in preset_names():
-            raise PolicyError(f"no policy is called {name!r}; there are {', '.join(preset_names())}, or pass a TOML "
-                              "file")
+            raise PolicyError(
+                f"no policy is called {name!r}; there are {', '.join(preset_names())}, or pass a TOML file"
+            )
         if name in PRESETS:
             return cls(thresholds=thresholds or {}, exclude=PRESETS[name])
         policy = cls.from_toml(_PRESET_FILES.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
@@ -122,8 +129,10 @@ class Policy:
             return cls.preset(str(name_or_file))
         path = Path(name_or_file)
         if not path.is_file():
-            raise PolicyError(f"{str(name_or_file)!r} is neither a policy file nor a preset; the presets are "
-                              f"{', '.join(preset_names())}")
+            raise PolicyError(
+                f"{str(name_or_file)!r} is neither a policy file nor a preset; the presets are "
+                f"{', '.join(preset_names())}"
+            )
         try:
             return cls.from_toml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
@@ -156,10 +165,16 @@ class Policy:
                 raise PolicyError(f"exclude.{signal} is {value!r}; give true, false, or a number from 0 to 1")
         thresholds = {signal: DEFAULT_THRESHOLD for signal in table.pair if signal not in thresholds} | thresholds
         if unknown := set(exclude) - set(thresholds):
-            raise PolicyError(f"unknown signal {sorted(unknown)} in [exclude]; it may name {sorted(thresholds)}, "
-                              "or give the signal a threshold")
-        return cls(thresholds=thresholds, exclude=(s for s, value in exclude.items() if value is True), table=table,
-                   exclude_at={s: value for s, value in exclude.items() if not isinstance(value, bool)})
+            raise PolicyError(
+                f"unknown signal {sorted(unknown)} in [exclude]; it may name {sorted(thresholds)}, "
+                "or give the signal a threshold"
+            )
+        return cls(
+            thresholds=thresholds,
+            exclude=(s for s, value in exclude.items() if value is True),
+            table=table,
+            exclude_at={s: value for s, value in exclude.items() if not isinstance(value, bool)},
+        )
 
     def to_toml(self) -> str:
         """The policy as TOML text that `from_toml` reads back to an equal policy."""
@@ -173,8 +188,12 @@ class Policy:
     @property
     def digest(self) -> str:
         """SHA-256 in hex over everything that decides."""
-        what = [self.table.name, sorted(self.thresholds.items()), sorted(self.exclude),
-                *([sorted(self.exclude_at.items())] if self.exclude_at else [])]
+        what = [
+            self.table.name,
+            sorted(self.thresholds.items()),
+            sorted(self.exclude),
+            *([sorted(self.exclude_at.items())] if self.exclude_at else []),
+        ]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def for_table(self, table: SignalTable) -> Policy:
@@ -187,15 +206,21 @@ class Policy:
         if table == self.table:
             return self
         renamed = dict(zip(self.table.pair, table.pair, strict=True))
-        return replace(self, table=table, exclude={renamed.get(s, s) for s in self.exclude},
-                       exclude_at={renamed.get(s, s): cut for s, cut in self.exclude_at.items()},
-                       thresholds={renamed.get(s, s): t for s, t in self.thresholds.items()})
+        return replace(
+            self,
+            table=table,
+            exclude={renamed.get(s, s) for s in self.exclude},
+            exclude_at={renamed.get(s, s): cut for s, cut in self.exclude_at.items()},
+            thresholds={renamed.get(s, s): t for s, t in self.thresholds.items()},
+        )
 
     def require(self, signals: Iterable[str]) -> None:
         """Raise `PolicyError` unless there is a score for every signal this policy names."""
         if missing := set(self.thresholds) - set(signals):
-            raise PolicyError(f"the policy has a threshold for {sorted(missing)}, which no probe scores; there are "
-                              f"scores for {sorted(signals)}: add a probe for it, or take it out of the policy")
+            raise PolicyError(
+                f"the policy has a threshold for {sorted(missing)}, which no probe scores; there are "
+                f"scores for {sorted(signals)}: add a probe for it, or take it out of the policy"
+            )
 
     def present(self, scores: ScoreBatch, signal: str) -> npt.NDArray[np.bool_]:
         """(N,) bool, True where ``score >= threshold``; never True for NaN.
@@ -236,8 +261,13 @@ class Policy:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for `run.json`; `from_dict` reads them back."""
-        return {"signals": self.table.name, "thresholds": dict(self.thresholds), "exclude": sorted(self.exclude),
-                "exclude_at": dict(self.exclude_at), "digest": self.digest}
+        return {
+            "signals": self.table.name,
+            "thresholds": dict(self.thresholds),
+            "exclude": sorted(self.exclude),
+            "exclude_at": dict(self.exclude_at),
+            "digest": self.digest,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Policy:
@@ -247,8 +277,9 @@ class Policy:
         assert isinstance(exclude, list)
         exclude_at = data.get("exclude_at", {})
         assert isinstance(exclude_at, dict)
-        return cls(thresholds=thresholds, exclude=exclude, exclude_at=exclude_at,
-                   table=SignalTable.named(str(data["signals"])))
+        return cls(
+            thresholds=thresholds, exclude=exclude, exclude_at=exclude_at, table=SignalTable.named(str(data["signals"]))
+        )
 
 
 _PRESET_FILES = files("safetyfilter.decide").joinpath("presets")
@@ -270,13 +301,12 @@ def _reached(scores: Floats, threshold: float) -> npt.NDArray[np.bool_]:
     return reached
 
 
-def _policy(thresholds: dict[str, float], exclude: frozenset[str], exclude_at: dict[str, float],
-            table: SignalTable) -> Policy:
+def _policy(
+    thresholds: dict[str, float], exclude: frozenset[str], exclude_at: dict[str, float], table: SignalTable
+) -> Policy:
     return Policy(thresholds=thresholds, exclude=exclude, exclude_at=exclude_at, table=table)
 
 
 def _toml_key(signal: str) -> str:
     bare = signal.replace("-", "").replace("_", "")
     return signal if bare.isalnum() and bare.isascii() else json.dumps(signal)
-
-

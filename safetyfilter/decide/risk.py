@@ -102,20 +102,32 @@ class Calibration:
         """The policy with these thresholds; `CalibrationError` where one of the pair's has none."""
         table = self.table or SignalTable.of(list(self.thresholds))
         if table is None:
-            raise CalibrationError(f"a policy needs a threshold for both signals of the pair, and there is one for "
-                                   f"{list(self.thresholds)}; calibrate the other one too")
+            raise CalibrationError(
+                f"a policy needs a threshold for both signals of the pair, and there is one for "
+                f"{list(self.thresholds)}; calibrate the other one too"
+            )
         return Policy(thresholds=self.thresholds, exclude=exclude, table=table)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {"max_miss_rate": self.max_miss_rate, "confidence": self.confidence,
-                "rule": None if self.table is None else list(self.table.pair),
-                "rule_upper_bound": self.rule_upper_bound, "signals": [one.to_dict() for one in self.signals]}
+        return {
+            "max_miss_rate": self.max_miss_rate,
+            "confidence": self.confidence,
+            "rule": None if self.table is None else list(self.table.pair),
+            "rule_upper_bound": self.rule_upper_bound,
+            "signals": [one.to_dict() for one in self.signals],
+        }
 
 
 def calibrate_thresholds(
-    scores: ColumnTable, labels: ColumnTable, *, max_miss_rate: float, confidence: float = 0.95,
-    groups: Column | None = None, signals: Sequence[str] | None = None, for_rule: bool = True,
+    scores: ColumnTable,
+    labels: ColumnTable,
+    *,
+    max_miss_rate: float,
+    confidence: float = 0.95,
+    groups: Column | None = None,
+    signals: Sequence[str] | None = None,
+    for_rule: bool = True,
 ) -> Calibration:
     """The highest thresholds whose miss rate is at most `max_miss_rate`, with the given confidence.
 
@@ -214,12 +226,20 @@ def _signals(scores: ColumnTable, labels: ColumnTable) -> tuple[str, ...]:
         there = tuple(s for s in table.pair if has_column(scores, s) and has_column(labels, s))
         if there:
             return there
-    raise CalibrationError("scores and labels have no signal in common; name the columns after the signals, as "
-                           "'explicit' and 'minor', or pass signals")
+    raise CalibrationError(
+        "scores and labels have no signal in common; name the columns after the signals, as "
+        "'explicit' and 'minor', or pass signals"
+    )
 
 
-def _calibrate(signal: str, scores: ColumnTable, labels: ColumnTable, groups: Column | None, max_miss_rate: float,
-               confidence: float) -> SignalCalibration:
+def _calibrate(
+    signal: str,
+    scores: ColumnTable,
+    labels: ColumnTable,
+    groups: Column | None,
+    max_miss_rate: float,
+    confidence: float,
+) -> SignalCalibration:
     read = Labels.of(column_of(labels, signal, "labels"), signal)
     values = scores_of(column_of(scores, signal, "scores"), signal, len(read))
     scored = ~np.isnan(values)
@@ -243,14 +263,23 @@ def _calibrate(signal: str, scores: ColumnTable, labels: ColumnTable, groups: Co
     threshold = thresholds[worst]
     negative = read.known & ~read.present & scored
     return SignalCalibration(
-        signal=signal, threshold=threshold, positives=int(positive.sum()),
-        misses=int((values[positive] < threshold).sum()), unscored=int((read.present & ~scored).sum()),
-        max_miss_rate=max_miss_rate, confidence=confidence, upper_bound=max(bounds.values()),
-        negatives=int(negative.sum()), excluded_negatives=int((values[negative] >= threshold).sum()), group=worst)
+        signal=signal,
+        threshold=threshold,
+        positives=int(positive.sum()),
+        misses=int((values[positive] < threshold).sum()),
+        unscored=int((read.present & ~scored).sum()),
+        max_miss_rate=max_miss_rate,
+        confidence=confidence,
+        upper_bound=max(bounds.values()),
+        negatives=int(negative.sum()),
+        excluded_negatives=int((values[negative] >= threshold).sum()),
+        group=worst,
+    )
 
 
-def _members(groups: Column | None, count: int, present: npt.NDArray[np.bool_]) -> dict[str | None,
-                                                                                         npt.NDArray[np.bool_]]:
+def _members(
+    groups: Column | None, count: int, present: npt.NDArray[np.bool_]
+) -> dict[str | None, npt.NDArray[np.bool_]]:
     if groups is None:
         return {None: np.ones(count, np.bool_)}
     values = np.asarray(groups)
@@ -263,9 +292,11 @@ def _members(groups: Column | None, count: int, present: npt.NDArray[np.bool_]) 
 
 def _too_few(signal: str, short: Mapping[str | None, int], max_miss_rate: float, confidence: float) -> CalibrationError:
     needed = positives_needed(max_miss_rate, confidence)
-    what = ", ".join(f"{count}" + (f" in group {group!r}" if group is not None else "")
-                     for group, count in short.items())
+    what = ", ".join(
+        f"{count}" + (f" in group {group!r}" if group is not None else "") for group, count in short.items()
+    )
     return CalibrationError(
         f"{signal!r} has too few labelled positives with a score: {what}; a miss rate of at most {max_miss_rate:.3g} "
         f"with confidence {confidence:.4g} needs {needed}{' in each group' if None not in short else ''}, with none "
-        "missed: label more, or ask for a higher miss rate or a lower confidence")
+        "missed: label more, or ask for a higher miss rate or a lower confidence"
+    )

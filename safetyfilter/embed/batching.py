@@ -66,8 +66,10 @@ class EmbedOptions:
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
             raise UsageError(f"batch_size is {self.batch_size!r}; give a whole number from 1, or 'auto'")
-        for name, value, allowed in (("views", self.views, ("center", "whole", "multi")),
-                                     ("decode", self.decode, ("fast", "exact"))):
+        for name, value, allowed in (
+            ("views", self.views, ("center", "whole", "multi")),
+            ("decode", self.decode, ("fast", "exact")),
+        ):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
         if self.workers is not None and self.workers < 1:
@@ -105,8 +107,15 @@ class EmbeddingPipeline:
         Batch size and workers.
     """
 
-    def __init__(self, forward: Callable[[torch.Tensor], torch.Tensor], preparer: ImagePreparer, *, spec: EncoderSpec,
-                 device: torch.device, options: EmbedOptions) -> None:
+    def __init__(
+        self,
+        forward: Callable[[torch.Tensor], torch.Tensor],
+        preparer: ImagePreparer,
+        *,
+        spec: EncoderSpec,
+        device: torch.device,
+        options: EmbedOptions,
+    ) -> None:
         self._forward = forward
         self._prepare = preparer
         self._spec = spec
@@ -116,8 +125,7 @@ class EmbeddingPipeline:
         self._micro_batch = self._batch_size * preparer.view_count
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def run(self, items: Iterable[T], load: Load[T, R]
-            ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
+    def run(self, items: Iterable[T], load: Load[T, R]) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream.
 
         Parameters
@@ -141,8 +149,9 @@ class EmbeddingPipeline:
         filled: queue.SimpleQueue[_Filling[R] | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
-        reader = threading.Thread(target=self._read, args=(items, load, pool, free, filled, stop), name="reader",
-                                  daemon=True)
+        reader = threading.Thread(
+            target=self._read, args=(items, load, pool, free, filled, stop), name="reader", daemon=True
+        )
         reader.start()
         pending: _Launched[R] | None = None
         try:
@@ -163,9 +172,15 @@ class EmbeddingPipeline:
             pool.shutdown(wait=False, cancel_futures=True)
             reader.join(timeout=1)  # a reader blocked in slow storage is a daemon: it ends with the process
 
-    def _read(self, items: Iterable[T], load: Load[T, R], pool: ThreadPoolExecutor,
-              free: queue.SimpleQueue[torch.Tensor], filled: queue.SimpleQueue[_Filling[R] | BaseException | None],
-              stop: threading.Event) -> None:
+    def _read(
+        self,
+        items: Iterable[T],
+        load: Load[T, R],
+        pool: ThreadPoolExecutor,
+        free: queue.SimpleQueue[torch.Tensor],
+        filled: queue.SimpleQueue[_Filling[R] | BaseException | None],
+        stop: threading.Event,
+    ) -> None:
         """Hand each item to the pool with a row to decode into; runs in the reader thread."""
         filling: _Filling[R] | None = None
         try:
@@ -210,7 +225,7 @@ class EmbeddingPipeline:
     def _launch(self, filling: _Filling[R], free: queue.SimpleQueue[torch.Tensor]) -> _Launched[R]:
         """Wait for a buffer's rows, move it to the device and start the model on it."""
         outcomes = [row.result() for row in filling.rows]
-        pixels = filling.pixels[:len(outcomes)].flatten(0, 1)
+        pixels = filling.pixels[: len(outcomes)].flatten(0, 1)
         if self._copy_stream is None:
             vectors, ready = self._embed(pixels), None
         else:
@@ -263,8 +278,10 @@ class _Launched(Generic[R]):
             vectors[list(failures)] = np.nan
         if vectors.shape[1] == 1:
             vectors = vectors[:, 0]
-        return ([record for record, _ in self.outcomes],
-                EmbeddingBatch(vectors=vectors, failures=failures, encoder=spec.digest))
+        return (
+            [record for record, _ in self.outcomes],
+            EmbeddingBatch(vectors=vectors, failures=failures, encoder=spec.digest),
+        )
 
 
 def _get(free: queue.SimpleQueue[torch.Tensor]) -> torch.Tensor | None:

@@ -25,8 +25,10 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"no CUDA device for {device!r}: torch sees {torch.cuda.device_count()}; use device='cpu', "
-                          "or install a torch built for this driver")
+        raise DeviceError(
+            f"no CUDA device for {device!r}: torch sees {torch.cuda.device_count()}; use device='cpu', "
+            "or install a torch built for this driver"
+        )
     return resolved
 
 

@@ -49,9 +49,15 @@ class ClipEncoder:
         The encoder's identity, the same for every device and precision.
     """
 
-    def __init__(self, model: torch.nn.Module, *, architecture: str,
-                 tokenizer: Callable[[Sequence[str]], torch.Tensor] | None = None,
-                 device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        architecture: str,
+        tokenizer: Callable[[Sequence[str]], torch.Tensor] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(precision, self.device)
         preprocess = open_clip.get_model_preprocess_cfg(model)
@@ -60,8 +66,10 @@ class ClipEncoder:
             architecture=architecture,
             weights_sha256=_weights_digest(model),
             image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
-            mean=tuple(preprocess["mean"]), std=tuple(preprocess["std"]),
-            interpolation=preprocess["interpolation"], resize_mode=preprocess["resize_mode"],
+            mean=tuple(preprocess["mean"]),
+            std=tuple(preprocess["std"]),
+            interpolation=preprocess["interpolation"],
+            resize_mode=preprocess["resize_mode"],
             width=_width(model),
         )
         model.eval().requires_grad_(False)
@@ -72,8 +80,15 @@ class ClipEncoder:
         self._fill_color = int(preprocess.get("fill_color", 0))
 
     @classmethod
-    def load(cls, model: str = DEFAULT_MODEL, *, pretrained: str | Path | None = None, device: str = "auto",
-             precision: str = "auto", cache_dir: str | Path | None = None) -> ClipEncoder:
+    def load(
+        cls,
+        model: str = DEFAULT_MODEL,
+        *,
+        pretrained: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        cache_dir: str | Path | None = None,
+    ) -> ClipEncoder:
         """Load an encoder by open_clip's own naming.
 
         Parameters
@@ -106,8 +121,13 @@ class ClipEncoder:
         """
         resolve_dtype(precision, resolve_device(device))  # what is wrong here is told before the weights are loaded
         loaded = load_model(model, pretrained, cache_dir)
-        encoder = cls(loaded.model, architecture=loaded.architecture, tokenizer=loaded.tokenizer, device=device,
-                      precision=precision)
+        encoder = cls(
+            loaded.model,
+            architecture=loaded.architecture,
+            tokenizer=loaded.tokenizer,
+            device=device,
+            precision=precision,
+        )
         encoder._origin = {"model": model, "pretrained": pretrained, "precision": precision, "cache_dir": cache_dir}
         return encoder
 
@@ -120,8 +140,10 @@ class ClipEncoder:
 
     def _require_origin(self) -> dict[str, Any]:
         if self._origin is None:
-            raise UsageError("this encoder wraps a model that is only in this process's memory; load it with "
-                             "ClipEncoder.load to use it in another process or on another device")
+            raise UsageError(
+                "this encoder wraps a model that is only in this process's memory; load it with "
+                "ClipEncoder.load to use it in another process or on another device"
+            )
         return self._origin
 
     def __repr__(self) -> str:
@@ -129,12 +151,19 @@ class ClipEncoder:
 
     def preparer(self, options: EmbedOptions) -> ImagePreparer:
         """What turns an encoded image into this model's input pixels."""
-        return ImagePreparer(image_size=self.spec.image_size, interpolation=self.spec.interpolation,
-                             resize_mode=self.spec.resize_mode, fill_color=self._fill_color, views=options.views,
-                             decode=options.decode, limits=options.limits)
+        return ImagePreparer(
+            image_size=self.spec.image_size,
+            interpolation=self.spec.interpolation,
+            resize_mode=self.spec.resize_mode,
+            fill_color=self._fill_color,
+            views=options.views,
+            decode=options.decode,
+            limits=options.limits,
+        )
 
-    def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None, *,
-              progress: bool = False) -> EmbeddingBatch:
+    def embed(
+        self, images: Iterable[ImageInput], options: EmbedOptions | None = None, *, progress: bool = False
+    ) -> EmbeddingBatch:
         """Embed images, in order.
 
         Parameters
@@ -169,12 +198,14 @@ class ClipEncoder:
             vectors = [np.empty((0, self.spec.width), np.float32)]
         return EmbeddingBatch(vectors=np.concatenate(vectors), failures=failures, encoder=self.spec.digest)
 
-    def embed_stream(self, items: Iterable[T], load: Load[T, R],
-                     options: EmbedOptions | None = None) -> Iterator[tuple[list[R], EmbeddingBatch]]:
+    def embed_stream(
+        self, items: Iterable[T], load: Load[T, R], options: EmbedOptions | None = None
+    ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
         options = options or EmbedOptions()
-        return EmbeddingPipeline(self.forward, self.preparer(options), spec=self.spec, device=self.device,
-                                 options=options).run(items, load)
+        return EmbeddingPipeline(
+            self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options
+        ).run(items, load)
 
     @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -214,7 +245,7 @@ class ClipEncoder:
             raise UsageError("this encoder was made without a tokenizer; load it with ClipEncoder.load")
         parts = [np.empty((0, self.spec.width), np.float32)]
         for start in range(0, len(texts), batch_size):
-            tokens = self._tokenizer(list(texts[start:start + batch_size]))
+            tokens = self._tokenizer(list(texts[start : start + batch_size]))
             encode = self._model.encode_text
             parts.append(F.normalize(encode(tokens).float(), dim=-1).numpy())  # type: ignore[operator]
         return np.concatenate(parts)
@@ -233,8 +264,9 @@ class ClipEncoder:
 def _load_again(origin: dict[str, Any], device: str, spec: EncoderSpec) -> ClipEncoder:
     encoder = ClipEncoder.load(device=device, **origin)
     if encoder.spec != spec:
-        raise EncoderMismatchError(f"{origin['model']} was {spec} and is now {encoder.spec}; its files have changed: "
-                                   "load it anew everywhere")
+        raise EncoderMismatchError(
+            f"{origin['model']} was {spec} and is now {encoder.spec}; its files have changed: load it anew everywhere"
+        )
     return encoder
 
 

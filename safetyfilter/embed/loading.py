@@ -42,16 +42,23 @@ def load_model(model: str, pretrained: str | Path | None, cache_dir: str | Path 
     try:
         with warnings.catch_warnings(), _quiet_logging():
             warnings.simplefilter("ignore")  # what open_clip warns of is an error here
-            loaded = open_clip.create_model(model, pretrained=pretrained, precision="fp32", device="cpu",
-                                            require_pretrained=True, weights_only=True,
-                                            cache_dir=None if cache_dir is None else str(cache_dir))
+            loaded = open_clip.create_model(
+                model,
+                pretrained=pretrained,
+                precision="fp32",
+                device="cpu",
+                require_pretrained=True,
+                weights_only=True,
+                cache_dir=None if cache_dir is None else str(cache_dir),
+            )
             tokenizer = open_clip.get_tokenizer(model)
     except Exception as error:  # open_clip, torch, the hub and the network each raise their own kinds
         what = model if pretrained is None else f"{model} with {pretrained}"
         raise WeightsError(
             f"can't load the weights of {what}: {_first_line(error)}. Without a network, pass a checkpoint file "
             "of this architecture as `pretrained`, or a folder with open_clip_config.json and weights as "
-            "`local-dir:FOLDER`") from error
+            "`local-dir:FOLDER`"
+        ) from error
     architecture = _custom_architecture(model) if ":" in model else model
     return LoadedModel(model=loaded, architecture=architecture, tokenizer=tokenizer)
 
@@ -60,16 +67,20 @@ def _check_schema(model: str, pretrained: str | None) -> None:
     """Check a ``hf-hub:`` or ``local-dir:`` name."""
     schema, _, place = model.partition(":")
     if schema not in ("hf-hub", "local-dir") or not place:
-        raise UnknownEncoderError(f"unknown model {model!r}; give a name that open_clip lists, hf-hub:ORG/REPO or "
-                                  "local-dir:FOLDER")
+        raise UnknownEncoderError(
+            f"unknown model {model!r}; give a name that open_clip lists, hf-hub:ORG/REPO or local-dir:FOLDER"
+        )
     if pretrained is not None:
-        raise UnknownEncoderError(f"{model} names its own weights, but pretrained={pretrained!r} came too; "
-                                  "leave `pretrained` out")
+        raise UnknownEncoderError(
+            f"{model} names its own weights, but pretrained={pretrained!r} came too; leave `pretrained` out"
+        )
     if schema == "local-dir":
         for needed in (Path(place), Path(place) / "open_clip_config.json"):
             if not needed.exists():
-                raise WeightsError(f"no {needed}; local-dir: takes a folder with open_clip_config.json and weights, "
-                                   "as `open_clip.push_to_hf_hub.save_for_hf` writes it")
+                raise WeightsError(
+                    f"no {needed}; local-dir: takes a folder with open_clip_config.json and weights, "
+                    "as `open_clip.push_to_hf_hub.save_for_hf` writes it"
+                )
 
 
 def _custom_architecture(model: str) -> str:
@@ -81,8 +92,11 @@ def _check_listed(model: str, pretrained: str) -> None:
     config = open_clip.get_model_config(model)
     if config is None:
         near = get_close_matches(model, open_clip.list_models(), n=3)
-        raise UnknownEncoderError(f"unknown model {model!r}; " + (f"did you mean {' or '.join(near)}? " if near else "")
-                                  + "`open_clip.list_models()` lists them")
+        raise UnknownEncoderError(
+            f"unknown model {model!r}; "
+            + (f"did you mean {' or '.join(near)}? " if near else "")
+            + "`open_clip.list_models()` lists them"
+        )
     has_quick_gelu = bool(config.get("quick_gelu", False))
     tag = get_pretrained_cfg(model, pretrained)
     if tag:
@@ -95,7 +109,8 @@ def _check_listed(model: str, pretrained: str) -> None:
             raise QuickGELUMismatchError(_mismatch(model, pretrained, other))
         raise UnknownEncoderError(
             f"{pretrained!r} is neither a file nor a tag of {model}; its tags are "
-            f"{', '.join(list_pretrained_tags_by_model(model)) or 'none'}: choose one, or pass a checkpoint file")
+            f"{', '.join(list_pretrained_tags_by_model(model)) or 'none'}: choose one, or pass a checkpoint file"
+        )
     if needs_quick_gelu != has_quick_gelu:
         raise QuickGELUMismatchError(_mismatch(model, pretrained, _other_activation(model)))
 

@@ -107,9 +107,7 @@ def open_clip_geometry(
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose, Normalize, ToTensor
 
-    config = PreprocessCfg(
-        size=image_size, interpolation=interpolation, resize_mode=resize_mode, fill_color=fill_color
-    )
+    config = PreprocessCfg(size=image_size, interpolation=interpolation, resize_mode=resize_mode, fill_color=fill_color)
     steps = image_transform_v2(config, is_train=False).transforms
     geometry: Callable[[Image.Image], Image.Image] = Compose(
         [step for step in steps if not isinstance(step, (ToTensor, Normalize))]
@@ -145,7 +143,9 @@ class Geometry:
 
     def __post_init__(self) -> None:
         for name, allowed in (
-            ("views", tuple(VIEW_COUNTS)), ("resize_mode", RESIZE_MODES), ("interpolation", INTERPOLATIONS)
+            ("views", tuple(VIEW_COUNTS)),
+            ("resize_mode", RESIZE_MODES),
+            ("interpolation", INTERPOLATIONS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")

@@ -15,8 +15,16 @@ from safetyfilter.errors import RunError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.samples import STANDIN_SIGNALS, SignalTable
 
-def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_embeddings: bool = False,
-         devices: Sequence[str] | None = None, progress: Progress | None = None) -> Run:
+
+def scan(
+    source: Source,
+    out: str | Path,
+    safety_filter: SafetyFilter,
+    *,
+    keep_embeddings: bool = False,
+    devices: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Run:
     """Score and decide on every sample of a source, and leave a run directory.
 
     A scan that was interrupted goes on where it stopped: a part whose source, encoder and probes are unchanged is not
@@ -52,7 +60,7 @@ def scan(source: Source, out: str | Path, safety_filter: SafetyFilter, *, keep_e
         digester = run.digester()
         report = progress or _silent
         todo = [p for p in source.parts() if not run.is_scored(p, digester, embeddings=keep_embeddings)]
-        used = list(devices or devices_of(safety_filter.encoder.device))[:len(todo)]
+        used = list(devices or devices_of(safety_filter.encoder.device))[: len(todo)]
         if len(used) > 1:
             score_on_devices(run, source, todo, safety_filter, used, keep_embeddings=keep_embeddings, report=report)
         else:
@@ -87,8 +95,9 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
     total: Counter[str] = Counter()
     for index in range(run.part_count):
         if not run.file("scores", index).exists():
-            raise RunError(f"part {index} of {run.path} has no scores; run the same scan again, which does only what "
-                           "is missing")
+            raise RunError(
+                f"part {index} of {run.path} has no scores; run the same scan again, which does only what is missing"
+            )
         counts = run.decide_part(index, policy)
         total.update(counts)
         if progress:
@@ -100,9 +109,15 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
 def run_setup(safety_filter: SafetyFilter) -> RunSetup:
     """What the scores of a scan with this filter depend on."""
     encoder, probes, options = safety_filter.encoder, safety_filter.probes, safety_filter.options
-    return RunSetup(encoder=encoder.spec.as_dict(), stand_in=SignalTable.of(probes.signals) == STANDIN_SIGNALS,
-                    probes=probes.digests, signals=probes.signals, views=options.views, decode=options.decode,
-                    precision=str(encoder.dtype).removeprefix("torch."))
+    return RunSetup(
+        encoder=encoder.spec.as_dict(),
+        stand_in=SignalTable.of(probes.signals) == STANDIN_SIGNALS,
+        probes=probes.digests,
+        signals=probes.signals,
+        views=options.views,
+        decode=options.decode,
+        precision=str(encoder.dtype).removeprefix("torch."),
+    )
 
 
 def _silent(_: Mapping[str, int]) -> None:
@@ -111,6 +126,7 @@ def _silent(_: Mapping[str, int]) -> None:
 
 def _only_resumed(report: Progress, scored: set[int]) -> Progress:
     """Reports the parts that were already there; those just scored were reported batch by batch."""
+
     def resumed(counts: Mapping[str, int]) -> None:
         if counts["parts"] not in scored:
             report({**counts, "resumed": counts["seen"]})

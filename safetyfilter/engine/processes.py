@@ -31,8 +31,16 @@ def devices_of(device: torch.device) -> list[str]:
     return [str(device)]
 
 
-def score_on_devices(run: Run, source: Source, parts: Sequence[Part], safety_filter: SafetyFilter,
-                     devices: Sequence[str], *, keep_embeddings: bool, report: Progress) -> None:
+def score_on_devices(
+    run: Run,
+    source: Source,
+    parts: Sequence[Part],
+    safety_filter: SafetyFilter,
+    devices: Sequence[str],
+    *,
+    keep_embeddings: bool,
+    report: Progress,
+) -> None:
     """Score parts on several devices, as `score_parts` does on one.
 
     Parameters
@@ -54,8 +62,14 @@ def score_on_devices(run: Run, source: Source, parts: Sequence[Part], safety_fil
         tasks.put(part)
     for _ in devices:
         tasks.put(None)
-    workers = [context.Process(target=_work, daemon=True, args=(str(run.path), source, safety_filter, device, tasks,
-                                                                counts, keep_embeddings)) for device in devices]
+    workers = [
+        context.Process(
+            target=_work,
+            daemon=True,
+            args=(str(run.path), source, safety_filter, device, tasks, counts, keep_embeddings),
+        )
+        for device in devices
+    ]
     try:
         for worker in workers:
             worker.start()
@@ -70,13 +84,17 @@ def score_on_devices(run: Run, source: Source, parts: Sequence[Part], safety_fil
             worker.join()
     failed = [device for device, worker in zip(devices, workers, strict=True) if worker.exitcode]
     if failed:
-        raise RunError(f"the process on {', '.join(failed)} ended early, its message is above; run the same scan "
-                       "again, which does only what is missing")
+        raise RunError(
+            f"the process on {', '.join(failed)} ended early, its message is above; run the same scan "
+            "again, which does only what is missing"
+        )
 
 
-def _work(path: str, source: Source, safety_filter: SafetyFilter, device: str, tasks: Any, counts: Any,
-          keep_embeddings: bool) -> None:
+def _work(
+    path: str, source: Source, safety_filter: SafetyFilter, device: str, tasks: Any, counts: Any, keep_embeddings: bool
+) -> None:
     """Score what the queue gives, on one device; runs in a process of its own."""
+
     def parts() -> Iterator[Part]:
         while (part := tasks.get()) is not None:
             yield part

@@ -46,13 +46,20 @@ class _OpenPart:
         self.keys.append(record.key)
         self.contents.append(record.content)
         self.status.append(batch.failures.get(row, OK))
-        self.values.append(decisions.scores.values[row:row + 1])
+        self.values.append(decisions.scores.values[row : row + 1])
         if keep:
-            self.vectors.append(batch.vectors[row:row + 1])
+            self.vectors.append(batch.vectors[row : row + 1])
 
 
-def score_parts(run: Run, source: Source, parts: Iterable[Part], safety_filter: SafetyFilter, *,
-                keep_embeddings: bool = False, report: Progress) -> None:
+def score_parts(
+    run: Run,
+    source: Source,
+    parts: Iterable[Part],
+    safety_filter: SafetyFilter,
+    *,
+    keep_embeddings: bool = False,
+    report: Progress,
+) -> None:
     """Score parts of a source into a run.
 
     Parameters
@@ -90,9 +97,14 @@ def score_parts(run: Run, source: Source, parts: Iterable[Part], safety_filter: 
 
     def write(rows: _OpenPart) -> None:
         signals = safety_filter.probes.signals
-        scored = ScorePart.of(keys=rows.keys, contents=rows.contents, status=rows.status, signals=signals,
-                              values=np.concatenate([np.empty((0, len(signals)), np.float32), *rows.values]),
-                              fingerprint=run.fingerprint(rows.part, digester))
+        scored = ScorePart.of(
+            keys=rows.keys,
+            contents=rows.contents,
+            status=rows.status,
+            signals=signals,
+            values=np.concatenate([np.empty((0, len(signals)), np.float32), *rows.values]),
+            fingerprint=run.fingerprint(rows.part, digester),
+        )
         empty = np.empty((0, safety_filter.probes.width), np.float32)
         vectors = np.concatenate(rows.vectors) if rows.vectors else empty
         run.write_scores(rows.part.index, scored, vectors if keep_embeddings else None)

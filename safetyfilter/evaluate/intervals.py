@@ -69,8 +69,10 @@ class Proportion(Estimate):
         ('0.950 [0.888, 0.978]', '-')
         """
         if method not in get_args(IntervalMethod) or not 0 < confidence < 1:
-            raise UsageError(f"the interval is {method!r} at {confidence}; give one of {get_args(IntervalMethod)} and "
-                             "a confidence between 0 and 1")
+            raise UsageError(
+                f"the interval is {method!r} at {confidence}; give one of {get_args(IntervalMethod)} and "
+                "a confidence between 0 and 1"
+            )
         if not 0 <= count <= total:
             raise UsageError(f"{count} of {total} is no share")
         if not total:
@@ -84,8 +86,9 @@ class Proportion(Estimate):
         else:
             low = float(beta.ppf(tail, count, total - count + 1)) if count else 0.0
             high = float(beta.isf(tail, count + 1, total - count)) if count < total else 1.0
-        return cls(value=share, low=max(0.0, min(low, share)), high=min(1.0, max(high, share)), count=count,
-                   total=total)
+        return cls(
+            value=share, low=max(0.0, min(low, share)), high=min(1.0, max(high, share)), count=count, total=total
+        )
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain values for JSON."""
@@ -105,8 +108,9 @@ def f_beta(precision: float, recall: float, weight: float = 2.0) -> float:
     return 0.0 if precision + recall == 0 else (1 + squared) * precision * recall / (squared * precision + recall)
 
 
-def f2_estimate(true_positives: int, predicted: int, positives: int, confidence: float,
-                method: IntervalMethod) -> Estimate:
+def f2_estimate(
+    true_positives: int, predicted: int, positives: int, confidence: float, method: IntervalMethod
+) -> Estimate:
     """F2 and a conservative interval: it grows with precision and recall, each held at half the error (Bonferroni)."""
     half = 1 - (1 - confidence) / 2
     precision = Proportion.of(true_positives, predicted, half, method)
@@ -115,5 +119,8 @@ def f2_estimate(true_positives: int, predicted: int, positives: int, confidence:
         return Estimate(value=None, low=None, high=None)
     if precision.value is None:  # nothing predicted: of its precision nothing is known
         return Estimate(value=0.0, low=0.0, high=f_beta(1.0, recall.high or 0.0))
-    return Estimate(value=f_beta(precision.value, recall.value), low=f_beta(precision.low or 0.0, recall.low or 0.0),
-                    high=f_beta(precision.high or 0.0, recall.high or 0.0))
+    return Estimate(
+        value=f_beta(precision.value, recall.value),
+        low=f_beta(precision.low or 0.0, recall.low or 0.0),
+        high=f_beta(precision.high or 0.0, recall.high or 0.0),
+    )

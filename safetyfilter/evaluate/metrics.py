@@ -132,14 +132,27 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"samples": self.samples, "kept": self.kept, "excluded": self.excluded, "unscored": self.unscored,
-                "policy": self.policy.as_dict(), "confidence": self.confidence, "interval": self.interval,
-                **{name: _plain(getattr(self, name)) for name in ("signals", "rule", "policy_metrics", "groups")}}
+        return {
+            "samples": self.samples,
+            "kept": self.kept,
+            "excluded": self.excluded,
+            "unscored": self.unscored,
+            "policy": self.policy.as_dict(),
+            "confidence": self.confidence,
+            "interval": self.interval,
+            **{name: _plain(getattr(self, name)) for name in ("signals", "rule", "policy_metrics", "groups")},
+        }
 
 
 def evaluate(
-    scores: ColumnTable, labels: ColumnTable, policy: Policy | None = None, *, groups: Column | None = None,
-    confidence: float = 0.95, interval: IntervalMethod = "wilson", exclusion_rates: Sequence[float] = EXCLUSION_RATES,
+    scores: ColumnTable,
+    labels: ColumnTable,
+    policy: Policy | None = None,
+    *,
+    groups: Column | None = None,
+    confidence: float = 0.95,
+    interval: IntervalMethod = "wilson",
+    exclusion_rates: Sequence[float] = EXCLUSION_RATES,
 ) -> Evaluation:
     """Measure scores and a policy on labelled samples.
 
@@ -181,36 +194,48 @@ def evaluate(
     policy = _policy_for(policy or Policy(), scores)
     names = [s for s in policy.thresholds if has_column(scores, s) and has_column(labels, s)]
     if not names:
-        raise CalibrationError(f"no signal of the policy ({', '.join(policy.thresholds)}) has both scores and labels; "
-                               "name the columns after the signals")
+        raise CalibrationError(
+            f"no signal of the policy ({', '.join(policy.thresholds)}) has both scores and labels; "
+            "name the columns after the signals"
+        )
     read = {signal: Labels.of(column_of(labels, signal, "labels"), signal) for signal in names}
-    values = {s: scores_of(column_of(scores, s, "scores"), s, len(read[names[0]]))
-              for s in policy.thresholds if has_column(scores, s)}
+    values = {
+        s: scores_of(column_of(scores, s, "scores"), s, len(read[names[0]]))
+        for s in policy.thresholds
+        if has_column(scores, s)
+    }
     for signal in names:
         if len(read[signal]) != len(read[names[0]]):
-            raise CalibrationError(f"there are {len(read[signal])} labels of {signal!r} and {len(read[names[0]])} of "
-                                   f"{names[0]!r}; give one a row")
+            raise CalibrationError(
+                f"there are {len(read[signal])} labels of {signal!r} and {len(read[names[0]])} of "
+                f"{names[0]!r}; give one a row"
+            )
         counts = [int(n) for n in (read[signal].present.sum(), (read[signal].known & ~read[signal].present).sum())]
         if not all(counts):
-            raise CalibrationError(f"{counts[0]} samples are labelled with {signal!r} and {counts[1]} without; label "
-                                   "some of both, or leave its labels out")
+            raise CalibrationError(
+                f"{counts[0]} samples are labelled with {signal!r} and {counts[1]} without; label "
+                "some of both, or leave its labels out"
+            )
     measure = _Measure(policy=policy, confidence=confidence, interval=interval, rates=tuple(exclusion_rates))
     whole = measure.evaluation(values, read)
     if groups is None:
         return whole
     of_group = np.asarray(groups)
     if of_group.shape != (whole.samples,):
-        raise CalibrationError(f"there are {whole.samples} samples and groups of shape {of_group.shape}; give one a "
-                               "row")
+        raise CalibrationError(
+            f"there are {whole.samples} samples and groups of shape {of_group.shape}; give one a row"
+        )
     of_group = of_group.astype(str)
     within = {}
     for group in np.unique(of_group):
         rows = of_group == group
         within[str(group)] = measure.evaluation(
             {s: v[rows] for s, v in values.items()},
-            {s: Labels(present=one.present[rows], known=one.known[rows]) for s, one in read.items()})
-    return Evaluation(**{name: getattr(whole, name) for name in Evaluation.__slots__ if name != "groups"},
-                      groups=within)
+            {s: Labels(present=one.present[rows], known=one.known[rows]) for s, one in read.items()},
+        )
+    return Evaluation(
+        **{name: getattr(whole, name) for name in Evaluation.__slots__ if name != "groups"}, groups=within
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,8 +251,9 @@ class _Measure:
         metrics = {}
         for signal, read in labels.items():
             found = self.policy.present(batch, signal) | np.isnan(values[signal])
-            metrics[signal] = self.metrics(signal, values[signal], found, read,
-                                           threshold=self.policy.thresholds[signal], probability=True)
+            metrics[signal] = self.metrics(
+                signal, values[signal], found, read, threshold=self.policy.thresholds[signal], probability=True
+            )
         rule = whole = bits = None
         if set(self.policy.thresholds) <= set(signals):
             bits = self.policy.decide(batch).reason_bits
@@ -240,14 +266,29 @@ class _Measure:
                 rule = self.metrics("co_occurrence", np.where(unscored, np.nan, lower), found, both)
                 whole = self.metrics("excluded", np.where(unscored, np.nan, 0.0), bits != 0, both, ranked=False)
         return Evaluation(
-            samples=len(batch), policy=self.policy, confidence=self.confidence, interval=self.interval,
+            samples=len(batch),
+            policy=self.policy,
+            confidence=self.confidence,
+            interval=self.interval,
             kept=None if bits is None else int((bits == 0).sum()),
             excluded=None if bits is None else int((bits != 0).sum()),
             unscored=None if bits is None else int(((bits & Reason.UNSCORED) != 0).sum()),
-            signals=metrics, rule=rule, policy_metrics=whole)
+            signals=metrics,
+            rule=rule,
+            policy_metrics=whole,
+        )
 
-    def metrics(self, name: str, values: _Doubles, found: _Bools, labels: Labels, *, threshold: float | None = None,
-                probability: bool = False, ranked: bool = True) -> Metrics:
+    def metrics(
+        self,
+        name: str,
+        values: _Doubles,
+        found: _Bools,
+        labels: Labels,
+        *,
+        threshold: float | None = None,
+        probability: bool = False,
+        ranked: bool = True,
+    ) -> Metrics:
         known = labels.known
         values, found, present = values[known], found[known], labels.present[known]
         tp, fp = int((found & present).sum()), int((found & ~present).sum())
@@ -257,18 +298,30 @@ class _Measure:
         if ranked and len(np.unique(present[scored])) == 2:
             from sklearn.metrics import average_precision_score, roc_auc_score
 
-            figures = {"average_precision": float(average_precision_score(present[scored], values[scored])),
-                       "auc": float(roc_auc_score(present[scored], values[scored]))}
+            figures = {
+                "average_precision": float(average_precision_score(present[scored], values[scored])),
+                "auc": float(roc_auc_score(present[scored], values[scored])),
+            }
         if probability and scored.any():
             figures["brier"] = float(np.mean((values[scored] - present[scored]) ** 2))
             figures["calibration_error"] = calibration_error(values[scored], present[scored])
         if ranked and len(values):
             figures["recall_at_exclusion"] = tuple(self._recall_at(rate, values, present) for rate in self.rates)
         return Metrics(
-            name=name, threshold=threshold, true_positives=tp, false_positives=fp, false_negatives=fn,
-            true_negatives=tn, unscored=int((~scored).sum()), unlabelled=int((~known).sum()),
-            precision=self._share(tp, tp + fp), recall=self._share(tp, tp + fn), specificity=self._share(tn, tn + fp),
-            f2=f2_estimate(tp, tp + fp, tp + fn, self.confidence, self.interval), **figures)
+            name=name,
+            threshold=threshold,
+            true_positives=tp,
+            false_positives=fp,
+            false_negatives=fn,
+            true_negatives=tn,
+            unscored=int((~scored).sum()),
+            unlabelled=int((~known).sum()),
+            precision=self._share(tp, tp + fp),
+            recall=self._share(tp, tp + fn),
+            specificity=self._share(tn, tn + fp),
+            f2=f2_estimate(tp, tp + fp, tp + fn, self.confidence, self.interval),
+            **figures,
+        )
 
     def _share(self, count: int, total: int) -> Proportion:
         return Proportion.of(count, total, self.confidence, self.interval)
@@ -285,8 +338,11 @@ class _Measure:
             threshold = float(reachable[-1]) if len(reachable) else None
         found = unscored if threshold is None else unscored | (values >= threshold)
         return RecallAtExclusion(
-            max_excluded=rate, threshold=threshold, excluded=self._share(int(found.sum()), len(values)),
-            recall=self._share(int((found & present).sum()), int(present.sum())))
+            max_excluded=rate,
+            threshold=threshold,
+            excluded=self._share(int(found.sum()), len(values)),
+            recall=self._share(int((found & present).sum()), int(present.sum())),
+        )
 
 
 def _both(one: Labels, other: Labels) -> Labels:

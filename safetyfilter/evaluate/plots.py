@@ -56,8 +56,9 @@ class PrecisionRecallDisplay:
     operating_threshold: float | None = None
 
     @classmethod
-    def from_scores(cls, scores: Column, labels: Column, *, signal: str = "",
-                    operating_threshold: float | None = None) -> Self:
+    def from_scores(
+        cls, scores: Column, labels: Column, *, signal: str = "", operating_threshold: float | None = None
+    ) -> Self:
         """The curve of (N,) scores in [0, 1] and (N,) labels; rows without either are left out.
 
         >>> display = PrecisionRecallDisplay.from_scores([.9, .6, .2], [1, 0, 0], signal="explicit")
@@ -67,9 +68,15 @@ class PrecisionRecallDisplay:
         """
         values, present = _labelled(scores, labels, signal)
         grid = THRESHOLDS if operating_threshold is None else np.union1d(THRESHOLDS, operating_threshold)
-        return cls(signal=signal, thresholds=grid, true_positives=_reaching(values[present], grid),
-                   found=_reaching(values, grid), positives=int(present.sum()), samples=len(values),
-                   operating_threshold=operating_threshold)
+        return cls(
+            signal=signal,
+            thresholds=grid,
+            true_positives=_reaching(values[present], grid),
+            found=_reaching(values, grid),
+            positives=int(present.sum()),
+            samples=len(values),
+            operating_threshold=operating_threshold,
+        )
 
     @property
     def precision(self) -> _Doubles:
@@ -89,10 +96,21 @@ class PrecisionRecallDisplay:
         ax.axhline(self.positives / self.samples, color="0.6", linestyle=":", label="share of positives")
         if self.operating_threshold is not None:
             at = int(np.searchsorted(self.thresholds, self.operating_threshold))
-            ax.plot(self.recall[at], self.precision[at], "o", color=_MARK, clip_on=False,
-                    label=f"threshold {self.operating_threshold:.3g}")
-        ax.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="recall", ylabel="precision",
-               title=f"{self.signal}: {self.positives:,} of {self.samples:,} present".lstrip(": "))
+            ax.plot(
+                self.recall[at],
+                self.precision[at],
+                "o",
+                color=_MARK,
+                clip_on=False,
+                label=f"threshold {self.operating_threshold:.3g}",
+            )
+        ax.set(
+            xlim=(0, 1.01),
+            ylim=(0, 1.03),
+            xlabel="recall",
+            ylabel="precision",
+            title=f"{self.signal}: {self.positives:,} of {self.samples:,} present".lstrip(": "),
+        )
         ax.legend(loc="lower left", frameon=False)
         return ax
 
@@ -126,8 +144,15 @@ class ScoreHistogramDisplay:
     threshold: float | None = None
 
     @classmethod
-    def from_scores(cls, scores: Column, labels: Column | None = None, *, signal: str = "", bins: int = 50,
-                    threshold: float | None = None) -> Self:
+    def from_scores(
+        cls,
+        scores: Column,
+        labels: Column | None = None,
+        *,
+        signal: str = "",
+        bins: int = 50,
+        threshold: float | None = None,
+    ) -> Self:
         """The histogram of (N,) scores in [0, 1].
 
         >>> ScoreHistogramDisplay.from_scores([.9, .1, float("nan")], bins=2).absent.tolist()
@@ -140,23 +165,40 @@ class ScoreHistogramDisplay:
             values, present = _labelled(scores, labels, signal)
         values, present = values[~np.isnan(values)], present[~np.isnan(values)]
         edges = np.linspace(0, 1, bins + 1)
-        return cls(signal=signal, edges=edges, present=np.histogram(values[present], edges)[0],
-                   absent=np.histogram(values[~present], edges)[0], unscored=unscored, labelled=labels is not None,
-                   threshold=threshold)
+        return cls(
+            signal=signal,
+            edges=edges,
+            present=np.histogram(values[present], edges)[0],
+            absent=np.histogram(values[~present], edges)[0],
+            unscored=unscored,
+            labelled=labels is not None,
+            threshold=threshold,
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the counts on a logarithmic axis, since the positives are few."""
         ax = _axes(ax)
-        ax.stairs(self.absent, self.edges, fill=True, alpha=0.45, color=_ABSENT,
-                  label="absent" if self.labelled else "all samples")
+        ax.stairs(
+            self.absent,
+            self.edges,
+            fill=True,
+            alpha=0.45,
+            color=_ABSENT,
+            label="absent" if self.labelled else "all samples",
+        )
         if self.labelled:
             ax.stairs(self.present, self.edges, fill=True, alpha=0.45, color=_PRESENT, label="present")
         if self.threshold is not None:
             ax.axvline(self.threshold, color=_MARK, linestyle="--", label=f"threshold {self.threshold:.3g}")
         ax.set_yscale("symlog", linthresh=1)
         note = f" ({self.unscored:,} unscored)" if self.unscored else ""
-        ax.set(xlim=(0, 1), ylim=(0, None), xlabel=f"score of {self.signal}" if self.signal else "score",
-               ylabel="samples", title=f"{self.signal}{note}".strip())
+        ax.set(
+            xlim=(0, 1),
+            ylim=(0, None),
+            xlabel=f"score of {self.signal}" if self.signal else "score",
+            ylabel="samples",
+            title=f"{self.signal}{note}".strip(),
+        )
         ax.legend(frameon=False)
         return ax
 
@@ -205,21 +247,45 @@ class JointScoreDisplay:
         from matplotlib.patches import Rectangle
 
         ax = _axes(ax)
-        mesh = ax.pcolormesh(self.edges, self.edges, np.ma.masked_equal(self.counts, 0).T, cmap="Blues",
-                             norm=LogNorm(vmin=1, vmax=max(2, int(self.counts.max()))))
+        mesh = ax.pcolormesh(
+            self.edges,
+            self.edges,
+            np.ma.masked_equal(self.counts, 0).T,
+            cmap="Blues",
+            norm=LogNorm(vmin=1, vmax=max(2, int(self.counts.max()))),
+        )
         ax.figure.colorbar(mesh, ax=ax, label="samples a cell")
         first, second = self.policy.table.pair
         corner = [self.policy.thresholds[signal] for signal in (first, second)]
-        ax.add_patch(Rectangle((corner[0], corner[1]), 1 - corner[0], 1 - corner[1], fill=False, hatch="///",
-                               edgecolor=_PRESENT, linewidth=1.5, label="excluded: co-occurrence"))
+        ax.add_patch(
+            Rectangle(
+                (corner[0], corner[1]),
+                1 - corner[0],
+                1 - corner[1],
+                fill=False,
+                hatch="///",
+                edgecolor=_PRESENT,
+                linewidth=1.5,
+                label="excluded: co-occurrence",
+            )
+        )
         for signal in sorted(self.policy.exclude & set(self.policy.table.pair)):  # type: ignore[operator]
             cut = self.policy.exclude_at.get(signal, self.policy.thresholds[signal])
             where, size = ((cut, 0), (1 - cut, 1)) if signal == first else ((0, cut), (1, 1 - cut))
-            ax.add_patch(Rectangle(where, *size, fill=False, hatch="..", edgecolor="0.35", linewidth=1,
-                                   label=f"excluded: {signal}"))
+            ax.add_patch(
+                Rectangle(
+                    where, *size, fill=False, hatch="..", edgecolor="0.35", linewidth=1, label=f"excluded: {signal}"
+                )
+            )
         note = f" ({self.unscored:,} unscored, excluded)" if self.unscored else ""
-        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=f"score of {first}", ylabel=f"score of {second}", aspect="equal",
-               title=f"{int(self.counts.sum()):,} samples{note}")
+        ax.set(
+            xlim=(0, 1),
+            ylim=(0, 1),
+            xlabel=f"score of {first}",
+            ylabel=f"score of {second}",
+            aspect="equal",
+            title=f"{int(self.counts.sum()):,} samples{note}",
+        )
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
         return ax
 
@@ -256,8 +322,13 @@ class ReliabilityDisplay:
         """
         values, present = _labelled(scores, labels, signal)
         edges = np.linspace(0, 1, bins + 1)
-        return cls(signal=signal, edges=edges, score_sums=np.histogram(values, edges, weights=values)[0],
-                   present=np.histogram(values[present], edges)[0], totals=np.histogram(values, edges)[0])
+        return cls(
+            signal=signal,
+            edges=edges,
+            score_sums=np.histogram(values, edges, weights=values)[0],
+            present=np.histogram(values[present], edges)[0],
+            totals=np.histogram(values, edges)[0],
+        )
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the share present against the mean score, with 95 % Wilson intervals."""
@@ -267,8 +338,16 @@ class ReliabilityDisplay:
         shares = [Proportion.of(int(self.present[i]), int(self.totals[i])) for i in filled]
         middle = np.array([share.value for share in shares], np.float64)
         reach = np.abs(np.array([[share.low, share.high] for share in shares], np.float64).T - middle)
-        ax.errorbar(self.score_sums[filled] / self.totals[filled], middle, yerr=reach, fmt="o", color=_PRESENT,
-                    capsize=3, label="95 % interval", clip_on=False)
+        ax.errorbar(
+            self.score_sums[filled] / self.totals[filled],
+            middle,
+            yerr=reach,
+            fmt="o",
+            color=_PRESENT,
+            capsize=3,
+            label="95 % interval",
+            clip_on=False,
+        )
         ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="mean score", ylabel="share present", title=self.signal)
         ax.legend(loc="upper left", frameon=False)
         return ax

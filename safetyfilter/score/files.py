@@ -28,13 +28,18 @@ def save_probes(bank: ProbeBank, path: str | Path) -> None:
         The file can't be written.
     """
     if len({probe.inputs for probe in bank.probes}) > 1:
-        raise ProbeError("probes on images and probes on images with captions go into files of their own; --probes may "
-                         "be given more than once")
+        raise ProbeError(
+            "probes on images and probes on images with captions go into files of their own; --probes may "
+            "be given more than once"
+        )
     linear = [probe for probe in bank.probes if isinstance(probe, LinearProbe)]
     if len(linear) != len(bank.probes):
         raise ProbeError("only linear probes are written to a file; name LAION's detectors by their own file")
     header = {
-        "kind": _KIND, "schema": str(SCHEMA), "encoder": linear[0].encoder, "inputs": linear[0].inputs,
+        "kind": _KIND,
+        "schema": str(SCHEMA),
+        "encoder": linear[0].encoder,
+        "inputs": linear[0].inputs,
         "signals": json.dumps([probe.signal for probe in linear]),
         "cards": json.dumps([asdict(probe.card) if probe.card else None for probe in linear]),
     }
@@ -67,14 +72,21 @@ def load_probes(path: str | Path) -> ProbeBank:
             if header.get("kind") != _KIND:
                 raise ProbeError(f"{path} is a safetensors file but holds no probes; make one with ProbeBank.save")
             if header.get("schema") != str(SCHEMA):
-                raise SchemaError(f"{path} has schema {header.get('schema')}, this version reads {SCHEMA}; "
-                                  "use the version that wrote it, or make the probes anew")
+                raise SchemaError(
+                    f"{path} has schema {header.get('schema')}, this version reads {SCHEMA}; "
+                    "use the version that wrote it, or make the probes anew"
+                )
             weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
             signals, cards = json.loads(header["signals"]), json.loads(header["cards"])
             probes = [
-                LinearProbe(signal=signal, weight=w, bias=float(b), encoder=header["encoder"],
-                            inputs=header.get("inputs", "image"),
-                            card=ProbeCard(**card) if card else None)
+                LinearProbe(
+                    signal=signal,
+                    weight=w,
+                    bias=float(b),
+                    encoder=header["encoder"],
+                    inputs=header.get("inputs", "image"),
+                    card=ProbeCard(**card) if card else None,
+                )
                 for signal, w, b, card in zip(signals, weight, bias, cards, strict=True)
             ]
     except (SafetensorError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:

@@ -11,8 +11,9 @@ from safetyfilter.errors import CalibrationError
 from safetyfilter.score.labels import Column
 
 
-def assign_folds(present: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None, folds: int,
-                 seed: int) -> npt.NDArray[np.int64]:
+def assign_folds(
+    present: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None, folds: int, seed: int
+) -> npt.NDArray[np.int64]:
     """(N,) fold of each sample, each label spread evenly and no group split.
 
     Raises
@@ -23,8 +24,10 @@ def assign_folds(present: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] |
     rng = np.random.default_rng(seed)
     counts = {"present": int(present.sum()), "absent": int((~present).sum())}
     if min(counts.values()) < 2 or folds < 2:
-        raise CalibrationError(f"{counts['present']} samples are labelled present and {counts['absent']} absent; "
-                               "cross-validation needs at least 2 of each and 2 folds: label more")
+        raise CalibrationError(
+            f"{counts['present']} samples are labelled present and {counts['absent']} absent; "
+            "cross-validation needs at least 2 of each and 2 folds: label more"
+        )
     fold_of = np.empty(len(present), np.int64)
     if groups is None:
         folds = min(folds, *counts.values())
@@ -35,8 +38,10 @@ def assign_folds(present: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] |
     positives = np.bincount(groups, weights=present).astype(np.int64)
     folds = min(folds, int((positives > 0).sum()), int((positives < size).sum()))
     if folds < 2:
-        raise CalibrationError("all samples of a label lie in one group; cross-validation needs at least 2 groups with "
-                               "each label: label more, or give finer groups")
+        raise CalibrationError(
+            "all samples of a label lie in one group; cross-validation needs at least 2 groups with "
+            "each label: label more, or give finer groups"
+        )
     # The largest groups go first, each to the fold with the least so far: positives by their count, the rest by size.
     fold_of_group = np.empty(len(size), np.int64)
     filled = np.zeros(folds, np.int64)
@@ -51,8 +56,10 @@ def assign_folds(present: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] |
             heapq.heappush(heap, (weight + int(load[group]), fold))
     fold_of = fold_of_group[groups]
     if any(len(np.unique(present[fold_of == fold])) < 2 for fold in range(folds)):
-        raise CalibrationError(f"{folds} folds without splitting a group leave one with a single label; give finer "
-                               "groups, label more, or ask for fewer folds")
+        raise CalibrationError(
+            f"{folds} folds without splitting a group leave one with a single label; give finer "
+            "groups, label more, or ask for fewer folds"
+        )
     return fold_of
 
 
@@ -65,6 +72,7 @@ def group_numbers(groups: Column, count: int) -> npt.NDArray[np.int64]:
     values = np.asarray(groups)
     if values.shape != (count,):
         raise CalibrationError(f"there are {count} samples and groups of shape {values.shape}; give one a row")
-    indices: npt.NDArray[np.int64] = np.unique(values.astype(str) if values.dtype == object else values,
-                                               return_inverse=True)[1]
+    indices: npt.NDArray[np.int64] = np.unique(
+        values.astype(str) if values.dtype == object else values, return_inverse=True
+    )[1]
     return indices

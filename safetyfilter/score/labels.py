@@ -58,15 +58,20 @@ class Labels:
         if values.dtype == np.bool_:
             return cls(present=values.copy(), known=np.ones(len(values), np.bool_))
         try:
-            numbers = np.array([np.nan if v is None else v for v in values] if values.dtype == object else values,
-                               np.float64)
+            numbers = np.array(
+                [np.nan if v is None else v for v in values] if values.dtype == object else values, np.float64
+            )
         except (TypeError, ValueError) as error:
-            raise CalibrationError(f"the labels of {name!r} are {values.dtype}; give true and false, or 1 and 0, and "
-                                   "null where a sample is not labelled") from error
+            raise CalibrationError(
+                f"the labels of {name!r} are {values.dtype}; give true and false, or 1 and 0, and "
+                "null where a sample is not labelled"
+            ) from error
         known = ~np.isnan(numbers)
         if wrong := sorted(set(numbers[known].tolist()) - {0.0, 1.0})[:3]:
-            raise CalibrationError(f"the labels of {name!r} hold {wrong}; give true and false, or 1 and 0, and null "
-                                   "where a sample is not labelled")
+            raise CalibrationError(
+                f"the labels of {name!r} hold {wrong}; give true and false, or 1 and 0, and null "
+                "where a sample is not labelled"
+            )
         return cls(present=numbers == 1, known=known)
 
 
@@ -110,10 +115,13 @@ def scores_of(column: Column, name: str, count: int | None = None) -> npt.NDArra
     except (TypeError, ValueError) as error:
         raise CalibrationError(f"the scores of {name!r} are not numbers; give floats in [0, 1]") from error
     if scores.ndim != 1 or (count is not None and len(scores) != count):
-        raise CalibrationError(f"the scores of {name!r} have the shape {scores.shape}; give one a sample"
-                               + (f", in the order of the {count} labels" if count is not None else ""))
+        raise CalibrationError(
+            f"the scores of {name!r} have the shape {scores.shape}; give one a sample"
+            + (f", in the order of the {count} labels" if count is not None else "")
+        )
     scores = np.where(np.isfinite(scores), scores, np.nan)
     if ((scores < 0) | (scores > 1)).any():
-        raise CalibrationError(f"the scores of {name!r} go from {np.nanmin(scores):g} to {np.nanmax(scores):g}; they "
-                               "must lie in [0, 1]")
+        raise CalibrationError(
+            f"the scores of {name!r} go from {np.nanmin(scores):g} to {np.nanmax(scores):g}; they must lie in [0, 1]"
+        )
     return scores

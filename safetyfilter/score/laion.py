@@ -27,10 +27,12 @@ from safetyfilter.score.laion_zip import MAX_ZIP, read_network
 from safetyfilter.score.probe import Inputs, check_encoder
 from safetyfilter.score.tensor_bundle import damaged
 
-KNOWN_SHA256: Mapping[str, str] = MappingProxyType({
-    "laion-l14": "905520bb0336accc73ee282c605d926aef90cf14248889d44b9cee50eef71f8a",
-    "laion-b32": "78715ab9d64485167e8c9ade3b8e6761a17a16c24d114bd47431ac1dab46462b",
-})
+KNOWN_SHA256: Mapping[str, str] = MappingProxyType(
+    {
+        "laion-l14": "905520bb0336accc73ee282c605d926aef90cf14248889d44b9cee50eef71f8a",
+        "laion-b32": "78715ab9d64485167e8c9ade3b8e6761a17a16c24d114bd47431ac1dab46462b",
+    }
+)
 """SHA-256 of the published zip files, by the name this library gives them."""
 
 ARCHITECTURES: Mapping[int, str] = MappingProxyType({768: "ViT-L-14-quickgelu", 512: "ViT-B-32-quickgelu"})
@@ -174,7 +176,8 @@ class LaionDetector:
             raise EncoderMismatchError(
                 f"LAION's detector belongs to {wanted} with OpenAI's weights and preprocessing, and the embeddings "
                 f"come from {spec}, width {spec.width}; load the encoder as {wanted}, pretrained openai, or use other "
-                "probes")
+                "probes"
+            )
         if self.encoder:
             check_encoder(self.signal, self.encoder, spec.digest)
         return replace(self, encoder=spec.digest)
@@ -182,8 +185,10 @@ class LaionDetector:
     def score(self, vectors: Floats) -> Floats:
         """(N,) float32 in [0, 1] from (N, D) embeddings; NaN where one isn't finite, in float16 where it's rounded."""
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
-            raise ProbeError(f"LAION's detector takes embeddings of shape (N, {self.width}), got {vectors.shape}; use "
-                             "the encoder it was made for")
+            raise ProbeError(
+                f"LAION's detector takes embeddings of shape (N, {self.width}), got {vectors.shape}; use "
+                "the encoder it was made for"
+            )
         scores = np.empty(len(vectors), np.float32)
         for start in range(0, len(vectors), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
@@ -243,8 +248,9 @@ def load_laion_detector(path: str | Path, *, verify: bool = True) -> LaionDetect
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if verify and found not in KNOWN_SHA256.values():
-        raise damaged(f"{path.name} has the SHA-256 {found}, which is neither of the published "
-                             f"{', '.join(KNOWN_SHA256.values())}")
+        raise damaged(
+            f"{path.name} has the SHA-256 {found}, which is neither of the published {', '.join(KNOWN_SHA256.values())}"
+        )
     network = read_network(data)
     if network.width not in ARCHITECTURES:
         raise damaged(f"it takes {network.width} columns, not {' or '.join(map(str, ARCHITECTURES))}")

@@ -78,8 +78,9 @@ def _unzip(data: bytes) -> Mapping[str, memoryview]:
             if not parts or name not in _MEMBERS or name in infos or info.filename.startswith("/"):
                 raise bundle.damaged(f"it has the member {info.filename!r}, which the published ones have not")
             if info.file_size > min(_MAX_MEMBER, _MAX_RATIO * max(info.compress_size, 1)):
-                raise bundle.damaged(f"its member {info.filename!r} claims {info.file_size:,} bytes from "
-                                     f"{info.compress_size:,}")
+                raise bundle.damaged(
+                    f"its member {info.filename!r} claims {info.file_size:,} bytes from {info.compress_size:,}"
+                )
             infos[name] = info
         if missing := {_PB, _INDEX, _SHARD} - set(infos):
             raise bundle.damaged(f"it lacks {sorted(missing)}")
@@ -108,8 +109,9 @@ def _network(files: Mapping[str, memoryview]) -> Network:
     vocabularies = _vocabularies(files[_PB])
     if len(columns) != len(vocabularies):
         raise bundle.damaged(f"it has {len(columns)} categorical columns and {len(vocabularies)} vocabularies")
-    return Network(mean=mean, variance=variance, layers=tuple(layers),
-                   vocabularies=dict(zip(columns, vocabularies, strict=True)))
+    return Network(
+        mean=mean, variance=variance, layers=tuple(layers), vocabularies=dict(zip(columns, vocabularies, strict=True))
+    )
 
 
 def _vocabularies(saved_model: memoryview) -> list[list[str]]:

@@ -20,9 +20,12 @@ from safetyfilter.score.probe import ProbeBank
 REPOSITORY = "https://raw.githubusercontent.com/LAION-AI/CLIP-based-NSFW-Detector/main"
 """Where LAION publishes its detectors."""
 
-FILES: Mapping[str, str] = MappingProxyType({
-    "laion-l14": "clip_autokeras_binary_nsfw.zip", "laion-b32": "clip_autokeras_nsfw_b32.zip",
-})
+FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "laion-l14": "clip_autokeras_binary_nsfw.zip",
+        "laion-b32": "clip_autokeras_nsfw_b32.zip",
+    }
+)
 """The file of each detector, by the name this library gives it."""
 
 _TIMEOUT_S = 60
@@ -82,11 +85,15 @@ def fetch_probes(name: str, *, to: str | Path | None = None, repository: str = R
         if isinstance(error, urllib.error.HTTPError):
             reason = f"HTTP {error.code} {error.reason}"
             error.close()
-        raise WeightsError(f"can't download {url}: {reason}; download it where there is a network, and pass the file "
-                           f"with --probes {FILES[name]}") from error
+        raise WeightsError(
+            f"can't download {url}: {reason}; download it where there is a network, and pass the file "
+            f"with --probes {FILES[name]}"
+        ) from error
     if (found := hashlib.sha256(data).hexdigest()) != KNOWN_SHA256[name]:
-        raise WeightsError(f"what came from {url} has the SHA-256 {found}, and the published file has "
-                           f"{KNOWN_SHA256[name]}; try again, or download it elsewhere and pass the file with --probes")
+        raise WeightsError(
+            f"what came from {url} has the SHA-256 {found}, and the published file has "
+            f"{KNOWN_SHA256[name]}; try again, or download it elsewhere and pass the file with --probes"
+        )
     _write(path, data)
     return path
 
@@ -116,8 +123,9 @@ ProbeBank.save
     if str(name_or_file) in FILES:
         path = cache_folder() / FILES[str(name_or_file)]
         if not path.is_file():
-            raise ProbeError(f"{name_or_file} is not at {path}; run `safetyfilter probes fetch {name_or_file}`, or "
-                             "pass the file")
+            raise ProbeError(
+                f"{name_or_file} is not at {path}; run `safetyfilter probes fetch {name_or_file}`, or pass the file"
+            )
     if path.is_file():
         with path.open("rb") as file:
             if file.read(len(_ZIP)) == _ZIP:
@@ -137,8 +145,9 @@ def _write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}; choose a writable folder with "
-                          "--to") from error
+        raise OutputError(
+            f"can't write {path}: {error.strerror or error}; choose a writable folder with --to"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

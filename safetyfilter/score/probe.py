@@ -149,8 +149,10 @@ class LinearProbe:
         """Itself, checked to belong to the encoder; `EncoderMismatchError` otherwise."""
         check_encoder(self.signal, self.encoder, spec.digest)
         if self.width != (needed := spec.width * (2 if self.inputs == "image+caption" else 1)):
-            raise EncoderMismatchError(f"the probe for {self.signal!r} takes {self.inputs} embeddings of width "
-                                       f"{self.width}, and those of {spec} have {needed}; make the probe anew")
+            raise EncoderMismatchError(
+                f"the probe for {self.signal!r} takes {self.inputs} embeddings of width "
+                f"{self.width}, and those of {spec} have {needed}; make the probe anew"
+            )
         return self
 
     def score(self, vectors: Floats) -> Floats:
@@ -187,9 +189,11 @@ def join_captions(images: EmbeddingBatch, captions: Floats) -> EmbeddingBatch:
     """
     vectors = images.vectors
     if captions.shape != (len(vectors), vectors.shape[-1]):
-        raise ProbeError(f"images of shape {vectors.shape} need a caption each, an array "
-                         f"{(len(vectors), vectors.shape[-1])}, not {captions.shape}; embed one text an image with the "
-                         "same encoder")
+        raise ProbeError(
+            f"images of shape {vectors.shape} need a caption each, an array "
+            f"{(len(vectors), vectors.shape[-1])}, not {captions.shape}; embed one text an image with the "
+            "same encoder"
+        )
     texts = captions if vectors.ndim == 2 else np.repeat(captions[:, None], vectors.shape[1], axis=1)
     joined = np.concatenate([vectors, texts.astype(np.float32)], axis=-1)
     return EmbeddingBatch(vectors=joined, failures=images.failures, encoder=images.encoder)
@@ -200,7 +204,8 @@ def check_encoder(signal: str, probe_encoder: str, encoder: str) -> None:
     if probe_encoder != encoder:
         raise EncoderMismatchError(
             f"the probe for {signal!r} belongs to encoder {probe_encoder[:12]}, and the embeddings come from encoder "
-            f"{encoder[:12]}; load the encoder it was made with, or make the probe anew for this one")
+            f"{encoder[:12]}; load the encoder it was made with, or make the probe anew for this one"
+        )
 
 
 def linear_scores(vectors: Floats, weights: Floats, biases: npt.NDArray[np.float64]) -> Floats:
@@ -249,12 +254,16 @@ class ProbeBank:
                 raise ProbeError(f"the probes take embeddings of different widths, {widths}; use probes of one encoder")
         image_width = max((probe.width for probe in probes if probe.inputs == "image"), default=0)
         if image_width and any(probe.width != 2 * image_width for probe in probes if probe.inputs == "image+caption"):
-            raise ProbeError(f"a probe on images and captions takes twice the {image_width} columns of the probes on "
-                             "images; use probes of one encoder")
+            raise ProbeError(
+                f"a probe on images and captions takes twice the {image_width} columns of the probes on "
+                "images; use probes of one encoder"
+            )
         encoders = {probe.encoder for probe in probes if probe.encoder}
         if len(encoders) > 1:
-            raise EncoderMismatchError(f"the probes belong to different encoders, {sorted(e[:12] for e in encoders)}; "
-                                       "a bank serves one encoder")
+            raise EncoderMismatchError(
+                f"the probes belong to different encoders, {sorted(e[:12] for e in encoders)}; "
+                "a bank serves one encoder"
+            )
         object.__setattr__(self, "probes", probes)
 
     @property
@@ -296,8 +305,10 @@ class ProbeBank:
         """
         for probe in self.probes:
             if not probe.encoder:
-                raise EncoderMismatchError(f"the probe for {probe.signal!r} was not checked against an encoder; call "
-                                           "bank.bind(encoder.spec) first, as SafetyFilter does")
+                raise EncoderMismatchError(
+                    f"the probe for {probe.signal!r} was not checked against an encoder; call "
+                    "bank.bind(encoder.spec) first, as SafetyFilter does"
+                )
             check_encoder(probe.signal, probe.encoder, batch.encoder)
         values = self.score_vectors(batch.vectors)
         values[list(batch.failures)] = np.nan
@@ -312,8 +323,10 @@ class ProbeBank:
             The vectors have another width.
         """
         if vectors.ndim not in (2, 3) or vectors.shape[-1] != self.width:
-            raise ProbeError(f"the probes take {self.inputs} embeddings of width {self.width}, got an array "
-                             f"{vectors.shape}; use the encoder they were made for, and join_captions for captions")
+            raise ProbeError(
+                f"the probes take {self.inputs} embeddings of width {self.width}, got an array "
+                f"{vectors.shape}; use the encoder they were made for, and join_captions for captions"
+            )
         if vectors.ndim == 3:
             views = self.score_vectors(vectors.reshape(-1, self.width)).reshape(*vectors.shape[:2], -1)
             best: Floats = views.max(axis=1)  # NaN in any view makes the score NaN, and the sample unscored
@@ -323,12 +336,12 @@ class ProbeBank:
         if linear:
             weights = np.zeros((self.width, len(linear)), np.float32)  # none on captions a probe ignores
             for column, (_, one) in enumerate(linear):
-                weights[:one.width, column] = one.weight
+                weights[: one.width, column] = one.weight
             scores = linear_scores(vectors, weights, np.array([probe.bias for _, probe in linear]))
             by_probe = {i: scores[:, column] for column, (i, _) in enumerate(linear)}
         for i, probe in enumerate(self.probes):
             if i not in by_probe:
-                by_probe[i] = probe.score(vectors[:, :probe.width])
+                by_probe[i] = probe.score(vectors[:, : probe.width])
         columns = [[by_probe[i] for i, p in enumerate(self.probes) if p.signal == signal] for signal in self.signals]
         return np.stack([np.maximum.reduce(column) for column in columns], axis=1)
 

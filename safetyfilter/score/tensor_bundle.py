@@ -56,8 +56,9 @@ def masked_crc32c(data: bytes | memoryview) -> int:
 
 def damaged(what: str) -> ProbeError:
     """The error for a file that isn't what it should be."""
-    return ProbeError(f"the detector's file is damaged or not LAION's: {what}; fetch it again with "
-                      "`safetyfilter probes fetch`")
+    return ProbeError(
+        f"the detector's file is damaged or not LAION's: {what}; fetch it again with `safetyfilter probes fetch`"
+    )
 
 
 def read_varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -82,7 +83,7 @@ def take(data: memoryview, at: int, size: int, what: str) -> memoryview:
     """The `size` bytes from `at`, or `ProbeError` where they aren't all there."""
     if at < 0 or size < 0 or at + size > len(data):
         raise damaged(f"{what} of {size} bytes at {at} runs past the end of {len(data)} bytes")
-    return data[at:at + size]
+    return data[at : at + size]
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
@@ -208,8 +209,10 @@ def read_floats(entries: Mapping[str, BundleEntry], shard: memoryview, name: str
         raise damaged(f"the tensor {name!r} is missing")
     entry = entries[name]
     if entry.dtype != DT_FLOAT or entry.size != 4 * prod(entry.shape):
-        raise damaged(f"the tensor {name!r} of shape {entry.shape} has {entry.size} bytes of type {entry.dtype}, "
-                      f"not {4 * prod(entry.shape)} of float32")
+        raise damaged(
+            f"the tensor {name!r} of shape {entry.shape} has {entry.size} bytes of type {entry.dtype}, "
+            f"not {4 * prod(entry.shape)} of float32"
+        )
     raw = take(shard, entry.offset, entry.size, f"the tensor {name!r}")
     if masked_crc32c(raw) != entry.crc32c:
         raise damaged(f"the checksum of the tensor {name!r} is wrong")
@@ -225,9 +228,13 @@ def _entry(message: memoryview, name: str) -> BundleEntry:
     checksums = [value for n, wire, value in fields(message) if n == 6 and wire == FIXED32]
     if len(checksums) != 1 or isinstance(checksums[0], int):
         raise damaged(f"the tensor {name!r} has no checksum")
-    return BundleEntry(dtype=one_number(message, 1), shape=read_shape(one_message(message, 2)),
-                       offset=one_number(message, 4), size=one_number(message, 5),
-                       crc32c=struct.unpack("<I", checksums[0])[0])
+    return BundleEntry(
+        dtype=one_number(message, 1),
+        shape=read_shape(one_message(message, 2)),
+        offset=one_number(message, 4),
+        size=one_number(message, 5),
+        crc32c=struct.unpack("<I", checksums[0])[0],
+    )
 
 
 def _block(table: memoryview, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -235,15 +242,15 @@ def _block(table: memoryview, offset: int, size: int) -> Iterator[tuple[bytes, b
     content = take(table, offset, size + _TRAILER, "a table block")
     if content[size] != 0:
         raise damaged(f"a table block is compressed (type {content[size]}), which LAION's files never are")
-    if masked_crc32c(content[:size + 1]) != struct.unpack("<I", content[size + 1:])[0]:
+    if masked_crc32c(content[: size + 1]) != struct.unpack("<I", content[size + 1 :])[0]:
         raise damaged("the checksum of a table block is wrong")
     if size < 4:
         raise damaged(f"a table block has {size} bytes")
-    restarts = struct.unpack("<I", content[size - 4:size])[0]
-    records = content[:size - 4]
+    restarts = struct.unpack("<I", content[size - 4 : size])[0]
+    records = content[: size - 4]
     if 4 * restarts > len(records):
         raise damaged(f"a table block of {size} bytes has {restarts} restarts")
-    records = records[:len(records) - 4 * restarts]
+    records = records[: len(records) - 4 * restarts]
     key, at = b"", 0
     while at < len(records):
         shared, at = read_varint(records, at)

@@ -36,9 +36,18 @@ _Doubles = npt.NDArray[np.float64]
 
 
 def train_probe(
-    embeddings: npt.NDArray[np.floating], labels: Column, *, signal: str, encoder: EncoderSpec | str,
-    captions: npt.NDArray[np.floating] | None = None, groups: Column | None = None, provenance: str = "",
-    folds: int = 5, regularisation: Sequence[float] = REGULARISATION, search_rows: int = 50_000, seed: int = 0,
+    embeddings: npt.NDArray[np.floating],
+    labels: Column,
+    *,
+    signal: str,
+    encoder: EncoderSpec | str,
+    captions: npt.NDArray[np.floating] | None = None,
+    groups: Column | None = None,
+    provenance: str = "",
+    folds: int = 5,
+    regularisation: Sequence[float] = REGULARISATION,
+    search_rows: int = 50_000,
+    seed: int = 0,
 ) -> LinearProbe:
     """Fit a probe for one signal.
 
@@ -110,17 +119,29 @@ def train_probe(
         logits[held_out] = _logits(x, np.flatnonzero(held_out), weight, bias)
     slope, offset = _platt(logits, present)
     if slope <= 0:
-        raise CalibrationError(f"the embeddings do not tell the labels of {signal!r} apart: held-out samples score no "
-                               "better than chance; check that rows and labels are in the same order, or label more")
+        raise CalibrationError(
+            f"the embeddings do not tell the labels of {signal!r} apart: held-out samples score no "
+            "better than chance; check that rows and labels are in the same order, or label more"
+        )
     scores = _cross_calibrated(logits, present, fold_of)
     weight, bias = _fit(x, present, np.ones(len(rows), np.bool_), chosen)
-    card = _card(scores, present, folds=used_folds, regularisation=chosen, provenance=provenance,
-                 groups=0 if group_of is None else len(np.unique(group_of)))
+    card = _card(
+        scores,
+        present,
+        folds=used_folds,
+        regularisation=chosen,
+        provenance=provenance,
+        groups=0 if group_of is None else len(np.unique(group_of)),
+    )
     raw = weight / scale
     return LinearProbe(
-        signal=signal, encoder=encoder if isinstance(encoder, str) else encoder.digest,
-        weight=(slope * raw).astype(np.float32), bias=float(slope * (bias - raw @ mean) + offset),
-        inputs="image" if captions is None else "image+caption", card=card)
+        signal=signal,
+        encoder=encoder if isinstance(encoder, str) else encoder.digest,
+        weight=(slope * raw).astype(np.float32),
+        bias=float(slope * (bias - raw @ mean) + offset),
+        inputs="image" if captions is None else "image+caption",
+        card=card,
+    )
 
 
 def calibration_error(scores: npt.NDArray[np.floating], present: _Bools, bins: int = _CALIBRATION_BINS) -> float:
@@ -150,34 +171,41 @@ def _check_inputs(inputs: list[npt.NDArray[np.floating]], encoder: EncoderSpec |
         if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating) or not array.shape[1]:
             raise CalibrationError(f"embeddings are (N, D) floats, not {array.shape} {array.dtype}")
         if array.shape != inputs[0].shape:
-            raise CalibrationError(f"embeddings have the shape {inputs[0].shape} and captions {array.shape}; give one "
-                                   "caption an image, from the same encoder")
+            raise CalibrationError(
+                f"embeddings have the shape {inputs[0].shape} and captions {array.shape}; give one "
+                "caption an image, from the same encoder"
+            )
     if isinstance(encoder, EncoderSpec) and encoder.width != inputs[0].shape[1]:
-        raise EncoderMismatchError(f"the embeddings have {inputs[0].shape[1]} columns, and those of {encoder} have "
-                                   f"{encoder.width}; give the encoder that made them")
+        raise EncoderMismatchError(
+            f"the embeddings have {inputs[0].shape[1]} columns, and those of {encoder} have "
+            f"{encoder.width}; give the encoder that made them"
+        )
 
 
-def _standardised(inputs: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int64]) -> tuple[Floats, _Doubles,
-                                                                                              _Doubles]:
+def _standardised(
+    inputs: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int64]
+) -> tuple[Floats, _Doubles, _Doubles]:
     """The rows side by side in float32, with columns of mean 0 and variance 1, and what was taken off."""
     x = np.empty((len(rows), sum(array.shape[1] for array in inputs)), np.float32)
     total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     bad = 0
     for start in range(0, len(rows), _BLOCK_ROWS):
-        part = rows[start:start + _BLOCK_ROWS]
-        block = x[start:start + _BLOCK_ROWS]
+        part = rows[start : start + _BLOCK_ROWS]
+        block = x[start : start + _BLOCK_ROWS]
         np.concatenate([array[part] for array in inputs], axis=1, out=block, casting="unsafe")
         bad += int((~np.isfinite(block).all(axis=1)).sum())
         with np.errstate(invalid="ignore", over="ignore"):
             total += block.sum(axis=0, dtype=np.float64)
             squares += np.einsum("nd,nd->d", block, block, dtype=np.float64)
     if bad:
-        raise CalibrationError(f"{bad} of {len(rows)} labelled embeddings are NaN or infinite, as those of images that "
-                               "can't be read are; leave them out, or set their label to null")
+        raise CalibrationError(
+            f"{bad} of {len(rows)} labelled embeddings are NaN or infinite, as those of images that "
+            "can't be read are; leave them out, or set their label to null"
+        )
     mean = total / len(rows)
     scale = np.maximum(np.sqrt(np.maximum(squares / len(rows) - mean**2, 0)), _SMALLEST_SCALE)
     for start in range(0, len(rows), _BLOCK_ROWS):
-        block = x[start:start + _BLOCK_ROWS]
+        block = x[start : start + _BLOCK_ROWS]
         block -= mean.astype(np.float32)
         block /= scale.astype(np.float32)
     return x, mean, scale
@@ -205,12 +233,13 @@ def _balanced(present: _Bools, used: _Bools) -> Floats:
 
 
 def _logits(x: Floats, rows: npt.NDArray[np.int64], weight: _Doubles, bias: float) -> _Doubles:
-    parts = [x[rows[i:i + _BLOCK_ROWS]] @ weight.astype(np.float32) for i in range(0, len(rows), _BLOCK_ROWS)]
+    parts = [x[rows[i : i + _BLOCK_ROWS]] @ weight.astype(np.float32) for i in range(0, len(rows), _BLOCK_ROWS)]
     return np.concatenate(parts).astype(np.float64) + bias
 
 
-def _choose(x: Floats, present: _Bools, fold_of: npt.NDArray[np.int64], grid: Sequence[float], search_rows: int,
-            seed: int) -> float:
+def _choose(
+    x: Floats, present: _Bools, fold_of: npt.NDArray[np.int64], grid: Sequence[float], search_rows: int, seed: int
+) -> float:
     """The value of C with the smallest held-out loss."""
     if not grid or min(grid) <= 0:
         raise CalibrationError(f"regularisation is {tuple(grid)}; give at least one number above 0")
@@ -220,7 +249,7 @@ def _choose(x: Floats, present: _Bools, fold_of: npt.NDArray[np.int64], grid: Se
     if len(x) > search_rows:
         sides = [rng.permutation(np.flatnonzero(side)) for side in (present, ~present)]
         fewest = min(search_rows // 2, *(len(side) for side in sides))
-        picked = np.sort(np.concatenate([side[:search_rows - fewest] for side in sides]))
+        picked = np.sort(np.concatenate([side[: search_rows - fewest] for side in sides]))
         x, present, fold_of = x[picked], present[picked], fold_of[picked]
     losses = dict.fromkeys(grid, 0.0)
     for fold in np.unique(fold_of):
@@ -256,14 +285,24 @@ def _cross_calibrated(logits: _Doubles, present: _Bools, fold_of: npt.NDArray[np
     return scores
 
 
-def _card(scores: _Doubles, present: _Bools, *, folds: int, groups: int, regularisation: float,
-          provenance: str) -> ProbeCard:
+def _card(
+    scores: _Doubles, present: _Bools, *, folds: int, groups: int, regularisation: float, provenance: str
+) -> ProbeCard:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     ascending = np.sort(scores[present])
     thresholds = {f"{recall:g}": float(ascending[int((1 - recall) * len(ascending) + 1e-9)]) for recall in RECALLS}
     return ProbeCard(
-        method="logistic-regression", created=datetime.now(UTC).date().isoformat(), positives=int(present.sum()),
-        negatives=int((~present).sum()), folds=folds, groups=groups, regularisation=regularisation,
-        auc=float(roc_auc_score(present, scores)), average_precision=float(average_precision_score(present, scores)),
-        calibration_error=calibration_error(scores, present), thresholds=thresholds, provenance=provenance)
+        method="logistic-regression",
+        created=datetime.now(UTC).date().isoformat(),
+        positives=int(present.sum()),
+        negatives=int((~present).sum()),
+        folds=folds,
+        groups=groups,
+        regularisation=regularisation,
+        auc=float(roc_auc_score(present, scores)),
+        average_precision=float(average_precision_score(present, scores)),
+        calibration_error=calibration_error(scores, present),
+        thresholds=thresholds,
+        provenance=provenance,
+    )

@@ -64,18 +64,45 @@ _TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "an illustra
 # The prompts for one signal never touch the other: those for `explicit` say that they are about adults, and those for
 # `minor` are about everyday life. Adults doing everyday things contrast with both.
 _EXPLICIT = ("explicit adult content", "a nude adult", "adult pornography", "sexual content with adults")
-_NOT_EXPLICIT = ("a clothed adult", "adults in everyday clothes", "a landscape", "an animal", "an object", "a building",
-                 "food", "text on a page", "an adult at work")
-_MINOR = ("a child", "a toddler", "a baby", "a teenager at school", "children playing in a playground",
-          "a child reading a book", "a school class")
-_NO_MINOR = ("an adult", "an elderly person", "adults at work", "a landscape", "an animal", "an object", "a building",
-             "food", "text on a page")
+_NOT_EXPLICIT = (
+    "a clothed adult",
+    "adults in everyday clothes",
+    "a landscape",
+    "an animal",
+    "an object",
+    "a building",
+    "food",
+    "text on a page",
+    "an adult at work",
+)
+_MINOR = (
+    "a child",
+    "a toddler",
+    "a baby",
+    "a teenager at school",
+    "children playing in a playground",
+    "a child reading a book",
+    "a school class",
+)
+_NO_MINOR = (
+    "an adult",
+    "an elderly person",
+    "adults at work",
+    "a landscape",
+    "an animal",
+    "an object",
+    "a building",
+    "food",
+    "text on a page",
+)
 
-DEFAULT_PROMPTS: Mapping[str, PromptPair] = MappingProxyType({
-    "explicit": PromptPair(present=_ensemble(_TEMPLATES, _EXPLICIT), absent=_ensemble(_TEMPLATES, _NOT_EXPLICIT)),
-    "minor": PromptPair(present=_ensemble(_TEMPLATES, _MINOR), absent=_ensemble(_TEMPLATES, _NO_MINOR)),
-})
-"""Prompts by signal; replace any of them with `zero_shot_probes(encoder, DEFAULT_PROMPTS | {"minor": PromptPair(…)})`."""
+DEFAULT_PROMPTS: Mapping[str, PromptPair] = MappingProxyType(
+    {
+        "explicit": PromptPair(present=_ensemble(_TEMPLATES, _EXPLICIT), absent=_ensemble(_TEMPLATES, _NOT_EXPLICIT)),
+        "minor": PromptPair(present=_ensemble(_TEMPLATES, _MINOR), absent=_ensemble(_TEMPLATES, _NO_MINOR)),
+    }
+)
+"""Prompts by signal; to replace some, pass `DEFAULT_PROMPTS | {"minor": PromptPair(…)}` to `zero_shot_probes`."""
 
 
 def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | None = None) -> ProbeBank:
@@ -108,6 +135,13 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     for signal, pair in (DEFAULT_PROMPTS if prompts is None else prompts).items():
         sides = [encoder.embed_text(list(side)).mean(axis=0) for side in (pair.present, pair.absent)]
         present, absent = (side / np.linalg.norm(side) for side in sides)
-        probes.append(LinearProbe(signal=signal, weight=encoder.logit_scale * (present - absent), bias=0.0,
-                                  encoder=encoder.spec.digest, card=card))
+        probes.append(
+            LinearProbe(
+                signal=signal,
+                weight=encoder.logit_scale * (present - absent),
+                bias=0.0,
+                encoder=encoder.spec.digest,
+                card=card,
+            )
+        )
     return ProbeBank(probes)

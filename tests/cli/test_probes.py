@@ -50,49 +50,110 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_train(place: Path) -> None:
-    found = invoke("train", place / "x.npy", place / "labels.parquet", "--signal", "minor", "--out",
-                   place / "p.safetensors", "--encoder-digest", DIGEST, "--group-column", "family", "--provenance",
-                   "random numbers")
+    found = invoke(
+        "train",
+        place / "x.npy",
+        place / "labels.parquet",
+        "--signal",
+        "minor",
+        "--out",
+        place / "p.safetensors",
+        "--encoder-digest",
+        DIGEST,
+        "--group-column",
+        "family",
+        "--provenance",
+        "random numbers",
+    )
     (probe,) = load_probes(place / "p.safetensors").probes
     assert (found["digest"], found["encoder"], probe.signal) == (probe.digest, DIGEST, "minor")
     assert found["card"]["groups"] == 40
     assert found["card"]["auc"] > 0.99
     with pytest.raises(SafetyFilterError, match="exists"):
-        invoke("train", place / "x.npy", place / "labels.parquet", "--signal", "minor", "--out",
-               place / "p.safetensors", "--encoder-digest", DIGEST)
+        invoke(
+            "train",
+            place / "x.npy",
+            place / "labels.parquet",
+            "--signal",
+            "minor",
+            "--out",
+            place / "p.safetensors",
+            "--encoder-digest",
+            DIGEST,
+        )
 
 
 def test_train_on_captions_too(place: Path) -> None:
     (place / "spec.json").write_text(json.dumps({"encoder": {"architecture": "a", "digest": DIGEST}}))
-    found = invoke("train", place / "x.npy", place / "labels.parquet", "--signal", "minor", "--out",
-                   place / "p.safetensors", "--encoder-digest", place / "spec.json", "--captions",
-                   place / "captions.npy")
+    found = invoke(
+        "train",
+        place / "x.npy",
+        place / "labels.parquet",
+        "--signal",
+        "minor",
+        "--out",
+        place / "p.safetensors",
+        "--encoder-digest",
+        place / "spec.json",
+        "--captions",
+        place / "captions.npy",
+    )
     assert (found["inputs"], found["encoder"]) == ("image+caption", DIGEST)
 
 
 def test_calibrate_then_evaluate(place: Path) -> None:
-    found = invoke("calibrate", place / "scores.parquet", place / "labels.parquet", "--max-miss-rate", 0.02,
-                   "--confidence", 0.95, "--out", place / "policy.toml")
+    found = invoke(
+        "calibrate",
+        place / "scores.parquet",
+        place / "labels.parquet",
+        "--max-miss-rate",
+        0.02,
+        "--confidence",
+        0.95,
+        "--out",
+        place / "policy.toml",
+    )
     assert found["rule"] == list(PAIR)
     assert found["rule_upper_bound"] <= 0.02
     policy = Policy.load(place / "policy.toml")
     assert dict(policy.thresholds) == {one["signal"]: one["threshold"] for one in found["signals"]}
     assert (place / "policy.toml").read_text().startswith("# Miss rate of the rule: at most 0.02 with confidence 0.95")
-    measured = invoke("evaluate", place / "scores.parquet", place / "labels.parquet", "--policy", place / "policy.toml",
-                      "--group-column", "family", "--interval", "clopper-pearson")
+    measured = invoke(
+        "evaluate",
+        place / "scores.parquet",
+        place / "labels.parquet",
+        "--policy",
+        place / "policy.toml",
+        "--group-column",
+        "family",
+        "--interval",
+        "clopper-pearson",
+    )
     for one in found["signals"]:
         assert measured["signals"][one["signal"]]["false_negatives"] == one["misses"]
     assert len(measured["groups"]) == 40
-    apart = invoke("calibrate", place / "scores.parquet", place / "labels.parquet", "--max-miss-rate", 0.02,
-                   "--per-signal", "--out", place / "apart.toml")
+    apart = invoke(
+        "calibrate",
+        place / "scores.parquet",
+        place / "labels.parquet",
+        "--max-miss-rate",
+        0.02,
+        "--per-signal",
+        "--out",
+        place / "apart.toml",
+    )
     assert apart["rule"] is None
     assert all(a["threshold"] >= b["threshold"] for a, b in zip(apart["signals"], found["signals"], strict=True))
 
 
-@pytest.mark.parametrize("command", [
-    ("evaluate", "scores.parquet", "labels.parquet"),
-    ("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.05", "--out", "p.toml"),
-    ("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p.safetensors", "--encoder-digest", DIGEST)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "scores.parquet", "labels.parquet"),
+        ("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.05", "--out", "p.toml"),
+        ("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p.safetensors", "--encoder-digest", DIGEST),
+    ],
+)
 def test_tables(command: tuple[str, ...], place: Path) -> None:
     files = [place / part if "." in part and not part.startswith("0") else part for part in command]
     done = CliRunner().invoke(app, [*map(str, files)], env={"COLUMNS": "200"})
@@ -116,8 +177,16 @@ def test_a_run_gives_embeddings_scores_and_the_encoder(run: Path, tmp_path: Path
     side = (widest > np.median(widest)).tolist()
     bright = dict(zip(scores.column("key_digest").to_pylist(), side, strict=True))
     shuffled = [*bright][::-1][1:]
-    pq.write_table(pa.table({"key_digest": pa.array(shuffled, pa.binary(16)), "minor": [bright[k] for k in shuffled],
-                             "explicit": [not bright[k] for k in shuffled]}), tmp_path / "labels.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                "key_digest": pa.array(shuffled, pa.binary(16)),
+                "minor": [bright[k] for k in shuffled],
+                "explicit": [not bright[k] for k in shuffled],
+            }
+        ),
+        tmp_path / "labels.parquet",
+    )
     measured = invoke("evaluate", run, tmp_path / "labels.parquet")
     assert measured["samples"] == len(scores)
     assert measured["signals"]["minor"]["unlabelled"] == 1
@@ -132,23 +201,32 @@ def test_a_run_gives_embeddings_scores_and_the_encoder(run: Path, tmp_path: Path
         assert found["card"]["positives"] + found["card"]["negatives"] == len(scores) - 1
 
 
-@pytest.mark.parametrize(("command", "message"), [
-    (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p"), "no run.json"),
-    (("train", "x.npy", "labels.parquet", "--signal", "other", "--out", "p", "--encoder-digest", DIGEST), "'other'"),
-    (("train", "x.npy", "short.parquet", "--signal", "minor", "--out", "p", "--encoder-digest", DIGEST), "5 labels"),
-    (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p", "--encoder-digest", "zz"), "64 hex"),
-    (("train", "labels.parquet", "labels.parquet", "--signal", "minor", "--out", "p"), "give a .npy"),
-    (("train", "x.npy", "x.npy", "--signal", "minor", "--out", "p"), "can't read the labels"),
-    (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), "can't read the labels"),
-    (("calibrate", "scores.parquet", "short.parquet", "--out", "p"), "5 labels"),
-    (("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.0001", "--out", "p"), "too few"),
-    (("calibrate", "scores.parquet", "labels.parquet", "--group-column", "none", "--out", "p"), "'none'"),
-    (("calibrate", "scores.parquet", "labels.parquet", "--out", "nowhere/p"), "no folder"),
-    (("evaluate", "scores.parquet", "labels.parquet", "--policy", "none"), "presets"),
-    (("evaluate", "keyed.parquet", "twice.parquet"), "twice"),
-    (("evaluate", "keyed.parquet", "others.parquet"), "no label's key_digest"),
-    (("probes", "fetch", "laion-h14"), "laion-l14, laion-b32"),
-])
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p"), "no run.json"),
+        (
+            ("train", "x.npy", "labels.parquet", "--signal", "other", "--out", "p", "--encoder-digest", DIGEST),
+            "'other'",
+        ),
+        (
+            ("train", "x.npy", "short.parquet", "--signal", "minor", "--out", "p", "--encoder-digest", DIGEST),
+            "5 labels",
+        ),
+        (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p", "--encoder-digest", "zz"), "64 hex"),
+        (("train", "labels.parquet", "labels.parquet", "--signal", "minor", "--out", "p"), "give a .npy"),
+        (("train", "x.npy", "x.npy", "--signal", "minor", "--out", "p"), "can't read the labels"),
+        (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), "can't read the labels"),
+        (("calibrate", "scores.parquet", "short.parquet", "--out", "p"), "5 labels"),
+        (("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.0001", "--out", "p"), "too few"),
+        (("calibrate", "scores.parquet", "labels.parquet", "--group-column", "none", "--out", "p"), "'none'"),
+        (("calibrate", "scores.parquet", "labels.parquet", "--out", "nowhere/p"), "no folder"),
+        (("evaluate", "scores.parquet", "labels.parquet", "--policy", "none"), "presets"),
+        (("evaluate", "keyed.parquet", "twice.parquet"), "twice"),
+        (("evaluate", "keyed.parquet", "others.parquet"), "no label's key_digest"),
+        (("probes", "fetch", "laion-h14"), "laion-l14, laion-b32"),
+    ],
+)
 def test_what_cannot_be_is_one_sentence(command: tuple[str, ...], message: str, place: Path) -> None:
     five = {"minor": [1, 0, 1, 0, 1]}
     keys = [bytes([i]) * 16 for i in range(5)]
@@ -157,8 +235,9 @@ def test_what_cannot_be_is_one_sentence(command: tuple[str, ...], message: str, 
     pq.write_table(pa.table({**five, "key_digest": [*keys[:4], keys[0]]}), place / "twice.parquet")
     pq.write_table(pa.table({**five, "key_digest": [key[:8] * 2 + b"x" for key in keys]}), place / "others.parquet")
     before = {path.name for path in place.iterdir()}
-    files = [place / part if part.endswith((".npy", ".parquet")) or part in ("p", "nowhere/p") else part
-             for part in command]
+    files = [
+        place / part if part.endswith((".npy", ".parquet")) or part in ("p", "nowhere/p") else part for part in command
+    ]
     with pytest.raises(SafetyFilterError, match=message) as caught:
         invoke(*files)
     assert "\n" not in str(caught.value)
@@ -166,8 +245,23 @@ def test_what_cannot_be_is_one_sentence(command: tuple[str, ...], message: str, 
 
 
 def test_exit_status_and_standard_error(place: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", "from safetyfilter.cli import main; main()", "train", "x.npy",
-                           "labels.parquet", "--signal", "minor", "--out", "p"], capture_output=True, text=True,
-                          cwd=place, timeout=120)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from safetyfilter.cli import main; main()",
+            "train",
+            "x.npy",
+            "labels.parquet",
+            "--signal",
+            "minor",
+            "--out",
+            "p",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        timeout=120,
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: there is no run.json")

@@ -34,21 +34,38 @@ def tars(place):
     for shard, names in enumerate((list(IMAGES)[:9], list(IMAGES)[9:])):
         with webdataset.TarWriter(str(place / f"{shard}.tar"), encoder=False) as tar:
             for number, name in enumerate(names):
-                tar.write({"__key__": f"{number:03d}", name.rpartition(".")[2].replace("md", "jpg"): IMAGES[name],
-                           "txt": CAPTIONS[name], "json": b'{"a":  1}'})
+                tar.write(
+                    {
+                        "__key__": f"{number:03d}",
+                        name.rpartition(".")[2].replace("md", "jpg"): IMAGES[name],
+                        "txt": CAPTIONS[name],
+                        "json": b'{"a":  1}',
+                    }
+                )
     return place
 
 
 def parquet(place):
     place.mkdir()
-    pq.write_table(pa.table({"caption": [text.decode() for text in CAPTIONS.values()], "n": range(len(IMAGES)),
-                             "image": pa.array(IMAGES.values(), pa.binary())}), place / "p.parquet", row_group_size=5)
+    pq.write_table(
+        pa.table(
+            {
+                "caption": [text.decode() for text in CAPTIONS.values()],
+                "n": range(len(IMAGES)),
+                "image": pa.array(IMAGES.values(), pa.binary()),
+            }
+        ),
+        place / "p.parquet",
+        row_group_size=5,
+    )
     return place
 
 
 def saved(place):
-    rows = {"image": [{"bytes": content, "path": None} for content in IMAGES.values()],
-            "text": [text.decode() for text in CAPTIONS.values()]}
+    rows = {
+        "image": [{"bytes": content, "path": None} for content in IMAGES.values()],
+        "text": [text.decode() for text in CAPTIONS.values()],
+    }
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(place)
     return place
@@ -113,7 +130,9 @@ def test_drifted_and_unknown_samples_stay_behind(tmp_path, safe) -> None:
     place = folder(tmp_path / "f")
     run = scan(open_source(place), tmp_path / "run", safe)
     source = open_source(place)
-    kept = [s.key for part in source.parts() for s in source.samples(part) if Decisions.of(run).reasons([s.key])[0] == 0]
+    kept = [
+        s.key for part in source.parts() for s in source.samples(part) if Decisions.of(run).reasons([s.key])[0] == 0
+    ]
     (place / kept[0]).write_bytes(IMAGES[kept[0]] + b"\0")
     (place / "new.jpg").write_bytes(IMAGES["china.jpg"])
     counts = export(run, open_source(place), tmp_path / "out")
@@ -156,8 +175,14 @@ def test_a_key_cannot_lead_out_of_the_destination(tmp_path, safe, monkeypatch) -
     rows = {"key": ["../../escaped", "/absolute", "a/./b"], "image": pa.array([IMAGES["china.jpg"]] * 3, pa.binary())}
     pq.write_table(pa.table(rows), tmp_path / "p.parquet")
     source = open_source(tmp_path / "p.parquet")
-    run = scan(source, tmp_path / "run", SafetyFilter(safe.encoder, safe.probes, Policy(
-        thresholds={"explicit": 1, "minor": 1})))
+    run = scan(
+        source,
+        tmp_path / "run",
+        SafetyFilter(safe.encoder, safe.probes, Policy(thresholds={"explicit": 1, "minor": 1})),
+    )
     export(run, source, tmp_path / "out" / "deep", format="folder")
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")) == [
-        "deep/a/b.jpg", "deep/absolute.jpg", "deep/escaped.jpg"]
+        "deep/a/b.jpg",
+        "deep/absolute.jpg",
+        "deep/escaped.jpg",
+    ]

@@ -31,15 +31,27 @@ def write_tars(place: Path, shard_size: int = 4) -> Path:
     names = list(IMAGES)
     for start in range(0, len(names), shard_size):
         with webdataset.TarWriter(str(place / f"{start // shard_size:05d}.tar"), encoder=False) as tar:
-            for number, name in enumerate(names[start:start + shard_size], start):
-                tar.write({"__key__": f"{number:06d}", Path(name).suffix[1:]: IMAGES[name],
-                           "txt": CAPTIONS[name].encode(), "json": b'{"n": 1}'})
+            for number, name in enumerate(names[start : start + shard_size], start):
+                tar.write(
+                    {
+                        "__key__": f"{number:06d}",
+                        Path(name).suffix[1:]: IMAGES[name],
+                        "txt": CAPTIONS[name].encode(),
+                        "json": b'{"n": 1}',
+                    }
+                )
     return place
 
 
 def table() -> pa.Table:
-    return pa.table({"url": ["https://example.org/x"] * len(IMAGES), "image": pa.array(IMAGES.values(), pa.binary()),
-                     "caption": list(CAPTIONS.values()), "width": range(len(IMAGES))})
+    return pa.table(
+        {
+            "url": ["https://example.org/x"] * len(IMAGES),
+            "image": pa.array(IMAGES.values(), pa.binary()),
+            "caption": list(CAPTIONS.values()),
+            "width": range(len(IMAGES)),
+        }
+    )
 
 
 def write_parquet(place: Path) -> Path:
@@ -103,8 +115,11 @@ class TestContract:
             shutil.rmtree(place)
             data_set().select(range(3)).save_to_disk(place)
         else:
-            victim = next(path for path in sorted(place.rglob("*")) if path.is_file() and "hidden" not in path.name
-                          and ".git" not in path.parts and path.suffix != ".txt")
+            victim = next(
+                path
+                for path in sorted(place.rglob("*"))
+                if path.is_file() and "hidden" not in path.name and ".git" not in path.parts and path.suffix != ".txt"
+            )
             victim.write_bytes(victim.read_bytes() + b"x")
         assert before[0] != _first_state(place)
 
@@ -153,7 +168,7 @@ def test_a_pattern_of_tars(tmp_path: Path) -> None:
 def test_a_damaged_tar_is_on_record(tmp_path: Path) -> None:
     place = write_tars(tmp_path / "t")
     whole = (place / "00001.tar").read_bytes()
-    (place / "00001.tar").write_bytes(whole[:len(whole) // 2])
+    (place / "00001.tar").write_bytes(whole[: len(whole) // 2])
     source = open_source(place)
     samples = list(source.samples(source.parts()[1]))
     assert samples[-1].failure == "damaged_shard"
@@ -171,7 +186,10 @@ def test_a_tar_sample_with_two_images_is_not_guessed(tmp_path: Path) -> None:
     source = open_source(tmp_path / "a.tar")
     samples = list(source.samples(source.parts()[0]))
     assert [(s.key, s.failure, s.extension) for s in samples] == [
-        ("a.tar/0", "several_images", ""), ("a.tar/1", "missing", ""), ("a.tar/2", None, "JPG")]
+        ("a.tar/0", "several_images", ""),
+        ("a.tar/1", "missing", ""),
+        ("a.tar/2", None, "JPG"),
+    ]
     assert image_of({"jpg": b"", "mask.png": b""}, "mask.png") == ("mask.png", None)
 
 
@@ -204,8 +222,13 @@ def test_a_data_set_object_and_its_splits() -> None:
 
 def test_a_data_set_that_names_files_or_links(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"content")
-    rows = {"image": [{"bytes": None, "path": str(tmp_path / "a.jpg")}, {"bytes": None, "path": "https://e.org/a.jpg"},
-                      None]}
+    rows = {
+        "image": [
+            {"bytes": None, "path": str(tmp_path / "a.jpg")},
+            {"bytes": None, "path": "https://e.org/a.jpg"},
+            None,
+        ]
+    }
     features = datasets.Features({"image": datasets.Image(decode=False)})
     source = open_source(datasets.Dataset.from_dict(rows, features=features))
     samples = list(source.samples(source.parts()[0]))
@@ -213,11 +236,14 @@ def test_a_data_set_that_names_files_or_links(tmp_path: Path) -> None:
     assert [s.failure for s in samples] == [None, "not_fetched", "missing"]
 
 
-@pytest.mark.parametrize(("files", "error", "match"), [
-    (None, SourceNotFoundError, "no source at"),
-    ({}, EmptySourceError, "no sample in"),
-    ({"a.jpg": b"", "b.tar": b""}, SourceError, "pass one kind"),
-])
+@pytest.mark.parametrize(
+    ("files", "error", "match"),
+    [
+        (None, SourceNotFoundError, "no source at"),
+        ({}, EmptySourceError, "no sample in"),
+        ({"a.jpg": b"", "b.tar": b""}, SourceError, "pass one kind"),
+    ],
+)
 def test_bad_sources(tmp_path: Path, files: dict[str, bytes] | None, error: type[Exception], match: str) -> None:
     place = tmp_path / "source"
     if files is not None:

@@ -14,8 +14,11 @@ from safetyfilter.samples import STANDIN_SIGNALS, ScoreBatch
 
 PAIR = ("explicit", "minor")
 unit = st.floats(0, 1)
-scores = hnp.arrays(np.float32, st.tuples(st.integers(1, 20), st.just(2)),
-                    elements=st.floats(0, 1, width=32) | st.sampled_from([0.0, 0.5, 1.0, np.nan]))
+scores = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 20), st.just(2)),
+    elements=st.floats(0, 1, width=32) | st.sampled_from([0.0, 0.5, 1.0, np.nan]),
+)
 cuts = st.dictionaries(st.sampled_from(PAIR), unit)
 
 
@@ -34,8 +37,9 @@ def test_the_published_cuts(name: str, cut: float) -> None:
 
 
 @given(scores, unit, unit, cuts)
-def test_a_cut_of_its_own_never_loosens_the_rule(values: np.ndarray, explicit: float, minor: float,
-                                                 at: dict[str, float]) -> None:
+def test_a_cut_of_its_own_never_loosens_the_rule(
+    values: np.ndarray, explicit: float, minor: float, at: dict[str, float]
+) -> None:
     thresholds = {"explicit": explicit, "minor": minor}
     plain, cut = Policy(thresholds=thresholds), Policy(thresholds=thresholds, exclude_at=at)
     assert not (decide(cut, values) & ~decide(plain, values)).any()
@@ -53,8 +57,11 @@ def test_a_lower_cut_never_keeps_more(values: np.ndarray, at: dict[str, float], 
 def test_every_form_comes_back_equal(at: dict[str, float], exclude: set[str]) -> None:
     policy = Policy(exclude_at=at, exclude=exclude)
     assert policy.exclude == exclude | set(at)
-    for again in (Policy.from_toml(policy.to_toml()), Policy.from_dict(policy.as_dict()),
-                  pickle.loads(pickle.dumps(policy))):
+    for again in (
+        Policy.from_toml(policy.to_toml()),
+        Policy.from_dict(policy.as_dict()),
+        pickle.loads(pickle.dumps(policy)),
+    ):
         assert again == policy
         assert again.digest == policy.digest
     there = policy.for_table(STANDIN_SIGNALS)
@@ -63,13 +70,18 @@ def test_every_form_comes_back_equal(at: dict[str, float], exclude: set[str]) ->
 
 
 def test_the_cut_is_part_of_the_digest() -> None:
-    digests = {Policy().digest, Policy(exclude=["explicit"]).digest, Policy(exclude_at={"explicit": 0.5}).digest,
-               Policy(exclude_at={"explicit": 0.6}).digest}
+    digests = {
+        Policy().digest,
+        Policy(exclude=["explicit"]).digest,
+        Policy(exclude_at={"explicit": 0.5}).digest,
+        Policy(exclude_at={"explicit": 0.6}).digest,
+    }
     assert len(digests) == 4
 
 
-@pytest.mark.parametrize("text", ["explicit = 1.1", "explicit = -1", "explicit = nan", "explicit = '0.5'",
-                                  "other = 0.5"])
+@pytest.mark.parametrize(
+    "text", ["explicit = 1.1", "explicit = -1", "explicit = nan", "explicit = '0.5'", "other = 0.5"]
+)
 def test_cuts_that_cannot_be(text: str) -> None:
     with pytest.raises(PolicyError):
         Policy.from_toml(f"[exclude]\n{text}")

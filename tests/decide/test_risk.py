@@ -18,8 +18,9 @@ def draw(rng: np.random.Generator, positives: int, negatives: int = 50) -> tuple
     return rng.beta(np.where(labels, 5, 1), np.where(labels, 2, 5)).astype(np.float32), labels
 
 
-@pytest.mark.parametrize(("rate", "confidence", "needed"), [(0.01, 0.95, 299), (0.005, 0.975, 736), (0.05, 0.9, 45),
-                                                            (0.5, 0.5, 1)])
+@pytest.mark.parametrize(
+    ("rate", "confidence", "needed"), [(0.01, 0.95, 299), (0.005, 0.975, 736), (0.05, 0.9, 45), (0.5, 0.5, 1)]
+)
 def test_positives_needed(rate: float, confidence: float, needed: int) -> None:
     assert positives_needed(rate, confidence) == needed
     assert misses_allowed(needed, rate, confidence) == 0
@@ -73,8 +74,9 @@ def test_coverage_over_a_thousand_draws() -> None:
     failures = 0
     for _ in range(1000):
         scores, labels = rng.beta(5, 2, 600), np.ones(600, np.bool_)
-        threshold = calibrate_thresholds({"minor": scores}, {"minor": labels}, max_miss_rate=0.02,
-                                         confidence=0.95)["minor"].threshold
+        threshold = calibrate_thresholds({"minor": scores}, {"minor": labels}, max_miss_rate=0.02, confidence=0.95)[
+            "minor"
+        ].threshold
         failures += beta.cdf(threshold, 5, 2) > 0.02
     promised = binom.cdf(misses_allowed(600, 0.02, 0.95), 600, 0.02)
     assert promised <= 0.05
@@ -88,12 +90,14 @@ def test_coverage_holds_with_ties_and_in_the_worst_group() -> None:
     group = np.repeat(["a", "b"], 400)
     for _ in range(1000):
         scores = np.round(rng.beta(5, 2, 800), 1)
-        threshold = calibrate_thresholds({"s": scores}, {"s": np.ones(800)}, signals=["s"], max_miss_rate=0.05,
-                                         confidence=0.9)["s"].threshold
+        threshold = calibrate_thresholds(
+            {"s": scores}, {"s": np.ones(800)}, signals=["s"], max_miss_rate=0.05, confidence=0.9
+        )["s"].threshold
         tied += beta.cdf(threshold - 0.05, 5, 2) > 0.05  # rounded scores below t are those drawn below t - 0.05
         scores = rng.beta(np.where(group == "a", 5, 4), 2)
-        threshold = calibrate_thresholds({"s": scores}, {"s": np.ones(800)}, signals=["s"], max_miss_rate=0.05,
-                                         confidence=0.9, groups=group)["s"].threshold
+        threshold = calibrate_thresholds(
+            {"s": scores}, {"s": np.ones(800)}, signals=["s"], max_miss_rate=0.05, confidence=0.9, groups=group
+        )["s"].threshold
         grouped += max(beta.cdf(threshold, a, 2) for a in (5, 4)) > 0.05
     assert max(tied, grouped) <= binom.ppf(0.9999, 1000, 0.1)
 
@@ -106,8 +110,13 @@ def test_mapie_finds_the_same_threshold(seed: int, rate: float, confidence: floa
     ours = calibrate_thresholds({"minor": scores}, {"minor": labels}, max_miss_rate=rate, confidence=confidence)
     sequence = np.r_[0.0, np.sort(scores[labels])[:200]].astype(np.float64)
     controller = control.BinaryClassificationController(
-        lambda x: np.c_[1 - x[:, 0], x[:, 0]], risk="recall", target_level=1 - rate, confidence_level=confidence,
-        list_predict_params=sequence, fwer_method="fixed_sequence")
+        lambda x: np.c_[1 - x[:, 0], x[:, 0]],
+        risk="recall",
+        target_level=1 - rate,
+        confidence_level=confidence,
+        list_predict_params=sequence,
+        fwer_method="fixed_sequence",
+    )
     controller.calibrate(scores.astype(np.float64)[:, None], labels.astype(int))
     assert max(controller.valid_predict_params) == ours["minor"].threshold
 
@@ -118,8 +127,9 @@ def test_laxer_terms_never_lower_a_threshold(seed: int, rate: float, confidence:
     scores, labels = draw(np.random.default_rng(seed), 400)
 
     def threshold(rate: float, confidence: float) -> float:
-        return calibrate_thresholds({"minor": scores}, {"minor": labels}, max_miss_rate=rate,
-                                    confidence=confidence)["minor"].threshold
+        return calibrate_thresholds({"minor": scores}, {"minor": labels}, max_miss_rate=rate, confidence=confidence)[
+            "minor"
+        ].threshold
 
     assert threshold(rate, confidence) <= threshold(rate * 1.5, confidence)
     assert threshold(rate, confidence) <= threshold(rate, confidence * 0.9)
@@ -154,18 +164,21 @@ def test_stand_ins_have_their_own_names() -> None:
     assert found.policy().table == STANDIN_SIGNALS
 
 
-@pytest.mark.parametrize(("scores", "labels", "more", "message"), [
-    ([0.5, 0.6], [1], {}, "1 labels"),
-    ([0.5, 1.5], [1, 1], {}, r"must lie in \[0, 1\]"),
-    ([0.5, 0.6], [1, 2], {}, "true and false"),
-    ([0.5, 0.6], ["a", "b"], {}, "true and false"),
-    ([[0.5], [0.6]], [1, 1], {}, "shape"),
-    ([0.5, 0.6], [0, 0], {}, "too few"),
-    ([0.5, 0.6], [1, 1], {"groups": ["a"]}, "groups of shape"),
-    ([0.5, 0.6], [1, 1], {"signals": ["explicit"]}, "no column 'explicit'"),
-    ([0.5, 0.6], [1, 1], {"max_miss_rate": 0.0}, "max_miss_rate"),
-    ([0.5, 0.6], [1, 1], {"confidence": float("nan")}, "confidence"),
-])
+@pytest.mark.parametrize(
+    ("scores", "labels", "more", "message"),
+    [
+        ([0.5, 0.6], [1], {}, "1 labels"),
+        ([0.5, 1.5], [1, 1], {}, r"must lie in \[0, 1\]"),
+        ([0.5, 0.6], [1, 2], {}, "true and false"),
+        ([0.5, 0.6], ["a", "b"], {}, "true and false"),
+        ([[0.5], [0.6]], [1, 1], {}, "shape"),
+        ([0.5, 0.6], [0, 0], {}, "too few"),
+        ([0.5, 0.6], [1, 1], {"groups": ["a"]}, "groups of shape"),
+        ([0.5, 0.6], [1, 1], {"signals": ["explicit"]}, "no column 'explicit'"),
+        ([0.5, 0.6], [1, 1], {"max_miss_rate": 0.0}, "max_miss_rate"),
+        ([0.5, 0.6], [1, 1], {"confidence": float("nan")}, "confidence"),
+    ],
+)
 def test_bad_input(scores: object, labels: object, more: dict[str, object], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         calibrate_thresholds({"minor": scores}, {"minor": labels}, **{"max_miss_rate": 0.9, "confidence": 0.5} | more)

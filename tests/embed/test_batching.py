@@ -17,8 +17,10 @@ from tests.conftest import encoded
 
 def swatches(count: int) -> list[bytes]:
     rng = np.random.default_rng(0)
-    return [encoded(Image.fromarray(rng.integers(0, 255, (rng.integers(8, 80), 24, 3), dtype=np.uint8)), "PNG")
-            for _ in range(count)]
+    return [
+        encoded(Image.fromarray(rng.integers(0, 255, (rng.integers(8, 80), 24, 3), dtype=np.uint8)), "PNG")
+        for _ in range(count)
+    ]
 
 
 def embed(encoder: ClipEncoder, images: list[bytes], **options: object) -> np.ndarray:
@@ -62,8 +64,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(encoder: ClipEncoder) 
         return encoder.forward(pixels)
 
     options = EmbedOptions(batch_size=10)
-    pipeline = EmbeddingPipeline(forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"),
-                                 options=options)
+    pipeline = EmbeddingPipeline(
+        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options
+    )
     done = list(pipeline.run(range(22), lambda n: (n, images[n])))
     assert [n for records, _ in done for n in records] == list(range(22))
     np.testing.assert_allclose(np.concatenate([b.vectors for _, b in done]), embed(encoder, images), atol=1e-6)
@@ -75,21 +78,23 @@ def test_out_of_memory_on_one_image_is_an_error(encoder: ClipEncoder) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     options = EmbedOptions(batch_size=2)
-    pipeline = EmbeddingPipeline(forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"),
-                                 options=options)
+    pipeline = EmbeddingPipeline(
+        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options
+    )
     with pytest.raises(torch.OutOfMemoryError):
         list(pipeline.run(swatches(2), lambda image: (None, image)))
 
 
-def test_an_error_in_a_worker_is_named_and_stops_nothing_else(encoder: ClipEncoder,
-                                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_a_worker_is_named_and_stops_nothing_else(
+    encoder: ClipEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(Image.Image):
         def load(self) -> None:
             raise ZeroDivisionError("a decoder's fault")
 
     good = swatches(3)
     items = [("first", good[0]), ("second", Broken()), ("third", Unreadable("missing")), ("fourth", good[1])]
-    (records, batch), = encoder.embed_stream(items, lambda item: item)
+    ((records, batch),) = encoder.embed_stream(items, lambda item: item)
     assert records == ["first", "second", "third", "fourth"]
     assert set(batch.failures) == {1, 2}
     assert batch.failures[2] == "missing"
@@ -104,11 +109,11 @@ def test_a_source_that_fails_half_way_gives_what_came_before(encoder: ClipEncode
         yield from images
         raise OSError("the disk is gone")
 
-    seen = 0
+    seen = []
+    stream = encoder.embed_stream(items(), lambda image: (None, image), EmbedOptions(batch_size=2))
     with pytest.raises(OSError, match="the disk is gone"):
-        for records, _ in encoder.embed_stream(items(), lambda image: (None, image), EmbedOptions(batch_size=2)):
-            seen += len(records)
-    assert seen == 5
+        seen.extend(len(records) for records, _ in stream)
+    assert sum(seen) == 5
 
 
 def test_an_embedding_that_is_not_finite_is_a_failure(encoder: ClipEncoder) -> None:
@@ -118,9 +123,10 @@ def test_an_embedding_that_is_not_finite_is_a_failure(encoder: ClipEncoder) -> N
         return vectors
 
     options = EmbedOptions(batch_size=4)
-    pipeline = EmbeddingPipeline(forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"),
-                                 options=options)
-    (_, batch), = pipeline.run(swatches(3), lambda image: (None, image))
+    pipeline = EmbeddingPipeline(
+        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options
+    )
+    ((_, batch),) = pipeline.run(swatches(3), lambda image: (None, image))
     assert batch.failures == {1: "non_finite"}
     assert np.isnan(batch.vectors[1]).all()
 

@@ -85,8 +85,17 @@ def test_the_spec_is_the_same_for_every_precision_and_container(tiny_clip: Path,
     assert ClipEncoder.load(f"local-dir:{other}", device="cpu").spec.digest != reference.spec.digest
 
 
-@pytest.mark.parametrize("change", [{"image_size": (16, 16)}, {"mean": (0.5, 0.5, 0.5)}, {"interpolation": "bilinear"},
-                                    {"resize_mode": "squash"}, {"architecture": "ViT-B-32"}, {"width": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": (16, 16)},
+        {"mean": (0.5, 0.5, 0.5)},
+        {"interpolation": "bilinear"},
+        {"resize_mode": "squash"},
+        {"architecture": "ViT-B-32"},
+        {"width": 3},
+    ],
+)
 def test_every_part_of_the_spec_counts(encoder: ClipEncoder, change: dict[str, object]) -> None:
     assert replace(encoder.spec, **change).digest != encoder.spec.digest
     assert type(encoder.spec).from_dict(encoder.spec.as_dict()) == encoder.spec
@@ -107,8 +116,7 @@ def test_a_checkpoint_file_of_a_listed_architecture(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None).eval()
     torch.save(model.state_dict(), tmp_path / "weights.pt")
-    encoder = ClipEncoder.load("ViT-B-32-quickgelu", pretrained=tmp_path / "weights.pt", device="cpu",
-                               precision="fp32")
+    encoder = ClipEncoder.load("ViT-B-32-quickgelu", pretrained=tmp_path / "weights.pt", device="cpu", precision="fp32")
     assert (encoder.spec.architecture, encoder.spec.width) == ("ViT-B-32-quickgelu", 512)
     image = photograph("chelsea.png")
     transform = open_clip.image_transform(224, is_train=False)
@@ -122,11 +130,14 @@ def test_a_checkpoint_file_of_a_listed_architecture(tmp_path: Path) -> None:
         ClipEncoder.load("ViT-B-32", pretrained=tmp_path / "weights.pt", device="cpu")
 
 
-@pytest.mark.parametrize(("model", "pretrained", "right"), [
-    ("ViT-L-14", "openai", "ViT-L-14-quickgelu"),
-    ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
-    ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "ViT-B-32"),
-])
+@pytest.mark.parametrize(
+    ("model", "pretrained", "right"),
+    [
+        ("ViT-L-14", "openai", "ViT-L-14-quickgelu"),
+        ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
+        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "ViT-B-32"),
+    ],
+)
 def test_quick_gelu_mismatch_names_the_right_model(model: str, pretrained: str, right: str) -> None:
     with pytest.raises(QuickGELUMismatchError, match=f"load '{right}' instead"):
         ClipEncoder.load(model, pretrained=pretrained)
@@ -138,12 +149,15 @@ def test_an_openai_checkpoint_is_known_by_its_name(tmp_path: Path) -> None:
         ClipEncoder.load("ViT-L-14", pretrained=tmp_path / "ViT-L-14.pt")
 
 
-@pytest.mark.parametrize(("model", "pretrained", "match"), [
-    ("ViT-L14", "openai", "did you mean ViT-L-14"),
-    ("ViT-B-32-quickgelu", "no-such-tag", "its tags are"),
-    ("s3:bucket", None, "unknown model"),
-    ("local-dir:somewhere", "openai", "leave `pretrained` out"),
-])
+@pytest.mark.parametrize(
+    ("model", "pretrained", "match"),
+    [
+        ("ViT-L14", "openai", "did you mean ViT-L-14"),
+        ("ViT-B-32-quickgelu", "no-such-tag", "its tags are"),
+        ("s3:bucket", None, "unknown model"),
+        ("local-dir:somewhere", "openai", "leave `pretrained` out"),
+    ],
+)
 def test_unknown_models(model: str, pretrained: str | None, match: str) -> None:
     with pytest.raises(UnknownEncoderError, match=match):
         ClipEncoder.load(model, pretrained=pretrained)
@@ -169,8 +183,9 @@ def test_devices_and_precisions(tiny_clip: Path) -> None:
         ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda:99")
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 0}, {"batch_size": "many"}, {"views": "edge"}, {"decode": "lossy"},
-                                    {"workers": 0}])
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 0}, {"batch_size": "many"}, {"views": "edge"}, {"decode": "lossy"}, {"workers": 0}]
+)
 def test_bad_options(change: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         EmbedOptions(**change)

@@ -113,9 +113,14 @@ def vit():
 class TestFast:
     """The default decoding stays close to the exact one, in pixels and in embeddings."""
 
-    @pytest.mark.parametrize(("name", "views"), [
-        *((name, "center") for name in PHOTOGRAPHS), ("china", "whole"), ("coffee", "multi"),
-    ])
+    @pytest.mark.parametrize(
+        ("name", "views"),
+        [
+            *((name, "center") for name in PHOTOGRAPHS),
+            ("china", "whole"),
+            ("coffee", "multi"),
+        ],
+    )
     def test_pixels_and_embeddings_stay_close(self, vit, name, views):
         exact, fast = [], []
         for side, quality in [(256, 75), (512, 95), (1024, 75), (2048, 95)][2 if views == "multi" else 0 :]:
@@ -140,9 +145,14 @@ class TestFast:
         fast, exact = preparer(views=views)(data), preparer(views=views, decode="exact")(data)
         assert np.abs(exact.astype(int) - fast).mean() < 3
 
-    @pytest.mark.parametrize(("views", "size"), [
-        ("center", (683, 512)), ("whole", (683, 512)), ("multi", (1366, 1024)),
-    ])
+    @pytest.mark.parametrize(
+        ("views", "size"),
+        [
+            ("center", (683, 512)),
+            ("whole", (683, 512)),
+            ("multi", (1366, 1024)),
+        ],
+    )
     def test_a_large_jpeg_is_decoded_small_but_no_smaller_than_twice_the_need(self, views, size, monkeypatch):
         loaded = []
         original = Jpeg.load
@@ -177,11 +187,30 @@ class TestFormats:
             expected = preparer(decode="exact")(ImageOps.exif_transpose(image).convert("RGB"))
         assert np.array_equal(preparer(decode="exact")(data), expected)
 
-    @pytest.mark.parametrize(("kind", "mode"), [
-        ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "1"), ("PNG", "L"), ("PNG", "LA"), ("PNG", "P"), ("PNG", "RGBA"),
-        ("PNG", "I;16"), ("TIFF", "I;16"), ("TIFF", "I;16B"), ("TIFF", "I"), ("TIFF", "F"), ("TIFF", "CMYK"),
-        ("TIFF", "RGBA"), ("TIFF", "1"), ("WEBP", "RGBA"), ("GIF", "P"), ("BMP", "1"), ("BMP", "P"),
-    ])
+    @pytest.mark.parametrize(
+        ("kind", "mode"),
+        [
+            ("JPEG", "L"),
+            ("JPEG", "CMYK"),
+            ("PNG", "1"),
+            ("PNG", "L"),
+            ("PNG", "LA"),
+            ("PNG", "P"),
+            ("PNG", "RGBA"),
+            ("PNG", "I;16"),
+            ("TIFF", "I;16"),
+            ("TIFF", "I;16B"),
+            ("TIFF", "I"),
+            ("TIFF", "F"),
+            ("TIFF", "CMYK"),
+            ("TIFF", "RGBA"),
+            ("TIFF", "1"),
+            ("WEBP", "RGBA"),
+            ("GIF", "P"),
+            ("BMP", "1"),
+            ("BMP", "P"),
+        ],
+    )
     def test_every_mode(self, kind, mode):
         grey = photograph().convert("L")
         if mode.startswith("I"):
@@ -250,8 +279,18 @@ def bmp(width, height, compression=0, pixels=b""):
 
 
 def tiff(**tags):
-    numbers = {"width": 256, "height": 257, "photometric": 262, "strips": 273, "rows": 278, "strip_bytes": 279,
-               "tile_width": 322, "tile_height": 323, "tiles": 324, "tile_bytes": 325}
+    numbers = {
+        "width": 256,
+        "height": 257,
+        "photometric": 262,
+        "strips": 273,
+        "rows": 278,
+        "strip_bytes": 279,
+        "tile_width": 322,
+        "tile_height": 323,
+        "tiles": 324,
+        "tile_bytes": 325,
+    }
     entries = sorted((numbers[name], value) for name, value in tags.items())
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
@@ -280,16 +319,24 @@ HOSTILE = {
     "bmp of 60,000 squared": (bmp(HUGE, HUGE), "too_many_pixels"),
     "bmp of a negative width": (bmp(-5, 5), "too_many_pixels"),
     "tiff of 60,000 squared": (
-        tiff(width=HUGE, height=HUGE, photometric=1, strips=8, rows=HUGE, strip_bytes=9), "too_many_pixels"),
+        tiff(width=HUGE, height=HUGE, photometric=1, strips=8, rows=HUGE, strip_bytes=9),
+        "too_many_pixels",
+    ),
     "tiff without tags": (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "undecodable"),
     "tiff that points beyond its end": (b"II*\0\xff\xff\xff\x7f", "undecodable"),
     "png with a text that expands to 50 MB": (
-        png(3, 1, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000)))), "undecodable"),
+        png(3, 1, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
+        "undecodable",
+    ),
     "png with a profile that expands to 50 MB": (
-        png(3, 1, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(50_000_000)))), "undecodable"),
+        png(3, 1, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
+        "undecodable",
+    ),
     "png of 300,000 chunks": (png(3, 1, chunk(b"teST", b"") * 300_000), "too_many_parts"),
-    "gif of 1,000,000 blocks": (b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"!\xfe" + b"\1a" * 10**6,
-                                "too_many_parts"),
+    "gif of 1,000,000 blocks": (
+        b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"!\xfe" + b"\1a" * 10**6,
+        "too_many_parts",
+    ),
     "jpeg of nothing but filling": (b"\xff\xd8\xff" + b"\xff\0a" * 10**6, "too_many_parts"),
     "bmp of 1,000,000 runs": (bmp(1000, 1000, 1, (b"\1\5" * 1000 + b"\0\0") * 1000 + b"\0\1"), "too_many_parts"),
     "progressive jpeg of 5,000 scans": (more_scans(encode(photograph(), progressive=True), 5000), "too_many_scans"),

@@ -74,9 +74,15 @@ def test_resized_is_the_size_that_open_clip_resizes_to(resize_mode, size):
     assert resize(Image.new("RGB", size)).size == (width, height)
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("views", "every"), ("resize_mode", "crop"), ("interpolation", "lanczos"), ("image_size", (0, 3)),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("views", "every"),
+        ("resize_mode", "crop"),
+        ("interpolation", "lanczos"),
+        ("image_size", (0, 3)),
+    ],
+)
 def test_settings_that_cannot_be(field, value):
     with pytest.raises(ValueError, match=field):
         Geometry(**{"image_size": (8, 8), field: value})
@@ -85,19 +91,23 @@ def test_settings_that_cannot_be(field, value):
 GREY = np.linspace(0, 255, 256).astype(np.uint8).reshape(16, 16)
 
 
-@pytest.mark.parametrize("image", [
-    Image.fromarray(GREY),
-    Image.fromarray(GREY.astype(np.uint16) * 257),
-    Image.fromarray(GREY.astype(np.int32)),
-    Image.fromarray(GREY.astype(np.int32) * 257),
-    Image.fromarray(GREY.astype(np.float32)),
-    Image.fromarray(GREY.astype(np.float32) / 255),
-    Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (16, 16), 3)]),
-    Image.fromarray(GREY).convert("P"),
-    Image.fromarray(GREY).convert("RGB").convert("CMYK"),
-    Image.fromarray(GREY).convert("YCbCr"),
-    Image.fromarray(GREY).convert("RGBX"),
-], ids=lambda image: image.mode)
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(GREY),
+        Image.fromarray(GREY.astype(np.uint16) * 257),
+        Image.fromarray(GREY.astype(np.int32)),
+        Image.fromarray(GREY.astype(np.int32) * 257),
+        Image.fromarray(GREY.astype(np.float32)),
+        Image.fromarray(GREY.astype(np.float32) / 255),
+        Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (16, 16), 3)]),
+        Image.fromarray(GREY).convert("P"),
+        Image.fromarray(GREY).convert("RGB").convert("CMYK"),
+        Image.fromarray(GREY).convert("YCbCr"),
+        Image.fromarray(GREY).convert("RGBX"),
+    ],
+    ids=lambda image: image.mode,
+)
 def test_every_mode_keeps_its_greys(image):
     rgb = to_rgb(image)
     assert rgb.mode == "RGB"

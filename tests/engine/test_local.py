@@ -25,8 +25,14 @@ from safetyfilter.samples import OK
 from tests.conftest import bad_images, good_images, write_files
 
 GOOD, BAD = good_images(), bad_images()
-STATUS = {"bad/sheared.jpg": "truncated", "bad/hollow.jpg": "empty", "bad/prose.png": "not_an_image",
-          "bad/giant.png": "too_many_pixels", "bad/jottings.md": "not_an_image", "bad/nought.webp": "not_an_image"}
+STATUS = {
+    "bad/sheared.jpg": "truncated",
+    "bad/hollow.jpg": "empty",
+    "bad/prose.png": "not_an_image",
+    "bad/giant.png": "too_many_pixels",
+    "bad/jottings.md": "not_an_image",
+    "bad/nought.webp": "not_an_image",
+}
 
 
 def rows(run: Run, folder: str = "scores") -> pa.Table:
@@ -50,9 +56,14 @@ def test_good_ones_are_scored_and_bad_ones_on_record(folder: Path, tmp_path: Pat
     assert scores["key_digest"].to_pylist() == [digester.key(name) for name in names]
     assert scores["content_digest"].to_pylist() == [digester.content((GOOD | BAD)[name]) for name in names]
     assert scores["status"].to_pylist() == [STATUS.get(name, OK) for name in names]
-    for name, *values, reasons, keep in zip(names, scores["explicit"].to_pylist(), scores["minor"].to_pylist(),
-                                            decisions["reasons"].to_pylist(), decisions["keep"].to_pylist(),
-                                            strict=True):
+    for name, *values, reasons, keep in zip(
+        names,
+        scores["explicit"].to_pylist(),
+        scores["minor"].to_pylist(),
+        decisions["reasons"].to_pylist(),
+        decisions["keep"].to_pylist(),
+        strict=True,
+    ):
         if name in GOOD:
             assert all(0 <= value <= 1 for value in values)
             assert keep == (min(values) < 0.5) == (reasons != ["co_occurrence"])
@@ -64,14 +75,15 @@ def test_good_ones_are_scored_and_bad_ones_on_record(folder: Path, tmp_path: Pat
     assert counts["unscored"] == len(BAD)
     assert 0 < counts["kept"] < len(GOOD)  # random probes put some pictures on each side
     assert Counter(reason for reasons in decisions["reasons"].to_pylist() for reason in reasons) == Counter(
-        {name: count for name, count in counts.items() if count and name not in ("seen", "kept", "excluded")})
+        {name: count for name, count in counts.items() if count and name not in ("seen", "kept", "excluded")}
+    )
 
 
 def as_tars(place: Path, files: dict[str, bytes]) -> Path:
     place.mkdir()
     for shard in range(2):
         with webdataset.TarWriter(str(place / f"{shard}.tar"), encoder=False) as tar:
-            for number, (name, content) in enumerate(list(files.items())[shard * 10:shard * 10 + 10]):
+            for number, (name, content) in enumerate(list(files.items())[shard * 10 : shard * 10 + 10]):
                 tar.write({"__key__": f"{number:03d}", Path(name).suffix[1:]: content})
     return place
 
@@ -88,15 +100,20 @@ def as_data_set(place: Path, files: dict[str, bytes]) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_kind_of_source_gets_the_same_scores(tmp_path: Path, safe: SafetyFilter, tiny_clip: Path,
-                                                   precision: str) -> None:
+def test_every_kind_of_source_gets_the_same_scores(
+    tmp_path: Path, safe: SafetyFilter, tiny_clip: Path, precision: str
+) -> None:
     from safetyfilter import ClipEncoder
 
     encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision=precision)
     safe = SafetyFilter(encoder, safe.probes, safe.policy, safe.options)
     files = dict(sorted((GOOD | {k: v for k, v in BAD.items() if not k.endswith(".md")}).items()))
-    sources = [write_files(tmp_path / "folder", files), as_tars(tmp_path / "tars", files),
-               as_parquet(tmp_path / "p.parquet", files), as_data_set(tmp_path / "saved", files)]
+    sources = [
+        write_files(tmp_path / "folder", files),
+        as_tars(tmp_path / "tars", files),
+        as_parquet(tmp_path / "p.parquet", files),
+        as_data_set(tmp_path / "saved", files),
+    ]
     runs = [scan(open_source(source), tmp_path / f"run-{n}", safe) for n, source in enumerate(sources)]
     first, *others = [rows(run).select(["explicit", "minor", "status"]).to_pydict() for run in runs]
     for run, other in zip(runs[1:], others, strict=True):
@@ -135,8 +152,9 @@ def test_multi_views_score_at_least_the_whole(folder: Path, tmp_path: Path, safe
     from dataclasses import replace
 
     multi = replace(safe, options=EmbedOptions(views="multi", batch_size=4))
-    whole, many = (rows(scan(open_source(folder), tmp_path / name, f)) for name, f in
-                   (("whole", safe), ("multi", multi)))
+    whole, many = (
+        rows(scan(open_source(folder), tmp_path / name, f)) for name, f in (("whole", safe), ("multi", multi))
+    )
     ok = np.array([code == OK for code in whole["status"].to_pylist()])
     for signal in ("explicit", "minor"):
         assert (many[signal].to_numpy()[ok] >= whole[signal].to_numpy()[ok] - 1e-6).all()
@@ -165,7 +183,9 @@ def test_a_changed_source_is_done_again_where_it_changed(folder: Path, tmp_path:
     for name in ("zz.jpg", *sorted(GOOD | BAD)[-5:]):
         (folder / name).unlink()
     shorter = scan(open_source(folder, part_size=5), out, safe)
-    assert shorter.counts["seen"] == len(GOOD | BAD) - 5 == rows(shorter).num_rows == rows(shorter, "decisions").num_rows
+    assert (
+        shorter.counts["seen"] == len(GOOD | BAD) - 5 == rows(shorter).num_rows == rows(shorter, "decisions").num_rows
+    )
 
 
 def test_another_policy_in_no_time(folder: Path, tmp_path: Path, safe: SafetyFilter) -> None:
@@ -180,10 +200,12 @@ def test_another_policy_in_no_time(folder: Path, tmp_path: Path, safe: SafetyFil
     assert Run.open(run.path).counts == strict.counts
 
 
-@pytest.mark.parametrize(("what", "match"), [("source", "another source"), ("views", "another views"),
-                                             ("probes", "another probes")])
-def test_another_run_is_not_overwritten(folder: Path, tmp_path: Path, safe: SafetyFilter, encoder, what: str,
-                                        match: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "match"), [("source", "another source"), ("views", "another views"), ("probes", "another probes")]
+)
+def test_another_run_is_not_overwritten(
+    folder: Path, tmp_path: Path, safe: SafetyFilter, encoder, what: str, match: str
+) -> None:
     from dataclasses import replace
 
     from safetyfilter import ProbeBank
@@ -234,13 +256,18 @@ scan(open_source(folder, part_size=6), out, safe, progress=lambda counts: print(
 
 
 @pytest.mark.parametrize("how", [signals.SIGKILL, signals.SIGINT], ids=["kill-9", "ctrl-c"])
-def test_a_scan_that_is_stopped_goes_on(tmp_path: Path, safe: SafetyFilter, tiny_clip: Path, how: signals.Signals) -> None:
-    folder = write_files(tmp_path / "pictures", {f"{n}/{name}": image for n in range(30) for name, image in GOOD.items()})
+def test_a_scan_that_is_stopped_goes_on(
+    tmp_path: Path, safe: SafetyFilter, tiny_clip: Path, how: signals.Signals
+) -> None:
+    folder = write_files(
+        tmp_path / "pictures", {f"{n}/{name}": image for n in range(30) for name, image in GOOD.items()}
+    )
     probes = tmp_path / "probes.safetensors"
     safe.probes.save(probes)
     command = [sys.executable, "-c", _KILLED, folder, tmp_path / "run", tiny_clip, probes]
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               text=True)
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     assert process.stdout
     for _ in range(12):  # ready, then enough batches for a few parts
         process.stdout.readline()
@@ -262,8 +289,9 @@ def test_a_scan_that_is_stopped_goes_on(tmp_path: Path, safe: SafetyFilter, tiny
     fresh = scan(source, tmp_path / "fresh", safe)
     assert finished.counts == fresh.counts
     for signal_name in ("explicit", "minor"):
-        np.testing.assert_allclose(rows(finished)[signal_name].to_numpy(), rows(fresh)[signal_name].to_numpy(),
-                                   atol=1e-5)
+        np.testing.assert_allclose(
+            rows(finished)[signal_name].to_numpy(), rows(fresh)[signal_name].to_numpy(), atol=1e-5
+        )
     assert not [path for path in run.path.rglob("*") if ".tmp" in path.name]
 
 
@@ -283,8 +311,14 @@ def test_run_json_says_what_was_done(folder: Path, tmp_path: Path, safe: SafetyF
 def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path, safe: SafetyFilter) -> None:
     seen: Counter[str] = Counter()
     one = scan(open_source(folder, part_size=4), tmp_path / "one", safe)
-    two = scan(open_source(folder, part_size=4), tmp_path / "two", safe, devices=["cpu", "cpu"], keep_embeddings=True,
-               progress=lambda counts: seen.update(counts))
+    two = scan(
+        open_source(folder, part_size=4),
+        tmp_path / "two",
+        safe,
+        devices=["cpu", "cpu"],
+        keep_embeddings=True,
+        progress=lambda counts: seen.update(counts),
+    )
     assert two.counts == one.counts
     assert seen["seen"] == one.counts["seen"]
     for signal in ("explicit", "minor"):
@@ -292,8 +326,9 @@ def test_two_processes_do_what_one_does(folder: Path, tmp_path: Path, safe: Safe
     assert len(list((two.path / "embeddings").iterdir())) == two.part_count
 
 
-def test_a_process_that_fails_is_told(folder: Path, tmp_path: Path, safe: SafetyFilter,
-                                      capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_process_that_fails_is_told(
+    folder: Path, tmp_path: Path, safe: SafetyFilter, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(RunError, match="ended early"):
         scan(open_source(folder, part_size=4), tmp_path / "run", safe, devices=["cpu", "cuda:99"])
     assert "torch sees" in capfd.readouterr().err

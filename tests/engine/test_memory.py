@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import webdataset
+
 from tests.conftest import encoded, photograph
 
 _SCAN = """
@@ -27,8 +28,9 @@ def peak(place: Path, count: int, tiny_clip: Path, probes: Path) -> int:
         for number in range(count):
             tar.write({"__key__": f"{number:06d}", "jpg": images[number % 10]})
     arguments = [place / f"{count}.tar", place / f"run-{count}", tiny_clip, probes]
-    done = subprocess.run([sys.executable, "-c", _SCAN, *map(str, arguments)], capture_output=True, text=True,
-                          check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _SCAN, *map(str, arguments)], capture_output=True, text=True, check=True
+    )
     return int(done.stdout)
 
 

@@ -47,8 +47,9 @@ def test_f2_lies_in_its_interval(tp: int, fp: int, fn: int, method: IntervalMeth
     assert found.value == pytest.approx(5 * tp / (5 * tp + 4 * fn + fp))
 
 
-@pytest.mark.parametrize(("count", "total", "more"), [(2, 1, {}), (-1, 1, {}), (1, 2, {"method": "wald"}),
-                                                      (1, 2, {"confidence": 1.0})])
+@pytest.mark.parametrize(
+    ("count", "total", "more"), [(2, 1, {}), (-1, 1, {}), (1, 2, {"method": "wald"}), (1, 2, {"confidence": 1.0})]
+)
 def test_no_share(count: int, total: int, more: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Proportion.of(count, total, **more)
@@ -79,8 +80,10 @@ def test_the_rule_is_measured_on_what_the_policy_does() -> None:
         assert result.policy_metrics.true_positives == (~batch.keep & both).sum()
         assert result.policy_metrics.false_positives == (~batch.keep & ~both).sum()
         flagged = (values >= 0.5).all(axis=1) | np.isnan(values).any(axis=1)
-        assert (result.rule.true_positives, result.rule.false_negatives) == ((flagged & both).sum(),
-                                                                            (~flagged & both).sum())
+        assert (result.rule.true_positives, result.rule.false_negatives) == (
+            (flagged & both).sum(),
+            (~flagged & both).sum(),
+        )
         assert (result.kept, result.excluded, result.unscored) == (batch.keep.sum(), (~batch.keep).sum(), 7)
         assert result.rule.auc == pytest.approx(roc_auc_score(both[7:], values.min(axis=1)[7:]))
         assert result.rule.brier is None
@@ -117,8 +120,10 @@ def test_labels_of_one_signal_a_sample_leave_the_rule_unmeasured_but_for_its_neg
     assert rule.specificity.total == (~labels["explicit"] & first).sum() + (~labels["minor"] & ~first).sum()
 
 
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0, np.nan]), st.booleans()), min_size=4, max_size=30),
-       st.floats(0, 1))
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0, np.nan]), st.booleans()), min_size=4, max_size=30),
+    st.floats(0, 1),
+)
 def test_recall_keeps_to_the_exclusion_rate(rows: list[tuple[float, bool]], rate: float) -> None:
     values, present = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     if len(set(present.tolist())) < 2:
@@ -140,8 +145,10 @@ def test_groups_are_measured_one_by_one() -> None:
     result = evaluate(scores, labels, groups=group)
     assert sorted(result.groups) == ["a", "b", "c"]
     assert sum(part.samples for part in result.groups.values()) == 600
-    assert sum(p.signals["explicit"].true_positives for p in result.groups.values()) == result.signals[
-        "explicit"].true_positives
+    assert (
+        sum(p.signals["explicit"].true_positives for p in result.groups.values())
+        == result.signals["explicit"].true_positives
+    )
     assert result.groups["c"].signals["minor"].auc is None
     assert result.groups["c"].signals["minor"].recall.value is None
 
@@ -179,13 +186,16 @@ def test_stand_ins_and_a_single_signal() -> None:
     assert (alone.rule, alone.kept) == (None, None)
 
 
-@pytest.mark.parametrize(("scores", "labels", "more", "message"), [
-    ([0.5, 0.6], [1, 1], {}, "2 samples are labelled with 'minor' and 0 without"),
-    ([0.5, 0.6, 0.7], [1, 0], {}, "2 labels"),
-    ([0.5, -0.6], [1, 0], {}, r"\[0, 1\]"),
-    ([0.5, 0.6], [1, 0], {"groups": ["a"]}, "groups"),
-    (["a", "b"], [1, 0], {}, "not numbers"),
-])
+@pytest.mark.parametrize(
+    ("scores", "labels", "more", "message"),
+    [
+        ([0.5, 0.6], [1, 1], {}, "2 samples are labelled with 'minor' and 0 without"),
+        ([0.5, 0.6, 0.7], [1, 0], {}, "2 labels"),
+        ([0.5, -0.6], [1, 0], {}, r"\[0, 1\]"),
+        ([0.5, 0.6], [1, 0], {"groups": ["a"]}, "groups"),
+        (["a", "b"], [1, 0], {}, "not numbers"),
+    ],
+)
 def test_bad_input(scores: object, labels: object, more: dict[str, object], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         evaluate({"minor": scores}, {"minor": labels}, **more)

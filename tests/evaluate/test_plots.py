@@ -29,8 +29,9 @@ SCORES = np.where(np.arange(SAMPLES) < 9, np.nan, RNG.beta(np.where(LABELS, 5, 1
 PAIR = {"explicit": SCORES, "minor": SCORES[::-1]}
 
 DISPLAYS: dict[str, Callable[[], object]] = {
-    "precision-recall": lambda: PrecisionRecallDisplay.from_scores(SCORES, LABELS, signal="minor",
-                                                                   operating_threshold=0.123),
+    "precision-recall": lambda: PrecisionRecallDisplay.from_scores(
+        SCORES, LABELS, signal="minor", operating_threshold=0.123
+    ),
     "histogram": lambda: ScoreHistogramDisplay.from_scores(SCORES, LABELS, signal="minor", threshold=0.5),
     "histogram without labels": lambda: ScoreHistogramDisplay.from_scores(SCORES),
     "joint": lambda: JointScoreDisplay.from_scores(PAIR, Policy.load("laion-0.98")),
@@ -63,9 +64,13 @@ def test_it_draws(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DISPLAYS)
 def test_it_holds_no_sample(name: str) -> None:
     display = DISPLAYS[name]()
-    held = np.concatenate([np.ravel(np.asarray(getattr(display, field.name), np.float64))
-                           for field in dataclasses.fields(display)
-                           if isinstance(getattr(display, field.name), np.ndarray)])
+    held = np.concatenate(
+        [
+            np.ravel(np.asarray(getattr(display, field.name), np.float64))
+            for field in dataclasses.fields(display)
+            if isinstance(getattr(display, field.name), np.ndarray)
+        ]
+    )
     assert not np.isin(SCORES[9:], held).any()
     assert len(held) < 12_000
 
@@ -103,14 +108,17 @@ def test_the_corner_is_the_policys() -> None:
     assert axes.get_xlabel() == f"score of {three}"
 
 
-@pytest.mark.parametrize("make", [
-    lambda: PrecisionRecallDisplay.from_scores([0.5, 0.6], [1, 1]),
-    lambda: ReliabilityDisplay.from_scores([0.5, 0.6], [0, 0]),
-    lambda: ScoreHistogramDisplay.from_scores([0.5, 0.6], [1]),
-    lambda: ScoreHistogramDisplay.from_scores([0.5, 1.6]),
-    lambda: JointScoreDisplay.from_scores({"explicit": [0.5]}),
-    lambda: JointScoreDisplay.from_scores({"explicit": [0.5], "minor": [0.5, 0.6]}),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PrecisionRecallDisplay.from_scores([0.5, 0.6], [1, 1]),
+        lambda: ReliabilityDisplay.from_scores([0.5, 0.6], [0, 0]),
+        lambda: ScoreHistogramDisplay.from_scores([0.5, 0.6], [1]),
+        lambda: ScoreHistogramDisplay.from_scores([0.5, 1.6]),
+        lambda: JointScoreDisplay.from_scores({"explicit": [0.5]}),
+        lambda: JointScoreDisplay.from_scores({"explicit": [0.5], "minor": [0.5, 0.6]}),
+    ],
+)
 def test_bad_input(make: Callable[[], object]) -> None:
     with pytest.raises(CalibrationError):
         make()

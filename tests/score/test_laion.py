@@ -27,9 +27,16 @@ INDEX, SHARD, MODEL = "variables/variables.index", "variables/variables.data-000
 
 needs_laion = pytest.mark.skipif(not DATA.is_dir(), reason=f"LAION's detectors are not at {DATA}")
 
-OPENAI = EncoderSpec(architecture="ViT-B-32-quickgelu", weights_sha256="0" * 64, image_size=(224, 224),
-                     mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711),
-                     interpolation="bicubic", resize_mode="shortest", width=512)
+OPENAI = EncoderSpec(
+    architecture="ViT-B-32-quickgelu",
+    weights_sha256="0" * 64,
+    image_size=(224, 224),
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+    interpolation="bicubic",
+    resize_mode="shortest",
+    width=512,
+)
 
 
 @pytest.fixture(scope="module", params=["l14", "b32"])
@@ -96,8 +103,17 @@ def test_columns_and_shape(case) -> None:
 
 def test_printing_and_looking_up_agree() -> None:
     rng = np.random.default_rng(0)
-    values = np.concatenate([rng.standard_normal(5000), rng.standard_normal(5000) * 1e-6, [0.0, -0.0, 5e-7, 1.5e-6,
-                             -5e-7, 65504.0, -1e-30]]).astype(np.float16).astype(np.float32)
+    values = (
+        np.concatenate(
+            [
+                rng.standard_normal(5000),
+                rng.standard_normal(5000) * 1e-6,
+                [0.0, -0.0, 5e-7, 1.5e-6, -5e-7, 65504.0, -1e-30],
+            ]
+        )
+        .astype(np.float16)
+        .astype(np.float32)
+    )
     words = sorted({f"{value:f}" for value in values.tolist()}, key=hash)
     table = VocabularyTable.of(0, words)
     near = np.nextafter(values, np.float32(np.inf))
@@ -113,9 +129,17 @@ def test_words_that_are_no_vocabulary(words: list[str]) -> None:
 
 
 @needs_laion
-@pytest.mark.parametrize(("field", "value"), [
-    ("architecture", "ViT-B-32"), ("architecture", "ViT-L-14-quickgelu"), ("width", 768), ("image_size", (336, 336)),
-    ("mean", (0.5, 0.5, 0.5)), ("std", (0.5, 0.5, 0.5))])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("architecture", "ViT-B-32"),
+        ("architecture", "ViT-L-14-quickgelu"),
+        ("width", 768),
+        ("image_size", (336, 336)),
+        ("mean", (0.5, 0.5, 0.5)),
+        ("std", (0.5, 0.5, 0.5)),
+    ],
+)
 def test_another_encoder_is_refused(b32: LaionDetector, field: str, value: object) -> None:
     b32.bind(OPENAI)
     with pytest.raises(EncoderMismatchError, match=ARCHITECTURES[512]):
@@ -124,8 +148,10 @@ def test_another_encoder_is_refused(b32: LaionDetector, field: str, value: objec
 
 @needs_laion
 def test_it_serves_beside_another_probe_and_the_higher_score_counts(b32: LaionDetector) -> None:
-    linear = [LinearProbe(signal=s, weight=np.eye(512, dtype=np.float32)[0], bias=0.0, encoder=OPENAI.digest)
-              for s in ("explicit", "minor")]
+    linear = [
+        LinearProbe(signal=s, weight=np.eye(512, dtype=np.float32)[0], bias=0.0, encoder=OPENAI.digest)
+        for s in ("explicit", "minor")
+    ]
     vectors = np.random.default_rng(0).standard_normal((40, 512)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     batch = EmbeddingBatch(vectors=vectors, failures={}, encoder=OPENAI.digest)
@@ -152,7 +178,7 @@ def packed(files: dict[str, bytes], root: str = "detector/") -> bytes:
 
 
 def with_bytes(content: bytes, at: int, new: bytes) -> bytes:
-    return content[:at] + new + content[at + len(new):]
+    return content[:at] + new + content[at + len(new) :]
 
 
 @needs_laion
@@ -191,7 +217,7 @@ def compressed_block(index: bytes) -> bytes:
     """The index with its first data block marked as Snappy's, and the checksum made good."""
     size = index_block_sizes(index)[0]
     marked = index[:size] + b"\x01"
-    return marked + struct.pack("<I", tensor_bundle.masked_crc32c(marked)) + index[size + 5:]
+    return marked + struct.pack("<I", tensor_bundle.masked_crc32c(marked)) + index[size + 5 :]
 
 
 def index_block_sizes(index: bytes) -> list[int]:
@@ -236,7 +262,7 @@ def test_no_damage_raises_anything_else(tmp_path: Path, name: str, at: int, new:
     files = members("b32")
     content = files[name]
     places = [at % len(content), at % 1200, len(content) - 1 - at % 40]
-    damaged = with_bytes(content, data.draw(st.sampled_from(places)), new)[:len(content)]
+    damaged = with_bytes(content, data.draw(st.sampled_from(places)), new)[: len(content)]
     (tmp_path / "fuzzed.zip").write_bytes(packed(files | {name: damaged}))
     try:
         detector = load_laion_detector(tmp_path / "fuzzed.zip", verify=False)

@@ -15,8 +15,13 @@ RNG = np.random.default_rng(0)
 
 
 def probe(signal: str = "explicit", width: int = 8, encoder: str = "e" * 64, **changes: object) -> LinearProbe:
-    made = LinearProbe(signal=signal, weight=RNG.normal(size=width).astype(np.float32), bias=0.25, encoder=encoder,
-                       card=ProbeCard(method="zero-shot", created="2026-01-01"))
+    made = LinearProbe(
+        signal=signal,
+        weight=RNG.normal(size=width).astype(np.float32),
+        bias=0.25,
+        encoder=encoder,
+        card=ProbeCard(method="zero-shot", created="2026-01-01"),
+    )
     return replace(made, **changes)
 
 
@@ -44,7 +49,7 @@ def test_one_product_gives_what_each_probe_gives() -> None:
 def test_a_score_does_not_depend_on_the_batch() -> None:
     bank, x = ProbeBank([probe("explicit", 512), probe("minor", 512)]), vectors(257, 512)
     whole = bank.score_vectors(x)
-    np.testing.assert_array_equal(whole, np.concatenate([bank.score_vectors(x[i:i + 1]) for i in range(len(x))]))
+    np.testing.assert_array_equal(whole, np.concatenate([bank.score_vectors(x[i : i + 1]) for i in range(len(x))]))
 
 
 def test_failed_rows_are_nan_and_extreme_ones_are_not() -> None:
@@ -85,8 +90,13 @@ def test_another_encoders_embeddings_are_an_error(encoder) -> None:
 
 
 def test_bad_probes() -> None:
-    for change in ({"weight": np.zeros((2, 2), np.float32)}, {"weight": np.array([np.nan], np.float32)},
-                   {"bias": np.inf}, {"signal": ""}, {"weight": np.zeros(0, np.float32)}):
+    for change in (
+        {"weight": np.zeros((2, 2), np.float32)},
+        {"weight": np.array([np.nan], np.float32)},
+        {"bias": np.inf},
+        {"signal": ""},
+        {"weight": np.zeros(0, np.float32)},
+    ):
         with pytest.raises(ProbeError):
             probe(**change)
     with pytest.raises(ProbeError, match="at least one"):

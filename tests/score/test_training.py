@@ -15,8 +15,16 @@ from safetyfilter.score.folds import assign_folds
 from safetyfilter.score.probe import LinearProbe, ProbeBank, join_captions
 from safetyfilter.score.training import calibration_error, train_probe
 
-SPEC = EncoderSpec(architecture="a", weights_sha256="0" * 64, image_size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1),
-                   interpolation="bicubic", resize_mode="shortest", width=16)
+SPEC = EncoderSpec(
+    architecture="a",
+    weights_sha256="0" * 64,
+    image_size=(8, 8),
+    mean=(0, 0, 0),
+    std=(1, 1, 1),
+    interpolation="bicubic",
+    resize_mode="shortest",
+    width=16,
+)
 
 
 def unit(rng: np.random.Generator, count: int, width: int = 16) -> np.ndarray:
@@ -40,6 +48,7 @@ def test_scores_are_calibrated_on_samples_it_has_not_seen() -> None:
     card = probe.card
     assert card is not None
     from sklearn.metrics import average_precision_score, roc_auc_score
+
     assert card.auc == pytest.approx(roc_auc_score(y[6000:], scores), abs=0.02)
     assert card.average_precision == pytest.approx(average_precision_score(y[6000:], scores), abs=0.06)
     assert card.calibration_error < 0.03
@@ -65,8 +74,9 @@ def test_a_memory_map_of_float16_and_the_same_seed_give_the_same_probe(tmp_path:
     x, y = labelled(800)
     np.save(tmp_path / "x.npy", x.astype(np.float16))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    probes = [train_probe(a, y, signal="explicit", encoder="e", regularisation=[0.1])
-              for a in (mapped, x.astype(np.float16))]
+    probes = [
+        train_probe(a, y, signal="explicit", encoder="e", regularisation=[0.1]) for a in (mapped, x.astype(np.float16))
+    ]
     assert probes[0].digest == probes[1].digest
     full = train_probe(x, y, signal="explicit", encoder="e", regularisation=[0.1])
     assert np.abs(probes[0].score(x) - full.score(x)).max() < 0.02
@@ -98,8 +108,13 @@ def test_unlabelled_samples_are_left_out() -> None:
 
 def test_weak_regularisation_is_chosen_where_the_data_bear_it() -> None:
     x, y = labelled(3000)
-    few = train_probe(np.c_[x[:60], unit(np.random.default_rng(5), 60, 200)], y[:60] | (np.arange(60) < 8),
-                      signal="explicit", encoder="e", folds=3)
+    few = train_probe(
+        np.c_[x[:60], unit(np.random.default_rng(5), 60, 200)],
+        y[:60] | (np.arange(60) < 8),
+        signal="explicit",
+        encoder="e",
+        folds=3,
+    )
     many = train_probe(x, y, signal="explicit", encoder="e")
     assert few.card.regularisation < many.card.regularisation
 
@@ -150,8 +165,9 @@ def test_captions_over_several_views() -> None:
 
 
 def test_a_caption_probe_needs_an_encoder_of_half_its_width() -> None:
-    probe = LinearProbe(signal="minor", weight=np.ones(16, np.float32), bias=0, encoder=SPEC.digest,
-                        inputs="image+caption")
+    probe = LinearProbe(
+        signal="minor", weight=np.ones(16, np.float32), bias=0, encoder=SPEC.digest, inputs="image+caption"
+    )
     with pytest.raises(EncoderMismatchError, match=r"those of .* have 32"):
         probe.bind(SPEC)
     with pytest.raises(ProbeError, match="twice"):
@@ -172,23 +188,33 @@ def test_files_hold_probes_of_one_kind(tmp_path: Path) -> None:
 X, Y = labelled(40, share=0.4)
 
 
-@pytest.mark.parametrize(("embeddings", "labels", "more", "error", "message"), [
-    (X, np.ones(40), {}, CalibrationError, "40 samples are labelled present and 0 absent"),
-    (X, np.zeros(40), {}, CalibrationError, "0 samples"),
-    (X, Y[:39], {}, CalibrationError, "40 embeddings and 39 labels"),
-    (np.where(np.arange(40)[:, None] == 3, np.nan, X), Y, {}, CalibrationError, "1 of 40 labelled embeddings are NaN"),
-    (X, Y, {"encoder": SPEC, "captions": X[:, :3]}, CalibrationError, "captions"),
-    (X[:, :8], Y, {"encoder": SPEC}, EncoderMismatchError, "8 columns"),
-    (X[:, 0], Y, {}, CalibrationError, r"\(N, D\)"),
-    (X.astype(int), Y, {}, CalibrationError, "floats"),
-    (X, Y, {"groups": np.arange(39)}, CalibrationError, "groups of shape"),
-    (X, Y, {"groups": np.where(Y, 1, np.arange(40) + 2)}, CalibrationError, "one group"),
-    (X, Y, {"folds": 1}, CalibrationError, "2 folds"),
-    (X, Y, {"regularisation": []}, CalibrationError, "regularisation"),
-    (X, np.arange(40) % 3, {}, CalibrationError, "true and false"),
-])
-def test_bad_input(embeddings: np.ndarray, labels: np.ndarray, more: dict[str, object], error: type[Exception],
-                   message: str) -> None:
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "more", "error", "message"),
+    [
+        (X, np.ones(40), {}, CalibrationError, "40 samples are labelled present and 0 absent"),
+        (X, np.zeros(40), {}, CalibrationError, "0 samples"),
+        (X, Y[:39], {}, CalibrationError, "40 embeddings and 39 labels"),
+        (
+            np.where(np.arange(40)[:, None] == 3, np.nan, X),
+            Y,
+            {},
+            CalibrationError,
+            "1 of 40 labelled embeddings are NaN",
+        ),
+        (X, Y, {"encoder": SPEC, "captions": X[:, :3]}, CalibrationError, "captions"),
+        (X[:, :8], Y, {"encoder": SPEC}, EncoderMismatchError, "8 columns"),
+        (X[:, 0], Y, {}, CalibrationError, r"\(N, D\)"),
+        (X.astype(int), Y, {}, CalibrationError, "floats"),
+        (X, Y, {"groups": np.arange(39)}, CalibrationError, "groups of shape"),
+        (X, Y, {"groups": np.where(Y, 1, np.arange(40) + 2)}, CalibrationError, "one group"),
+        (X, Y, {"folds": 1}, CalibrationError, "2 folds"),
+        (X, Y, {"regularisation": []}, CalibrationError, "regularisation"),
+        (X, np.arange(40) % 3, {}, CalibrationError, "true and false"),
+    ],
+)
+def test_bad_input(
+    embeddings: np.ndarray, labels: np.ndarray, more: dict[str, object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         train_probe(embeddings, labels, **{"signal": "explicit", "encoder": "e"} | more)
 

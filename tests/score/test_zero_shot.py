@@ -14,7 +14,9 @@ def test_it_is_the_softmax_over_the_two_sides(encoder) -> None:
     prompts = {"boat": PromptPair(present=["a boat", "a ship"], absent=["a cup", "a cat", "a tree"])}
     bank = zero_shot_probes(encoder, prompts)
     batch = encoder.embed([photograph(name) for name in PHOTOGRAPHS])
-    sides = [torch.tensor(encoder.embed_text(side)).mean(0) for side in (prompts["boat"].present, prompts["boat"].absent)]
+    sides = [
+        torch.tensor(encoder.embed_text(side)).mean(0) for side in (prompts["boat"].present, prompts["boat"].absent)
+    ]
     means = torch.stack([side / side.norm() for side in sides])
     expected = (encoder.logit_scale * torch.tensor(batch.vectors) @ means.T).softmax(dim=-1)[:, 0]
     np.testing.assert_allclose(bank.score(batch)["boat"], expected, atol=1e-5)
@@ -35,7 +37,9 @@ def test_default_prompts_name_both_signals_apart(encoder) -> None:
 
 
 def test_users_can_replace_prompts(encoder) -> None:
-    changed = zero_shot_probes(encoder, {**DEFAULT_PROMPTS, "minor": PromptPair(present=["a pupil"], absent=["a rock"])})
+    changed = zero_shot_probes(
+        encoder, {**DEFAULT_PROMPTS, "minor": PromptPair(present=["a pupil"], absent=["a rock"])}
+    )
     default = zero_shot_probes(encoder)
     assert changed.digests[0] == default.digests[0]
     assert changed.digests[1] != default.digests[1]

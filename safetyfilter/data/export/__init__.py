@@ -25,8 +25,14 @@ FORMATS = tuple(WRITERS)
 _BATCH = 256
 
 
-def export(run: Run, source: Source, destination: str | Path, *, format: str | None = None,
-           progress: Callable[[Mapping[str, int]], None] | None = None) -> dict[str, int]:
+def export(
+    run: Run,
+    source: Source,
+    destination: str | Path,
+    *,
+    format: str | None = None,
+    progress: Callable[[Mapping[str, int]], None] | None = None,
+) -> dict[str, int]:
     """Write the samples that a run keeps.
 
     The source is read again, and each sample is looked up by its key and checked against the bytes that were scored:
@@ -71,16 +77,19 @@ def export(run: Run, source: Source, destination: str | Path, *, format: str | N
             for part in source.parts():
                 _export_part(source, part, decisions, writer, counts, progress)
         if counts["unknown"] == counts["seen"]:
-            raise SourceError(f"the run {run.path} knows none of the {counts['seen']} samples of this source; pass the "
-                              "source that was scanned")
+            raise SourceError(
+                f"the run {run.path} knows none of the {counts['seen']} samples of this source; pass the "
+                "source that was scanned"
+            )
         if destination.is_dir():
             destination.rmdir()
         partial.rename(destination)
     except OSError as error:
         if isinstance(error, OutputError | SourceError):
             raise
-        raise OutputError(f"can't write {destination}: {error.strerror or error}; make room or choose a writable "
-                          "place") from error
+        raise OutputError(
+            f"can't write {destination}: {error.strerror or error}; make room or choose a writable place"
+        ) from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)
@@ -89,8 +98,14 @@ def export(run: Run, source: Source, destination: str | Path, *, format: str | N
     return dict(counts)
 
 
-def _export_part(source: Source, part: Part, decisions: Decisions, writer: Writer, counts: Counter[str],
-                 progress: Callable[[Mapping[str, int]], None] | None) -> None:
+def _export_part(
+    source: Source,
+    part: Part,
+    decisions: Decisions,
+    writer: Writer,
+    counts: Counter[str],
+    progress: Callable[[Mapping[str, int]], None] | None,
+) -> None:
     """Write the kept samples of one part; rows stay rows where source and format are both tables."""
     writer.start_part(part, source)
     for table, samples in _batches(source, part, as_rows=writer.takes_tables):

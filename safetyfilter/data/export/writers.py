@@ -71,7 +71,7 @@ class FolderWriter(_Base):
         image = self._place / _relative(sample)
         image.parent.mkdir(parents=True, exist_ok=True)
         _write_new(image, content)
-        stem = image.name[:-len(image.suffix)] if image.suffix else image.name
+        stem = image.name[: -len(image.suffix)] if image.suffix else image.name
         for extension, member in sample.members.items():
             # In a folder two images may share one caption (a.jpg and a.png beside a.txt).
             beside = image.with_name(f"{stem}.{extension}")
@@ -204,5 +204,9 @@ def _write_new(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-WRITERS: Mapping[str, type[Writer]] = {"folder": FolderWriter, "webdataset": WebDatasetWriter,
-                                       "parquet": ParquetWriter, "keys": KeysWriter}
+WRITERS: Mapping[str, type[Writer]] = {
+    "folder": FolderWriter,
+    "webdataset": WebDatasetWriter,
+    "parquet": ParquetWriter,
+    "keys": KeysWriter,
+}

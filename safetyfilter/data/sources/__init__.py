@@ -16,8 +16,9 @@ from safetyfilter.errors import EmptySourceError, SourceError
 __all__ = ["Part", "Sample", "Source", "TableSource", "open_source"]
 
 
-def open_source(source: Any, *, image_column: str | None = None, key_column: str | None = None,
-                part_size: int = PART_SIZE) -> Source:
+def open_source(
+    source: Any, *, image_column: str | None = None, key_column: str | None = None, part_size: int = PART_SIZE
+) -> Source:
     """Open a source by what lies there.
 
     Parameters
@@ -52,14 +53,20 @@ def open_source(source: Any, *, image_column: str | None = None, key_column: str
     if not isinstance(source, str | os.PathLike):
         if not hasattr(source, "features") and not hasattr(source, "keys"):
             raise SourceError(f"a {type(source).__name__} is no source; give a path, a Dataset or a DatasetDict")
-        opened: Source = DatasetSource(source, location="memory", image_column=image_column, key_column=key_column,
-                                       part_size=part_size)
+        opened: Source = DatasetSource(
+            source, location="memory", image_column=image_column, key_column=key_column, part_size=part_size
+        )
     else:
         listing = Listing(os.fspath(source))
         kind = _kind(listing)
         if kind == "datasets":
-            opened = DatasetSource(_load_from_disk(os.fspath(source)), location=listing.location,
-                                   image_column=image_column, key_column=key_column, part_size=part_size)
+            opened = DatasetSource(
+                _load_from_disk(os.fspath(source)),
+                location=listing.location,
+                image_column=image_column,
+                key_column=key_column,
+                part_size=part_size,
+            )
         elif kind == "webdataset":
             opened = WebDatasetSource(listing, image_field=image_column)
         elif kind == "parquet":
@@ -80,15 +87,19 @@ def _kind(listing: Listing) -> str:
     tars, tables = suffixes.count("tar"), suffixes.count("parquet")
     images = sum(suffix in IMAGE_EXTENSIONS for suffix in suffixes)
     if tars and images:
-        raise SourceError(f"{listing.location} holds {tars} tars and {images} images; pass one kind, for example "
-                          "a pattern like '*.tar'")
+        raise SourceError(
+            f"{listing.location} holds {tars} tars and {images} images; pass one kind, for example "
+            "a pattern like '*.tar'"
+        )
     if tars:
         return "webdataset"  # img2dataset lays a Parquet file of metadata beside each tar
     if tables and not images:
         return "parquet"
     if not listing.is_folder and not images:
-        raise SourceError(f"{listing.location} is no source; give a folder of images, .tar or .parquet files, or a "
-                          "data set saved to disk")
+        raise SourceError(
+            f"{listing.location} is no source; give a folder of images, .tar or .parquet files, or a "
+            "data set saved to disk"
+        )
     return "folder"
 
 
@@ -98,5 +109,6 @@ def _load_from_disk(path: str) -> Any:
     try:
         return datasets.load_from_disk(path)
     except Exception as error:  # datasets raises many kinds for a damaged folder
-        raise SourceError(f"can't load the data set saved at {path}: {error}; save it again with "
-                          "Dataset.save_to_disk") from error
+        raise SourceError(
+            f"can't load the data set saved at {path}: {error}; save it again with Dataset.save_to_disk"
+        ) from error

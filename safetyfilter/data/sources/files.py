@@ -49,11 +49,13 @@ class Listing:
         else:
             found, base = {}, ""
         if not found and not self._fs.exists(root):
-            raise SourceNotFoundError(f"no source at {place}; give an image folder, WebDataset tars, Parquet files or "
-                                      "a data set saved to disk")
+            raise SourceNotFoundError(
+                f"no source at {place}; give an image folder, WebDataset tars, Parquet files or "
+                "a data set saved to disk"
+            )
         for path, info in sorted(found.items()):
             if info["type"] == "file":
-                name = path[len(base):].lstrip("/")
+                name = path[len(base) :].lstrip("/")
                 changed = next((str(info[k]) for k in ("ETag", "mtime", "LastModified", "updated") if info.get(k)), "")
                 self._sizes[name] = f"{info.get('size')}:{changed}"
                 self._paths[name] = path

@@ -39,24 +39,30 @@ class FolderSource:
     def _files(self) -> list[str]:
         names = [name for name in self._listing.names if not any(p.startswith(".") for p in name.split("/"))]
         owners = {str(PurePosixPath(name).with_suffix("")) for name in names if _extension(name) in IMAGE_EXTENSIONS}
-        return [name for name in names
-                if _extension(name) not in _SIDECARS or str(PurePosixPath(name).with_suffix("")) not in owners]
+        return [
+            name
+            for name in names
+            if _extension(name) not in _SIDECARS or str(PurePosixPath(name).with_suffix("")) not in owners
+        ]
 
     def parts(self) -> Sequence[Part]:
         """`part_size` files each, in the order of their names."""
         stretches = [self._stretch(index) for index in range(-(-len(self._files) // self._part_size))]
-        return [Part(index=index, state=self._listing.state(names), count=len(names))
-                for index, names in enumerate(stretches)]
+        return [
+            Part(index=index, state=self._listing.state(names), count=len(names))
+            for index, names in enumerate(stretches)
+        ]
 
     def _stretch(self, part: int) -> list[str]:
-        return self._files[part * self._part_size:(part + 1) * self._part_size]
+        return self._files[part * self._part_size : (part + 1) * self._part_size]
 
     def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
         """The files of a part; their contents are read where they are decoded."""
         for name in self._stretch(part.index):
             sidecars = self._sidecars(name) if full else {}
-            yield Sample(key=name, path=self._listing.path(name), extension=PurePosixPath(name).suffix[1:],
-                         members=sidecars)
+            yield Sample(
+                key=name, path=self._listing.path(name), extension=PurePosixPath(name).suffix[1:], members=sidecars
+            )
 
     def _sidecars(self, name: str) -> dict[str, bytes]:
         found: dict[str, Any] = {}

@@ -39,8 +39,14 @@ class ParquetSource:
 
     kind = "parquet"
 
-    def __init__(self, listing: Listing, *, image_column: str | None = None, key_column: str | None = None,
-                 part_size: int = PART_SIZE) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        *,
+        image_column: str | None = None,
+        key_column: str | None = None,
+        part_size: int = PART_SIZE,
+    ) -> None:
         self.location = listing.location
         self._listing = listing
         self._files = [name for name in listing.names if name.endswith(".parquet")]
@@ -63,8 +69,10 @@ class ParquetSource:
 
     def parts(self) -> Sequence[Part]:
         """Runs of row groups, file by file."""
-        return [Part(index=index, state=f"{self._listing.state([name])}:{start}-{stop}", count=stop - start)
-                for index, (name, _, _, start, stop) in enumerate(self._groups)]
+        return [
+            Part(index=index, state=f"{self._listing.state([name])}:{start}-{stop}", count=stop - start)
+            for index, (name, _, _, start, stop) in enumerate(self._groups)
+        ]
 
     def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
         """The rows of a part, in order."""
@@ -80,8 +88,9 @@ class ParquetSource:
         name, first, past, _, _ = self._groups[part.index]
         file = self._open(name)
         schema = file.schema_arrow
-        columns = None if full else [c for c in (image_column_of(schema, self._image),
-                                                 key_column_of(schema, self._key)) if c]
+        columns = (
+            None if full else [c for c in (image_column_of(schema, self._image), key_column_of(schema, self._key)) if c]
+        )
         for batch in file.iter_batches(_ROWS, row_groups=list(range(first, past)), columns=columns):
             yield pa.Table.from_batches([batch])
 
@@ -105,19 +114,31 @@ class DatasetSource:
 
     kind = "datasets"
 
-    def __init__(self, data: Any, *, location: str, image_column: str | None = None, key_column: str | None = None,
-                 part_size: int = PART_SIZE) -> None:
+    def __init__(
+        self,
+        data: Any,
+        *,
+        location: str,
+        image_column: str | None = None,
+        key_column: str | None = None,
+        part_size: int = PART_SIZE,
+    ) -> None:
         self.location = location
         self._image, self._key = image_column, key_column
         splits = dict(data) if hasattr(data, "keys") else {"": data}
         self._splits = {name: undecoded(split) for name, split in splits.items()}
-        self._ranges = [(name, start, min(start + part_size, len(split))) for name, split in self._splits.items()
-                        for start in range(0, len(split), part_size)]
+        self._ranges = [
+            (name, start, min(start + part_size, len(split)))
+            for name, split in self._splits.items()
+            for start in range(0, len(split), part_size)
+        ]
 
     def parts(self) -> Sequence[Part]:
         """`part_size` rows each, split by split."""
-        return [Part(index=index, state=f"{self._splits[name]._fingerprint}:{start}-{stop}",
-                     count=stop - start) for index, (name, start, stop) in enumerate(self._ranges)]
+        return [
+            Part(index=index, state=f"{self._splits[name]._fingerprint}:{start}-{stop}", count=stop - start)
+            for index, (name, start, stop) in enumerate(self._ranges)
+        ]
 
     def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
         """The rows of a part, in order."""
@@ -127,19 +148,21 @@ class DatasetSource:
     def batches(self, part: Part, *, full: bool = True) -> Iterator[tuple[pa.Table, list[Sample]]]:
         """The rows of a part, as tables and as samples."""
         name, first, _ = self._ranges[part.index]
-        return _batches(self._tables(part, full=full), self._image, self._key, first, f"{name}/" if name else "",
-                        full=full)
+        return _batches(
+            self._tables(part, full=full), self._image, self._key, first, f"{name}/" if name else "", full=full
+        )
 
     def _tables(self, part: Part, *, full: bool) -> Iterator[pa.Table]:
         name, first, stop = self._ranges[part.index]
         split = self._splits[name]
         if not full:
             schema = split.features.arrow_schema
-            split = split.select_columns([c for c in (image_column_of(schema, self._image),
-                                                      key_column_of(schema, self._key)) if c])
+            split = split.select_columns(
+                [c for c in (image_column_of(schema, self._image), key_column_of(schema, self._key)) if c]
+            )
         split = split.with_format("arrow")
         for start in range(first, stop, _ROWS):
-            yield split[start:min(start + _ROWS, stop)]
+            yield split[start : min(start + _ROWS, stop)]
 
 
 def undecoded(split: Any) -> Any:
@@ -152,8 +175,9 @@ def undecoded(split: Any) -> Any:
     return split
 
 
-def _batches(tables: Iterator[pa.Table], image: str | None, key: str | None, row: int, prefix: str, *,
-             full: bool) -> Iterator[tuple[pa.Table, list[Sample]]]:
+def _batches(
+    tables: Iterator[pa.Table], image: str | None, key: str | None, row: int, prefix: str, *, full: bool
+) -> Iterator[tuple[pa.Table, list[Sample]]]:
     """Tables and their samples; where a row has no key, its key is the prefix and its number, from `row` on.
 
     With `full`, a sample has its caption as ``txt``, and all the columns but the image as ``json``.
@@ -166,8 +190,16 @@ def _batches(tables: Iterator[pa.Table], image: str | None, key: str | None, row
         for value, row_key, other in zip(table.column(image_name), keys, others, strict=True):
             encoded, path, failure = _image_value(value.as_py())
             extension = _sniff(encoded) if encoded else PurePosixPath(path or "").suffix[1:] or "jpg"
-            samples.append(Sample(key=f"{prefix}{row}" if row_key is None else str(row_key), image=encoded, path=path,
-                                  failure=failure, extension=extension, members=_members(other) if other else {}))
+            samples.append(
+                Sample(
+                    key=f"{prefix}{row}" if row_key is None else str(row_key),
+                    image=encoded,
+                    path=path,
+                    failure=failure,
+                    extension=extension,
+                    members=_members(other) if other else {},
+                )
+            )
             row += 1
         yield table, samples
 
@@ -183,16 +215,19 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     fitting: list[str] = [field.name for field in schema if _is_image_type(field.type)]
     if wanted is not None:
         if wanted not in fitting:
-            raise SourceError(f"{wanted!r} is no image column; columns of binary, or of a struct with bytes, are "
-                              f"{fitting or 'none'}")
+            raise SourceError(
+                f"{wanted!r} is no image column; columns of binary, or of a struct with bytes, are {fitting or 'none'}"
+            )
         return wanted
     named = [name for name in IMAGE_COLUMNS if name in fitting]
     if named:
         return named[0]
     if len(fitting) == 1:
         return fitting[0]
-    raise SourceError(f"can't tell which column holds the images: {fitting or 'none'} of {schema.names} could; "
-                      "name it with --image-column")
+    raise SourceError(
+        f"can't tell which column holds the images: {fitting or 'none'} of {schema.names} could; "
+        "name it with --image-column"
+    )
 
 
 def key_column_of(schema: pa.Schema, wanted: str | None = None) -> str | None:
@@ -205,8 +240,12 @@ def key_column_of(schema: pa.Schema, wanted: str | None = None) -> str | None:
 def _is_image_type(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-                or str(kind) == "binary_view")
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or str(kind) == "binary_view"
+    )
 
 
 def _image_value(value: Any) -> tuple[bytes | None, str | None, str | None]:
@@ -232,8 +271,14 @@ def _members(row: dict[str, Any]) -> dict[str, bytes]:
 
 def _sniff(encoded: bytes) -> str:
     """The usual extension of an image's format, by its first bytes."""
-    signatures = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\0", "tif"),
-                  (b"MM\0*", "tif"))
+    signatures = (
+        (b"\xff\xd8", "jpg"),
+        (b"\x89PNG", "png"),
+        (b"GIF8", "gif"),
+        (b"BM", "bmp"),
+        (b"II*\0", "tif"),
+        (b"MM\0*", "tif"),
+    )
     if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
         return "webp"
     return next((extension for start, extension in signatures if encoded.startswith(start)), "jpg")

@@ -45,8 +45,7 @@ class WebDatasetSource:
 
     def parts(self) -> Sequence[Part]:
         """One part a tar, in the order of their names."""
-        return [Part(index=index, state=self._listing.state([shard]))
-                for index, shard in enumerate(self._shards)]
+        return [Part(index=index, state=self._listing.state([shard])) for index, shard in enumerate(self._shards)]
 
     def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
         """The samples of a tar, in its own order."""
@@ -57,16 +56,24 @@ class WebDatasetSource:
                 for group in groups:
                     yield self._sample(shard, group, full=full)
             except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-                _log.warning("a shard is damaged (%s): part %d ends early, and what it still holds is excluded",
-                             type(error).__name__, part.index)
+                _log.warning(
+                    "a shard is damaged (%s): part %d ends early, and what it still holds is excluded",
+                    type(error).__name__,
+                    part.index,
+                )
                 yield Sample(key=f"{shard}/", failure="damaged_shard")
 
     def _sample(self, shard: str, group: Mapping[str, Any], *, full: bool) -> Sample:
         fields = {name: value for name, value in group.items() if not name.startswith("__")}
         extension, failure = image_of(fields, self._image_field)
         members = {name: value for name, value in fields.items() if name != extension} if full else {}
-        return Sample(key=f"{shard}/{group['__key__']}", image=fields.get(extension), failure=failure,
-                      extension=extension, members=members)
+        return Sample(
+            key=f"{shard}/{group['__key__']}",
+            image=fields.get(extension),
+            failure=failure,
+            extension=extension,
+            members=members,
+        )
 
 
 def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[str, str | None]:
@@ -77,8 +84,9 @@ def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[s
     >>> image_of({"txt": b"", "JPG": b""}), image_of({"jpg": b"", "mask.png": b""}), image_of({"txt": b""})
     (('JPG', None), ('', 'several_images'), ('', 'missing'))
     """
-    images = [name for name in fields
-              if (name == wanted if wanted else name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS)]
+    images = [
+        name for name in fields if (name == wanted if wanted else name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS)
+    ]
     if len(images) == 1:
         return images[0], None
     return "", "several_images" if images else "missing"
