@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safetyfilter.data.decisions import Decisions as Decisions
     from safetyfilter.data.export import export as export
     from safetyfilter.data.runs import Run as Run
     from safetyfilter.data.sources import open_source as open_source
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
     from safetyfilter.evaluate.metrics import evaluate as evaluate
     from safetyfilter.filter import SafetyFilter as SafetyFilter
+    from safetyfilter.integrations.datasets import filter_dataset as filter_dataset
+    from safetyfilter.integrations.torch import SafeDataset as SafeDataset
+    from safetyfilter.integrations.torch import SafeIterable as SafeIterable
     from safetyfilter.samples import DecisionBatch as DecisionBatch
     from safetyfilter.samples import EmbeddingBatch as EmbeddingBatch
     from safetyfilter.samples import Reason as Reason
@@ -48,6 +52,7 @@ _HOMES = {
     "Calibration": "decide.risk",
     "ClipEncoder": "embed.encoder",
     "DecisionBatch": "samples",
+    "Decisions": "data.decisions",
     "EmbedOptions": "embed.batching",
     "EmbeddingBatch": "samples",
     "EncoderSpec": "embed.spec",
@@ -58,6 +63,8 @@ _HOMES = {
     "PromptPair": "score.zero_shot",
     "Reason": "samples",
     "Run": "data.runs",
+    "SafeDataset": "integrations.torch",
+    "SafeIterable": "integrations.torch",
     "SafetyFilter": "filter",
     "SafetyFilterError": "errors",
     "ScoreBatch": "samples",
@@ -66,6 +73,7 @@ _HOMES = {
     "evaluate": "evaluate.metrics",
     "export": "data.export",
     "fetch_probes": "score.named",
+    "filter_dataset": "integrations.datasets",
     "join_captions": "score.probe",
     "load_laion_detector": "score.laion",
     "load_named_probes": "score.named",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections import Counter
@@ -136,8 +135,7 @@ def _streaming(ds: Any, chosen: Decisions | SafetyFilter, image_column: str | No
     decide = _Stream(chosen, column, key, verify)
     # Without features a filter sees rows as they are stored, and what it lets pass is decoded after it, or not at all.
     # A cast to undecoded images and back would not do: datasets ignores a cast behind a filter.
-    raw = copy.copy(ds)
-    raw._info, raw._formatting = ds._info.copy(), None
+    raw = ds.with_format(None)  # an object of its own, with its own information
     raw._info.features = None
     kept = raw.filter(decide, batched=True, batch_size=batch_size)
     kept._info, kept._formatting = ds._info.copy(), ds._formatting
