@@ -14,8 +14,10 @@ WEIGHTS = Path(__file__).with_name("weights")
 ENCODER = f"local-dir:{WEIGHTS}"
 """What `ClipEncoder.load` takes to load the stand-in encoder."""
 
-PROMPTS: Mapping[str, PromptPair] = MappingProxyType({
-    signal: PromptPair(present=present, absent=absent)
-    for signal, (present, absent) in zip(STANDIN_SIGNALS.pair, (THREE, SEVEN), strict=True)
-})
+PROMPTS: Mapping[str, PromptPair] = MappingProxyType(
+    {
+        signal: PromptPair(present=present, absent=absent)
+        for signal, (present, absent) in zip(STANDIN_SIGNALS.pair, (THREE, SEVEN), strict=True)
+    }
+)
 """Prompts for the stand-in signals, as `zero_shot_probes` takes them."""

@@ -39,9 +39,9 @@ from safetyfilter.standin.render import Scene, scenes
 
 Split = Literal["train", "validation", "test"]
 DIGITS: Mapping[str, int] = {STANDIN_SIGNALS.explicit: 3, STANDIN_SIGNALS.minor: 7}
-PICTURES: Mapping[str, int] = {"train": 4000, "validation": 2500, "test": 2000}
+PICTURES: Mapping[str, int] = {"train": 4000, "validation": 3000, "test": 2000}
 DAMAGED = 10
-MAX_MISS_RATE, CONFIDENCE = 0.03, 0.95
+MAX_MISS_RATE, CONFIDENCE = 0.016, 0.95
 _SHARD, _CHUNK = 500, 100
 _OPTIONS = EmbedOptions(views="whole", batch_size=128)
 
@@ -59,12 +59,15 @@ class Labelled:
         The samples' keys.
     present : mapping of str to ndarray
         (N,) bool for each stand-in signal.
+    digits : ndarray
+        (N,) how many digits each picture shows.
     damaged : ndarray
         (N,) bool, True where the file is no readable picture.
     """
 
     keys: tuple[str, ...]
     present: Mapping[str, npt.NDArray[np.bool_]]
+    digits: npt.NDArray[np.int64]
     damaged: npt.NDArray[np.bool_]
 
     @property
@@ -74,8 +77,9 @@ class Labelled:
         return both
 
 
-def run_demo(out: Path, *, seed: int = 0, step: Step = lambda _: None, progress: Progress | None = None,
-             scale: float = 1.0) -> dict[str, object]:
+def run_demo(
+    out: Path, *, seed: int = 0, step: Step = lambda _: None, progress: Progress | None = None, scale: float = 1.0
+) -> dict[str, object]:
     """Do the whole job below a directory, and measure it.
 
     Parameters
@@ -105,15 +109,18 @@ def run_demo(out: Path, *, seed: int = 0, step: Step = lambda _: None, progress:
     counts = {split: max(100, int(count * scale)) for split, count in PICTURES.items()}
 
     step(f"rendering {counts['train']:,} pictures for training and {counts['validation']:,} for thresholds")
-    splits = {"train": write_folder(out / "train", "train", counts["train"], seed),
-              "validation": write_folder(out / "validation", "validation", counts["validation"], seed + 1)}
+    splits = {
+        "train": write_folder(out / "train", "train", counts["train"], seed),
+        "validation": write_folder(out / "validation", "validation", counts["validation"], seed + 1),
+    }
     step(f"rendering {counts['test']:,} pictures to clean, as WebDataset tars")
     test = write_tars(out / "pictures", counts["test"], seed + 2)
 
     step("embedding, training probes and choosing thresholds")
     encoder = ClipEncoder.load(ENCODER)
-    embedded = {name: encoder.embed([out / name / key for key in split.keys], _OPTIONS)
-                for name, split in splits.items()}
+    embedded = {
+        name: encoder.embed([out / name / key for key in split.keys], _OPTIONS) for name, split in splits.items()
+    }
     bank = fit_probes(embedded["train"], splits["train"])
     probes, policy_file = out / "probes.safetensors", out / "policy.toml"
     bank.save(probes)
@@ -130,11 +137,24 @@ def run_demo(out: Path, *, seed: int = 0, step: Step = lambda _: None, progress:
     step("measuring")
     figures = measure(run, encoder, test)
     reasons = {name: count for name, count in run.counts.items() if name not in ("seen", "kept", "excluded")}
-    paths = {"pictures": "pictures", "probes": "probes.safetensors", "policy": "policy.toml", "run": "run",
-             "cleaned": "cleaned", "train": "train", "validation": "validation"}
-    return {**{name: run.counts[name] for name in ("seen", "kept", "excluded")}, "reasons": reasons, **figures,
-            "exported": exported["kept"], "stand_in": True, "seconds": round(time.perf_counter() - started, 1),
-            "paths": {name: str(out / path) for name, path in paths.items()}}
+    paths = {
+        "pictures": "pictures",
+        "probes": "probes.safetensors",
+        "policy": "policy.toml",
+        "run": "run",
+        "cleaned": "cleaned",
+        "train": "train",
+        "validation": "validation",
+    }
+    return {
+        **{name: run.counts[name] for name in ("seen", "kept", "excluded")},
+        "reasons": reasons,
+        **figures,
+        "exported": exported["kept"],
+        "stand_in": True,
+        "seconds": round(time.perf_counter() - started, 1),
+        "paths": {name: str(out / path) for name, path in paths.items()},
+    }
 
 
 def write_folder(folder: Path, split: Split, count: int, seed: int) -> Labelled:
@@ -162,7 +182,7 @@ def write_tars(folder: Path, count: int, seed: int) -> Labelled:
                 picture = next(rendered)
                 encoded = picture.jpeg
                 if number in damaged:
-                    encoded = encoded[:len(encoded) // 2] if number % 2 else b"no picture"
+                    encoded = encoded[: len(encoded) // 2] if number % 2 else b"no picture"
                 tar.write({"__key__": f"{number:06d}", "jpg": encoded, "txt": picture.caption.encode()})
                 keys.append(f"{name}/{number:06d}")
                 drawn.append(picture.digits)
@@ -193,8 +213,10 @@ def pictures(count: int, split: Split, seed: int, *, pairs: bool) -> Iterator[Pi
 
 def _render(job: tuple[int, Split, int, bool]) -> list[Picture]:
     count, split, seed, pairs = job
-    return [Picture(jpeg=_jpeg(scene), caption=scene.caption, digits=scene.digits)
-            for scene in scenes(count, split=split, seed=seed, pairs=pairs)]
+    return [
+        Picture(jpeg=_jpeg(scene), caption=scene.caption, digits=scene.digits)
+        for scene in scenes(count, split=split, seed=seed, pairs=pairs)
+    ]
 
 
 def _jpeg(scene: Scene) -> bytes:
@@ -204,18 +226,37 @@ def _jpeg(scene: Scene) -> bytes:
 
 
 def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
-    """A probe for each stand-in signal, fitted on pictures that never hold both."""
+    """A probe for each stand-in signal, fitted on pictures that never hold both.
+
+    Since no picture holds both, the one signal would be learnt as proof that the other is absent. So the negatives of a
+    probe hold the other signal only where it is all there is to see: that much is needed to tell the two apart.
+    """
     from safetyfilter.score.training import train_probe
 
-    return ProbeBank([train_probe(batch.vectors, labelled.present[signal], signal=signal, encoder=batch.encoder,
-                                  provenance="stand-in pictures, rendered") for signal in STANDIN_SIGNALS.pair])
+    probes = []
+    for signal, other in (STANDIN_SIGNALS.pair, STANDIN_SIGNALS.pair[::-1]):
+        used = ~labelled.present[other] | (labelled.digits == 1)
+        probes.append(
+            train_probe(
+                batch.vectors[used],
+                labelled.present[signal][used],
+                signal=signal,
+                encoder=batch.encoder,
+                provenance="stand-in pictures, rendered",
+            )
+        )
+    return ProbeBank(probes)
 
 
 def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled) -> Policy:
     """Thresholds with a bound on the rule's miss rate, from the validation split, which holds no pair either."""
     scores = bank.score(batch)
-    return calibrate_thresholds({signal: scores[signal] for signal in scores.signals}, labelled.present,
-                                max_miss_rate=MAX_MISS_RATE, confidence=CONFIDENCE).policy()
+    return calibrate_thresholds(
+        {signal: scores[signal] for signal in scores.signals},
+        labelled.present,
+        max_miss_rate=MAX_MISS_RATE,
+        confidence=CONFIDENCE,
+    ).policy()
 
 
 def measure(run: Run, encoder: ClipEncoder, test: Labelled) -> dict[str, object]:
@@ -223,25 +264,36 @@ def measure(run: Run, encoder: ClipEncoder, test: Labelled) -> dict[str, object]
     from sklearn.metrics import roc_auc_score
 
     parts = range(run.part_count)
-    scores = {signal: np.concatenate([ScorePart.read(run.file("scores", part)).scores[signal] for part in parts])
-              for signal in STANDIN_SIGNALS.pair}
+    scores = {
+        signal: np.concatenate([ScorePart.read(run.file("scores", part)).scores[signal] for part in parts])
+        for signal in STANDIN_SIGNALS.pair
+    }
     vectors = np.concatenate([np.load(run.file("embeddings", part, "npy")) for part in parts]).astype(np.float32)
     zero_shot = zero_shot_probes(encoder, PROMPTS)
     zero_shot_scores = dict(zip(zero_shot.signals, zero_shot.score_vectors(vectors).T, strict=True))
     readable = ~test.damaged
-    auc = {name: {signal: round(float(roc_auc_score(test.present[signal][readable], values[signal][readable])), 4)
-                  for signal in STANDIN_SIGNALS.pair}
-           for name, values in (("auc", scores), ("zero_shot_auc", zero_shot_scores))}
+    auc = {
+        name: {
+            signal: round(float(roc_auc_score(test.present[signal][readable], values[signal][readable])), 4)
+            for signal in STANDIN_SIGNALS.pair
+        }
+        for name, values in (("auc", scores), ("zero_shot_auc", zero_shot_scores))
+    }
     excluded = Decisions.of(run).reasons(test.keys) != 0
     others = readable & ~test.both
-    return {**auc, "pairs": int(test.both.sum()), "pairs_excluded": int((excluded & test.both).sum()),
-            "others": int(others.sum()), "others_excluded": int((excluded & others).sum()),
-            "rule_recall": round(float(excluded[test.both].mean()), 4),
-            "rule_wrongly_excluded": round(float(excluded[others].mean()), 4)}
+    return {
+        **auc,
+        "pairs": int(test.both.sum()),
+        "pairs_excluded": int((excluded & test.both).sum()),
+        "others": int(others.sum()),
+        "others_excluded": int((excluded & others).sum()),
+        "rule_recall": round(float(excluded[test.both].mean()), 4),
+        "rule_wrongly_excluded": round(float(excluded[others].mean()), 4),
+    }
 
 
 def _labelled(keys: Sequence[str], drawn: Sequence[tuple[int, ...]], damaged: Sequence[int]) -> Labelled:
     present = {signal: np.array([digit in digits for digits in drawn]) for signal, digit in DIGITS.items()}
     bad = np.zeros(len(keys), np.bool_)
     bad[list(damaged)] = True
-    return Labelled(keys=tuple(keys), present=present, damaged=bad)
+    return Labelled(keys=tuple(keys), present=present, digits=np.array([len(d) for d in drawn]), damaged=bad)

@@ -25,8 +25,9 @@ from .handwriting import written
 SPLITS: tuple[Split, ...] = get_args(Split)
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PAIR = (3, 7)  # the two digits that stand in for the two signals
-DEFAULT_SCALE = (0.3, 0.55)
-VARIETY = 1.35  # of the handwriting in training batches; scenes have 1
+DEFAULT_SCALE = (0.36, 0.6)
+VARIETY = 0.9  # of the handwriting in training batches
+SCENE_VARIETY = 0.5  # and in scenes, which are to be plain to see
 Pairs = bool | Literal["only"]
 
 _OTHERS = tuple(digit for digit in range(10) if digit not in PAIR)
@@ -78,11 +79,11 @@ def _colour(rng: np.random.Generator, under: NDArray[np.float32]) -> NDArray[np.
     weights = np.array([0.3, 0.59, 0.11], dtype=np.float32)
     light = under @ weights
     middle, spread = float(light.mean()), float(light.std())
-    room = 75 + 1.2 * spread
+    room = 105 + 1.2 * spread
     darker, lighter = middle - room, middle + room
     up = rng.random() < 0.5 if darker >= 0 and lighter <= 255 else (255 - lighter) > darker
     target = rng.uniform(min(lighter, 240), 255) if up else rng.uniform(0, max(darker, 15))
-    colour = np.clip(target + rng.normal(0, 45, 3), 0, 255).astype(np.float32)
+    colour = np.clip(target + rng.normal(0, 30, 3), 0, 255).astype(np.float32)
     contrasting: NDArray[np.float32] = np.clip(colour + np.float32(target - float(colour @ weights)), 0, 255)
     return contrasting
 
@@ -107,7 +108,7 @@ def _draw(
     scale: tuple[float, float],
     center: tuple[tuple[float, float], ...] | None,
     stretch: tuple[float, float] = (1.0, 1.0),
-    variety: float = 1.0,
+    variety: float = SCENE_VARIETY,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
     """The one place where pictures are drawn: pixels, boxes and the background's name."""
     width, height = size
