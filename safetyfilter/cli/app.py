@@ -97,6 +97,10 @@ class SampleProgress:
         self._bar, self._task = bar, task
         self._counts = dict.fromkeys(("seen", "kept", "excluded", "unscored", "resumed"), 0)
 
+    def begin(self) -> None:
+        """Count the time from now on."""
+        self._bar.reset(self._task)
+
     def __call__(self, counts: Mapping[str, int]) -> None:
         """Add counts."""
         for name in self._counts:

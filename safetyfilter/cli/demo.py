@@ -24,9 +24,13 @@ def demo(
     from safetyfilter.standin.demo import PICTURES, run_demo
 
     with sample_progress("scanning", PICTURES["test"]) as progress:
-        result = run_demo(
-            out or _new("safetyfilter-demo"), progress=progress, step=lambda what: err.print(f"[dim]{what}")
-        )
+
+        def step(what: str) -> None:
+            err.print(f"[dim]{what}")
+            if what == "scanning":
+                progress.begin()
+
+        result = run_demo(out or _new("safetyfilter-demo"), progress=progress, step=step)
     emit(result, as_json=json)
     if not json:
         _show(result)
@@ -69,7 +73,7 @@ def _show(result: Mapping[str, Any]) -> None:
         "Next, each a command that works here; put a folder of your own in the place of the second's:", style="bold"
     )
     for command in (
-        f"safetyfilter decide {paths['run']} --policy strict",
+        f"safetyfilter decide {paths['run']} --policy {paths['strict_policy']}",
         f"safetyfilter scan {paths['validation']} --out {paths['run']}-folder --encoder stand-in "
         f"--probes {paths['probes']} --policy {paths['policy']}",
         f"safetyfilter export {paths['run']} --source {paths['pictures']} --to {paths['run']}-keys.txt --format keys",

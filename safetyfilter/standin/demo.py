@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -126,6 +126,8 @@ def run_demo(
     bank.save(probes)
     policy = choose_thresholds(bank, embedded["validation"], splits["validation"])
     policy_file.write_text(policy.to_toml(), encoding="utf-8")
+    strict = replace(policy, exclude=STANDIN_SIGNALS.pair)
+    (out / "strict.toml").write_text(strict.to_toml(), encoding="utf-8")
 
     step("scanning")
     safety_filter = SafetyFilter(encoder, bank, policy, _OPTIONS)
@@ -141,6 +143,7 @@ def run_demo(
         "pictures": "pictures",
         "probes": "probes.safetensors",
         "policy": "policy.toml",
+        "strict_policy": "strict.toml",
         "run": "run",
         "cleaned": "cleaned",
         "train": "train",

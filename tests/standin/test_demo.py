@@ -1,0 +1,69 @@
+"""The demo, whole, as a new user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter.data.decisions import Decisions
+from safetyfilter.data.runs import Run
+from safetyfilter.data.sources import open_source
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, "-m", "safetyfilter", "demo", "--out", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert isinstance(result, dict)
+    return result
+
+
+def test_the_figures_hold(demo) -> None:
+    assert min(demo["auc"].values()) >= 0.98
+    assert min(demo["zero_shot_auc"].values()) >= 0.90
+    assert demo["pairs"] > 100
+    assert demo["rule_recall"] >= 0.97
+    assert demo["rule_wrongly_excluded"] <= 0.10
+
+
+def test_the_counts_add_up_and_are_those_on_disk(demo) -> None:
+    assert demo["seen"] == demo["kept"] + demo["excluded"]
+    assert demo["reasons"]["unscored"] == 10
+    counts = Run.open(demo["paths"]["run"]).counts
+    assert {name: counts[name] for name in ("seen", "kept", "excluded")} == {
+        name: demo[name] for name in ("seen", "kept", "excluded")
+    }
+    cleaned = open_source(demo["paths"]["cleaned"])
+    assert sum(1 for part in cleaned.parts() for _ in cleaned.samples(part)) == demo["kept"] == demo["exported"]
+
+
+def test_the_figures_are_the_decisions_own(demo) -> None:
+    pictures = Path(demo["paths"]["pictures"])
+    truth = pq.read_table(pictures.with_name("truth.parquet")).to_pydict()
+    excluded = Decisions.of(Run.open(demo["paths"]["run"])).reasons(truth["key"]) != 0
+    caught = [gone for gone, *both in zip(excluded, truth["three"], truth["seven"], strict=True) if all(both)]
+    # the truth beside the tars still counts the pictures that were damaged on purpose, all of which are excluded
+    assert demo["pairs"] <= len(caught) <= demo["pairs"] + 10
+    assert 0 <= sum(caught) - demo["pairs_excluded"] <= 10
+
+
+def test_no_training_picture_holds_both(demo) -> None:
+    for split in ("train", "validation"):
+        for caption in Path(demo["paths"][split]).glob("*.txt"):
+            words = caption.read_text().split()
+            assert not {"three", "seven"} <= set(words)
+
+
+def test_an_output_that_is_there_is_left_alone(demo) -> None:
+    out = Path(demo["paths"]["run"]).parent
+    done = subprocess.run(
+        [sys.executable, "-m", "safetyfilter", "demo", "--out", str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "new or empty directory" in " ".join(done.stderr.split())
