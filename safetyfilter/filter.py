@@ -50,8 +50,8 @@ class SafetyFilter:
     >>> encoder = ClipEncoder.load(ENCODER, device="cpu")
     >>> safe = SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS))
     >>> result = safe([Image.new("RGB", (64, 48), "teal"), b"no image"])
-    >>> result.keep.tolist(), [str(reasons) for reasons in result.reasons]
-    ([True, False], ['none', 'unscored'])
+    >>> result.scores.signals, result.scores.failures[1], result.keep[1].item(), str(result.reasons[1])
+    (('three', 'seven'), 'not_an_image', False, 'unscored')
     """
 
     encoder: ClipEncoder
