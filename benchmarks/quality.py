@@ -1,0 +1,265 @@
+"""How well signals and rule are told on stand-in pictures, against baselines rebuilt from their published rules.
+
+Probes are trained, and thresholds guaranteed, on pictures in which a three and a seven never meet; the test pictures
+hold both. Probes are trained as the demo trains them. The encoder is the stand-in's: the figures compare ways of
+filtering, and say nothing of how well real signals are told.
+
+    python benchmarks/quality.py [--quick] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from common import SEED, arguments, environment, finish
+from quality_baselines import baselines, laion_tables
+from quality_pictures import VIEWS, Pictures, Place, joined, placed, usual
+from quality_tables import print_tables
+
+from safetyfilter import ClipEncoder, Policy
+from safetyfilter.decide.risk import Calibration, calibrate_thresholds
+from safetyfilter.evaluate.intervals import Proportion
+from safetyfilter.evaluate.metrics import evaluate
+from safetyfilter.samples import STANDIN_SIGNALS
+from safetyfilter.score.probe import ProbeBank
+from safetyfilter.score.training import train_probe
+from safetyfilter.score.zero_shot import zero_shot_probes
+from safetyfilter.standin import ENCODER, PROMPTS
+from safetyfilter.standin.demo import Labelled, fit_probes
+
+LAION_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "laion"
+MIN_RECALL, MAX_WRONGLY_EXCLUDED = 0.99, 0.10
+FALSE_ALARMS = 0.05
+"""Share of the wide pictures without a signal that may be flagged where recall is told by position."""
+PROMISES = (0.01, 0.016, 0.02, 0.03, 0.05, 0.2)
+"""Miss rates of the rule, for what they cost."""
+BANDS = ((0.08, 0.15), (0.15, 0.25), (0.25, 0.35), (0.35, 0.5))
+"""The middle of a lone digit, as a share of the width from the nearer end."""
+MAIN = ("trained, guaranteed", "whole")
+"""The way of filtering that the bars are about, and what a scan does by default."""
+
+Bools = npt.NDArray[np.bool_]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How many pictures of each kind, and what the thresholds guarantee of the rule."""
+
+    train: int
+    validation: int
+    mixed: int
+    pairs: int
+    small: int
+    edge: int
+    along: int
+    max_miss_rate: float = 0.01
+    confidence: float = 0.95
+
+
+SIZES = {
+    "full": Sizes(train=6000, validation=5000, mixed=4000, pairs=1500, small=1000, edge=1000, along=1500),
+    "quick": Sizes(train=2000, validation=2600, mixed=1000, pairs=300, small=200, edge=200, along=300),
+}
+
+
+def trained(pictures: Pictures) -> ProbeBank:
+    """A probe for each signal, from whole pictures, as the demo trains them."""
+    labelled = Labelled(
+        keys=(), present=pictures.present, digits=pictures.digits, damaged=np.zeros(len(pictures), np.bool_)
+    )
+    return fit_probes(pictures.views["whole"], labelled)
+
+
+def trained_on_all(pictures: Pictures) -> ProbeBank:
+    """The same with every picture of the other signal as a negative: each learns that the one rules out the other."""
+    batch = pictures.views["whole"]
+    return ProbeBank(
+        [train_probe(batch.vectors, pictures.present[s], signal=s, encoder=batch.encoder) for s in STANDIN_SIGNALS.pair]
+    )
+
+
+def guaranteed(
+    bank: ProbeBank, validation: Pictures, view: str, sizes: Sizes, max_miss_rate: float | None = None
+) -> Calibration:
+    """Thresholds for one way of looking, from pictures without the pair."""
+    return calibrate_thresholds(
+        bank.score(validation.views[view]),
+        validation.present,
+        max_miss_rate=sizes.max_miss_rate,
+        confidence=sizes.confidence,
+    )
+
+
+def figures(bank: ProbeBank, policy: Policy, pictures: Pictures, view: str, mixed: Bools | None = None) -> Row:
+    """Precision and recall of each signal and of the rule.
+
+    Parameters
+    ----------
+    mixed : ndarray, optional
+        (N,) bool: the pictures in which pairs are as frequent as chance has it. Precision, which depends on that, and
+        the signals' figures are theirs; the rule's recall is that of all pairs.
+    """
+    scores = bank.score(pictures.views[view])
+    excluded, both = ~policy.decide(scores).keep, pictures.both
+    rows = np.ones(len(pictures), np.bool_) if mixed is None else mixed
+    found = evaluate(
+        {s: scores[s][rows] for s in scores.signals},
+        {s: p[rows] for s, p in pictures.present.items()},
+        policy,
+        exclusion_rates=(),
+    )
+    assert found.rule is not None
+    return {
+        "signals": {
+            signal: {
+                "threshold": one.threshold,
+                "auc": one.auc,
+                "precision": one.precision.to_dict(),
+                "recall": one.recall.to_dict(),
+                "specificity": one.specificity.to_dict(),
+            }
+            for signal, one in found.signals.items()
+        },
+        "rule": {
+            "precision": found.rule.precision.to_dict(),
+            "recall": Proportion.of(int(excluded[both].sum()), int(both.sum())).to_dict(),
+            "wrongly_excluded": Proportion.of(int(excluded[~both].sum()), int((~both).sum())).to_dict(),
+        },
+    }
+
+
+def promise(bank: ProbeBank, validation: Pictures, test: Pictures, view: str, sizes: Sizes, rate: float) -> Row:
+    """The rule on the test pictures, where another miss rate is guaranteed."""
+    found = figures(bank, guaranteed(bank, validation, view, sizes, rate).policy(), test, view)["rule"]
+    return {name: found[name] for name in ("recall", "wrongly_excluded")}
+
+
+def by_position(bank: ProbeBank, policy: Policy, pictures: Pictures, view: str) -> Row:
+    """Recall of a lone digit by its distance from the nearer end of a wide picture, both signals together.
+
+    At the policy's thresholds, and at those that flag `FALSE_ALARMS` of the same pictures without the signal: views
+    whose thresholds differ can be compared by the latter alone.
+    """
+    scores = bank.score(pictures.views[view])
+    distance = np.minimum(pictures.where, 1 - pictures.where)
+    columns: Row = {}
+    for name in ("guaranteed", "same_false_alarms"):
+        flagged, there = [], []
+        for signal in STANDIN_SIGNALS.pair:
+            present, values = pictures.present[signal], scores[signal].astype(np.float64)
+            cut = np.quantile(values[~present], 1 - FALSE_ALARMS, method="higher")
+            flagged.append(policy.present(scores, signal) if name == "guaranteed" else values > cut)
+            there.append(present)
+        hit, present = np.array(flagged), np.array(there)
+        bands = {f"{low:g}-{high:g}": present & (distance >= low) & (distance <= high) for low, high in BANDS}
+        columns[name] = {"false_alarms": _share(hit, ~present), **{b: _share(hit, rows) for b, rows in bands.items()}}
+    return columns
+
+
+def measure(sizes: Sizes) -> Row:
+    """Everything but the environment."""
+    started = time.perf_counter()
+    encoder = ClipEncoder.load(ENCODER)
+    train = usual(encoder, sizes.train, "train", SEED, pairs=False, views=("whole",))
+    validation = usual(encoder, sizes.validation, "validation", SEED, pairs=False)
+    test = joined(
+        usual(encoder, sizes.mixed, "test", SEED, pairs=True),
+        usual(encoder, sizes.pairs, "test", SEED + 1, pairs="only"),
+    )
+    mixed = np.arange(len(test)) < sizes.mixed
+    counts: dict[Place, int] = {"small": sizes.small, "edge": sizes.edge, "along": sizes.along}
+    special = placed(encoder, counts, SEED)
+    half = Policy(table=STANDIN_SIGNALS)
+    zero_shot = zero_shot_probes(encoder, PROMPTS)
+    bank, together = trained(train), trained_on_all(train)
+    calibrations = {view: guaranteed(bank, validation, view, sizes) for view in VIEWS}
+    ways = [("zero-shot at 0.5", view, zero_shot, half) for view in VIEWS]
+    ways += [("trained at 0.5", view, bank, half) for view in VIEWS]
+    ways += [(MAIN[0], view, bank, calibrations[view].policy()) for view in VIEWS]
+    ways += [
+        ("other as negatives, guaranteed", "whole", together, guaranteed(together, validation, "whole", sizes).policy())
+    ]
+    rows = [
+        {"way": way, "views": view, **figures(probes, policy, test, view, mixed)} for way, view, probes, policy in ways
+    ]
+    placed_rows = [
+        {"objects": name, "way": way, "views": view, **figures(probes, policy, pictures, view)}
+        for name, pictures in special.items()
+        if name != "along"
+        for way, view, probes, policy in ways
+    ]
+    positions = {view: by_position(bank, calibrations[view].policy(), special["along"], view) for view in VIEWS}
+
+    promises = [
+        {"max_miss_rate": rate, "views": view, **promise(bank, validation, test, view, sizes, rate)}
+        for view in VIEWS
+        for rate in PROMISES
+        if rate >= sizes.max_miss_rate  # less, and there would be too few validation pictures
+    ]
+
+    main = next(row["rule"] for row in rows if (row["way"], row["views"]) == MAIN)
+    wrong, both = main["wrongly_excluded"], test.both
+    peers = {
+        name: {"as_published": peer.as_published(both), "at_same_share": peer.at_share(wrong["count"], both)}
+        for name, peer in baselines(encoder, bank, train, test).items()
+    }
+    ratios = {"rule_recall": round(main["recall"]["value"], 4), "rule_wrongly_excluded": round(wrong["value"], 4)}
+    ratios |= {f"{name}_recall": round(peer["at_same_share"]["recall"]["value"], 4) for name, peer in peers.items()}
+    return {
+        "encoder": str(encoder.spec),
+        "precision": str(encoder.dtype).removeprefix("torch."),
+        "sizes": asdict(sizes),
+        "counts": {
+            name: pictures.counts()
+            for name, pictures in (
+                ("train", train),
+                ("validation", validation),
+                ("test", test),
+                *special.items(),
+            )
+        },
+        "ratios": ratios,
+        "main": dict(zip(("way", "views"), MAIN, strict=True)),
+        "bars": bars(ratios),
+        "rows": rows,
+        "placed": placed_rows,
+        "positions": positions,
+        "promises": promises,
+        "baselines": peers,
+        "calibrations": {view: one.to_dict() for view, one in calibrations.items()},
+        "laion_tables_dropped": laion_tables(LAION_DATA),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def bars(ratios: Mapping[str, float]) -> dict[str, bool]:
+    """Whether the rule is as good as it should be."""
+    others = [value for name, value in ratios.items() if name.endswith("_recall") and name != "rule_recall"]
+    return {
+        "recall_at_least_99_percent": ratios["rule_recall"] >= MIN_RECALL,
+        "wrongly_excluded_at_most_10_percent": ratios["rule_wrongly_excluded"] <= MAX_WRONGLY_EXCLUDED,
+        "beats_every_baseline_at_the_same_share": all(ratios["rule_recall"] > other for other in others),
+    }
+
+
+def _share(hit: Bools, rows: Bools) -> dict[str, float | int | None]:
+    return Proportion.of(int((hit & rows).sum()), int(rows.sum())).to_dict()
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    options = arguments(__doc__)
+    result = measure(SIZES["quick" if options.quick else "full"])
+    print_tables(result)
+    finish({"environment": environment("scikit-learn"), "quick": options.quick, **result}, options.json)
+
+
+if __name__ == "__main__":
+    main()
