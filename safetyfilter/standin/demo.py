@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -108,13 +109,14 @@ def run_demo(
     out.mkdir(parents=True, exist_ok=True)
     counts = {split: max(100, int(count * scale)) for split, count in PICTURES.items()}
 
-    step(f"rendering {counts['train']:,} pictures for training and {counts['validation']:,} for thresholds")
-    splits = {
-        "train": write_folder(out / "train", "train", counts["train"], seed),
-        "validation": write_folder(out / "validation", "validation", counts["validation"], seed + 1),
-    }
-    step(f"rendering {counts['test']:,} pictures to clean, as WebDataset tars")
-    test = write_tars(out / "pictures", counts["test"], seed + 2)
+    with renderers() as pool:
+        step(f"rendering {counts['train']:,} pictures for training and {counts['validation']:,} for thresholds")
+        splits = {
+            "train": write_folder(out / "train", "train", counts["train"], seed, pool),
+            "validation": write_folder(out / "validation", "validation", counts["validation"], seed + 1, pool),
+        }
+        step(f"rendering {counts['test']:,} pictures to clean, as WebDataset tars")
+        test = write_tars(out / "pictures", counts["test"], seed + 2, pool)
 
     step("embedding, training probes and choosing thresholds")
     encoder = ClipEncoder.load(ENCODER)
@@ -160,11 +162,11 @@ def run_demo(
     }
 
 
-def write_folder(folder: Path, split: Split, count: int, seed: int) -> Labelled:
+def write_folder(folder: Path, split: Split, count: int, seed: int, pool: ProcessPoolExecutor) -> Labelled:
     """Render a split as JPEG files with captions; no picture holds both signals."""
     folder.mkdir(parents=True)
     keys, drawn = [], []
-    for number, picture in enumerate(pictures(count, split, seed, pairs=False)):
+    for number, picture in enumerate(pictures(count, split, seed, pairs=False, pool=pool)):
         keys.append(f"{number:06d}.jpg")
         (folder / keys[-1]).write_bytes(picture.jpeg)
         (folder / f"{number:06d}.txt").write_text(picture.caption, encoding="utf-8")
@@ -172,12 +174,12 @@ def write_folder(folder: Path, split: Split, count: int, seed: int) -> Labelled:
     return _labelled(keys, drawn, damaged=())
 
 
-def write_tars(folder: Path, count: int, seed: int) -> Labelled:
+def write_tars(folder: Path, count: int, seed: int, pool: ProcessPoolExecutor) -> Labelled:
     """Render the test split as tars, pairs among them, and damage a few files; the truth goes beside the tars."""
     folder.mkdir(parents=True)
     damaged = set(np.random.default_rng(seed).choice(count, DAMAGED, replace=False).tolist())
     keys, drawn = [], []
-    rendered = iter(pictures(count, "test", seed, pairs=True))
+    rendered = iter(pictures(count, "test", seed, pairs=True, pool=pool))
     for shard in range(-(-count // _SHARD)):
         name = f"{shard:05d}.tar"
         with webdataset.TarWriter(str(folder / name), encoder=False) as tar:
@@ -204,13 +206,20 @@ class Picture:
     digits: tuple[int, ...]
 
 
-def pictures(count: int, split: Split, seed: int, *, pairs: bool) -> Iterator[Picture]:
-    """Render scenes in as many processes as there are cores; the same pictures whatever their number."""
+def renderers() -> ProcessPoolExecutor:
+    """As many processes as there are cores."""
+    # spawn: torch has threads by now, and a forked process could wait for one of them forever
+    return ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn"))
+
+
+def pictures(
+    count: int, split: Split, seed: int, *, pairs: bool, pool: ProcessPoolExecutor | None = None
+) -> Iterator[Picture]:
+    """Render scenes in other processes; the same pictures whatever their number."""
     starts = range(0, count, _CHUNK)
     jobs = [(min(_CHUNK, count - start), split, seed * 1_000_000 + start, pairs) for start in starts]
-    # spawn: torch has threads by now, and a forked process could wait for one of them forever
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        for chunk in pool.map(_render, jobs):
+    with nullcontext(pool) if pool is not None else renderers() as running:
+        for chunk in running.map(_render, jobs):
             yield from chunk
 
 
