@@ -95,7 +95,7 @@ def main() -> None:
     rate = matrix_rate()
     measured = []
     for architecture, side in cases:
-        case = measure(architecture, side, count, 5, device="cuda", peers=False)
+        case = measure(architecture, side, count, 5, device="cuda")
         speed = case["images_per_second"]
         case["share_of_matrix_rate"] = {
             n: round(speed[n] * tower_flops(architecture) / rate, 4) for n in ("bare", "pipeline")

@@ -91,8 +91,13 @@ def write_pictures(folder: Path, count: int, side: int) -> list[str]:
     return keys
 
 
-def made_run(place: Path, keys: Callable[[int, int], list[str]], count: int, contents: Callable[[str], bytes] | None,
-             share: float) -> Run:
+def made_run(
+    place: Path,
+    keys: Callable[[int, int], list[str]],
+    count: int,
+    contents: Callable[[str], bytes] | None,
+    share: float,
+) -> Run:
     """A complete run of `count` samples, a share of which is excluded; no picture is scored."""
     rng = np.random.default_rng(SEED)
     (place / "decisions").mkdir(parents=True)
@@ -101,18 +106,31 @@ def made_run(place: Path, keys: Callable[[int, int], list[str]], count: int, con
     for part in range(parts):
         names = keys(part * PART, min(count, (part + 1) * PART))
         key_digests = pa.array([digester.key(name) for name in names], pa.binary(16))
-        content = (pa.array([digester.content(contents(name)) for name in names], pa.binary(16)) if contents
-                   else key_digests)
+        content = (
+            pa.array([digester.content(contents(name)) for name in names], pa.binary(16)) if contents else key_digests
+        )
         excluded = rng.random(len(names)) < share
         offsets = np.concatenate([[0], np.cumsum(excluded)]).astype(np.int32)
-        reasons = pa.ListArray.from_arrays(pa.array(offsets), pa.array(["co_occurrence"] * int(excluded.sum()),
-                                                                       pa.string()))
-        table = pa.table({"key_digest": key_digests, "content_digest": content, "keep": pa.array(~excluded),
-                          "reasons": reasons})
-        write_table(table, place / "decisions" / f"part-{part:05d}.parquet",
-                    {"fingerprint": "benchmark", "policy": policy.digest, "counts": {}})
-    info = {"schema": 1, "setup_digest": "benchmark", "policy": policy.as_dict(), "counts": {}, "complete": True,
-            "source": {"parts": parts, "fingerprint": "benchmark"}, "secret_check": digester.text("secret")}
+        reasons = pa.ListArray.from_arrays(
+            pa.array(offsets), pa.array(["co_occurrence"] * int(excluded.sum()), pa.string())
+        )
+        table = pa.table(
+            {"key_digest": key_digests, "content_digest": content, "keep": pa.array(~excluded), "reasons": reasons}
+        )
+        write_table(
+            table,
+            place / "decisions" / f"part-{part:05d}.parquet",
+            {"fingerprint": "benchmark", "policy": policy.digest, "counts": {}},
+        )
+    info = {
+        "schema": 1,
+        "setup_digest": "benchmark",
+        "policy": policy.as_dict(),
+        "counts": {},
+        "complete": True,
+        "source": {"parts": parts, "fingerprint": "benchmark"},
+        "secret_check": digester.text("secret"),
+    }
     (place / "run.json").write_text(json.dumps(info))
     return Run.open(place)
 
@@ -138,33 +156,49 @@ def compare(loaders: dict[str, DataLoader], repeats: int) -> dict[str, dict[str,
         one_pass(loader)
     passes: dict[str, list[tuple[float, float]]] = {name: [] for name in loaders}
     for turn in range(repeats):
-        for name in (list(loaders) if turn % 2 else list(loaders)[::-1]):
+        for name in list(loaders) if turn % 2 else list(loaders)[::-1]:
             passes[name].append(one_pass(loaders[name]))
     medians = {name: [statistics.median(rates) for rates in zip(*found, strict=True)] for name, found in passes.items()}
     wall, cpu = medians["unfiltered"]
-    return {name: {"samples_per_s": found[0], "over_unfiltered": found[0] / wall, "samples_per_cpu_s": found[1],
-                   "cpu_over_unfiltered": found[1] / cpu} for name, found in medians.items()}
+    return {
+        name: {
+            "samples_per_s": found[0],
+            "over_unfiltered": found[0] / wall,
+            "samples_per_cpu_s": found[1],
+            "cpu_over_unfiltered": found[1] / cpu,
+        }
+        for name, found in medians.items()
+    }
 
 
 def loaders(place: Path, count: int, repeats: int) -> dict[str, dict[str, dict[str, float]]]:
     """Map-style and iterable loaders of decoded JPEG files, unfiltered, by decisions and with content checks."""
     folder = place / "pictures"
     keys = write_pictures(folder, count, 384)
-    run = made_run(place / "run", lambda start, stop: keys[start:stop], count, lambda key: (folder / key).read_bytes(),
-                   0.05)
+    run = made_run(
+        place / "run", lambda start, stop: keys[start:stop], count, lambda key: (folder / key).read_bytes(), 0.05
+    )
     paths = [folder / key for key in keys]
     options = {"batch_size": 32, "num_workers": WORKERS, "persistent_workers": True}
-    mapped = {name: DataLoader(data, shuffle=True, generator=torch.Generator().manual_seed(SEED), **options)
-              for name, data in {
-                  "unfiltered": Pictures(folder, keys),
-                  "decisions": SafeDataset(Pictures(folder, keys), run, keys=keys),
-                  "content_checks": SafeDataset(Pictures(folder, keys), run, keys=keys, images=paths,
-                                                verify_content="access")}.items()}
+    mapped = {
+        name: DataLoader(data, shuffle=True, generator=torch.Generator().manual_seed(SEED), **options)
+        for name, data in {
+            "unfiltered": Pictures(folder, keys),
+            "decisions": SafeDataset(Pictures(folder, keys), run, keys=keys),
+            "content_checks": SafeDataset(
+                Pictures(folder, keys), run, keys=keys, images=paths, verify_content="access"
+            ),
+        }.items()
+    }
     stream = Encoded(folder, keys)
-    iterable = {name: DataLoader(data, collate_fn=batch_of, **options) for name, data in {
-        "unfiltered": Unfiltered(stream),
-        "decisions": SafeIterable(stream, run, key="key"),
-        "content_checks": SafeIterable(stream, run, key="key", image="jpg", verify_content=True)}.items()}
+    iterable = {
+        name: DataLoader(data, collate_fn=batch_of, **options)
+        for name, data in {
+            "unfiltered": Unfiltered(stream),
+            "decisions": SafeIterable(stream, run, key="key"),
+            "content_checks": SafeIterable(stream, run, key="key", image="jpg", verify_content=True),
+        }.items()
+    }
     return {"map": compare(mapped, repeats), "iterable": compare(iterable, repeats)}
 
 
@@ -181,6 +215,7 @@ class Unfiltered(torch.utils.data.IterableDataset):
 
 def lookups(place: Path, count: int) -> dict[str, float]:
     """Opening a large run, looking up a million keys, and what several workers take together."""
+
     def names(start: int, stop: int) -> list[str]:
         return [f"{number // 10_000:05d}.tar/{number % 10_000:09d}" for number in range(start, stop)]
 
@@ -202,8 +237,11 @@ def lookups(place: Path, count: int) -> dict[str, float]:
             one(key)
 
     timed = {}
-    for name, ask in (("one_by_one", one_by_one), ("batched", lambda: decisions.reasons(keys)),
-                      ("hashing_alone", lambda: decisions._digests(keys))):
+    for name, ask in (
+        ("one_by_one", one_by_one),
+        ("batched", lambda: decisions.reasons(keys)),
+        ("hashing_alone", lambda: decisions._digests(keys)),
+    ):
         wall, cpu = [], []
         for _ in range(7):
             start, used = time.perf_counter(), time.process_time()
@@ -212,9 +250,15 @@ def lookups(place: Path, count: int) -> dict[str, float]:
             cpu.append((time.process_time() - used) * 1_000_000 / asked)
         for what, seconds in (("median", statistics.median(wall)), ("best", min(wall)), ("cpu_best", min(cpu))):
             timed[f"million_{name}_{what}_s"] = round(seconds, 3)
-    return {"samples": len(decisions), "index_bytes_per_sample": round(decisions.index.nbytes / len(decisions), 2),
-            "index_built_s": round(built, 2), "opened_s": round(statistics.median(opened), 4),
-            **timed, "workers": 4, "workers_together_mb": round(memory(run.path, count, 4), 1)}
+    return {
+        "samples": len(decisions),
+        "index_bytes_per_sample": round(decisions.index.nbytes / len(decisions), 2),
+        "index_built_s": round(built, 2),
+        "opened_s": round(statistics.median(opened), 4),
+        **timed,
+        "workers": 4,
+        "workers_together_mb": round(memory(run.path, count, 4), 1),
+    }
 
 
 _WORKER = """
@@ -243,8 +287,15 @@ def memory(run: Path, count: int, workers: int) -> float:
 
     Proportional set sizes, in which a page that several processes share counts once in all.
     """
-    processes = [subprocess.Popen([sys.executable, "-c", _WORKER, run, str(count), str(number)], text=True,
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE) for number in range(workers)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WORKER, run, str(count), str(number)],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for number in range(workers)
+    ]
 
     def together() -> list[str]:
         lines = [process.stdout.readline() for process in processes]
@@ -275,6 +326,7 @@ def online(place: Path, count: int, repeats: int) -> dict[str, float]:
     loader = DataLoader(SafeIterable(Encoded(folder, keys), safe, image="jpg"), batch_size=None, collate_fn=_same)
     scanned, loaded = [], []
     for turn in range(repeats + 1):
+
         def scanning(turn: int = turn) -> None:
             start = time.perf_counter()
             sf.scan(source, place / f"online-{turn}", safe)
@@ -289,8 +341,11 @@ def online(place: Path, count: int, repeats: int) -> dict[str, float]:
         for step in (scanning, loading) if turn % 2 else (loading, scanning):
             step()
     scanned, loaded = scanned[1:], loaded[1:]
-    return {"online_per_s": statistics.median(loaded), "scan_per_s": statistics.median(scanned),
-            "online_over_scan": statistics.median(loaded) / statistics.median(scanned)}
+    return {
+        "online_per_s": statistics.median(loaded),
+        "scan_per_s": statistics.median(scanned),
+        "online_over_scan": statistics.median(loaded) / statistics.median(scanned),
+    }
 
 
 def _same(sample):
@@ -309,16 +364,30 @@ def main() -> None:
         rates = loaders(place, 64 if options.quick else 512, 3 if options.quick else 25)
         looked_up = lookups(place, 100_000 if options.quick else 10_000_000)
         streamed = online(place, 128 if options.quick else 500, 2 if options.quick else 21)
-    ratios = {"decisions_over_unfiltered": rates["map"]["decisions"]["over_unfiltered"],
-              "content_checks_over_unfiltered": rates["map"]["content_checks"]["over_unfiltered"],
-              "iterable_decisions_over_unfiltered": rates["iterable"]["decisions"]["over_unfiltered"],
-              "iterable_content_checks_over_unfiltered": rates["iterable"]["content_checks"]["over_unfiltered"],
-              "online_over_scan": streamed["online_over_scan"]}
-    result = {"ratios": {name: round(ratio, 4) for name, ratio in ratios.items()}, "loaders": rates,
-              "lookups": looked_up, "online": streamed, "quick": options.quick, "seed": SEED, "workers": WORKERS,
-              "hardware": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]},
-              "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-                           "pyarrow": pa.__version__, "safetyfilter": sf.__version__}}
+    ratios = {
+        "decisions_over_unfiltered": rates["map"]["decisions"]["over_unfiltered"],
+        "content_checks_over_unfiltered": rates["map"]["content_checks"]["over_unfiltered"],
+        "iterable_decisions_over_unfiltered": rates["iterable"]["decisions"]["over_unfiltered"],
+        "iterable_content_checks_over_unfiltered": rates["iterable"]["content_checks"]["over_unfiltered"],
+        "online_over_scan": streamed["online_over_scan"],
+    }
+    result = {
+        "ratios": {name: round(ratio, 4) for name, ratio in ratios.items()},
+        "loaders": rates,
+        "lookups": looked_up,
+        "online": streamed,
+        "quick": options.quick,
+        "seed": SEED,
+        "workers": WORKERS,
+        "hardware": {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "pyarrow": pa.__version__,
+            "safetyfilter": sf.__version__,
+        },
+    }
     show(result)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -333,11 +402,18 @@ def show(result: dict) -> None:
     table = Table("loader", "samples/s", "over unfiltered", "in processor time", title="JPEG decoding included")
     for kind, rates in result["loaders"].items():
         for name, found in rates.items():
-            table.add_row(f"{kind}: {name}", f"{found['samples_per_s']:,.0f}", f"{found['over_unfiltered']:.3f}",
-                          f"{found['cpu_over_unfiltered']:.3f}")
+            table.add_row(
+                f"{kind}: {name}",
+                f"{found['samples_per_s']:,.0f}",
+                f"{found['over_unfiltered']:.3f}",
+                f"{found['cpu_over_unfiltered']:.3f}",
+            )
     streamed = result["online"]
-    table.add_row("online, stand-in encoder", f"{streamed['online_per_s']:,.0f}",
-                  f"{streamed['online_over_scan']:.3f} over a scan ({streamed['scan_per_s']:,.0f})")
+    table.add_row(
+        "online, stand-in encoder",
+        f"{streamed['online_per_s']:,.0f}",
+        f"{streamed['online_over_scan']:.3f} over a scan ({streamed['scan_per_s']:,.0f})",
+    )
     console = Console()
     console.print(table)
     rows = Table("decisions", "")

@@ -1,7 +1,8 @@
-"""How fast the pipeline embeds, against the bare model, the loop a user would write, and clip-retrieval.
+"""How fast the pipeline embeds, against the bare model, the loop a user would write, clip-retrieval and NeMo Curator.
 
 All in one run, in turn: the bare model on ready tensors, this library from JPEG bytes, a plain loop of Pillow,
-open_clip's transform and a DataLoader in float32, and clip-retrieval's own reader and mapper. Weights are random: speed
+open_clip's transform and a DataLoader in float32, clip-retrieval's own reader and mapper, and NeMo Curator's own
+embedding stage. Weights are random: speed
 does not depend on them, and every contender has the same architecture.
 
     python benchmarks/throughput.py [--quick] [--json FILE]
@@ -11,15 +12,14 @@ from __future__ import annotations
 
 import io
 import statistics
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from clip_retrieval_peer import ClipRetrieval
 from common import alternating, arguments, environment, finish, jpegs, ratio, show, timed
+from peers import TOOLS, Peers
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -79,8 +79,8 @@ def bare(encoder: ClipEncoder, count: int, batch: int) -> Callable[[], None]:
 
 
 def measure(
-    architecture: str, side: int, count: int, repetitions: int, *, device: str = "cpu", peers: bool = True
-) -> dict[str, object]:
+    architecture: str, side: int, count: int, repetitions: int, *, device: str = "cpu", peers: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """One architecture at one picture size."""
     files = jpegs(count, side)
     torch.manual_seed(0)
@@ -95,13 +95,8 @@ def measure(
         "pipeline": timed(lambda: encoder.embed(files, options)),
         "plain_loop": timed(plain_loop(plain, files, device)),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        peer = ClipRetrieval.start(architecture, files, Path(folder)) if peers else None
-        if peer is not None and peer.skipped is None:
-            runs["clip_retrieval"] = peer.run
-        seconds = alternating(runs, repetitions)
-        if peer is not None:
-            peer.stop()
+    with Peers.start(architecture, files, peers) as others:
+        seconds = alternating(runs | others.runs, repetitions)
     exact = encoder.embed(files, EmbedOptions(views="center", decode="exact")).vectors
     cosines = (encoder.embed(files, options).vectors * exact).sum(axis=1)
     return {
@@ -117,35 +112,46 @@ def measure(
             f"pipeline_over_{other}": ratio(seconds, "pipeline", other) for other in seconds if other != "pipeline"
         },
         "fast_decode_cosine_min": round(float(np.min(cosines)), 5),
-        "clip_retrieval_skipped": peer.skipped if peer is not None else "not asked for",
+        "skipped": others.skipped,
     }
+
+
+def case_name(measured: dict[str, Any]) -> str:
+    """How the tables name a case."""
+    return f"{measured['architecture']} {measured['jpeg_side']} px"
 
 
 def main() -> None:
     """Measure, print, and write what was asked for."""
     options = arguments(__doc__)
-    cases = [BAR] if options.quick else [(a, s) for a in ("ViT-B-32", "ViT-L-14") for s in (384, 512, 1024)]
-    measured = [measure(a, s, (64 if options.quick else 128) if a == "ViT-B-32" else 16, 5) for a, s in cases]
-    names = ("bare", "pipeline", "plain_loop", "clip_retrieval")
+    cases = (
+        [BAR] if options.quick else [("ViT-B-32", 384), BAR, ("ViT-B-32", 1024), ("ViT-L-14", 384), ("ViT-L-14", 1024)]
+    )
+    # NeMo Curator's stage starts slowly and is the slowest of all: it stays out of the quick run
+    peers = ("clip_retrieval",) if options.quick else tuple(TOOLS)
+    measured = [measure(a, s, 64 if a == "ViT-B-32" else 8, 5, peers=peers) for a, s in cases]
+    names = ("bare", "pipeline", "plain_loop", *peers)
     show(
-        "Images a second, medians; ratios of neighbouring runs, medians",
-        ("case", *names, "over bare", "over plain loop", "over clip-retrieval"),
+        "Images a second, medians",
+        ("case", *(name.replace("_", " ") for name in names)),
+        [(case_name(m), *(m["images_per_second"].get(n, "-") for n in names)) for m in measured],
+    )
+    show(
+        "Pipeline over each other, medians of the ratios of neighbouring runs",
+        ("case", *(name.replace("_", " ") for name in names if name != "pipeline")),
         [
-            (
-                f"{m['architecture']} {m['jpeg_side']} px",
-                *(m["images_per_second"].get(n, "-") for n in names),
-                *(m["ratios"].get(f"pipeline_over_{n}", "-") for n in ("bare", "plain_loop", "clip_retrieval")),
-            )
+            (case_name(m), *(m["ratios"].get(f"pipeline_over_{n}", "-") for n in names if n != "pipeline"))
             for m in measured
         ],
     )
     bar = next(m for m in measured if (m["architecture"], m["jpeg_side"]) == BAR)
-    if bar["clip_retrieval_skipped"]:
-        print(f"clip-retrieval was skipped: {bar['clip_retrieval_skipped']}")
+    for name, reason in bar["skipped"].items():
+        print(f"{name} was skipped: {reason}")
     finish(
         {
-            "environment": environment("clip-retrieval"),
+            "environment": environment(),
             "quick": options.quick,
+            "tools": {name: list(TOOLS[name].requirements) for name in peers},
             "ratios": bar["ratios"],
             "cases": measured,
         },

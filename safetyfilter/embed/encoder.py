@@ -222,7 +222,10 @@ class ClipEncoder:
             (N, D) float32 of unit L2 norm, on the same device.
         """
         # The same operations in the same order as open_clip's transform, so that decode="exact" is exact.
-        planes = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        planes = pixels.permute(0, 3, 1, 2)
+        if self.device.type == "cpu":  # measured: the patch convolution takes a third less on contiguous planes
+            planes = planes.contiguous()
+        planes = planes.to(torch.float32).div_(255)
         mean = torch.tensor(self.spec.mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self.spec.std, device=pixels.device).view(1, 3, 1, 1)
         features = self._visual(planes.sub_(mean).div_(std).to(self.dtype))
