@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.batching import EmbedOptions, Load
-from safetyfilter.errors import PolicyError
+from safetyfilter.errors import PolicyError, UsageError
 from safetyfilter.samples import REAL_SIGNALS, STANDIN_SIGNALS, DecisionBatch, EmbeddingBatch, ImageInput, SignalTable
-from safetyfilter.score.probe import ProbeBank
+from safetyfilter.score.probe import ProbeBank, join_captions
 
 if TYPE_CHECKING:
     from safetyfilter.embed.encoder import ClipEncoder
@@ -28,7 +28,7 @@ class SafetyFilter:
     encoder : ClipEncoder
         Embeds the images.
     probes : ProbeBank
-        Score the embeddings; made for this encoder.
+        Score the embeddings; made for this encoder. Where one takes captions too, every image needs its caption.
     policy : Policy
         Decides. A policy in the real signals' names is read in the stand-ins' names where the probes are theirs.
     options : EmbedOptions
@@ -62,19 +62,66 @@ class SafetyFilter:
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", self.probes.bind(self.encoder.spec))
         object.__setattr__(self, "policy", policy_for(self.policy, self.probes))
+        if self.needs_captions:
+            self.encoder.text_tower_to_device()
 
-    def __call__(self, images: Iterable[ImageInput]) -> DecisionBatch:
-        """Decide on images: encoded bytes, paths and PIL images, freely mixed; one that can't be read is excluded."""
-        return self.decide(self.encoder.embed(images, self.options))
+    @property
+    def needs_captions(self) -> bool:
+        """Whether a probe judges images with their captions."""
+        return self.probes.inputs == "image+caption"
+
+    def __call__(self, images: Iterable[ImageInput], captions: Sequence[str | None] | None = None) -> DecisionBatch:
+        """Decide on images.
+
+        Parameters
+        ----------
+        images : iterable of bytes, path or PIL.Image
+            Encoded images, paths and PIL images, freely mixed; one that can't be read is excluded.
+        captions : sequence of str or None, optional
+            One for each image, where the probes need them; an image whose caption is None is then excluded.
+
+        Raises
+        ------
+        UsageError
+            The probes need captions, and there are none, or more or fewer than images.
+        """
+        return self.decide(self._joined(self.encoder.embed(images, self.options), captions))
 
     def decide(self, batch: EmbeddingBatch) -> DecisionBatch:
-        """Score and decide on embeddings of this filter's encoder."""
+        """Score and decide on embeddings of this filter's encoder; of `join_captions` where probes need captions."""
         return self.policy.decide(self.probes.score(batch))
 
-    def stream(self, items: Iterable[T], load: Load[T, R]) -> Iterator[tuple[list[R], EmbeddingBatch, DecisionBatch]]:
-        """Decide on a stream with bounded memory; the arguments are those of `ClipEncoder.embed_stream`."""
+    def stream(
+        self, items: Iterable[T], load: Load[T, R], caption: Callable[[R], str | None] | None = None
+    ) -> Iterator[tuple[list[R], EmbeddingBatch, DecisionBatch]]:
+        """Decide on a stream with bounded memory; the first arguments are those of `ClipEncoder.embed_stream`.
+
+        Parameters
+        ----------
+        caption : callable or None
+            What `load` kept of an item -> its caption, where the probes need them.
+
+        Yields
+        ------
+        list, EmbeddingBatch, DecisionBatch
+            What `load` kept, the embeddings that were scored, and the decisions.
+        """
         for records, batch in self.encoder.embed_stream(items, load, self.options):
+            batch = self._joined(batch, [caption(record) for record in records] if caption else None)
             yield records, batch, self.decide(batch)
+
+    def _joined(self, batch: EmbeddingBatch, captions: Sequence[str | None] | None) -> EmbeddingBatch:
+        """The embeddings that the probes take; a sample without the caption that they need is a failure."""
+        if not self.needs_captions:
+            return batch
+        if captions is None or len(captions) != len(batch):
+            raise UsageError(
+                f"the probes judge images with their captions, and {len(batch)} images came with "
+                f"{'none' if captions is None else len(captions)}; pass a caption, or None, for each"
+            )
+        missing = {row: "no_caption" for row, caption in enumerate(captions) if caption is None}
+        texts = self.encoder.embed_text([caption or "" for caption in captions])
+        return join_captions(replace(batch, failures=missing | dict(batch.failures)), texts)
 
     def with_policy(self, policy: Policy) -> SafetyFilter:
         """The same filter under another policy."""

@@ -40,6 +40,7 @@ FAILURES: dict[str, str] = {
     "several_images": "a sample with more than one image, and none of them named as the one to score",
     "not_fetched": "a link in the place of an image; links are never fetched",
     "damaged_shard": "the rest of a tar that can't be read",
+    "no_caption": "the probes judge images with their captions, and the sample has none",
     "non_finite": "the model gave an embedding that is not finite",
     "internal_error": "a fault of the library, which the log describes",
 }

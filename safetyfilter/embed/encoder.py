@@ -78,6 +78,7 @@ class ClipEncoder:
         self._visual: torch.nn.Module = _to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
         self._origin: dict[str, Any] | None = None
         self._fill_color = int(preprocess.get("fill_color", 0))
+        self._text_device = torch.device("cpu")
 
     @classmethod
     def load(
@@ -237,7 +238,8 @@ class ClipEncoder:
     def embed_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Floats:
         """Embed texts.
 
-        The text tower stays in main memory in float32, and so takes nothing of the device's.
+        The text tower stays in main memory, and so takes nothing of the device's, unless `text_tower_to_device` was
+        called; in float32 either way.
 
         Returns
         -------
@@ -248,10 +250,17 @@ class ClipEncoder:
             raise UsageError("this encoder was made without a tokenizer; load it with ClipEncoder.load")
         parts = [np.empty((0, self.spec.width), np.float32)]
         for start in range(0, len(texts), batch_size):
-            tokens = self._tokenizer(list(texts[start : start + batch_size]))
+            tokens = self._tokenizer(list(texts[start : start + batch_size])).to(self._text_device)
             encode = self._model.encode_text
-            parts.append(F.normalize(encode(tokens).float(), dim=-1).numpy())  # type: ignore[operator]
+            parts.append(F.normalize(encode(tokens).float(), dim=-1).cpu().numpy())  # type: ignore[operator]
         return np.concatenate(parts)
+
+    def text_tower_to_device(self) -> None:
+        """Move the text tower to the encoder's device, for as many captions as there are images."""
+        self._model.visual = None  # type: ignore[assignment]  # which is there already, in a precision of its own
+        self._model.to(self.device)
+        self._model.visual = self._visual
+        self._text_device = self.device
 
     @property
     def image_tower(self) -> torch.nn.Module:

@@ -25,6 +25,7 @@ class _Record:
     part: int
     key: bytes
     content: bytes | None
+    caption: str | None = None
 
     def __str__(self) -> str:
         return self.key.hex()
@@ -83,7 +84,7 @@ def score_parts(
     def items() -> Iterator[tuple[int, Sample]]:
         for part in parts:
             begun.append(_OpenPart(part))
-            for sample in source.samples(part):
+            for sample in source.samples(part, full=safety_filter.needs_captions):
                 yield part.index, sample
 
     def load(item: tuple[int, Sample]) -> tuple[_Record, bytes | Unreadable]:
@@ -93,7 +94,7 @@ def score_parts(
             content = sample.read()
         except Unreadable as failure:
             return _Record(index, key, None), failure
-        return _Record(index, key, digester.content(content)), content
+        return _Record(index, key, digester.content(content), sample.caption), content
 
     def write(rows: _OpenPart) -> None:
         signals = safety_filter.probes.signals
@@ -109,7 +110,7 @@ def score_parts(
         vectors = np.concatenate(rows.vectors) if rows.vectors else empty
         run.write_scores(rows.part.index, scored, vectors if keep_embeddings else None)
 
-    for records, batch, decisions in safety_filter.stream(items(), load):
+    for records, batch, decisions in safety_filter.stream(items(), load, _caption):
         for row, record in enumerate(records):
             while begun[0].part.index != record.part:
                 write(begun.popleft())
@@ -118,3 +119,7 @@ def score_parts(
         report({"seen": len(records), "kept": kept, "excluded": len(records) - kept, "unscored": len(batch.failures)})
     while begun:
         write(begun.popleft())
+
+
+def _caption(record: _Record) -> str | None:
+    return record.caption

@@ -189,6 +189,9 @@ def decider(by: By) -> Decisions | SafetyFilter:
         ...
     safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
     """
+    if isinstance(by, SafetyFilter) and by.needs_captions:
+        raise UsageError("the filter's probes judge images with their captions, which a loader does not pass on; scan "
+                         "the source and give the run, or use probes on images alone")
     if isinstance(by, SafetyFilter | Decisions):
         return by
     if isinstance(by, str | os.PathLike):

@@ -49,9 +49,13 @@ class FolderSource:
         """`part_size` files each, in the order of their names."""
         stretches = [self._stretch(index) for index in range(-(-len(self._files) // self._part_size))]
         return [
-            Part(index=index, state=self._listing.state(names), count=len(names))
+            Part(index=index, state=self._listing.state([*names, *self._captions(names)]), count=len(names))
             for index, names in enumerate(stretches)
         ]
+
+    def _captions(self, names: Sequence[str]) -> list[str]:
+        beside = {str(PurePosixPath(name).with_suffix(f".{e}")) for name in names for e in CAPTION_EXTENSIONS}
+        return sorted(name for name in beside - set(names) if name in self._listing)
 
     def _stretch(self, part: int) -> list[str]:
         return self._files[part * self._part_size : (part + 1) * self._part_size]
