@@ -154,6 +154,9 @@ class Reason(enum.IntFlag):
 REASON_NAMES: tuple[str, ...] = tuple(flag.name.lower() for flag in Reason if flag.name)
 
 
+_KEY = b"sf-key"
+
+
 @dataclass(frozen=True, slots=True)
 class Digester:
     """Digests of keys and contents that only the holder of the run's secret can compute.
@@ -173,7 +176,11 @@ class Digester:
 
     def key(self, key: str) -> bytes:
         """16 bytes that stand for the sample's key."""
-        return self._digest(key.encode("utf-8", "surrogatepass"), b"sf-key")
+        return self._digest(key.encode("utf-8", "surrogatepass"), _KEY)
+
+    def key_state(self) -> hashlib.blake2b:
+        """`key` as far as it goes without a key; to copy this and go on is twice as fast as to begin anew."""
+        return hashlib.blake2b(digest_size=DIGEST_BYTES, key=self.secret, person=_KEY)
 
     def content(self, encoded: bytes) -> bytes:
         """16 bytes that stand for the encoded image."""

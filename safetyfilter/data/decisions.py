@@ -26,6 +26,7 @@ from safetyfilter.samples import DIGEST_BYTES, REASON_NAMES, Digester, Reason
 Bits = npt.NDArray[np.uint16]
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
+_INDEX = "decisions.bin"
 _UNKNOWN, _DRIFTED = int(Reason.UNKNOWN), int(Reason.DRIFTED)
 
 
@@ -54,15 +55,15 @@ class Decisions:
         self.index = index
         self.digester = digester
         self.run = run
-        self._hashed = _hasher(digester)
+        self._hashed = digester.key_state()
         self.reasons_of_key = index.reasons_by(self._hashed, _UNKNOWN)
 
     @classmethod
     def of(cls, run: Run) -> Decisions:
         """Open a run's decisions.
 
-        The first call sorts them into an index, ``index/`` in the run directory, or in the user's cache where the
-        run can't be written. Later calls map that file, until the run is decided anew.
+        Deciding has sorted them into an index, ``index/`` in the run directory, which this maps. Where it is missing
+        or of other decisions it is made anew, in the user's cache where the run can't be written.
 
         Raises
         ------
@@ -84,22 +85,7 @@ class Decisions:
         """
         run.require_complete()
         digester = run.digester()
-        fingerprint = _fingerprint(run)
-        folder = _index_folder(run)
-        path = folder / "decisions.bin"
-        index = _held(path, fingerprint)
-        if index is None:
-            with (folder / "lock").open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one builds, the rest wait
-                index = _held(path, fingerprint)
-                if index is None:
-                    write_index(path, _batches(run), rows=_rows(run), fingerprint=fingerprint)
-                    if _fingerprint(run) != fingerprint:
-                        path.unlink()
-                        raise RunError(f"the run {run.path} was written to while its decisions were read; wait until "
-                                       "that is done")
-                    index = DecisionIndex(path)
-        return cls(index, digester, run.path)
+        return cls(index_of(run), digester, run.path)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopened, (self.index.path, self.index.fingerprint, self.run)
@@ -127,7 +113,7 @@ class Decisions:
 
     def find(self, keys: Sequence[str]) -> Rows:
         """(N,) int64, the keys' rows in the index; -1 for a key that the run does not know."""
-        found = [self.index.find(self._digests(keys[start:start + _CHUNK])) for start in range(0, len(keys), _CHUNK)]
+        found = [self.index.find(self._digests(keys[start : start + _CHUNK])) for start in range(0, len(keys), _CHUNK)]
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def reasons(self, keys: Sequence[str], contents: Sequence[bytes | None] | None = None) -> Bits:
@@ -169,9 +155,26 @@ class Decisions:
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
-def _hasher(digester: Digester) -> hashlib.blake2b:
-    """`Digester.key` as far as it goes without a key; copying this is twice as fast as beginning anew."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES, key=digester.secret, person=b"sf-key")
+def index_of(run: Run) -> DecisionIndex:
+    """The index of a complete run's decisions, made where it is missing; needs no secret."""
+    fingerprint = _fingerprint(run)
+    index = _held(run.path / "index" / _INDEX, fingerprint)  # may be there though this process can't write there
+    if index is not None:
+        return index
+    folder = _index_folder(run)
+    path = folder / _INDEX
+    with (folder / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one builds, the rest wait
+        index = _held(path, fingerprint)
+        if index is None:
+            write_index(path, _batches(run), rows=_rows(run), fingerprint=fingerprint)
+            if _fingerprint(run) != fingerprint:
+                path.unlink()
+                raise RunError(
+                    f"the run {run.path} was written to while its decisions were read; wait until that is done"
+                )
+            index = DecisionIndex(path)
+    return index
 
 
 def _reopened(path: Path, fingerprint: str, run: Path) -> Decisions:
@@ -194,13 +197,23 @@ def _fingerprint(run: Run) -> str:
     """What stands for the run's parts and policy, without opening a part: names, sizes, times and inodes."""
     try:
         with os.scandir(run.path / "decisions") as entries:
-            parts = sorted((entry.name, (found := entry.stat()).st_size, found.st_mtime_ns, found.st_ino)
-                           for entry in entries if entry.name.startswith("part-"))
+            parts = sorted(
+                (entry.name, (found := entry.stat()).st_size, found.st_mtime_ns, found.st_ino)
+                for entry in entries
+                if entry.name.startswith("part-")
+            )
     except OSError as error:
-        raise RunError(f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
-                       ) from error
-    what = [SCHEMA_VERSION, run.policy.digest, run.info["setup_digest"], run.info["source"], run.info["secret_check"],
-            parts]
+        raise RunError(
+            f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
+        ) from error
+    what = [
+        SCHEMA_VERSION,
+        run.policy.digest,
+        run.info["setup_digest"],
+        run.info["source"],
+        run.info["secret_check"],
+        parts,
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
@@ -218,8 +231,10 @@ def _index_folder(run: Run) -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise RunError(f"can write an index neither to {run.path} nor to {place}: {error.strerror}; make one of them "
-                       "writable, or set XDG_CACHE_HOME") from error
+        raise RunError(
+            f"can write an index neither to {run.path} nor to {place}: {error.strerror}; make one of them "
+            "writable, or set XDG_CACHE_HOME"
+        ) from error
     return place
 
 
@@ -252,8 +267,12 @@ def _part(run: Run, index: int, policy: str) -> npt.NDArray[Any]:
     table, meta = read_table(path)
     if meta.get("policy") != policy:
         raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
-    wanted = {"key_digest": pa.binary(DIGEST_BYTES), "content_digest": pa.binary(DIGEST_BYTES), "keep": pa.bool_(),
-              "reasons": pa.list_(pa.string())}
+    wanted = {
+        "key_digest": pa.binary(DIGEST_BYTES),
+        "content_digest": pa.binary(DIGEST_BYTES),
+        "keep": pa.bool_(),
+        "reasons": pa.list_(pa.string()),
+    }
     found = {field.name: field.type for field in table.schema}
     if any(found.get(name) != kind for name, kind in wanted.items()) or table.column("key_digest").null_count:
         raise SchemaError(f"{path} does not hold the columns of decisions; run `safetyfilter decide` again")
@@ -266,7 +285,7 @@ def _digests(column: pa.ChunkedArray) -> Bytes:
     array = column.combine_chunks()
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     data = array.buffers()[1]
-    digests = np.frombuffer(data or b"", np.uint8)[array.offset * DIGEST_BYTES:][:len(array) * DIGEST_BYTES]
+    digests = np.frombuffer(data or b"", np.uint8)[array.offset * DIGEST_BYTES :][: len(array) * DIGEST_BYTES]
     digests = digests.reshape(-1, DIGEST_BYTES)
     if array.null_count:
         digests = np.where(array.is_null().to_numpy(zero_copy_only=False)[:, None], np.uint8(0), digests)

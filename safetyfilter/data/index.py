@@ -79,8 +79,9 @@ class DecisionIndex:
         self._window = int(header["longest"]) * _WIDTH
         self._shift = 32 - layout.bucket_bits
         self._offset = layout.rows
-        self._starts: npt.NDArray[Any] = np.frombuffer(self._map, layout.start_type, (1 << layout.bucket_bits) + 1,
-                                                       _HEADER)
+        self._starts: npt.NDArray[Any] = np.frombuffer(
+            self._map, layout.start_type, (1 << layout.bucket_bits) + 1, _HEADER
+        )
         table = np.frombuffer(self._map, np.uint8, rows * _WIDTH, layout.rows).reshape(-1, _WIDTH)
         self._keys: npt.NDArray[Any] = table[:, :8].view(">u8")[:, 0]
         self.reasons: Bytes = table[:, 8]
@@ -180,7 +181,7 @@ def _page(offset: int) -> int:
 def _column(digests: Bytes, start: int, kind: str) -> npt.NDArray[Any]:
     """Some bytes of (N, 16) digests as (N,) numbers in the machine's byte order."""
     size = np.dtype(kind).itemsize
-    numbers = np.ascontiguousarray(digests[:, start:start + size]).view(kind).ravel()
+    numbers = np.ascontiguousarray(digests[:, start : start + size]).view(kind).ravel()
     return numbers.astype(numbers.dtype.newbyteorder("="))
 
 
@@ -234,8 +235,14 @@ def write_index(path: Path, batches: Iterable[npt.NDArray[Any]], *, rows: int, f
             _put(file, layout.contents + written * 8, content)
             written += len(key)
         _put(file, _HEADER + (1 << layout.bucket_bits) * size, np.array([written * _WIDTH], layout.start_type))
-        header = {"magic": _MAGIC, "fingerprint": fingerprint, "rows": written, "capacity": rows,
-                  "bucket_bits": layout.bucket_bits, "longest": longest}
+        header = {
+            "magic": _MAGIC,
+            "fingerprint": fingerprint,
+            "rows": written,
+            "capacity": rows,
+            "bucket_bits": layout.bucket_bits,
+            "longest": longest,
+        }
         file.seek(0)
         file.write(json.dumps(header).encode())
 
@@ -263,8 +270,9 @@ def _stretches(batches: Iterable[npt.NDArray[Any]], bits: int, scratch: Path) ->
             yield np.frombuffer(file.read(), _RECORD)
 
 
-def _merged(rows: npt.NDArray[Any], bucket_bits: int
-            ) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.uint64], Bytes]:
+def _merged(
+    rows: npt.NDArray[Any], bucket_bits: int
+) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.uint64], Bytes]:
     """Buckets, keys, contents and reasons, sorted by the first two, each key once."""
     bucket = rows["bucket"] >> np.uint32(32 - bucket_bits)
     key = np.ascontiguousarray(rows["key"])

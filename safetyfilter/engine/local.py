@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safetyfilter.data.decisions import index_of
 from safetyfilter.data.runs import Run, RunSetup
 from safetyfilter.data.sources import Source
 from safetyfilter.decide.policy import Policy
@@ -103,6 +104,7 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
         if progress:
             progress({name: counts[name] for name in ("seen", "kept", "excluded", "unscored")} | {"parts": index})
     run.finish(total, policy)
+    index_of(run)  # now, so that no training job waits for it
     return run
 
 

@@ -20,8 +20,10 @@ _FIELDS = ("kept", "excluded", *REASON_NAMES, "finished")
 _BYTES = 8 * len(_FIELDS)
 _EXCLUDED, _FINISHED = _FIELDS.index("excluded"), _FIELDS.index("finished")
 _FIRST_REASON = _FIELDS.index(REASON_NAMES[0])
-_BITS_OF = tuple(tuple(_FIRST_REASON + bit for bit in range(len(REASON_NAMES)) if bits >> bit & 1)
-                 for bits in range(1 << len(REASON_NAMES)))
+_BITS_OF = tuple(
+    tuple(_FIRST_REASON + bit for bit in range(len(REASON_NAMES)) if bits >> bit & 1)
+    for bits in range(1 << len(REASON_NAMES))
+)
 
 
 class SharedCounts:

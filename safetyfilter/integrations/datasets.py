@@ -21,8 +21,16 @@ from safetyfilter.samples import REASON_NAMES, Reason
 Key = str | Callable[[dict[str, Any]], str | None]
 
 
-def filter_dataset(ds: Any, by: By, *, image_column: str | None = None, key: Key | None = None,
-                   verify_content: bool | None = None, batch_size: int = 1000, num_proc: int | None = None) -> Any:
+def filter_dataset(
+    ds: Any,
+    by: By,
+    *,
+    image_column: str | None = None,
+    key: Key | None = None,
+    verify_content: bool | None = None,
+    batch_size: int = 1000,
+    num_proc: int | None = None,
+) -> Any:
     """A data set without its excluded rows; columns, features, format and images stay as they are.
 
     Parameters
@@ -80,37 +88,65 @@ def filter_dataset(ds: Any, by: By, *, image_column: str | None = None, key: Key
 
     chosen = decider(by)
     if isinstance(ds, datasets.DatasetDict | datasets.IterableDatasetDict):
-        splits = {name: filter_dataset(split, chosen, image_column=image_column, key=_in_split(split, key, name),
-                                       verify_content=verify_content, batch_size=batch_size, num_proc=num_proc)
-                  for name, split in ds.items()}
+        splits = {
+            name: filter_dataset(
+                split,
+                chosen,
+                image_column=image_column,
+                key=_in_split(split, key, name),
+                verify_content=verify_content,
+                batch_size=batch_size,
+                num_proc=num_proc,
+            )
+            for name, split in ds.items()
+        }
         result = type(ds)(splits)
         result.filter_report = _Sum([split.filter_report for split in splits.values()])
         return result
     if isinstance(ds, datasets.IterableDataset):
         return _streaming(ds, chosen, image_column, key, bool(verify_content), batch_size)
     if not isinstance(ds, datasets.Dataset):
-        raise UsageError(f"a {type(ds).__name__} is no data set of Hugging Face's; give a Dataset, a DatasetDict or "
-                         "their streaming kin")
+        raise UsageError(
+            f"a {type(ds).__name__} is no data set of Hugging Face's; give a Dataset, a DatasetDict or "
+            "their streaming kin"
+        )
     return _stored(ds, chosen, image_column, key, verify_content, batch_size, num_proc)
 
 
-def _stored(ds: Any, chosen: Decisions | SafetyFilter, image_column: str | None, key: Key | None,
-            verify: bool | None, batch_size: int, num_proc: int | None) -> Any:
+def _stored(
+    ds: Any,
+    chosen: Decisions | SafetyFilter,
+    image_column: str | None,
+    key: Key | None,
+    verify: bool | None,
+    batch_size: int,
+    num_proc: int | None,
+) -> Any:
     key = key_column_of(ds.features.arrow_schema, key) if key is None or isinstance(key, str) else key
     by_number = key is None or isinstance(key, _Row)
     if verify is None:
         verify = by_number
     if by_number and not verify and isinstance(chosen, Decisions):
-        raise UsageError("row numbers are no keys without a check of the images: after a shuffle or a selection they "
-                         "name other rows; leave verify_content out, or give a column with key=")
+        raise UsageError(
+            "row numbers are no keys without a check of the images: after a shuffle or a selection they "
+            "name other rows; leave verify_content out, or give a column with key="
+        )
     decide = _Rows(ds, chosen, image_column, key if key is not None else _Row(""), verify)
     fingerprint = hashlib.sha256(json.dumps([ds._fingerprint, decide.identity]).encode()).hexdigest()[:16]
     if not len(ds):
         bits = np.empty(0, np.uint16)
     else:
-        decided = decide.rows.map(decide, with_indices=True, batched=True, batch_size=batch_size, num_proc=num_proc,
-                                  remove_columns=decide.rows.column_names, new_fingerprint=fingerprint,
-                                  features=_features(), desc="deciding")
+        decided = decide.rows.map(
+            decide,
+            with_indices=True,
+            batched=True,
+            batch_size=batch_size,
+            num_proc=num_proc,
+            remove_columns=decide.rows.column_names,
+            new_fingerprint=fingerprint,
+            features=_features(),
+            desc="deciding",
+        )
         bits = np.asarray(decided.with_format("numpy")["reasons"][:], np.uint16)
     if isinstance(chosen, Decisions):
         require_known(chosen, len(bits), int((bits & np.uint16(Reason.UNKNOWN) != 0).sum()))
@@ -119,8 +155,9 @@ def _stored(ds: Any, chosen: Decisions | SafetyFilter, image_column: str | None,
     return kept
 
 
-def _streaming(ds: Any, chosen: Decisions | SafetyFilter, image_column: str | None, key: Key | None, verify: bool,
-               batch_size: int) -> Any:
+def _streaming(
+    ds: Any, chosen: Decisions | SafetyFilter, image_column: str | None, key: Key | None, verify: bool, batch_size: int
+) -> Any:
     if ds.features is None:
         ds = ds._resolve_features()
     schema = ds.features.arrow_schema
@@ -130,8 +167,10 @@ def _streaming(ds: Any, chosen: Decisions | SafetyFilter, image_column: str | No
     if key is None or isinstance(key, str):
         key = key_column_of(schema, key)
     if key is None and isinstance(chosen, Decisions):
-        raise UsageError("a streaming data set has no row numbers to go by: name the column of the keys with key=, or "
-                         "filter the Dataset and stream it with to_iterable_dataset()")
+        raise UsageError(
+            "a streaming data set has no row numbers to go by: name the column of the keys with key=, or "
+            "filter the Dataset and stream it with to_iterable_dataset()"
+        )
     decide = _Stream(chosen, column, key, verify)
     # Without features a filter sees rows as they are stored, and what it lets pass is decoded after it, or not at all.
     # A cast to undecoded images and back would not do: datasets ignores a cast behind a filter.
@@ -263,5 +302,3 @@ def _features() -> Any:
     import datasets
 
     return datasets.Features({"reasons": datasets.Value("uint16")})
-
-

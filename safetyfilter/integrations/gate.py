@@ -55,11 +55,13 @@ class Gate(Generic[T]):
         if key is None and not online:
             raise UsageError("a run's decisions are looked up by key: say where a sample holds it with key=")
         if image is None and (online or verify_content):
-            raise UsageError("a filter and verify_content need the encoded image: say where a sample holds it with "
-                             "image=")
+            raise UsageError(
+                "a filter and verify_content need the encoded image: say where a sample holds it with image="
+            )
         if verify_content and online:
-            raise UsageError("verify_content compares with a run, and a SafetyFilter scores every image anew; leave it "
-                             "out")
+            raise UsageError(
+                "verify_content compares with a run, and a SafetyFilter scores every image anew; leave it out"
+            )
         self.counts = SharedCounts()
         self._key, self._image, self._verify = getter(key), getter(image), verify_content
         self._process = os.getpid()
@@ -123,8 +125,10 @@ class Gate(Generic[T]):
 
     def _scored(self, safety_filter: SafetyFilter, samples: Iterable[T], workers: int) -> Iterator[T]:
         if safety_filter.encoder.device.type == "cuda" and self._process != os.getpid():
-            raise DeviceError("the filter is on CUDA, which does not survive a fork: give the DataLoader "
-                              "multiprocessing_context='spawn' or num_workers=0, or load the encoder with device='cpu'")
+            raise DeviceError(
+                "the filter is on CUDA, which does not survive a fork: give the DataLoader "
+                "multiprocessing_context='spawn' or num_workers=0, or load the encoder with device='cpu'"
+            )
         if workers > 1 and safety_filter.options.workers is None:  # the workers share the cores
             threads = max(1, len(os.sched_getaffinity(0)) // workers)
             safety_filter = replace(safety_filter, options=replace(safety_filter.options, workers=threads))
@@ -154,21 +158,26 @@ class Gate(Generic[T]):
         if isinstance(self.by, Decisions):
             require_known(self.by, report["seen"], report["unknown"])
         elif report["unscored"] == report["seen"]:
-            raise UsageError(f"not one of the first {report['seen']} samples has an image that can be read; check "
-                             "image=, which must find encoded bytes or a path")
+            raise UsageError(
+                f"not one of the first {report['seen']} samples has an image that can be read; check "
+                "image=, which must find encoded bytes or a path"
+            )
 
 
 def require_known(decisions: Decisions, seen: int, unknown: int) -> None:
     """Raise `RunError` if a run knows none of the samples seen, which is never what was meant."""
     if seen and seen == unknown:
-        raise RunError(f"the run {decisions.run} knows none of the first {seen} samples: it is another source's, or "
-                       "the keys differ from the scanned source's. A key is the path relative to a scanned folder, "
-                       "SHARD.tar/KEY for tars, the key column or FILE.parquet#ROW for Parquet, the key column or "
-                       "[SPLIT/]ROW for a data set; check key=, keys= or root=, or scan this source")
+        raise RunError(
+            f"the run {decisions.run} knows none of the first {seen} samples: it is another source's, or "
+            "the keys differ from the scanned source's. A key is the path relative to a scanned folder, "
+            "SHARD.tar/KEY for tars, the key column or FILE.parquet#ROW for Parquet, the key column or "
+            "[SPLIT/]ROW for a data set; check key=, keys= or root=, or scan this source"
+        )
 
 
-def reasons_for(by: Decisions | SafetyFilter, keys: Sequence[str | None] | None, images: Sequence[Any] | None
-                ) -> npt.NDArray[np.uint16]:
+def reasons_for(
+    by: Decisions | SafetyFilter, keys: Sequence[str | None] | None, images: Sequence[Any] | None
+) -> npt.NDArray[np.uint16]:
     """(N,) uint16, why each of a batch is excluded: looked up by key, with images compared where given, or scored."""
     if isinstance(by, SafetyFilter):
         assert images is not None
@@ -190,8 +199,10 @@ def decider(by: By) -> Decisions | SafetyFilter:
     safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
     """
     if isinstance(by, SafetyFilter) and by.needs_captions:
-        raise UsageError("the filter's probes judge images with their captions, which a loader does not pass on; scan "
-                         "the source and give the run, or use probes on images alone")
+        raise UsageError(
+            "the filter's probes judge images with their captions, which a loader does not pass on; scan "
+            "the source and give the run, or use probes on images alone"
+        )
     if isinstance(by, SafetyFilter | Decisions):
         return by
     if isinstance(by, str | os.PathLike):
@@ -255,8 +266,10 @@ def encoded(value: Any) -> bytes | None:
             return Path(value).read_bytes()
         except OSError:
             return None
-    raise UsageError(f"verify_content needs encoded bytes or a path, not a {type(value).__name__}: check before "
-                     "decoding, or give an image= that finds the bytes")
+    raise UsageError(
+        f"verify_content needs encoded bytes or a path, not a {type(value).__name__}: check before "
+        "decoding, or give an image= that finds the bytes"
+    )
 
 
 def _loaded(value: Any) -> tuple[None, ImageInput | Unreadable]:

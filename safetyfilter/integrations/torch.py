@@ -84,9 +84,18 @@ class SafeDataset(Dataset[T_co]):
     (1, 1)
     """
 
-    def __init__(self, dataset: Any, by: By, *, keys: Sequence[str] | None = None,
-                 images: Sequence[Any] | None = None, key: Getter[Any] | None = None, image: Getter[Any] | None = None,
-                 verify_content: bool | Literal["access"] = False, progress: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        by: By,
+        *,
+        keys: Sequence[str] | None = None,
+        images: Sequence[Any] | None = None,
+        key: Getter[Any] | None = None,
+        image: Getter[Any] | None = None,
+        verify_content: bool | Literal["access"] = False,
+        progress: bool = False,
+    ) -> None:
         if verify_content not in (True, False, "access"):
             raise UsageError(f"verify_content is {verify_content!r}; give True, False or 'access'")
         if keys is None and key is None:
@@ -105,20 +114,23 @@ class SafeDataset(Dataset[T_co]):
         if online and verify_content:
             raise UsageError("verify_content compares with a run, and a SafetyFilter scores every image; leave it out")
         if (online or verify_content) and images is None and image is None:
-            raise UsageError("a filter and verify_content need the encoded images: give images=, or say with image= "
-                             "where a sample holds its own")
+            raise UsageError(
+                "a filter and verify_content need the encoded images: give images=, or say with image= "
+                "where a sample holds its own"
+            )
         if not online and keys is None and key is None:
-            raise UsageError("a run's decisions are looked up by key: give keys=, or say with key= where a sample "
-                             "holds its own")
+            raise UsageError(
+                "a run's decisions are looked up by key: give keys=, or say with key= where a sample holds its own"
+            )
         bits = np.empty(len(dataset), np.uint16)
         rows = []
         key_of = getter(key)
         for start in _steps(len(dataset), progress and (online or verify_content is True)):
             numbers = range(start, min(start + _BATCH, len(dataset)))
             part = None if keys is not None or online else [_held(dataset, n, key_of) for n in numbers]
-            names = list(keys[start:numbers.stop]) if keys is not None and not online else part
+            names = list(keys[start : numbers.stop]) if keys is not None and not online else part
             read = [self._encoded_input(n) for n in numbers] if online or verify_content is True else None
-            bits[start:numbers.stop] = reasons_for(chosen, names, read)
+            bits[start : numbers.stop] = reasons_for(chosen, names, read)
             if isinstance(chosen, Decisions) and verify_content:
                 assert names is not None
                 rows.append(chosen.find(["" if name is None else str(name) for name in names]))
@@ -223,17 +235,27 @@ class SafeIterable(IterableDataset[T_co]):
     ([], 1)
     """
 
-    def __init__(self, samples: Iterable[Any], by: By, *, key: Getter[Any] | None = None,
-                 image: Getter[Any] | None = None, verify_content: bool = False,
-                 shard: bool | Literal["auto"] = "auto", rank: int | None = None,
-                 world_size: int | None = None) -> None:
+    def __init__(
+        self,
+        samples: Iterable[Any],
+        by: By,
+        *,
+        key: Getter[Any] | None = None,
+        image: Getter[Any] | None = None,
+        verify_content: bool = False,
+        shard: bool | Literal["auto"] = "auto",
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
         if shard not in (True, False, "auto"):
             raise UsageError(f"shard is {shard!r}; give True, False or 'auto'")
         if (rank is None) != (world_size is None) or not 0 <= (rank or 0) < (world_size or 1):
             raise UsageError(f"rank {rank} of {world_size}; give both, the rank below world_size, or neither")
         if isinstance(samples, Iterator):
-            raise UsageError("samples is an iterator, which ends after one pass and can't be shared by workers; pass "
-                             "what it was made from, an IterableDataset for example")
+            raise UsageError(
+                "samples is an iterator, which ends after one pass and can't be shared by workers; pass "
+                "what it was made from, an IterableDataset for example"
+            )
         self.samples = samples
         self._gate: Gate[Any] = Gate(by, key=key, image=image, verify_content=verify_content)
         self._shard = not isinstance(samples, IterableDataset) if shard == "auto" else shard

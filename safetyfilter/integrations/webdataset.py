@@ -16,8 +16,9 @@ from safetyfilter.samples import Unreadable
 Fields = dict[str, Any]
 
 
-def safety_filter(by: By, *, root: str | os.PathLike[str] | None = None, image_field: str | None = None,
-                  verify_content: bool = False) -> SafetyStage:
+def safety_filter(
+    by: By, *, root: str | os.PathLike[str] | None = None, image_field: str | None = None, verify_content: bool = False
+) -> SafetyStage:
     """A stage that lets only kept samples pass, in order; put it before ``.decode()``.
 
     Parameters
@@ -66,11 +67,13 @@ def safety_filter(by: By, *, root: str | os.PathLike[str] | None = None, image_f
 class SafetyStage:
     """What `safety_filter` makes: called with an iterator of samples, it yields those that are kept."""
 
-    def __init__(self, by: By, *, root: str | os.PathLike[str] | None, image_field: str | None,
-                 verify_content: bool) -> None:
+    def __init__(
+        self, by: By, *, root: str | os.PathLike[str] | None, image_field: str | None, verify_content: bool
+    ) -> None:
         shards = None if root is None else _Shards(os.fspath(root))
-        self._gate: Gate[Fields] = Gate(by, key=None if shards is None else shards.key, image=_ImageOf(image_field),
-                                        verify_content=verify_content)
+        self._gate: Gate[Fields] = Gate(
+            by, key=None if shards is None else shards.key, image=_ImageOf(image_field), verify_content=verify_content
+        )
 
     def __call__(self, samples: Iterable[Fields]) -> Iterator[Fields]:
         """The samples that are kept, in order."""
@@ -123,6 +126,8 @@ class _ImageOf:
         if failure is not None:
             raise Unreadable(failure)
         if not isinstance(fields[name], bytes | bytearray | memoryview):
-            raise UsageError(f"the image is a {type(fields[name]).__name__}, no encoded bytes; put the stage before "
-                             ".decode() and .rename()")
+            raise UsageError(
+                f"the image is a {type(fields[name]).__name__}, no encoded bytes; put the stage before "
+                ".decode() and .rename()"
+            )
         return fields[name]

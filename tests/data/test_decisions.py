@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.data import decisions as module
 from safetyfilter.data import index as index_module
-from safetyfilter.data.decisions import Decisions
+from safetyfilter.data.decisions import Decisions, index_of
 from safetyfilter.data.index import DecisionIndex, records, write_index
 from safetyfilter.data.parts import read_table, write_table
 from safetyfilter.data.runs import Run
@@ -46,8 +47,9 @@ def array(digests: list[bytes]) -> np.ndarray:
 
 def indexed(place: Path, keys: list[bytes], contents: list[bytes], reasons: list[int], batch: int = 1000) -> Decisions:
     rows = records(array(keys), array(contents), np.array(reasons, np.uint8))
-    write_index(place, (rows[start:start + batch] for start in range(0, len(rows), batch)), rows=len(rows),
-                fingerprint="f")
+    write_index(
+        place, (rows[start : start + batch] for start in range(0, len(rows), batch)), rows=len(rows), fingerprint="f"
+    )
     return Decisions(DecisionIndex(place), DIGESTER, place.parent)
 
 
@@ -164,7 +166,16 @@ class TestTheIndex:
         path.write_bytes(path.read_bytes()[:-4096] if damage == "cut" else damage)
         np.testing.assert_array_equal(Decisions.of(run).reasons(list(IMAGES)), expected)
 
+    def test_it_lies_ready_and_needs_no_secret_to_be_made(self, run: Run, tmp_path) -> None:
+        path = run.path / "index" / "decisions.bin"
+        assert path.exists()
+        path.unlink()
+        (tmp_path / "run.secret").unlink()
+        assert len(index_of(run)) == len(IMAGES)
+
     def test_a_run_that_changes_meanwhile_is_an_error(self, run: Run, monkeypatch) -> None:
+        (run.path / "index" / "decisions.bin").unlink()
+
         def changing(run):
             yield from batches(run)
             os.utime(run.file("decisions", 0))
@@ -176,6 +187,7 @@ class TestTheIndex:
         assert not (run.path / "index" / "decisions.bin").exists()
 
     def test_a_run_that_cannot_be_written(self, run: Run, tmp_path, monkeypatch) -> None:
+        shutil.rmtree(run.path / "index")
         (run.path / "index").write_text("in the way")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         assert len(Decisions.of(run)) == len(IMAGES)
@@ -185,13 +197,17 @@ class TestTheIndex:
             Decisions.of(run)
 
     def test_processes_wait_for_the_one_that_builds(self, run: Run) -> None:
-        code = "import sys; from safetyfilter.data.decisions import Decisions, Run\n" \
-               "print(len(Decisions.of(Run.open(sys.argv[1]))))"
-        (run.path / "index").mkdir()
+        code = (
+            "import sys; from safetyfilter.data.decisions import Decisions, Run\n"
+            "print(len(Decisions.of(Run.open(sys.argv[1]))))"
+        )
+        (run.path / "index" / "decisions.bin").unlink()
         with (run.path / "index" / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            waiting = [subprocess.Popen([sys.executable, "-c", code, run.path], stdout=subprocess.PIPE, text=True)
-                       for _ in range(2)]
+            waiting = [
+                subprocess.Popen([sys.executable, "-c", code, run.path], stdout=subprocess.PIPE, text=True)
+                for _ in range(2)
+            ]
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting[0].wait(timeout=4)
         assert [process.communicate(timeout=60)[0].strip() for process in waiting] == [str(len(IMAGES))] * 2
@@ -229,8 +245,9 @@ class TestLookups:
         contents = [DIGESTER.content(key.encode()) for key in keys]
         reasons = rng.integers(0, 256, count) * (rng.random(count) < 0.2)
         order = rng.permutation(count).tolist()
-        decisions = indexed(tmp_path / "i", [digests[n] for n in order], [contents[n] for n in order],
-                            [int(reasons[n]) for n in order])
+        decisions = indexed(
+            tmp_path / "i", [digests[n] for n in order], [contents[n] for n in order], [int(reasons[n]) for n in order]
+        )
         assert len(decisions) == count
         np.testing.assert_array_equal(decisions.reasons(keys), reasons)
         some = order[:2000]
@@ -239,14 +256,20 @@ class TestLookups:
         np.testing.assert_array_equal(decisions.reasons([keys[n] for n in some], right), reasons[some])
         assert (decisions.reasons([keys[n] for n in some], [b"x"] * len(some)) & Reason.DRIFTED != 0).all()
         unknown = [f"{key}?" for key in keys[:2000]]
-        assert set(decisions.reasons(unknown).tolist()) == {int(Reason.UNKNOWN)} == set(
-            map(decisions.reasons_of_key, unknown))
+        assert (
+            set(decisions.reasons(unknown).tolist())
+            == {int(Reason.UNKNOWN)}
+            == set(map(decisions.reasons_of_key, unknown))
+        )
         if count == 70_000:
             assert decisions.index.nbytes / count < 18  # 9 of them and the table for lookups, 8 for contents
 
     @settings(max_examples=60, deadline=None)
-    @given(rows=st.lists(st.tuples(st.binary(min_size=1, max_size=2), st.integers(0, 255), st.sampled_from(b"ab")),
-                         max_size=60))
+    @given(
+        rows=st.lists(
+            st.tuples(st.binary(min_size=1, max_size=2), st.integers(0, 255), st.sampled_from(b"ab")), max_size=60
+        )
+    )
     def test_digests_that_nearly_agree(self, tmp_path_factory, rows) -> None:
         """Digests of few different bytes, so that buckets, halves and neighbours collide."""
         place = tmp_path_factory.mktemp("i") / "i"

@@ -22,15 +22,18 @@ COUNT, SHARD = 96, 24
 def online() -> SafetyFilter:
     """The stand-in encoder and probes, under the usual policy."""
     encoder = ClipEncoder.load(ENCODER, device="cpu", precision="fp32")
-    return SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS), Policy(),
-                        EmbedOptions(views="whole", batch_size=16, workers=2))
+    return SafetyFilter(
+        encoder, zero_shot_probes(encoder, PROMPTS), Policy(), EmbedOptions(views="whole", batch_size=16, workers=2)
+    )
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory, online: SafetyFilter) -> Pictures:
     place = tmp_path_factory.mktemp("pictures")
-    drawn = [*scenes(COUNT // 2, split="test", seed=5, pairs=False, size=(64, 64)),
-             *scenes(COUNT // 2, split="test", seed=6, pairs="only", size=(64, 64))]
+    drawn = [
+        *scenes(COUNT // 2, split="test", seed=5, pairs=False, size=(64, 64)),
+        *scenes(COUNT // 2, split="test", seed=6, pairs="only", size=(64, 64)),
+    ]
     order = np.random.default_rng(0).permutation(COUNT)
     drawn = [drawn[number] for number in order]
     present = np.array([[digit in scene.digits for digit in PAIR] for scene in drawn])
@@ -58,9 +61,15 @@ def pictures(tmp_path_factory, online: SafetyFilter) -> Pictures:
         decide_by_truth(run, present)
         assert run.counts["co_occurrence"] == (present.all(axis=1) & ~damaged).sum() > 40
         assert run.counts["unscored"] == damaged.sum() == 2
-    return Pictures(folder=place / "folder", tars=place / "tars", saved=place / "saved", keys=keys,
-                    both=present.all(axis=1), damaged=damaged,
-                    **{f"{kind}_run": place / f"{kind}-run" for kind in ("folder", "tars", "saved")})
+    return Pictures(
+        folder=place / "folder",
+        tars=place / "tars",
+        saved=place / "saved",
+        keys=keys,
+        both=present.all(axis=1),
+        damaged=damaged,
+        **{f"{kind}_run": place / f"{kind}-run" for kind in ("folder", "tars", "saved")},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +78,9 @@ def catching(online: SafetyFilter, pictures: Pictures) -> SafetyFilter:
     readable = [number for number in range(COUNT) if not pictures.damaged[number]]
     scores = online([pictures.content(number) for number in readable]).scores
     both = pictures.both[readable]
-    return online.with_policy(Policy(thresholds={
-        signal: max(0.0, float(scores[signal][both].min()) - 1e-4) for signal in STANDIN_SIGNALS.pair},
-        table=STANDIN_SIGNALS))
+    return online.with_policy(
+        Policy(
+            thresholds={signal: max(0.0, float(scores[signal][both].min()) - 1e-4) for signal in STANDIN_SIGNALS.pair},
+            table=STANDIN_SIGNALS,
+        )
+    )

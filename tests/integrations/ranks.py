@@ -23,15 +23,22 @@ def main(place: Path) -> None:
     mapped = SafeDataset(FolderPictures(pictures.folder, pictures.keys), pictures.folder_run, keys=pictures.keys)
     sampler = DistributedSampler(mapped, shuffle=True, seed=4)
     iterable = SafeIterable(Stream(pictures.folder, pictures.keys), pictures.folder_run, key="key")
-    tars = webdataset.WebDataset([str(path) for path in sorted(pictures.tars.rglob("*.tar"))], shardshuffle=False,
-                                 nodesplitter=webdataset.split_by_node)
+    tars = webdataset.WebDataset(
+        [str(path) for path in sorted(pictures.tars.rglob("*.tar"))],
+        shardshuffle=False,
+        nodesplitter=webdataset.split_by_node,
+    )
     rows = filter_dataset(datasets.load_from_disk(pictures.saved), pictures.saved_run)
     rows = split_dataset_by_node(rows, rank, 2).with_transform(decoded, columns=["image"])
     loaders = {
         "map": DataLoader(mapped, batch_size=8, sampler=sampler, num_workers=2),
         "iterable": DataLoader(iterable, batch_size=8, num_workers=2, collate_fn=stack),
-        "webdataset": DataLoader(tars.compose(safety_filter(pictures.tars_run, root=pictures.tars)), batch_size=8,
-                                 num_workers=2, collate_fn=stack),
+        "webdataset": DataLoader(
+            tars.compose(safety_filter(pictures.tars_run, root=pictures.tars)),
+            batch_size=8,
+            num_workers=2,
+            collate_fn=stack,
+        ),
         "datasets": DataLoader(rows, batch_size=8, collate_fn=only_images, num_workers=2),
     }
     for kind, loader in loaders.items():

@@ -33,8 +33,14 @@ def test_training_two_epochs_shuffled(pictures: Pictures, saved, catching, worke
         safe = filter_dataset(saved, pictures.folder_run, key="name", verify_content=True)
     else:
         safe = filter_dataset(saved, pictures.saved_run)
-    loader = DataLoader(safe.with_transform(decoded, columns=["image"]), batch_size=7, shuffle=True,
-                        num_workers=workers, collate_fn=only_images, persistent_workers=workers == 2)
+    loader = DataLoader(
+        safe.with_transform(decoded, columns=["image"]),
+        batch_size=7,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=only_images,
+        persistent_workers=workers == 2,
+    )
     model = Diffusion()
     for _ in range(2):
         train(loader, model)
@@ -55,8 +61,12 @@ def test_training_from_a_stream(pictures: Pictures, saved, catching, workers: in
     else:
         safe = filter_dataset(stream, pictures.folder_run, key="name", verify_content=by == "content", batch_size=10)
     assert safe.features == stream.features
-    loader = DataLoader(safe.map(decode_rows, batched=True, batch_size=8, remove_columns=["name"]), batch_size=7,
-                        num_workers=workers, collate_fn=only_images)
+    loader = DataLoader(
+        safe.map(decode_rows, batched=True, batch_size=8, remove_columns=["name"]),
+        batch_size=7,
+        num_workers=workers,
+        collate_fn=only_images,
+    )
     model = Diffusion()
     for epoch in range(2):
         safe.set_epoch(epoch)
@@ -115,8 +125,11 @@ def test_a_shuffled_data_set_is_not_taken_for_the_scanned_one(pictures: Pictures
 def test_splits(pictures: Pictures, saved, online, tmp_path) -> None:
     splits = datasets.DatasetDict({"train": saved.select(range(60)), "test": saved.select(range(60, 96))})
     splits.save_to_disk(tmp_path / "splits")
-    run = scan(open_source(tmp_path / "splits"), tmp_path / "run",
-               online.with_policy(Policy(thresholds={"explicit": 1, "minor": 1})))
+    run = scan(
+        open_source(tmp_path / "splits"),
+        tmp_path / "run",
+        online.with_policy(Policy(thresholds={"explicit": 1, "minor": 1})),
+    )
     safe = filter_dataset(datasets.load_from_disk(tmp_path / "splits"), run)
     assert isinstance(safe, datasets.DatasetDict)
     report, counts = safe.filter_report(), run.counts
@@ -136,8 +149,11 @@ def test_a_function_of_the_row(pictures: Pictures, saved) -> None:
     renamed = saved.rename_column("name", "file").map(lambda row: {"file": f"dir/{row['file']}"})
     safe = filter_dataset(renamed, pictures.folder_run, key=lambda row: row["file"].removeprefix("dir/"))
     assert len(safe) == pictures.keep.sum()
-    broken = filter_dataset(renamed, pictures.folder_run,
-                            key=lambda row: row["file"][4:] if row["file"] != "dir/000.jpg" else row["nothing"])
+    broken = filter_dataset(
+        renamed,
+        pictures.folder_run,
+        key=lambda row: row["file"][4:] if row["file"] != "dir/000.jpg" else row["nothing"],
+    )
     assert broken.filter_report()["unknown"] == 1
 
 
@@ -166,8 +182,7 @@ def test_bad_input(pictures: Pictures, saved, online, tmp_path, catching: Safety
     stream = datasets.Dataset.from_dict({"name": [str(number) for number in range(1500)]}).to_iterable_dataset()
     with pytest.raises(RunError, match="knows none of the first"):
         list(filter_dataset(stream, pictures.folder_run, key="name"))
-    rows = {"image": [None, {"bytes": b"no", "path": None},
-                      {"bytes": pictures.content(0), "path": None}]}
+    rows = {"image": [None, {"bytes": b"no", "path": None}, {"bytes": pictures.content(0), "path": None}]}
     broken = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()}))
     lenient = catching.with_policy(Policy(thresholds={"explicit": 1, "minor": 1}))
     assert filter_dataset(broken, lenient).filter_report()["unscored"] == 2

@@ -41,9 +41,13 @@ def safe_folder(pictures: Pictures, **options) -> SafeDataset:
 
 def expected_report(pictures: Pictures, times: int = 1) -> dict[str, int]:
     both, damaged = pictures.both & ~pictures.damaged, pictures.damaged
-    return {"seen": len(pictures.keys) * times, "kept": int(pictures.keep.sum()) * times,
-            "excluded": int((~pictures.keep).sum()) * times, "co_occurrence": int(both.sum()) * times,
-            "unscored": int(damaged.sum()) * times}
+    return {
+        "seen": len(pictures.keys) * times,
+        "kept": int(pictures.keep.sum()) * times,
+        "excluded": int((~pictures.keep).sum()) * times,
+        "co_occurrence": int(both.sum()) * times,
+        "unscored": int(damaged.sum()) * times,
+    }
 
 
 def holds(report: dict[str, int], expected: dict[str, int]) -> bool:
@@ -55,8 +59,9 @@ class TestSafeDataset:
 
     @pytest.mark.parametrize("workers", [0, 2, 4])
     def test_training_two_epochs_shuffled(self, pictures: Pictures, workers: int) -> None:
-        loader = DataLoader(safe_folder(pictures), batch_size=7, shuffle=True, num_workers=workers,
-                            persistent_workers=workers == 2)
+        loader = DataLoader(
+            safe_folder(pictures), batch_size=7, shuffle=True, num_workers=workers, persistent_workers=workers == 2
+        )
         model = Diffusion()
         for _ in range(2):
             train(loader, model)
@@ -78,7 +83,7 @@ class TestSafeDataset:
     def test_a_seed_gives_the_order_and_a_resumed_epoch_is_the_rest(self, pictures: Pictures) -> None:
         def batches(start: int = 0) -> list[torch.Tensor]:
             order = list(RandomSampler(safe, generator=torch.Generator().manual_seed(3)))
-            return list(DataLoader(safe, batch_size=4, num_workers=2, sampler=_From(order[start * 4:])))
+            return list(DataLoader(safe, batch_size=4, num_workers=2, sampler=_From(order[start * 4 :])))
 
         safe = safe_folder(pictures)
         whole, again, rest = batches(), batches(), batches(5)
@@ -106,8 +111,11 @@ class TestSafeDataset:
         for number, kind in ((0, "a"), (1, "b"), (2, "a")):
             (tmp_path / "classes" / kind).mkdir(parents=True, exist_ok=True)
             (tmp_path / "classes" / kind / f"{number}.jpg").write_bytes(pictures.content(number))
-        run = scan(open_source(tmp_path / "classes"), tmp_path / "run", online.with_policy(Policy(
-            thresholds={"explicit": 1, "minor": 1})))
+        run = scan(
+            open_source(tmp_path / "classes"),
+            tmp_path / "run",
+            online.with_policy(Policy(thresholds={"explicit": 1, "minor": 1})),
+        )
         safe = SafeDataset(ImageFolder(tmp_path / "classes", ToTensor()), run, verify_content=True)
         assert [label for _, label in safe] == [0, 0, 1]
 
@@ -230,9 +238,15 @@ class TestSafeIterable:
 
     def test_broken_samples_are_excluded_with_their_reason(self, pictures: Pictures) -> None:
         good = int(np.flatnonzero(pictures.keep)[0])
-        samples = [{"key": pictures.keys[good], "jpg": pictures.content(good)}, {"jpg": b""}, {"key": None}, None,
-                   {"key": pictures.keys[good]}, {"key": pictures.keys[good], "jpg": pictures.folder / "nowhere"},
-                   {"key": pictures.keys[good], "jpg": "https://example.org/a.jpg"}]
+        samples = [
+            {"key": pictures.keys[good], "jpg": pictures.content(good)},
+            {"jpg": b""},
+            {"key": None},
+            None,
+            {"key": pictures.keys[good]},
+            {"key": pictures.keys[good], "jpg": pictures.folder / "nowhere"},
+            {"key": pictures.keys[good], "jpg": "https://example.org/a.jpg"},
+        ]
         safe = SafeIterable(samples, pictures.folder_run, key="key", image="jpg", verify_content=True)
         assert list(safe) == samples[:1]
         assert holds(safe.filter_report(), {"seen": 7, "kept": 1, "excluded": 6, "unknown": 3, "drifted": 3})
@@ -254,8 +268,11 @@ class TestSafeIterable:
         with pytest.raises(RunError, match="knows none of the first"):
             list(DataLoader(safe, batch_size=None, num_workers=workers))
         known = int(np.flatnonzero(pictures.keep)[0])
-        mixed = SafeIterable([{"key": str(number)} for number in range(count)] + [{"key": pictures.keys[known]}],
-                             pictures.folder_run, key="key")
+        mixed = SafeIterable(
+            [{"key": str(number)} for number in range(count)] + [{"key": pictures.keys[known]}],
+            pictures.folder_run,
+            key="key",
+        )
         if count < 1000:
             assert len(list(DataLoader(mixed, batch_size=None, num_workers=workers))) == 1
 
@@ -289,9 +306,13 @@ class TestSafeIterable:
 @pytest.mark.parametrize("bad", ["no run", "unfinished", "schema", "part", "secret"])
 def test_runs_that_cannot_be_used(pictures: Pictures, tmp_path: Path, monkeypatch, bad: str) -> None:
     path = tmp_path / "run"
-    expected = {"no run": (RunError, "no run at"), "unfinished": (UnfinishedRunError, "not finished"),
-                "schema": (SchemaError, "schema 99"), "part": (RunError, "can't read"),
-                "secret": (SecretError, "not the one")}
+    expected = {
+        "no run": (RunError, "no run at"),
+        "unfinished": (UnfinishedRunError, "not finished"),
+        "schema": (SchemaError, "schema 99"),
+        "part": (RunError, "can't read"),
+        "secret": (SecretError, "not the one"),
+    }
     if bad != "no run":
         shutil.copytree(pictures.folder_run, path)
         shutil.copy(pictures.folder_run.with_name("folder-run.secret"), tmp_path / "run.secret")
@@ -325,8 +346,10 @@ def test_another_policy_is_felt(pictures: Pictures, tmp_path: Path) -> None:
 def test_spawned_workers(pictures: Pictures, catching: SafetyFilter) -> None:
     """Both kinds, by a run and by a filter, all the way through pickle; reports come back to this process."""
     stream = Stream(pictures.folder, pictures.keys)
-    both = [safe_folder(pictures, images=[pictures.folder / key for key in pictures.keys], verify_content="access"),
-            SafeIterable(stream, catching, image="jpg")]
+    both = [
+        safe_folder(pictures, images=[pictures.folder / key for key in pictures.keys], verify_content="access"),
+        SafeIterable(stream, catching, image="jpg"),
+    ]
     for data, collate in zip(both, (torch.stack, stack), strict=True):
         loader = DataLoader(data, batch_size=8, num_workers=2, multiprocessing_context="spawn", collate_fn=collate)
         model = train(loader)
@@ -352,8 +375,20 @@ def test_two_ranks(pictures: Pictures, tmp_path: Path) -> None:
     """Two real processes with gloo: map-style, iterable, webdataset and datasets, each picture once over both."""
     (tmp_path / "pictures").write_bytes(pickle.dumps(pictures))
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    run_process([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29533",
-                 Path(__file__).with_name("ranks.py"), tmp_path], check=True, env=environment, timeout=400)
+    run_process(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--master-port=29533",
+            Path(__file__).with_name("ranks.py"),
+            tmp_path,
+        ],
+        check=True,
+        env=environment,
+        timeout=400,
+    )
     for kind in ("map", "iterable", "webdataset", "datasets"):
         ranks = [Counter(pickle.loads((tmp_path / f"{kind}-{rank}").read_bytes())) for rank in range(2)]
         assert all(ranks)

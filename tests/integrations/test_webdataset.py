@@ -34,8 +34,11 @@ def loader(data, workers: int, **options) -> DataLoader:
 @pytest.mark.parametrize("workers", [0, 2, 4])
 @pytest.mark.parametrize("by", ["run", "content", "filter"])
 def test_training_two_epochs_shuffled(pictures: Pictures, catching: SafetyFilter, workers: int, by: str) -> None:
-    stage = (safety_filter(catching) if by == "filter"
-             else safety_filter(pictures.tars_run, root=pictures.tars, verify_content=by == "content"))
+    stage = (
+        safety_filter(catching)
+        if by == "filter"
+        else safety_filter(pictures.tars_run, root=pictures.tars, verify_content=by == "content")
+    )
     data = pipeline(pictures, shuffle=True).compose(stage).shuffle(20)
     batches = loader(data, workers, persistent_workers=workers == 2)
     model = Diffusion()
@@ -72,8 +75,13 @@ def test_order_members_and_a_resumed_epoch(pictures: Pictures, catching: SafetyF
 def test_in_a_pipeline_of_stages_and_on_a_plain_iterator(pictures: Pictures) -> None:
     stage = safety_filter(pictures.tars_run, root=pictures.tars)
     urls = [str(path) for path in sorted(pictures.tars.rglob("*.tar"))]
-    stages = webdataset.DataPipeline(webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples(), stage,
-                                     webdataset.decode("pil"), webdataset.to_tuple("jpg", "txt"))
+    stages = webdataset.DataPipeline(
+        webdataset.SimpleShardList(urls),
+        webdataset.tarfile_to_samples(),
+        stage,
+        webdataset.decode("pil"),
+        webdataset.to_tuple("jpg", "txt"),
+    )
     decoded = list(stages)
     assert len(decoded) == pictures.keep.sum()
     assert decoded[0][0].size == (64, 64)
@@ -105,14 +113,28 @@ def test_broken_samples_are_excluded_with_their_reason(pictures: Pictures, tmp_p
     first = int(np.flatnonzero(pictures.keep)[0])
     url = str(pictures.tars / "deep" / "0.tar")
     good = {"__key__": f"{first:03d}", "__url__": url, "jpg": pictures.content(first)}
-    samples = [good, {"__url__": url}, {"__key__": "000"}, {}, None, {**good, "__key__": "999"},
-               {**good, "jpg": good["jpg"] + b"\0"}, {"__key__": good["__key__"], "__url__": url, "txt": b""},
-               {**good, "png": b"two"}, good]
+    samples = [
+        good,
+        {"__url__": url},
+        {"__key__": "000"},
+        {},
+        None,
+        {**good, "__key__": "999"},
+        {**good, "jpg": good["jpg"] + b"\0"},
+        {"__key__": good["__key__"], "__url__": url, "txt": b""},
+        {**good, "png": b"two"},
+        good,
+    ]
     stage = safety_filter(pictures.tars_run, root=pictures.tars, verify_content=True)
     assert list(stage(samples)) == [good, good]
     report = stage.filter_report()
     assert {name: count for name, count in report.items() if count} == {
-        "seen": 10, "kept": 2, "excluded": 8, "unknown": 5, "drifted": 3}
+        "seen": 10,
+        "kept": 2,
+        "excluded": 8,
+        "unknown": 5,
+        "drifted": 3,
+    }
     assert len(pickle.loads(pickle.dumps(stage)).filter_report()) == len(report)
 
 
@@ -129,8 +151,11 @@ def test_a_damaged_shard_loses_its_rest_and_no_more(pictures: Pictures, tmp_path
         content = path.read_bytes()
         end = len(content) // 2 + 100 if path.name == "1.tar" else len(content)
         (tmp_path / "deep" / path.name).write_bytes(content[:end])
-    data = webdataset.WebDataset([str(tmp_path / "deep" / f"{number}.tar") for number in range(4)], shardshuffle=False,
-                                 handler=webdataset.ignore_and_continue)
+    data = webdataset.WebDataset(
+        [str(tmp_path / "deep" / f"{number}.tar") for number in range(4)],
+        shardshuffle=False,
+        handler=webdataset.ignore_and_continue,
+    )
     stage = safety_filter(pictures.tars_run, root=tmp_path, verify_content=True)
     counts = seen(train(loader(data | stage, 0)), pictures)
     kept = np.flatnonzero(pictures.keep)

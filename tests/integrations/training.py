@@ -162,11 +162,15 @@ def decide_by_truth(run: Run, present: np.ndarray) -> None:
         part = ScorePart.read(run.file("scores", index))
         values = part.scores.values.copy()
         scored = np.isfinite(values)
-        values[scored] = present[start:start + len(part)].astype(np.float32)[scored]
+        values[scored] = present[start : start + len(part)].astype(np.float32)[scored]
         start += len(part)
-        ScorePart(key_digests=part.key_digests, content_digests=part.content_digests, status=part.status,
-                  scores=type(part.scores)(values=values, signals=part.scores.signals, failures=part.scores.failures),
-                  fingerprint=part.fingerprint).write(run.file("scores", index))
+        ScorePart(
+            key_digests=part.key_digests,
+            content_digests=part.content_digests,
+            status=part.status,
+            scores=type(part.scores)(values=values, signals=part.scores.signals, failures=part.scores.failures),
+            fingerprint=part.fingerprint,
+        ).write(run.file("scores", index))
         run.file("decisions", index).unlink()
     assert start == len(present)
     apply_policy(run, run.policy)
