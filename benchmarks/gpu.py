@@ -16,6 +16,7 @@ import numpy as np
 import open_clip
 import torch
 from common import arguments, environment, finish, jpegs, show
+from parity import decode_parity
 from throughput import measure
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -126,6 +127,7 @@ def main() -> None:
             "ratios": bar["ratios"],
             "cases": measured,
             "checks": checks,
+            "decode_parity": decode_parity(device="cuda"),
         },
         options.json,
     )

@@ -19,6 +19,7 @@ import numpy as np
 import open_clip
 import torch
 from common import alternating, arguments, environment, finish, jpegs, ratio, show, timed
+from parity import decode_parity
 from peers import TOOLS, Peers
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -147,6 +148,11 @@ def main() -> None:
     bar = next(m for m in measured if (m["architecture"], m["jpeg_side"]) == BAR)
     for name, reason in bar["skipped"].items():
         print(f"{name} was skipped: {reason}")
+    parity = decode_parity(photographs=12 if options.quick else 48, drawn=200 if options.quick else 1000)
+    print(
+        f"fast beside exact decoding: cosine at least {parity['cosine_min']}, "
+        f"{parity['decisions_same']:.2%} of {parity['decisions']:,} decisions the same"
+    )
     finish(
         {
             "environment": environment(),
@@ -154,6 +160,7 @@ def main() -> None:
             "tools": {name: list(TOOLS[name].requirements) for name in peers},
             "ratios": bar["ratios"],
             "cases": measured,
+            "decode_parity": parity,
         },
         options.json,
     )
