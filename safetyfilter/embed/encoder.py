@@ -17,6 +17,7 @@ from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
 from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.embed.views import Geometry
 from safetyfilter.errors import EncoderMismatchError, UsageError
 from safetyfilter.samples import EmbeddingBatch, Floats, ImageInput
 
@@ -152,15 +153,14 @@ class ClipEncoder:
 
     def preparer(self, options: EmbedOptions) -> ImagePreparer:
         """What turns an encoded image into this model's input pixels."""
-        return ImagePreparer(
+        geometry = Geometry(
             image_size=self.spec.image_size,
             interpolation=self.spec.interpolation,
             resize_mode=self.spec.resize_mode,
             fill_color=self._fill_color,
             views=options.views,
-            decode=options.decode,
-            limits=options.limits,
         )
+        return ImagePreparer(geometry=geometry, decode=options.decode, limits=options.limits)
 
     def embed(
         self, images: Iterable[ImageInput], options: EmbedOptions | None = None, *, progress: bool = False

@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, prod
 from typing import Literal
 
@@ -21,7 +21,7 @@ from safetyfilter.embed.headers import (
     failures_named,
     open_header,
 )
-from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels, Views, to_rgb
+from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels, to_rgb
 from safetyfilter.samples import ImageInput, Unreadable
 
 _TRANSPOSITIONS = {
@@ -81,13 +81,8 @@ class ImagePreparer:
 
     Attributes
     ----------
-    image_size : tuple of int
-        Height and width of the model's input.
-    interpolation, resize_mode, fill_color
-        As in open_clip's preprocessing configuration.
-    views : {"center", "whole", "multi"}
-        The model's own crop, which never sees the ends of a long picture; the whole picture, squashed; or the whole
-        and four overlapping crops that cover it.
+    geometry : Geometry
+        The model's input, and the views of a picture that go into it.
     decode : {"fast", "exact"}
         "exact" reproduces open_clip's transform bit for bit. "fast" lets libjpeg scale JPEGs down as it decodes them
         and resizes by torch.
@@ -96,36 +91,23 @@ class ImagePreparer:
 
     Examples
     --------
-    >>> prepare = ImagePreparer(image_size=(224, 224), views="multi")
+    >>> prepare = ImagePreparer(geometry=Geometry(image_size=(224, 224), views="multi"))
     >>> prepare(Image.new("L", (640, 480))).shape
     (5, 224, 224, 3)
     """
 
-    image_size: tuple[int, int]
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
-    fill_color: int = 0
-    views: Views = "center"
+    geometry: Geometry
     decode: Literal["fast", "exact"] = "fast"
     limits: DecodeLimits = DEFAULT_LIMITS
-    _geometry: Geometry = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.decode not in ("fast", "exact"):
             raise ValueError(f"decode is fast or exact, not {self.decode!r}")
-        geometry = Geometry(
-            image_size=self.image_size,
-            interpolation=self.interpolation,
-            resize_mode=self.resize_mode,
-            fill_color=self.fill_color,
-            views=self.views,
-        )
-        object.__setattr__(self, "_geometry", geometry)
 
     @property
     def view_count(self) -> int:
         """V, how many views of each picture there are."""
-        return VIEW_COUNTS[self.views]
+        return VIEW_COUNTS[self.geometry.views]
 
     def __call__(self, image: ImageInput) -> Pixels:
         """The model's input pixels.
@@ -156,13 +138,13 @@ class ImagePreparer:
     def _draft(self, picture: JpegImageFile) -> None:
         turned = exif_orientation(picture.info.get("exif", b"")) >= 5
         size = picture.size[::-1] if turned else picture.size
-        width, height = (ceil(HEADROOM * side) for side in self._geometry.needed(size))
+        width, height = (ceil(HEADROOM * side) for side in self.geometry.needed(size))
         picture.draft(None, (height, width) if turned else (width, height))
 
     def _pixels(
         self, picture: Image.Image, full: tuple[int, int], held: tuple[int, int], lock: AbstractContextManager[object]
     ) -> Pixels:
-        resized = self._geometry.resized(full)
+        resized = self.geometry.resized(full)
         if min(full) < 1 or min(resized) < 1:
             raise Unreadable("too_narrow")
         # a line one pixel wide becomes huge when its short side is enlarged to the model's input
@@ -177,5 +159,5 @@ class ImagePreparer:
                 upright = to_rgb(picture.transpose(_TRANSPOSITIONS[turn]) if turn > 1 else picture)
             # outside: an error here would be this library's, not the file's
             if self.decode == "exact":
-                return self._geometry.exact(upright)
-            return self._geometry.fast(upright, full[::-1] if turn >= 5 else full)
+                return self.geometry.exact(upright)
+            return self.geometry.fast(upright, full[::-1] if turn >= 5 else full)

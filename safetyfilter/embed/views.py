@@ -23,8 +23,8 @@ HEADROOM = 3.0
 """How many times the needed size the fast path keeps when it first scales a picture down by a whole number.
 
 Measured on photographs of 256 to 2048 pixels against the exact path, the least cosine of the stand-in encoder's
-embeddings in any view: 0.994 at 2, 0.9985 at 3, the same at 4. At a model's usual 224 pixels, 3 costs no more than 2 for
-pictures of 384, 512, 1024 or 2048 pixels.
+embeddings in any view: 0.994 at 2, 0.9985 at 3, the same at 4. At a model's usual 224 pixels, 3 costs no more than 2
+for pictures of 384, 512, 1024 or 2048 pixels.
 """
 QUADRANT_SHARE = 0.6
 LONG_ASPECT = 2.0

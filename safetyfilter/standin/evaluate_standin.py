@@ -21,6 +21,8 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from safetyfilter.evaluate.intervals import Proportion
+
 from . import prompts
 from .backgrounds import Split
 from .render import PAIR, Pairs, Scene, scenes
@@ -193,10 +195,8 @@ def auc_interval(present: NDArray[Any], scores: Floats, repeats: int = 200) -> l
 
 def share_interval(hits: int, total: int) -> list[float]:
     """A share with its Wilson interval: [value, low, high]."""
-    z, share = 1.96, hits / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return [round(float(number), 4) for number in (share, max(0.0, middle - half), min(1.0, middle + half))]
+    share = Proportion.of(hits, total)
+    return [round(float(number or 0.0), 4) for number in (share.value, share.low, share.high)]
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ import torch
 from PIL import Image, ImageOps
 
 from safetyfilter.embed import images
-from safetyfilter.embed.headers import DecodeLimits, Jpeg, count_jpeg_scans, exif_orientation
+from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, Jpeg, count_jpeg_scans, exif_orientation
 from safetyfilter.embed.images import ImagePreparer, read_bytes
+from safetyfilter.embed.views import Geometry
 from safetyfilter.samples import FAILURES, Unreadable
 
 SKIMAGE = Path(find_spec("skimage").origin).parent / "data"
@@ -49,8 +50,8 @@ def encode(image, kind="JPEG", **options):
     return file.getvalue()
 
 
-def preparer(**options):
-    return ImagePreparer(**{"image_size": (224, 224), **options})
+def preparer(*, decode="fast", limits=DEFAULT_LIMITS, image_size=(224, 224), **geometry):
+    return ImagePreparer(geometry=Geometry(image_size=image_size, **geometry), decode=decode, limits=limits)
 
 
 def failure(data, **options):
