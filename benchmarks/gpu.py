@@ -9,18 +9,21 @@ parity of fast with exact decoding, and of half precision with float32.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 
 import numpy as np
 import open_clip
 import torch
-from common import arguments, environment, finish, jpegs, show
+from common import alternating, arguments, environment, finish, jpegs, show, timed
 from parity import decode_parity
 from throughput import measure
 from torch.utils.flop_counter import FlopCounterMode
 
 from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.views import Geometry
 
 _MATRIX = 8192
 _PARITY_SIDES = (256, 512, 1024, 2048)
@@ -66,6 +69,28 @@ def parity(architecture: str, count: int) -> dict[str, float]:
             np.min((full.embed(files, EmbedOptions(decode="exact")).vectors * exact).sum(axis=1))
         ),
     }
+
+
+def jpeg_decoding(side: int, count: int = 512) -> dict[str, float]:
+    """JPEG files a second, decoded alone: by nvJPEG on the device, and by threads down to the model's input."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from torchvision.io import decode_jpeg
+
+    files = jpegs(count, side)
+    encoded = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
+    prepare = ImagePreparer(geometry=Geometry(image_size=(224, 224), views="whole"))
+
+    def on_device() -> None:
+        for start in range(0, count, 128):
+            decode_jpeg(encoded[start : start + 128], device="cuda")
+        torch.cuda.synchronize()
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        seconds = alternating(
+            {"nvjpeg": timed(on_device), "threads": timed(lambda: list(pool.map(prepare, files)))}, repetitions=5
+        )
+    return {name: round(count / statistics.median(values), 1) for name, values in seconds.items()}
 
 
 def memory(architecture: str) -> dict[str, float]:
@@ -127,6 +152,7 @@ def main() -> None:
             "ratios": bar["ratios"],
             "cases": measured,
             "checks": checks,
+            "jpegs_decoded_per_second": {side: jpeg_decoding(side) for side in (384, 1024)},
             "decode_parity": decode_parity(device="cuda"),
         },
         options.json,

@@ -64,7 +64,7 @@ class Sizes:
 
 
 SIZES = {
-    "full": Sizes(train=6000, validation=5000, mixed=4000, pairs=1500, small=1000, edge=1000, along=1500),
+    "full": Sizes(train=6000, validation=20_000, mixed=4000, pairs=1500, small=1000, edge=1000, along=1500),
     "quick": Sizes(train=2000, validation=2600, mixed=1000, pairs=300, small=200, edge=200, along=300),
 }
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
@@ -42,6 +43,7 @@ def main() -> NoReturn:
         format="%(message)s",
         handlers=[RichHandler(console=err, show_time=False, show_path=False)],
     )
+    warnings.filterwarnings("ignore", module="PIL")  # of a damaged picture, whose status in the record says more
     try:
         app()
     except SafetyFilterError as error:
