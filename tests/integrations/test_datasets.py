@@ -3,13 +3,24 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.data.runs import Run
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.integrations.datasets import filter_dataset
-from tests.integrations.training import Diffusion, Pictures, check, decode_rows, decoded, only_images, seen, train
+from tests.integrations.training import (
+    Diffusion,
+    Pictures,
+    check,
+    decode_rows,
+    decoded,
+    only_images,
+    pixels,
+    seen,
+    train,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # four workers on a small machine
 
@@ -163,13 +174,15 @@ def test_a_stream_can_be_resumed(pictures: Pictures, saved) -> None:
     names = [row["name"] for row in raw]
     first = []
     for row in raw:
-        first.append(row["name"])
+        first.append(row)
         if len(first) == 10:
             state = raw.state_dict()
             break
     raw.load_state_dict(state)
-    rest = [row["name"] for row in raw]
-    assert first + rest == names
+    rest = list(raw)
+    assert [row["name"] for row in first + rest] == names
+    batches = (torch.stack([pixels(row["image"]["bytes"]) for row in rows]) for rows in (first, rest))
+    check(train(batches), pictures)
 
 
 def test_bad_input(pictures: Pictures, saved, online, tmp_path, catching: SafetyFilter) -> None:

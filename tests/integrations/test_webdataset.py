@@ -70,6 +70,10 @@ def test_order_members_and_a_resumed_epoch(pictures: Pictures, catching: SafetyF
     assert all(sample == originals[sample["__key__"]] for sample in whole)  # byte for byte, caption and all
     rest = list(itertools.islice(pipeline(pictures) | stage, 10, None))
     assert rest == whole[10:]
+    model = train([stack(whole[:10]), stack(rest)])
+    if by == "run":
+        check(model, pictures)
+    assert not [number for number in seen(model, pictures) if not pictures.keep[number]]
 
 
 def test_in_a_pipeline_of_stages_and_on_a_plain_iterator(pictures: Pictures) -> None:
