@@ -19,7 +19,6 @@ import torch
 from common import alternating, arguments, environment, finish, jpegs, show, timed
 from parity import decode_parity
 from throughput import measure
-from torch.utils.flop_counter import FlopCounterMode
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.images import ImagePreparer
@@ -41,14 +40,6 @@ def matrix_rate() -> float:
         end.synchronize()
         seconds.append(start.elapsed_time(end) / 1e3)
     return 2 * _MATRIX**3 / statistics.median(seconds[10:])
-
-
-def tower_flops(architecture: str) -> float:
-    """Floating-point operations of the image tower for one image."""
-    tower = open_clip.create_model(architecture, pretrained=None).visual.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tower(torch.zeros(1, 3, 224, 224))
-    return float(counter.get_total_flops())
 
 
 def parity(architecture: str, count: int) -> dict[str, float]:
@@ -123,9 +114,7 @@ def main() -> None:
     for architecture, side in cases:
         case = measure(architecture, side, count, 5, device="cuda")
         speed = case["images_per_second"]
-        case["share_of_matrix_rate"] = {
-            n: round(speed[n] * tower_flops(architecture) / rate, 4) for n in ("bare", "pipeline")
-        }
+        case["share_of_matrix_rate"] = {n: round(speed[n] * case["flops"] / rate, 4) for n in ("bare", "pipeline")}
         measured.append(case)
     rows = [
         (

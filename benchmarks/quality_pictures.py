@@ -158,7 +158,7 @@ def _render(job: tuple[Place, int, int, int]) -> list[tuple[Picture, float]]:
 def _embedded(encoder: ClipEncoder, rendered: Iterable[tuple[Picture, float]], views: tuple[Views, ...]) -> Pictures:
     drawn = list(rendered)
     files = [picture.jpeg for picture, _ in drawn]
-    batches = {view: encoder.embed(files, EmbedOptions(views=view, batch_size=128)) for view in views}
+    batches = {view: encoder.embed(files, EmbedOptions(views=view)) for view in views}
     if failed := {view: batch.failures for view, batch in batches.items() if batch.failures}:
         raise RuntimeError(f"rendered pictures could not be embedded: {failed}")
     present = {signal: np.array([digit in picture.digits for picture, _ in drawn]) for signal, digit in DIGITS.items()}

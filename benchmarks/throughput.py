@@ -90,7 +90,7 @@ def measure(
         open_clip.create_model(architecture, pretrained=None), architecture=architecture, device=device
     )
     options = EmbedOptions(views="center")
-    batch = options.resolve_batch_size(encoder.device)
+    batch = options.resolve_batch_size(encoder.device, encoder.flops)
     runs = {
         "bare": timed(bare(encoder, count, batch)),
         "pipeline": timed(lambda: encoder.embed(files, options)),
@@ -106,6 +106,7 @@ def measure(
         "images": count,
         "repetitions": repetitions,
         "batch": batch,
+        "flops": encoder.flops,
         "precision": str(encoder.dtype).removeprefix("torch."),
         "seconds": seconds,
         "images_per_second": {name: round(count / statistics.median(values), 2) for name, values in seconds.items()},

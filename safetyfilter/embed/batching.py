@@ -8,6 +8,7 @@ length bounds what is in memory, however long the stream.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -23,18 +24,23 @@ import torch
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.embed.views import VIEW_COUNTS, Views
 from safetyfilter.errors import UsageError
 from safetyfilter.samples import EmbeddingBatch, ImageInput, Unreadable
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-Views = Literal["center", "whole", "multi"]
 Decode = Literal["fast", "exact"]
 Load: TypeAlias = Callable[[T], tuple[R, "ImageInput | Unreadable"]]
 """An item of a stream -> what to keep of it, and its encoded image or why there is none."""
 
 _log = logging.getLogger(__name__)
+_AUTO = {"cpu": (2.8e11, 8, 256), "cuda": (4e13, 64, 1024)}
+"""Operations of a forward pass that make its overhead small, and the least and the most images it has then.
+
+On two cores, ViT-B-32 embeds as many images a second in batches of 32 as in larger ones, and ViT-L-14 in batches of 8.
+"""
 _BUFFERS = 3  # one in the model, one full, one filling
 
 
@@ -45,7 +51,8 @@ class EmbedOptions:
     Parameters
     ----------
     batch_size : int or "auto"
-        Images a forward pass; halved when the device runs out of memory.
+        Images a forward pass; halved when the device runs out of memory. ``auto`` goes by how much work the model has
+        with an image.
     views : str
         ``center``: CLIP's own crop; ``whole``: the whole picture, squashed to the model's input; ``multi``: whole and
         four overlapping crops.
@@ -75,11 +82,26 @@ class EmbedOptions:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}; give a whole number from 1, or None for the cores")
 
-    def resolve_batch_size(self, device: torch.device) -> int:
-        """The images a forward pass: 32 on the CPU and 256 on CUDA where ``auto``."""
+    def resolve_batch_size(self, device: torch.device, flops: float) -> int:
+        """The images a forward pass.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the model is.
+        flops : float
+            The model's floating-point operations for one view of an image.
+
+        Examples
+        --------
+        >>> [EmbedOptions().resolve_batch_size(torch.device("cpu"), flops) for flops in (1e8, 9e9, 2e11)]
+        [256, 32, 8]
+        """
         if self.batch_size != "auto":
             return self.batch_size
-        return 256 if device.type == "cuda" else 32
+        work, least, most = _AUTO["cuda" if device.type == "cuda" else "cpu"]
+        images = work / (flops * VIEW_COUNTS[self.views])
+        return min(most, max(least, 1 << max(0, round(math.log2(images)))))
 
 
 @dataclass(slots=True)
@@ -105,6 +127,8 @@ class EmbeddingPipeline:
         Where the model is.
     options : EmbedOptions
         Batch size and workers.
+    flops : float
+        The model's floating-point operations for one view of an image.
     """
 
     def __init__(
@@ -115,12 +139,13 @@ class EmbeddingPipeline:
         spec: EncoderSpec,
         device: torch.device,
         options: EmbedOptions,
+        flops: float,
     ) -> None:
         self._forward = forward
         self._prepare = preparer
         self._spec = spec
         self._device = device
-        self._batch_size = options.resolve_batch_size(device)
+        self._batch_size = options.resolve_batch_size(device, flops)
         self._workers = options.workers or len(os.sched_getaffinity(0))
         self._micro_batch = self._batch_size * preparer.view_count
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None

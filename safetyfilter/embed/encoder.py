@@ -11,6 +11,7 @@ import numpy as np
 import open_clip
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from safetyfilter.embed.batching import EmbeddingPipeline, EmbedOptions, Load
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
@@ -48,6 +49,8 @@ class ClipEncoder:
     ----------
     spec : EncoderSpec
         The encoder's identity, the same for every device and precision.
+    flops : float
+        Floating-point operations of the image tower for one image.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ClipEncoder:
         self.dtype = resolve_dtype(precision, self.device)
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
+        width, self.flops = _width_and_flops(model)
         self.spec = EncoderSpec(
             architecture=architecture,
             weights_sha256=_weights_digest(model),
@@ -71,7 +75,7 @@ class ClipEncoder:
             std=tuple(preprocess["std"]),
             interpolation=preprocess["interpolation"],
             resize_mode=preprocess["resize_mode"],
-            width=_width(model),
+            width=width,
         )
         model.eval().requires_grad_(False)
         self._model = model
@@ -205,7 +209,7 @@ class ClipEncoder:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
         options = options or EmbedOptions()
         return EmbeddingPipeline(
-            self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options
+            self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options, flops=self.flops
         ).run(items, load)
 
     @torch.inference_mode()
@@ -304,9 +308,9 @@ def _weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _width(model: Any) -> int:
+def _width_and_flops(model: Any) -> tuple[int, float]:
     size = model.visual.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    with torch.inference_mode():
+    with FlopCounterMode(display=False) as counter:  # with gradients: the counter does not know the quicker attention
         features = model.eval().visual(torch.zeros(1, 3, height, width))
-    return int((features[0] if isinstance(features, tuple) else features).shape[-1])
+    return int((features[0] if isinstance(features, tuple) else features).shape[-1]), float(counter.get_total_flops())

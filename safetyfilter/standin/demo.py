@@ -44,7 +44,7 @@ PICTURES: Mapping[str, int] = {"train": 4000, "validation": 3000, "test": 2000}
 DAMAGED = 10
 MAX_MISS_RATE, CONFIDENCE = 0.016, 0.95
 _SHARD, _CHUNK = 500, 100
-_OPTIONS = EmbedOptions(views="whole", batch_size=128)
+_OPTIONS = EmbedOptions(views="whole")
 
 Step = Callable[[str], None]
 """Called with what the demo does next."""

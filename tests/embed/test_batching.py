@@ -11,6 +11,7 @@ from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.batching import EmbeddingPipeline
+from safetyfilter.embed.views import Geometry
 from safetyfilter.samples import Unreadable
 from tests.conftest import encoded
 
@@ -65,7 +66,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(encoder: ClipEncoder) 
 
     options = EmbedOptions(batch_size=10)
     pipeline = EmbeddingPipeline(
-        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options
+        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options, flops=1e9
     )
     done = list(pipeline.run(range(22), lambda n: (n, images[n])))
     assert [n for records, _ in done for n in records] == list(range(22))
@@ -79,27 +80,29 @@ def test_out_of_memory_on_one_image_is_an_error(encoder: ClipEncoder) -> None:
 
     options = EmbedOptions(batch_size=2)
     pipeline = EmbeddingPipeline(
-        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options
+        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options, flops=1e9
     )
     with pytest.raises(torch.OutOfMemoryError):
         list(pipeline.run(swatches(2), lambda image: (None, image)))
 
 
 def test_an_error_in_a_worker_is_named_and_stops_nothing_else(
-    encoder: ClipEncoder, caplog: pytest.LogCaptureFixture
+    encoder: ClipEncoder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(Image.Image):
-        def load(self) -> None:
-            raise ZeroDivisionError("a decoder's fault")
+    fast = Geometry.fast
 
-    good = swatches(3)
-    items = [("first", good[0]), ("second", Broken()), ("third", Unreadable("missing")), ("fourth", good[1])]
+    def faulty(self: Geometry, picture: Image.Image, size: tuple[int, int] | None = None) -> object:
+        if picture.getpixel((0, 0)) == (1, 2, 3):
+            raise ZeroDivisionError("a fault of ours")
+        return fast(self, picture, size)
+
+    monkeypatch.setattr(Geometry, "fast", faulty)
+    good, bad = swatches(2), Image.new("RGB", (40, 40), (1, 2, 3))
+    items = [("first", good[0]), ("second", bad), ("third", Unreadable("missing")), ("fourth", good[1])]
     ((records, batch),) = encoder.embed_stream(items, lambda item: item)
     assert records == ["first", "second", "third", "fourth"]
-    assert set(batch.failures) == {1, 2}
-    assert batch.failures[2] == "missing"
-    if batch.failures[1] == "internal_error":
-        assert "second" in caplog.text
+    assert dict(batch.failures) == {1: "internal_error", 2: "missing"}
+    assert "sample second could not be prepared" in caplog.text
 
 
 def test_a_source_that_fails_half_way_gives_what_came_before(encoder: ClipEncoder) -> None:
@@ -124,7 +127,7 @@ def test_an_embedding_that_is_not_finite_is_a_failure(encoder: ClipEncoder) -> N
 
     options = EmbedOptions(batch_size=4)
     pipeline = EmbeddingPipeline(
-        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options
+        forward, encoder.preparer(options), spec=encoder.spec, device=torch.device("cpu"), options=options, flops=1e9
     )
     ((_, batch),) = pipeline.run(swatches(3), lambda image: (None, image))
     assert batch.failures == {1: "non_finite"}
