@@ -92,7 +92,7 @@ def guaranteed(
     return calibrate_thresholds(
         bank.score(validation.views[view]),
         validation.present,
-        max_miss_rate=sizes.max_miss_rate,
+        max_miss_rate=sizes.max_miss_rate if max_miss_rate is None else max_miss_rate,
         confidence=sizes.confidence,
     )
 
