@@ -42,6 +42,7 @@ _AUTO = {"cpu": (2.8e11, 8, 256), "cuda": (4e13, 64, 1024)}
 On two cores, ViT-B-32 embeds as many images a second in batches of 32 as in larger ones, and ViT-L-14 in batches of 8.
 """
 _BUFFERS = 3  # one in the model, one full, one filling
+_LEAST_PART = 4  # images of a batch that are worth a thread of their own on the CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +147,13 @@ class EmbeddingPipeline:
         self._spec = spec
         self._device = device
         self._batch_size = options.resolve_batch_size(device, flops)
-        self._workers = options.workers or len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
+        self._workers = options.workers or cores
         self._micro_batch = self._batch_size * preparer.view_count
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Threads that share every operation wait for the slowest of them at each, and decoding takes their cores.
+        self._parts = max(1, min(cores, self._micro_batch // _LEAST_PART)) if device.type == "cpu" else 1
+        self._part_threads = max(1, cores // self._parts)
 
     def run(self, items: Iterable[T], load: Load[T, R]) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream.
@@ -173,7 +178,8 @@ class EmbeddingPipeline:
             free.put(torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda"))
         filled: queue.SimpleQueue[_Filling[R] | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+        pool = _threads(self._workers, "decode", 1)
+        compute = _threads(self._parts, "compute", self._part_threads) if self._parts > 1 else None
         reader = threading.Thread(
             target=self._read, args=(items, load, pool, free, filled, stop), name="reader", daemon=True
         )
@@ -183,7 +189,7 @@ class EmbeddingPipeline:
             while (filling := filled.get()) is not None:
                 if isinstance(filling, BaseException):
                     raise filling
-                launched = self._launch(filling, free)
+                launched = self._launch(filling, free, compute)
                 if pending is not None:
                     yield pending.collect(self._spec)
                 pending = launched
@@ -194,7 +200,8 @@ class EmbeddingPipeline:
                 yield pending.collect(self._spec)
         finally:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            for threads in filter(None, (pool, compute)):
+                threads.shutdown(wait=False, cancel_futures=True)
             reader.join(timeout=1)  # a reader blocked in slow storage is a daemon: it ends with the process
 
     def _read(
@@ -247,12 +254,14 @@ class EmbeddingPipeline:
         row[:] = 0
         return record, code
 
-    def _launch(self, filling: _Filling[R], free: queue.SimpleQueue[torch.Tensor]) -> _Launched[R]:
+    def _launch(
+        self, filling: _Filling[R], free: queue.SimpleQueue[torch.Tensor], threads: ThreadPoolExecutor | None
+    ) -> _Launched[R]:
         """Wait for a buffer's rows, move it to the device and start the model on it."""
         outcomes = [row.result() for row in filling.rows]
         pixels = filling.pixels[: len(outcomes)].flatten(0, 1)
         if self._copy_stream is None:
-            vectors, ready = self._embed(pixels), None
+            vectors, ready = self._embed(pixels, threads), None
         else:
             with torch.cuda.stream(self._copy_stream):
                 pixels = pixels.to(self._device, non_blocking=True)
@@ -260,7 +269,7 @@ class EmbeddingPipeline:
             compute = torch.cuda.current_stream(self._device)
             compute.wait_event(copied)
             pixels.record_stream(compute)
-            on_device = self._embed(pixels)
+            on_device = self._embed(pixels, threads)
             vectors = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
             vectors.copy_(on_device, non_blocking=True)
             ready = compute.record_event()
@@ -268,11 +277,13 @@ class EmbeddingPipeline:
         free.put(filling.pixels)
         return _Launched(outcomes, vectors.unflatten(0, (len(outcomes), -1)), ready)
 
-    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _embed(self, pixels: torch.Tensor, threads: ThreadPoolExecutor | None) -> torch.Tensor:
         """Run the model, halving the micro-batch for good whenever the device runs out of memory."""
+        run = threads.map if threads is not None else map
         while True:
+            parts = [part for micro in pixels.split(self._micro_batch) for part in micro.chunk(self._parts)]
             try:
-                return torch.cat([self._forward(part) for part in pixels.split(self._micro_batch)])
+                return torch.cat(list(run(self._forward, parts)))
             except torch.OutOfMemoryError:
                 if self._micro_batch == 1:
                     raise
@@ -307,6 +318,18 @@ class _Launched(Generic[R]):
             [record for record, _ in self.outcomes],
             EmbeddingBatch(vectors=vectors, failures=failures, encoder=spec.digest),
         )
+
+
+def _threads(count: int, name: str, cores_each: int) -> ThreadPoolExecutor:
+    """Running threads in which an operation of torch takes so many cores."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(cores_each,))
+    started = threading.Barrier(count + 1)
+    for _ in range(count):
+        pool.submit(started.wait)
+    started.wait()
+    torch.set_num_threads(before)  # or threads that use torch for the first time later would have as few cores
+    return pool
 
 
 def _get(free: queue.SimpleQueue[torch.Tensor]) -> torch.Tensor | None:
