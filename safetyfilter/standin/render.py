@@ -26,7 +26,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PAIR = (3, 7)  # the two digits that stand in for the two signals
 DEFAULT_SCALE = (0.36, 0.6)
-VARIETY = 0.9  # of the handwriting in training batches
+VARIETY = 1.2  # of the handwriting in training batches
 SCENE_VARIETY = 0.5  # and in scenes, which are to be plain to see
 Pairs = bool | Literal["only"]
 
@@ -100,6 +100,32 @@ def _overlap(box: tuple[int, int, int, int], others: list[tuple[int, int, int, i
     return worst
 
 
+def _lay_out(
+    rng: np.random.Generator, size: tuple[int, int], inks: list[NDArray[np.float32]]
+) -> list[tuple[int, int]] | None:
+    """Where the left upper corners lie, anywhere inside and apart from each other; None where no room was found."""
+    for _ in range(8):
+        boxes: list[tuple[int, int, int, int]] = []
+        for h, w in (ink.shape for ink in inks):
+            x, y = (int(rng.integers(0, max(1, side - part + 1))) for side, part in zip(size, (w, h), strict=True))
+            boxes.append((x, y, x + w, y + h))
+            if _overlap(boxes[-1], boxes[:-1]) >= 0.06:
+                break
+        else:
+            return [(box[0], box[1]) for box in boxes]
+    return None
+
+
+def _centred(
+    size: tuple[int, int], inks: list[NDArray[np.float32]], center: tuple[tuple[float, float], ...]
+) -> list[tuple[int, int]]:
+    """The left upper corners of digits whose middles are given as fractions of width and height."""
+    return [
+        (round(x * size[0] - ink.shape[1] / 2), round(y * size[1] - ink.shape[0] / 2))
+        for ink, (x, y) in zip(inks, center, strict=True)
+    ]
+
+
 def _draw(
     rng: np.random.Generator,
     split: Split,
@@ -113,19 +139,19 @@ def _draw(
     """The one place where pictures are drawn: pixels, boxes and the background's name."""
     width, height = size
     canvas, place = background(rng, split=split, width=width, height=height)
+    tall = [rng.uniform(*scale) * min(width / stretch[0], height / stretch[1]) for _ in digits]
+    smaller = 1.0
+    corners: list[tuple[int, int]] | None = None
+    while corners is None:  # digits that find no room are drawn smaller: one that covers another would hide it
+        inks = [
+            written(rng, split, digit, high * smaller, stretch, variety)
+            for digit, high in zip(digits, tall, strict=True)
+        ]
+        corners = _lay_out(rng, size, inks) if center is None else _centred(size, inks, center)
+        smaller *= 0.87
     boxes: list[tuple[int, int, int, int]] = []
-    for index, digit in enumerate(digits):
-        tall = rng.uniform(*scale) * min(width / stretch[0], height / stretch[1])
-        for attempt in range(12):
-            if attempt % 3 == 0:  # a digit that finds no room is drawn smaller
-                ink = written(rng, split, digit, tall * 0.87 ** (attempt // 3), stretch, variety)
-                h, w = ink.shape
-            if center is not None:
-                x, y = round(center[index][0] * width - w / 2), round(center[index][1] * height - h / 2)
-                break
-            x, y = (int(rng.integers(0, max(1, side - part + 1))) for side, part in ((width, w), (height, h)))
-            if _overlap((x, y, x + w, y + h), boxes) < 0.06:
-                break
+    for ink, (x, y) in zip(inks, corners, strict=True):
+        h, w = ink.shape
         x0, y0, x1, y1 = max(0, x), max(0, y), min(width, x + w), min(height, y + h)
         cover = ink[y0 - y : y1 - y, x0 - x : x1 - x, None] * np.float32(rng.uniform(0.85, 1.0))
         under = canvas[y0:y1, x0:x1]
