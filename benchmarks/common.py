@@ -99,7 +99,7 @@ def environment(*packages: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
-        "bfloat16_instructions": "avx512_bf16" in flags or "amx_bf16" in flags,
+        "instructions": _instructions(flags),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "python": platform.python_version(),
         "seed": SEED,
@@ -111,6 +111,14 @@ def environment(*packages: str) -> dict[str, Any]:
         except PackageNotFoundError:
             found["versions"][package] = None
     return found
+
+
+def _instructions(flags: Sequence[str]) -> str:
+    """The fastest instructions for bfloat16 that oneDNN, and so torch, may use."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if "amx_bf16" in flags and (allowed in ("ALL", "DEFAULT") or "AMX" in allowed):
+        return "AMX"
+    return "AVX-512 BF16" if "avx512_bf16" in flags else "none for bfloat16"
 
 
 def finish(result: Mapping[str, Any], path: Path | None) -> None:

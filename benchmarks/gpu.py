@@ -112,7 +112,7 @@ def main() -> None:
     rate = matrix_rate()
     measured = []
     for architecture, side in cases:
-        case = measure(architecture, side, count, 5, device="cuda")
+        case = measure(architecture, side, count=count, device="cuda")
         speed = case["images_per_second"]
         case["share_of_matrix_rate"] = {n: round(speed[n] * case["flops"] / rate, 4) for n in ("bare", "pipeline")}
         measured.append(case)
