@@ -86,7 +86,8 @@ class Tool:
 
 TOOLS = {
     "clip_retrieval": Tool(requirements=("setuptools<70", "clip-retrieval==2.45.0"), program=_CLIP_RETRIEVAL),
-    "nemo_curator": Tool(requirements=("nemo-curator==1.4.0", "torchvision"), program=_NEMO_CURATOR),
+    # its stage fails with transformers 5, which it admits: get_image_features returns another type there
+    "nemo_curator": Tool(requirements=("nemo-curator==1.4.0", "torchvision", "transformers<5"), program=_NEMO_CURATOR),
 }
 
 
@@ -126,11 +127,6 @@ class Peers:
             text=True,
         )
         self._processes.append(process)
-        if _answer(process, "ready") is None:
-            _, errors = process.communicate()
-            lines = errors.strip().splitlines() or ["no message"]
-            self.skipped[name] = f"it did not start: {lines[-1]}"
-            return
 
         def run() -> float:
             """The seconds of one pass; every image must have been embedded."""
@@ -145,7 +141,17 @@ class Peers:
                 raise RuntimeError(f"{name} embedded {embedded} of {count} images")
             return float(seconds)
 
-        self.runs[name] = run
+        try:
+            if _answer(process, "ready") is None:
+                raise RuntimeError(f"{name} did not start")
+            run()
+        except (RuntimeError, OSError) as error:
+            process.kill()
+            _, errors = process.communicate()
+            lines = errors.strip().splitlines() or ["no message"]
+            self.skipped[name] = f"{error}: {lines[-1]}"
+        else:
+            self.runs[name] = run
 
     def __enter__(self) -> Peers:
         return self

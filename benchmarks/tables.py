@@ -6,7 +6,7 @@ A test compares them with the README, so that no number stands there that is not
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ def quality(result: Mapping[str, Any]) -> str:
         (f"guaranteed thresholds, {name}", _percent(rows[view]["recall"]), _percent(rows[view]["wrongly_excluded"]))
         for view, name in views.items()
     ]
+    for way, name in (
+        ("the same, not by number of digits", "the first, not by number of objects"),
+        ("the same, for other hands", "the first, calibrated on other hands"),
+    ):
+        rule = next(row["rule"] for row in result["rows"] if row["way"] == way)
+        lines.append((name, _percent(rule["recall"]), _percent(rule["wrongly_excluded"])))
     share = rows[result["main"]["views"]]["wrongly_excluded"]
     for name, title in BASELINES.items():
         lines.append((f"{title}, same share", _percent(result["baselines"][name]["at_same_share"]["recall"]),
@@ -80,19 +86,20 @@ def positions(result: Mapping[str, Any]) -> str:
     )
 
 
-TABLES = {
-    "throughput.json": (throughput,),
-    "loader.json": (loader,),
-    "quality.json": (quality, positions),
+TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "throughput": ("throughput.json", throughput),
+    "throughput without AMX": ("throughput_avx512.json", throughput),
+    "loader": ("loader.json", loader),
+    "quality": ("quality.json", quality),
+    "positions": ("quality.json", positions),
 }
 
 
 def tables() -> dict[str, str]:
-    """All tables of the results that are there, by the function's name."""
+    """All tables, by name, of the results that are there."""
     return {
-        function.__name__: function(json.loads((RESULTS / file).read_text()))
-        for file, functions in TABLES.items()
-        for function in functions
+        name: table(json.loads((RESULTS / file).read_text()))
+        for name, (file, table) in TABLES.items()
         if (RESULTS / file).exists()
     }
 

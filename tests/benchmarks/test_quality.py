@@ -14,7 +14,9 @@ import quality  # noqa: E402
 import quality_baselines  # noqa: E402
 import quality_pictures  # noqa: E402
 
-TINY = quality.Sizes(train=150, validation=200, mixed=60, pairs=20, small=20, edge=20, along=60, max_miss_rate=0.2)
+TINY = quality.Sizes(
+    train=150, calibration=200, mixed=60, pairs=20, small=20, edge=20, along=60, max_miss_rate=0.2, least_promise=0.2
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,13 @@ def test_json_holds_what_the_design_names(result: dict) -> None:
 
 def test_no_picture_outside_the_test_split_holds_both(result: dict) -> None:
     counts = result["counts"]
-    assert counts["train"]["both"] == counts["validation"]["both"] == counts["along"]["both"] == 0
+    assert (
+        counts["train"]["both"]
+        == counts["calibration"]["both"]
+        == counts["validation"]["both"]
+        == counts["along"]["both"]
+        == 0
+    )
     assert counts["train"]["pictures"] == TINY.train
     assert counts["test"]["pictures"] == TINY.mixed + TINY.pairs
     assert counts["test"]["both"] >= TINY.pairs
