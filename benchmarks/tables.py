@@ -88,7 +88,6 @@ def positions(result: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "throughput": ("throughput.json", throughput),
-    "throughput without AMX": ("throughput_avx512.json", throughput),
     "loader": ("loader.json", loader),
     "quality": ("quality.json", quality),
     "positions": ("quality.json", positions),

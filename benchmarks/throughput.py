@@ -5,8 +5,6 @@ open_clip's transform and a DataLoader in float32, clip-retrieval's own reader a
 embedding stage. Weights are random: speed does not depend on them, and every contender has the same architecture.
 
     python benchmarks/throughput.py [--quick] [--json FILE]
-
-On a processor with AMX, ``ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16`` before it measures what one without AMX would do.
 """
 
 from __future__ import annotations

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import numpy.typing as npt
 import typer
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app, emit, err
-from safetyfilter.errors import CalibrationError, OutputError, ProbeError
+from safetyfilter.cli.labelled import (
+    aligned,
+    embedded_only,
+    encoder_digest_of,
+    groups_of,
+    labels_of,
+    load_npy,
+    read_embeddings,
+    read_table,
+    scores_and_labels,
+)
+from safetyfilter.errors import OutputError
 
 if TYPE_CHECKING:
     from safetyfilter.decide.risk import Calibration
@@ -38,7 +45,7 @@ LabelsArgument = Annotated[
     Path,
     typer.Argument(
         help="Parquet with a column for each signal, named after it: true or false, 1 or 0, null where not labelled. "
-        "Joined on key_digest where both have it, else row by row. An optional column holds groups."
+        "Joined with a run by their column key, or key_digest; else row by row. An optional column holds groups."
     ),
 ]
 GroupOption = Annotated[
@@ -77,16 +84,16 @@ def train(
     from safetyfilter.score.training import train_probe
 
     _new_file(out)
-    vectors, keys = _read_embeddings(embeddings)
-    table = _aligned(_read_table(labels, "labels"), keys, len(vectors))
+    vectors, keys = read_embeddings(embeddings)
+    table = aligned(read_table(labels, "labels"), keys, len(vectors), embeddings)
     with err.status("training"):
         probe = train_probe(
             vectors,
-            _labels(table, signal),
+            embedded_only(labels_of(table, signal), vectors, keys),
             signal=signal,
-            encoder=_encoder_digest(encoder_digest, embeddings),
-            captions=None if captions is None else _load_npy(captions),
-            groups=_groups(table, group_column),
+            encoder=encoder_digest_of(encoder_digest, embeddings),
+            captions=None if captions is None else load_npy(captions),
+            groups=groups_of(table, group_column),
             provenance=provenance,
             seed=seed,
         )
@@ -133,7 +140,7 @@ def calibrate(
     from safetyfilter.decide.risk import calibrate_thresholds
 
     _new_file(out)
-    values, truth, groups = _scores_and_labels(scores, labels, group_column)
+    values, truth, groups = scores_and_labels(scores, labels, group_column)
     found = calibrate_thresholds(
         values, truth, max_miss_rate=max_miss_rate, confidence=confidence, groups=groups, for_rule=not per_signal
     )
@@ -152,22 +159,28 @@ def evaluate(
     scores: ScoresArgument,
     labels: LabelsArgument,
     policy: Annotated[
-        str, typer.Option(help="A preset or a TOML file, whose thresholds are measured.")
-    ] = "co-occurrence",
+        str | None,
+        typer.Option(help="A preset or a TOML file, whose thresholds are measured; the run's own where left out."),
+    ] = None,
     group_column: GroupOption = None,
     confidence: ConfidenceOption = 0.95,
     interval: Annotated[Interval, typer.Option(help="How intervals are made.")] = Interval.wilson,
     json: JsonOption = False,
 ) -> None:
     """Measure precision and recall with intervals, for each signal and for the rule."""
+    from safetyfilter.data.runs import Run
     from safetyfilter.decide.policy import Policy
     from safetyfilter.evaluate.metrics import evaluate as measure
 
-    values, truth, groups = _scores_and_labels(scores, labels, group_column)
+    if policy is None and (scores / "run.json").is_file():
+        chosen = Policy.from_dict(Run.open(scores).info["policy"])
+    else:
+        chosen = Policy.load(policy or "co-occurrence")
+    values, truth, groups = scores_and_labels(scores, labels, group_column)
     result = measure(
         values,
         truth,
-        Policy.load(policy),
+        chosen,
         groups=groups,
         confidence=confidence,
         interval="wilson" if interval is Interval.wilson else "clopper-pearson",
@@ -200,121 +213,6 @@ def _new_file(path: Path) -> None:
         raise OutputError(f"{path.parent} is no folder; make it first")
 
 
-def _load_npy(path: Path) -> npt.NDArray[Any]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ProbeError(f"can't read the embeddings in {path}: {error}; give a .npy of floats") from error
-    if not isinstance(array, np.ndarray):
-        raise ProbeError(f"{path} holds several arrays; give a .npy of one")
-    return array
-
-
-def _read_embeddings(path: Path) -> tuple[npt.NDArray[Any], list[bytes] | None]:
-    """The vectors, as a memory map where they are one file, and the key digests where a run gives them."""
-    if not path.is_dir():
-        beside = path.parent.parent / "scores" / f"{path.stem}.parquet"
-        return _load_npy(path), _key_digests(_read_table(beside, "scores")) if beside.is_file() else None
-    parts = sorted((path / "embeddings").glob("part-*.npy"))
-    if not parts:
-        raise ProbeError(f"{path} holds no embeddings; scan with --keep-embeddings, or give a .npy")
-    arrays = [_load_npy(part) for part in parts]
-    keys = _key_digests(_read_table(path, "scores"))
-    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)), keys
-
-
-def _read_table(path: Path, what: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    files = sorted((path / "scores" if (path / "scores").is_dir() else path).glob("*.parquet"))
-    try:
-        if path.is_dir() and files:
-            return pa.concat_tables([pq.read_table(file).replace_schema_metadata() for file in files])
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise CalibrationError(f"can't read the {what} in {path}: {error}; give a Parquet file") from error
-
-
-def _key_digests(table: Any) -> list[bytes] | None:
-    return table.column("key_digest").to_pylist() if "key_digest" in table.column_names else None
-
-
-def _aligned(labels: Any, keys: list[bytes] | None, count: int) -> Any:
-    """The labels in the order of the rows they belong to; rows without a label get null."""
-    import pyarrow as pa
-
-    label_keys = _key_digests(labels)
-    if keys is None or label_keys is None:
-        if len(labels) != count:
-            raise CalibrationError(
-                f"there are {count} rows and {len(labels)} labels; give one a row, or a key_digest in both"
-            )
-        return labels
-    place = {key: row for row, key in enumerate(label_keys)}
-    if len(place) != len(label_keys):
-        raise CalibrationError("the labels have a key_digest twice; give each sample one row")
-    rows = [place.get(key) for key in keys]
-    matched = sum(row is not None for row in rows)
-    if not matched:
-        raise CalibrationError(
-            "no label's key_digest is among the rows'; key digests are one run's own: take them from its scores"
-        )
-    if matched < len(label_keys):
-        err.print(f"[yellow]{len(label_keys) - matched:,} of {len(label_keys):,} labels belong to no row")
-    return labels.take(pa.array(rows, pa.int64()))
-
-
-def _labels(table: Any, signal: str) -> npt.NDArray[Any]:
-    from safetyfilter.score.labels import column_of
-
-    return column_of(table, signal, "labels")
-
-
-def _groups(table: Any, column: str | None) -> npt.NDArray[Any] | None:
-    if column is None:
-        return None
-    from safetyfilter.score.labels import column_of
-
-    return column_of(table, column, "labels").astype(str)
-
-
-def _scores_and_labels(scores: Path, labels: Path, group_column: str | None) -> tuple[Any, Any, Any]:
-    values = _read_table(scores, "scores")
-    truth = _aligned(_read_table(labels, "labels"), _key_digests(values), len(values))
-    return values, truth, _groups(truth, group_column)
-
-
-def _encoder_digest(given: str | None, embeddings: Path) -> str:
-    """The encoder's digest: as given, or from a JSON file, or from the run that the embeddings lie in."""
-    if given is not None and not Path(given).is_file():
-        if len(given) == 64 and set(given) <= set("0123456789abcdef"):
-            return given
-        raise ProbeError(f"{given!r} is neither a digest of 64 hexadecimal digits nor a JSON file")
-    source = Path(given) if given else (embeddings if embeddings.is_dir() else embeddings.parent.parent) / "run.json"
-    if not source.is_file():
-        raise ProbeError(
-            f"there is no run.json at {source} to say which encoder made the embeddings; give --encoder-digest"
-        )
-    try:
-        data = jsonlib.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProbeError(f"can't read {source}: {error}; give --encoder-digest") from error
-    digest = _find_digest(data)
-    if digest is None:
-        raise ProbeError(f"{source} names no encoder; give its digest with --encoder-digest")
-    return digest
-
-
-def _find_digest(data: Any) -> str | None:
-    """The digest in an encoder's specification, or in a `run.json` that holds one."""
-    if not isinstance(data, Mapping):
-        return None
-    if "architecture" in data and isinstance(data.get("digest"), str):
-        return str(data["digest"])
-    return next((found for name in ("encoder", "setup") if (found := _find_digest(data.get(name)))), None)
-
-
 def _calibration_table(found: Calibration, out: Path) -> Table:
     table = Table(
         "signal",
@@ -343,23 +241,18 @@ def _calibration_table(found: Calibration, out: Path) -> Table:
 
 def _evaluation_table(result: Evaluation) -> Table:
     table = Table(
-        "what",
-        "precision",
-        "recall",
-        "specificity",
-        "F2",
-        "AUC",
-        "average precision",
-        "unscored",
-        title=f"{result.samples:,} samples, intervals at {result.confidence:.0%}",
+        title=f"{result.samples:,} samples, intervals at {result.confidence:.0%}; average precision: AP",
         title_justify="left",
     )
+    for column in ("what", "threshold", "precision", "recall", "specificity", "F2", "AUC", "AP", "unscored"):
+        table.add_column(column, overflow="fold")
     for group, part in {"": result, **result.groups}.items():
         for metrics in [*part.signals.values(), part.rule, part.policy_metrics]:
             if metrics is not None:
                 figures = [f"{x:.4f}" if x is not None else "-" for x in (metrics.auc, metrics.average_precision)]
                 table.add_row(
-                    f"{group}: {metrics.name}".removeprefix(": "),
+                    f"{group}: {metrics.name}".removeprefix(": ").replace("_", " "),
+                    f"{metrics.threshold:.4g}" if metrics.threshold is not None else "",
                     str(metrics.precision),
                     str(metrics.recall),
                     str(metrics.specificity),

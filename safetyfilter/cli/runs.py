@@ -122,8 +122,12 @@ def decide(
 
     policy_used = Policy.load(policy)
     opened = Run.open(run)
+    before = opened.info["policy"]["thresholds"]
     with sample_progress("deciding", None) as progress, opened.writing():
         apply_policy(opened, policy_used, progress=progress)
+    for signal, threshold in opened.info["policy"]["thresholds"].items():
+        if (was := before.get(signal)) != threshold:
+            err.print(f"[yellow]The threshold of {signal} was {was:.4g} and is now {threshold:.4g}.")
     emit(
         {"run": str(run), **opened.counts, "policy": opened.info["policy"]},
         as_json=json,

@@ -12,7 +12,7 @@ import numpy as np
 
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.sources.tables import image_column_of, key_column_of, undecoded
-from safetyfilter.errors import UsageError
+from safetyfilter.errors import RunError, UsageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.integrations.counts import SharedCounts, reconciled
 from safetyfilter.integrations.gate import SOON, By, decider, reasons_for, require_known
@@ -62,7 +62,8 @@ def filter_dataset(
     Raises
     ------
     RunError
-        The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows.
+        The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows. Or row numbers are
+        the keys, and most of the images are not those scanned under them.
     UsageError
         A streaming data set without keys, or row numbers without a check of their images.
 
@@ -150,6 +151,12 @@ def _stored(
         bits = np.asarray(decided.with_format("numpy")["reasons"][:], np.uint16)
     if isinstance(chosen, Decisions):
         require_known(chosen, len(bits), int((bits & np.uint16(Reason.UNKNOWN) != 0).sum()))
+        drifted = int((bits & np.uint16(Reason.DRIFTED) != 0).sum())
+        if by_number and 2 * drifted > len(bits):
+            raise RunError(
+                f"{drifted:,} of {len(bits):,} images are not those that the run scanned under these row numbers: "
+                "filter the data set before it is shuffled or selected from, or name a column of keys with key="
+            )
     kept = ds.select(np.flatnonzero(bits == 0), new_fingerprint=hashlib.sha256(fingerprint.encode()).hexdigest()[:16])
     kept.filter_report = _Sum([_Fixed(dict(reconciled(bits)))])
     return kept

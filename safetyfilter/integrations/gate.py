@@ -53,7 +53,10 @@ class Gate(Generic[T]):
         self.by = decider(by)
         online = isinstance(self.by, SafetyFilter)
         if key is None and not online:
-            raise UsageError("a run's decisions are looked up by key: say where a sample holds it with key=")
+            raise UsageError(
+                "a run's decisions are looked up by key: say where a sample holds it with key=, or for tars "
+                "where the scanned shards lie with root="
+            )
         if image is None and (online or verify_content):
             raise UsageError(
                 "a filter and verify_content need the encoded image: say where a sample holds it with image="

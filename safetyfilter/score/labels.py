@@ -86,7 +86,11 @@ def column_of(table: ColumnTable, name: str, what: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(table[name])
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise CalibrationError(f"the {what} have no column {name!r}; add it, or leave this signal out") from error
+        there = list(getattr(table, "column_names", None) or getattr(table, "keys", list)())
+        raise CalibrationError(
+            f"the {what} have no column {name!r}; add it, or name one of those there are: "
+            f"{', '.join(map(str, there)) or 'none'}"
+        ) from error
 
 
 def has_column(table: ColumnTable, name: str) -> bool:

@@ -126,10 +126,10 @@ class LaionDetector:
         Digest of the encoder it was bound to, empty before.
     """
 
-    mean: Floats
-    scale: Floats
-    layers: tuple[tuple[Floats, Floats], ...]
-    tables: tuple[VocabularyTable, ...]
+    mean: Floats = field(repr=False)
+    scale: Floats = field(repr=False)
+    layers: tuple[tuple[Floats, Floats], ...] = field(repr=False)
+    tables: tuple[VocabularyTable, ...] = field(repr=False)
     round_to_float16: bool = True
     signal: str = "explicit"
     encoder: str = ""

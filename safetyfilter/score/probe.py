@@ -116,7 +116,7 @@ class LinearProbe:
     """
 
     signal: str
-    weight: Floats
+    weight: Floats = field(repr=False)
     bias: float
     encoder: str
     inputs: Inputs = "image"

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from safetyfilter.cli import probes as commands  # noqa: F401  (adds its commands)
 from safetyfilter.cli.app import app
+from safetyfilter.data.secret import read_secret
 from safetyfilter.data.sources import open_source
 from safetyfilter.decide.policy import Policy
 from safetyfilter.engine.local import scan
@@ -201,6 +202,36 @@ def test_a_run_gives_embeddings_scores_and_the_encoder(run: Path, tmp_path: Path
         assert found["card"]["positives"] + found["card"]["negatives"] == len(scores) - 1
 
 
+def test_a_run_joins_labels_by_key_and_measures_its_own_policy(tmp_path: Path, encoder, probes) -> None:
+    """Labels in another order that name their samples as people do; one image that can't be read."""
+    write_files(tmp_path / "pictures", {**good_images(), "broken.jpg": b"no picture"})
+    policy = Policy(thresholds={"explicit": 0.25, "minor": 0.75})
+    source = open_source(tmp_path / "pictures")
+    done = scan(source, tmp_path / "run", SafetyFilter(encoder, probes, policy), keep_embeddings=True)
+    pictures = [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]
+    keys = sorted((path.relative_to(tmp_path / "pictures").as_posix() for path in pictures), reverse=True)
+    bright = {key: number % 2 == 0 for number, key in enumerate(keys)}
+    labels = tmp_path / "labels.parquet"
+    pq.write_table(pa.table({"key": keys, "minor": list(bright.values()), "explicit": list(bright.values())}), labels)
+    measured = invoke("evaluate", tmp_path / "run", labels)
+    assert {name: one["threshold"] for name, one in measured["signals"].items()} == dict(policy.thresholds)
+    scores = pa.concat_tables([pq.read_table(file) for file in sorted((tmp_path / "run" / "scores").glob("*.parquet"))])
+    digester = read_secret(tmp_path / "run")
+    truth = {digester.key(key): present for key, present in bright.items()}
+    caught = [
+        truth[digest] and score is not None and score >= 0.75
+        for digest, score in zip(scores["key_digest"].to_pylist(), scores["minor"].to_pylist(), strict=True)
+    ]
+    assert measured["signals"]["minor"]["true_positives"] == sum(caught)
+    for number, embeddings in enumerate((tmp_path / "run", tmp_path / "run" / "embeddings")):
+        out = tmp_path / f"{number}.safetensors"
+        found = invoke("train", embeddings, labels, "--signal", "minor", "--out", out)
+        assert found["card"]["positives"] + found["card"]["negatives"] == done.counts["seen"] - 1
+    pq.write_table(pa.table({"key": ["elsewhere.jpg"], "minor": [True]}), tmp_path / "others.parquet")
+    with pytest.raises(SafetyFilterError, match="no label's key is among"):
+        invoke("evaluate", tmp_path / "run", tmp_path / "others.parquet")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -223,7 +254,7 @@ def test_a_run_gives_embeddings_scores_and_the_encoder(run: Path, tmp_path: Path
         (("calibrate", "scores.parquet", "labels.parquet", "--out", "nowhere/p"), "no folder"),
         (("evaluate", "scores.parquet", "labels.parquet", "--policy", "none"), "presets"),
         (("evaluate", "keyed.parquet", "twice.parquet"), "twice"),
-        (("evaluate", "keyed.parquet", "others.parquet"), "no label's key_digest"),
+        (("evaluate", "keyed.parquet", "others.parquet"), "no label's key"),
         (("probes", "fetch", "laion-h14"), "laion-l14, laion-b32"),
     ],
 )
