@@ -210,14 +210,16 @@ def test_a_run_joins_labels_by_key_and_measures_its_own_policy(tmp_path: Path, e
     done = scan(source, tmp_path / "run", SafetyFilter(encoder, probes, policy), keep_embeddings=True)
     pictures = [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()]
     keys = sorted((path.relative_to(tmp_path / "pictures").as_posix() for path in pictures), reverse=True)
-    bright = {key: number % 2 == 0 for number, key in enumerate(keys)}
+    scores = pa.concat_tables([pq.read_table(file) for file in sorted((tmp_path / "run" / "scores").glob("*.parquet"))])
+    vectors = np.load(tmp_path / "run" / "embeddings" / "part-00000.npy").astype(np.float32)
+    widest = vectors[:, np.nanstd(vectors, axis=0).argmax()]
+    digester = read_secret(tmp_path / "run")
+    truth = dict(zip(scores["key_digest"].to_pylist(), (widest > np.nanmedian(widest)).tolist(), strict=True))
+    bright = {key: truth[digester.key(key)] for key in keys}
     labels = tmp_path / "labels.parquet"
     pq.write_table(pa.table({"key": keys, "minor": list(bright.values()), "explicit": list(bright.values())}), labels)
     measured = invoke("evaluate", tmp_path / "run", labels)
     assert {name: one["threshold"] for name, one in measured["signals"].items()} == dict(policy.thresholds)
-    scores = pa.concat_tables([pq.read_table(file) for file in sorted((tmp_path / "run" / "scores").glob("*.parquet"))])
-    digester = read_secret(tmp_path / "run")
-    truth = {digester.key(key): present for key, present in bright.items()}
     caught = [
         truth[digest] and score is not None and score >= 0.75
         for digest, score in zip(scores["key_digest"].to_pylist(), scores["minor"].to_pylist(), strict=True)
