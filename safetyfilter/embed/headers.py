@@ -40,6 +40,9 @@ class DecodeLimits:
         are at most 16 times `max_pixels`, so that a large picture may have fewer.
     max_parts : int
         Reads by Pillow's parsers, which walk chunks, blocks and segments in Python.
+    max_frames : int
+        Of an animation, or pages of a TIFF. Only the first is looked at, and what is never seen can't be flagged: a
+        file that holds more pictures than this is unscored.
     large_pixels : int
         Pictures that decode to more than this take turns, whatever the number of threads.
     """
@@ -48,6 +51,7 @@ class DecodeLimits:
     max_bytes: int = 256 * 2**20
     max_jpeg_scans: int = 100
     max_parts: int = 200_000
+    max_frames: int = 1
     large_pixels: int = 25_000_000
 
     def __post_init__(self) -> None:
@@ -124,6 +128,8 @@ def open_header(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile,
         raise Unreadable("too_many_pixels")
     if scans * prod(picture.size) > 16 * limits.max_pixels:
         raise Unreadable("too_many_scans")
+    if getattr(picture, "n_frames", 1) > limits.max_frames:
+        raise Unreadable("too_many_frames")
     return picture, scans
 
 
