@@ -1,16 +1,19 @@
-"""The README's tables, from the committed results: ``python benchmarks/tables.py`` prints them.
+"""What the README says of the committed results: ``python benchmarks/tables.py`` puts it there.
 
-A test compares them with the README, so that no number stands there that is not in the JSON.
+In the README each such passage stands between two comments, ``<!-- NAME -->`` and ``<!-- end of NAME -->``. A test
+compares, so that no number stands there that is not in the JSON.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
 BASELINES = {
     "one_signal": "one-signal cut (NeMo Curator's rule)",
     "laion_400m": "LAION-400M's rule, gate as published",
@@ -21,9 +24,10 @@ BASELINES = {
 
 def throughput(result: Mapping[str, Any]) -> str:
     """Images a second of the pipeline, and its rate over that of each other."""
-    others = ("bare", "plain_loop", "clip_retrieval", "nemo_curator")
+    others = ("bare", "bare_in_threads", "plain_loop", "clip_retrieval", "nemo_curator")
     return _table(
-        ("model, JPEG size", "images/s", "bare model", "plain loop", "clip-retrieval", "NeMo Curator's stage"),
+        ("model, JPEG size", "images/s", "bare model", "the same in threads", "plain loop", "clip-retrieval",
+         "NeMo Curator's stage"),
         [
             (
                 f"{case['architecture']}, {case['jpeg_side']} px",
@@ -86,21 +90,93 @@ def positions(result: Mapping[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "throughput": ("throughput.json", throughput),
+def machine(result: Mapping[str, Any]) -> str:
+    """What the throughput was measured on."""
+    found = result["environment"]
+    return f"Measured on {found['cores']} cores of {_article(found['cpu'])} with {found['instructions']}."
+
+
+def other_machine(result: Mapping[str, Any]) -> str:
+    """The same in short, from a machine whose processor runs the model faster."""
+    found = result["environment"]
+    case = next(c for c in result["cases"] if c["ratios"] == result["ratios"])
+    ratios = case["ratios"]
+    return (
+        f"On {found['cores']} cores of {_article(found['cpu'])} with {found['instructions']}, which embeds "
+        f"{_number(case['images_per_second']['bare'])} images a second with {case['architecture']},\n"
+        f"what decoding takes weighs more: {ratios['pipeline_over_bare']:.2f} of the bare model's rate at "
+        f"{case['jpeg_side']} pixels, {ratios['pipeline_over_plain_loop']:.1f} times the plain loop's\n"
+        f"and {ratios['pipeline_over_clip_retrieval']:.1f} times clip-retrieval's."
+    )
+
+
+def parity(result: Mapping[str, Any]) -> str:
+    """What fast decoding changes."""
+    found = result["decode_parity"]
+    same = round(found["decisions"] * found["decisions_same"])
+    return (
+        "Beside exact decoding, the stand-in encoder's embeddings of photographs of 256 to 2048 pixels and of\n"
+        f"stand-in pictures have a cosine of at least {found['cosine_min']:.4f},\n"
+        f"and {same:,} of {found['decisions']:,} decisions are the same."
+    )
+
+
+def sizes(result: Mapping[str, Any]) -> str:
+    """How many pictures the quality was measured on."""
+    counts = {name: result["counts"][name] for name in ("train", "calibration", "test")}
+    return (
+        f"{counts['train']['pictures']:,} pictures for training, {counts['calibration']['pictures']:,} for thresholds, "
+        f"{counts['test']['pictures']:,} to count on, of which {counts['test']['both']:,} hold the pair."
+    )
+
+
+def laion(result: Mapping[str, Any]) -> str:
+    """What dropping the vocabulary tables of LAION's detectors changes."""
+    changed = {
+        name: (sum(array["changed"] for array in arrays.values()), sum(array["rows"] for array in arrays.values()))
+        for name, arrays in result["laion_tables_dropped"].items()
+    }
+    return (
+        "LAION's detectors hold vocabulary tables that the common ports drop. On the reference inputs, half of which\n"
+        "were made to meet them, that changes "
+        + " and ".join(
+            f"{few:,} of {rows:,} decisions at 0.5 ({title})"
+            for title, (few, rows) in zip(("ViT-L/14", "ViT-B/32"), changed.values(), strict=True)
+        )
+        + "."
+    )
+
+
+PASSAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "loader": ("loader.json", loader),
+    "throughput": ("throughput.json", throughput),
+    "machine": ("throughput.json", machine),
+    "other machine": ("throughput_amx.json", other_machine),
+    "parity": ("throughput.json", parity),
+    "sizes": ("quality.json", sizes),
     "quality": ("quality.json", quality),
     "positions": ("quality.json", positions),
+    "laion": ("quality.json", laion),
 }
 
 
-def tables() -> dict[str, str]:
-    """All tables, by name, of the results that are there."""
-    return {
-        name: table(json.loads((RESULTS / file).read_text()))
-        for name, (file, table) in TABLES.items()
-        if (RESULTS / file).exists()
-    }
+def passages() -> dict[str, str]:
+    """All of them, by name."""
+    return {name: write(json.loads((RESULTS / file).read_text())) for name, (file, write) in PASSAGES.items()}
+
+
+def filled(readme: str) -> str:
+    """The README with each passage as the results have it."""
+    for name, text in passages().items():
+        between = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
+        readme, found = between.subn(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", readme)
+        if found != 1:
+            raise ValueError(f"the README has {found} places for {name}; put <!-- {name} --> and its end there, once")
+    return readme
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].upper() in 'AEIO' else 'a'} {name}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -117,5 +193,4 @@ def _percent(share: Mapping[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    for name, table in tables().items():
-        print(f"{name}\n\n{table}\n")
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
