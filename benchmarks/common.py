@@ -121,6 +121,11 @@ def _instructions(flags: Sequence[str]) -> str:
     return "AVX-512 BF16" if "avx512_bf16" in flags else "none for bfloat16"
 
 
+def progress(what: str) -> None:
+    """A line on standard error."""
+    Console(stderr=True).print(f"[dim]{what}", highlight=False)
+
+
 def finish(result: Mapping[str, Any], path: Path | None) -> None:
     """Write the results where asked for."""
     if path is not None:

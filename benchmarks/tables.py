@@ -125,8 +125,10 @@ def sizes(result: Mapping[str, Any]) -> str:
     """How many pictures the quality was measured on."""
     counts = {name: result["counts"][name] for name in ("train", "calibration", "test")}
     return (
-        f"{counts['train']['pictures']:,} pictures for training, {counts['calibration']['pictures']:,} for thresholds, "
-        f"{counts['test']['pictures']:,} to count on, of which {counts['test']['both']:,} hold the pair."
+        f"Thresholds promise that at most {_short(result['sizes']['max_miss_rate'])} of pairs are missed, with "
+        f"{_short(result['sizes']['confidence'])} confidence, whatever the number of digits in a\n"
+        f"picture. {counts['train']['pictures']:,} pictures for training, {counts['calibration']['pictures']:,} for "
+        f"thresholds, {counts['test']['pictures']:,} to count on, of which {counts['test']['both']:,} hold the pair."
     )
 
 
@@ -186,6 +188,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _short(share: float) -> str:
+    return f"{100 * share:g} %"
 
 
 def _percent(share: Mapping[str, float]) -> str:

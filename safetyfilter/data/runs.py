@@ -19,7 +19,7 @@ import numpy as np
 
 from safetyfilter.data.atomic import replacing
 from safetyfilter.data.parts import SCHEMA_VERSION, ScorePart, read_meta, write_decisions
-from safetyfilter.data.secret import create_secret, read_secret
+from safetyfilter.data.secret import create_secret, read_secret, secret_place
 from safetyfilter.data.sources.base import Part, Source
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError, RunError, SchemaError, SecretError, UnfinishedRunError
@@ -99,7 +99,7 @@ class Run:
         path = Path(path)
         try:
             info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"no run at {path}; make one with `safetyfilter scan SOURCE --out {path}`") from error
         except (OSError, ValueError) as error:
             raise RunError(f"can't read {path / 'run.json'}: {error}; scan again, finished parts are kept") from error
@@ -192,7 +192,10 @@ class Run:
         """What computes this run's digests; `SecretError` where the secret is missing or another run's."""
         digester = read_secret(self.path)
         if digester.text("secret") != self.info["secret_check"]:
-            raise SecretError(f"this secret is not the one that the run {self.path} was made with; find that one")
+            raise SecretError(
+                f"the secret in {secret_place(self.path)} is not the one that the run {self.path} was made with; find "
+                "that one"
+            )
         return digester
 
     @contextmanager

@@ -39,6 +39,17 @@ def create_secret(run: Path) -> Digester:
     return read_secret(run)
 
 
+def secret_place(run: Path) -> str:
+    """Where a run's secret is taken from, in words: the environment variable goes before the file.
+
+    >>> secret_place(Path("runs/first"))
+    'runs/first.secret'
+    """
+    if os.environ.get(VARIABLE):
+        return f"the variable {VARIABLE} (unset it to use {secret_path(run)})"
+    return str(secret_path(run))
+
+
 def read_secret(run: Path) -> Digester:
     """The secret of a run: hexadecimal, from the environment variable, else from the file beside it.
 
@@ -47,18 +58,18 @@ def read_secret(run: Path) -> Digester:
     SecretError
         It is missing, unreadable or no hexadecimal number of 16 to 64 bytes.
     """
-    place = f"the variable {VARIABLE}"
     text = os.environ.get(VARIABLE)
     if not text:
-        place = str(secret_path(run))
         try:
             text = secret_path(run).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
             raise SecretError(
-                f"no secret for the run {run}: put it into {place}, or its hexadecimal digits into the "
+                f"no secret for the run {run}: put it into {secret_path(run)}, or its hexadecimal digits into the "
                 f"variable {VARIABLE}"
             ) from error
     try:
         return Digester(bytes.fromhex(text.strip()))
     except ValueError as error:
-        raise SecretError(f"{place} holds no secret; it must be hexadecimal, 16 to 64 bytes long") from error
+        raise SecretError(
+            f"{secret_place(run)} holds no secret; it must be hexadecimal, 16 to 64 bytes long"
+        ) from error

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.sources.tables import image_column_of, key_column_of, undecoded
-from safetyfilter.errors import RunError, UsageError
+from safetyfilter.errors import RunError, SourceError, UsageError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.integrations.checks import LOOKED_AT, ImageCheck, require_readable, require_used
 from safetyfilter.integrations.counts import SharedCounts, reconciled
-from safetyfilter.integrations.gate import SOON, By, decider, reasons_for, require_known
-from safetyfilter.samples import REASON_NAMES, Reason
+from safetyfilter.integrations.gate import SOON, By, decider, encoded, reasons_for
+from safetyfilter.samples import REASON_NAMES
 
 Key = str | Callable[[dict[str, Any]], str | None]
 
@@ -62,8 +63,8 @@ def filter_dataset(
     Raises
     ------
     RunError
-        The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows. Or row numbers are
-        the keys, and most of the images are not those scanned under them.
+        The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows. Or most of the
+        images, or of a few where not all are checked, are not those that it scanned under these keys.
     UsageError
         A streaming data set without keys, or row numbers without a check of their images.
 
@@ -149,16 +150,21 @@ def _stored(
             desc="deciding",
         )
         bits = np.asarray(decided.with_format("numpy")["reasons"][:], np.uint16)
-    if isinstance(chosen, Decisions):
-        require_known(chosen, len(bits), int((bits & np.uint16(Reason.UNKNOWN) != 0).sum()))
-        drifted = int((bits & np.uint16(Reason.DRIFTED) != 0).sum())
-        if by_number and 2 * drifted > len(bits):
+    counts = dict(reconciled(bits))
+    if not isinstance(chosen, Decisions):
+        require_readable(counts)
+    else:
+        if by_number and 2 * counts["drifted"] > len(bits):
             raise RunError(
-                f"{drifted:,} of {len(bits):,} images are not those that the run scanned under these row numbers: "
-                "filter the data set before it is shuffled or selected from, or name a column of keys with key="
+                f"{counts['drifted']:,} of {len(bits):,} images are not those that the run scanned under these row "
+                "numbers: filter the data set before it is shuffled or selected from, or name a column of keys with "
+                "key="
             )
+        require_used(chosen, counts)
+        if not verify:
+            _require_same_images(ds, chosen, image_column, key)
     kept = ds.select(np.flatnonzero(bits == 0), new_fingerprint=hashlib.sha256(fingerprint.encode()).hexdigest()[:16])
-    kept.filter_report = _Sum([_Fixed(dict(reconciled(bits)))])
+    kept.filter_report = _Sum([_Fixed(counts)])
     return kept
 
 
@@ -168,7 +174,8 @@ def _streaming(
     if ds.features is None:
         ds = ds._resolve_features()
     schema = ds.features.arrow_schema
-    column = image_column_of(schema, image_column) if verify or isinstance(chosen, SafetyFilter) else None
+    needed = verify or isinstance(chosen, SafetyFilter)
+    column = image_column_of(schema, image_column) if needed else _any_image_column(schema, image_column)
     if isinstance(key, _Row):
         key = None
     if key is None or isinstance(key, str):
@@ -218,18 +225,53 @@ class _Stream:
 
     def __init__(self, by: Decisions | SafetyFilter, image: str | None, key: Key | None, verify: bool) -> None:
         self._by, self._image, self._key, self._verify = by, image, key, verify
+        self._check = ImageCheck(by) if isinstance(by, Decisions) and image and not verify else None
         self.counts = SharedCounts()
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> list[bool]:
         images = list(batch[self._image]) if self._image else None
         keys = None if self._key is None or isinstance(self._by, SafetyFilter) else _keys(self._key, batch, [])
-        bits = reasons_for(self._by, keys, images)
+        if self._check is not None and not self._check.done:
+            assert keys is not None
+            assert images is not None
+            _look(self._check, keys, images)
+        bits = reasons_for(self._by, keys, images if self._verify or keys is None else None)
         self.counts.add_all(bits)
-        report = self.counts.report() if isinstance(self._by, Decisions) and (bits != 0).all() else None
-        if report and report["seen"] >= SOON:
-            assert isinstance(self._by, Decisions)
-            require_known(self._by, report["seen"], report["unknown"])
+        if (bits != 0).all() and (report := self.counts.report())["seen"] >= SOON:
+            if isinstance(self._by, Decisions):
+                require_used(self._by, report)
+            else:
+                require_readable(report)
         return [not reasons for reasons in bits.tolist()]
+
+
+def _look(check: ImageCheck, keys: Sequence[str | None], images: Sequence[Any]) -> None:
+    """Look at as many images as the check wants; `RunError` where most are others."""
+    for key, image in zip(keys, images, strict=True):
+        if key is not None and not check.done:
+            check.same(str(key), encoded(image))
+    check.require_same()
+
+
+def _require_same_images(ds: Any, decisions: Decisions, image_column: str | None, key: Key | None) -> None:
+    """`ImageCheck` on some rows from all over a stored data set."""
+    column = _any_image_column(ds.features.arrow_schema, image_column)
+    if column is None or key is None or not len(ds):
+        return
+    numbers = np.unique(np.linspace(0, len(ds) - 1, LOOKED_AT, dtype=np.int64)).tolist()
+    few = ds.with_format(None).select(numbers)
+    batch = undecoded(few.select_columns([column, key]) if isinstance(key, str) else few)[:]
+    _look(ImageCheck(decisions), _keys(key, batch, numbers), batch[column])
+
+
+def _any_image_column(schema: Any, wanted: str | None) -> str | None:
+    """The column of the images; None where none was named and none is found."""
+    try:
+        return image_column_of(schema, wanted)
+    except SourceError:
+        if wanted is not None:
+            raise
+        return None
 
 
 class _Row:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.runs import Run
-from safetyfilter.errors import DeviceError, RunError, UsageError
+from safetyfilter.errors import DeviceError, UsageError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.integrations.checks import ImageCheck, require_readable, require_used
 from safetyfilter.integrations.counts import SharedCounts
 from safetyfilter.samples import ImageInput, Reason, Unreadable
 
@@ -53,10 +54,7 @@ class Gate(Generic[T]):
         self.by = decider(by)
         online = isinstance(self.by, SafetyFilter)
         if key is None and not online:
-            raise UsageError(
-                "a run's decisions are looked up by key: say where a sample holds it with key=, or for tars "
-                "where the scanned shards lie with root="
-            )
+            raise UsageError("a run's decisions are looked up by key: say where a sample holds it with key=")
         if image is None and (online or verify_content):
             raise UsageError(
                 "a filter and verify_content need the encoded image: say where a sample holds it with image="
@@ -67,6 +65,8 @@ class Gate(Generic[T]):
             )
         self.counts = SharedCounts()
         self._key, self._image, self._verify = getter(key), getter(image), verify_content
+        self._looks = image is not None and not verify_content
+        self._error: Exception | None = None
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,43 +88,62 @@ class Gate(Generic[T]):
         Raises
         ------
         RunError
-            None of the first thousand samples, or of all where they are fewer, is in the run.
+            None of the first thousand samples, or of all where they are fewer, is in the run; or most of the first
+            images are not those that it scanned.
+        UsageError
+            A filter finds no readable image in as many.
         DeviceError
             The filter is on CUDA, and this process was forked from the one that put it there.
         """
         if isinstance(self.by, SafetyFilter):
             yield from self._scored(self.by, samples, workers)
             return
+        check = ImageCheck(self.by)
+        check.done = not self._looks
         number = 0
         for number, sample in enumerate(samples, 1):
             reasons = self.reasons(sample)
+            if not check.done and not reasons:
+                reasons = self._looked_at(sample, check)
             self.counts.add(reasons)
             if number == SOON:
                 self._require_some()
             if not reasons:
                 yield sample
-        if self.counts.finish() >= workers and number:
-            self._require_some()
+        check.require_same()
+        self._finish(number, workers)
 
     def reasons(self, sample: T) -> int:
         """Why a run excludes one sample; what has no key is unknown."""
         assert isinstance(self.by, Decisions)
         try:
             key = self._key(sample)
-        except Exception:  # noqa: BLE001 - whatever is wrong with a sample, it is excluded and the stream goes on
+        except Exception as error:  # noqa: BLE001 - a sample without a key is excluded and the stream goes on
+            self._error = error
             return _UNKNOWN
         if key is None:
             return _UNKNOWN
-        reasons = self.by.reasons_of_key(str(key))
-        if reasons or not self._verify:
-            return reasons
+        if not self._verify:
+            return self.by.reasons_of_key(str(key))
+        return self.by.reasons_of_sample(str(key), self._content(sample))
+
+    def _content(self, sample: T) -> bytes | None:
+        """A sample's encoded image; None where there is none."""
         try:
-            content = encoded(self._image(sample))
+            return encoded(self._image(sample))
         except UsageError:
             raise
-        except Exception:  # noqa: BLE001
-            return _DRIFTED
-        return self.by.reasons_of_sample(str(key), content)
+        except Exception:  # noqa: BLE001 - as above
+            return None
+
+    def _looked_at(self, sample: T, check: ImageCheck) -> int:
+        """Why a sample with a kept key is excluded all the same: of the first, another image is as good as drifted."""
+        try:
+            content = self._content(sample)
+        except UsageError:  # decoded already: only who asks for content checks has to put the gate before that
+            check.done = True
+            return 0
+        return 0 if check.same(str(self._key(sample)), content) else _DRIFTED
 
     def _scored(self, safety_filter: SafetyFilter, samples: Iterable[T], workers: int) -> Iterator[T]:
         if safety_filter.encoder.device.type == "cuda" and self._process != os.getpid():
@@ -144,6 +163,7 @@ class Gate(Generic[T]):
             for sample, kept in zip(records, decisions.keep.tolist(), strict=True):
                 if kept:
                     yield sample
+        self._finish(number, workers)
 
     def _loaded(self, sample: T) -> tuple[T, ImageInput | Unreadable]:
         try:
@@ -155,27 +175,18 @@ class Gate(Generic[T]):
         except Exception:  # noqa: BLE001 - as above
             return sample, Unreadable("missing")
 
+    def _finish(self, number: int, workers: int) -> None:
+        """Note a pass that came to its end after so many samples, in one of so many workers."""
+        if self.counts.finish() >= workers and number:
+            self._require_some()
+
     def _require_some(self) -> None:
         """Raise rather than go on with nothing: not a single sample has been decided on."""
         report = self.counts.report()
         if isinstance(self.by, Decisions):
-            require_known(self.by, report["seen"], report["unknown"])
-        elif report["unscored"] == report["seen"]:
-            raise UsageError(
-                f"not one of the first {report['seen']} samples has an image that can be read; check "
-                "image=, which must find encoded bytes or a path"
-            )
-
-
-def require_known(decisions: Decisions, seen: int, unknown: int) -> None:
-    """Raise `RunError` if a run knows none of the samples seen, which is never what was meant."""
-    if seen and seen == unknown:
-        raise RunError(
-            f"the run {decisions.run} knows none of the first {seen} samples: it is another source's, or "
-            "the keys differ from the scanned source's. A key is the path relative to a scanned folder, "
-            "SHARD.tar/KEY for tars, the key column or FILE.parquet#ROW for Parquet, the key column or "
-            "[SPLIT/]ROW for a data set; check key=, keys= or root=, or scan this source"
-        )
+            require_used(self.by, report, [self._error])
+        else:
+            require_readable(report)
 
 
 def reasons_for(

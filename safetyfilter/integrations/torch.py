@@ -14,18 +14,9 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.index import Rows
 from safetyfilter.errors import RunError, UsageError
+from safetyfilter.integrations.checks import LOOKED_AT, ImageCheck, require_readable, require_used
 from safetyfilter.integrations.counts import SharedCounts, reconciled
-from safetyfilter.integrations.gate import (
-    By,
-    Gate,
-    Getter,
-    decider,
-    encoded,
-    getter,
-    reasons_for,
-    require_known,
-)
-from safetyfilter.samples import Reason
+from safetyfilter.integrations.gate import By, Gate, Getter, decider, encoded, getter, reasons_for
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -61,9 +52,11 @@ class SafeDataset(Dataset[T_co]):
     Raises
     ------
     RunError
-        The run knows none of the samples, or (when a sample is asked for) all kept ones have changed.
+        The run knows none of the samples, or most of a few images, where they are known without the samples, are not
+        those that it scanned; or, when a sample is asked for, all kept ones have changed.
     UsageError
-        What decides needs keys or images that weren't given, or there are not as many as samples.
+        What decides needs keys or images that weren't given, or there are not as many as samples; or a filter can read
+        none of the images.
 
     Examples
     --------
@@ -98,6 +91,10 @@ class SafeDataset(Dataset[T_co]):
     ) -> None:
         if verify_content not in (True, False, "access"):
             raise UsageError(f"verify_content is {verify_content!r}; give True, False or 'access'")
+        if not hasattr(dataset, "__len__"):
+            raise UsageError(
+                f"a {type(dataset).__name__} has no length; give a map-style data set, or use SafeIterable"
+            )
         if keys is None and key is None:
             keys = _image_folder_keys(dataset)
         if images is None and image is None:
@@ -124,21 +121,26 @@ class SafeDataset(Dataset[T_co]):
             )
         bits = np.empty(len(dataset), np.uint16)
         rows = []
+        errors: list[Exception] = []
         key_of = getter(key)
         for start in _steps(len(dataset), progress and (online or verify_content is True)):
             numbers = range(start, min(start + _BATCH, len(dataset)))
-            part = None if keys is not None or online else [_held(dataset, n, key_of) for n in numbers]
+            part = None if keys is not None or online else [_held(dataset, n, key_of, errors) for n in numbers]
             names = list(keys[start : numbers.stop]) if keys is not None and not online else part
             read = [self._encoded_input(n) for n in numbers] if online or verify_content is True else None
             bits[start : numbers.stop] = reasons_for(chosen, names, read)
             if isinstance(chosen, Decisions) and verify_content:
                 assert names is not None
                 rows.append(chosen.find(["" if name is None else str(name) for name in names]))
-        if isinstance(chosen, Decisions):
-            require_known(chosen, len(bits), int((bits & np.uint16(Reason.UNKNOWN) != 0).sum()))
         kept = np.flatnonzero(bits == 0)
         self._kept: npt.NDArray[Any] = kept.astype(np.uint32 if len(bits) < 1 << 32 else np.int64)
         self._counts = dict(reconciled(bits))
+        if not isinstance(chosen, Decisions):
+            require_readable(self._counts)
+        else:
+            require_used(chosen, self._counts, errors[-1:])
+            if images is not None and keys is not None and verify_content is not True:
+                _require_same_images(chosen, keys, images)
         if isinstance(chosen, Decisions) and verify_content:
             self._changed = SharedCounts()
             self._decisions = chosen
@@ -218,7 +220,8 @@ class SafeIterable(IterableDataset[T_co]):
     Raises
     ------
     RunError
-        While iterating: the run knows none of the first thousand samples, or of all where they are fewer.
+        While iterating: the run knows none of the first thousand samples, or of all where they are fewer; or, where
+        `image` is given, most of the first images are not those that it scanned.
     DeviceError
         While iterating: the filter is on CUDA and the worker was forked.
     UsageError
@@ -309,12 +312,25 @@ def _image_folder_paths(dataset: Any) -> list[str] | None:
     return [sample[0] for sample in samples]
 
 
-def _held(dataset: Any, number: int, get: Callable[[Any], Any]) -> Any:
+def _held(dataset: Any, number: int, get: Callable[[Any], Any], errors: list[Exception] | None = None) -> Any:
     """What a sample holds; None where the sample or that of it can't be had, and so it will be excluded."""
     try:
         return get(dataset[number])
-    except Exception:  # noqa: BLE001 - one broken sample is excluded, and the rest goes on
+    except Exception as error:  # noqa: BLE001 - one broken sample is excluded, and the rest goes on
+        if errors is not None:
+            errors[:] = [error]
         return None
+
+
+def _require_same_images(decisions: Decisions, keys: Sequence[str], images: Sequence[Any]) -> None:
+    """`ImageCheck` on some images from all over the data set."""
+    check = ImageCheck(decisions)
+    for number in np.unique(np.linspace(0, len(keys) - 1, LOOKED_AT, dtype=np.int64)).tolist() if len(keys) else ():
+        try:
+            check.same(str(keys[number]), encoded(images[number]))
+        except UsageError:  # decoded images can't be compared
+            return
+    check.require_same()
 
 
 def _steps(count: int, progress: bool) -> Iterable[int]:

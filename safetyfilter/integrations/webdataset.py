@@ -8,9 +8,10 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
+from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.sources.tars import image_of
 from safetyfilter.errors import UsageError
-from safetyfilter.integrations.gate import By, Gate
+from safetyfilter.integrations.gate import By, Gate, decider
 from safetyfilter.samples import Unreadable
 
 Fields = dict[str, Any]
@@ -70,7 +71,11 @@ class SafetyStage:
     def __init__(
         self, by: By, *, root: str | os.PathLike[str] | None, image_field: str | None, verify_content: bool
     ) -> None:
-        shards = None if root is None else _Shards(os.fspath(root))
+        by, shards = decider(by), None if root is None else _Shards(os.fspath(root))
+        if shards is None and isinstance(by, Decisions):
+            raise UsageError(
+                "a run knows samples by their shard's path: give root=, the folder or pattern that was scanned"
+            )
         self._gate: Gate[Fields] = Gate(
             by, key=None if shards is None else shards.key, image=_ImageOf(image_field), verify_content=verify_content
         )

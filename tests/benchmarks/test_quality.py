@@ -15,7 +15,16 @@ import quality_baselines  # noqa: E402
 import quality_pictures  # noqa: E402
 
 TINY = quality.Sizes(
-    train=150, calibration=200, mixed=60, pairs=20, small=20, edge=20, along=60, max_miss_rate=0.2, least_promise=0.2
+    train=150,
+    calibration=360,
+    mixed=60,
+    pairs=20,
+    small=20,
+    edge=20,
+    along=60,
+    draws=2,
+    max_miss_rate=0.3,
+    least_promise=0.3,
 )
 
 
@@ -46,9 +55,9 @@ def test_no_picture_outside_the_test_split_holds_both(result: dict) -> None:
         == counts["along"]["both"]
         == 0
     )
-    assert counts["train"]["pictures"] == TINY.train
-    assert counts["test"]["pictures"] == TINY.mixed + TINY.pairs
-    assert counts["test"]["both"] >= TINY.pairs
+    assert counts["train"]["pictures"] == TINY.draws * TINY.train
+    assert counts["test"]["pictures"] == TINY.draws * (TINY.mixed + TINY.pairs)
+    assert counts["test"]["both"] >= TINY.draws * TINY.pairs
 
 
 def test_every_way_is_measured_in_every_view_with_intervals(result: dict) -> None:
@@ -69,6 +78,14 @@ def test_the_same_share_is_the_same(result: dict) -> None:
     for name, peer in result["baselines"].items():
         same = peer["at_same_share"]["wrongly_excluded"]["count"]
         assert same <= wrong if name == "laion_400m" else same == wrong
+
+
+def test_draws_are_pooled(result: dict) -> None:
+    main = quality.main_rule(result)
+    for share in ("recall", "wrongly_excluded"):
+        for name in ("count", "total"):
+            assert main[share][name] == sum(draw[share][name] for draw in result["draws"])
+    assert quality.pooled([{"a": [0.5, 1, None, "x"]}, {"a": [1.0, 2, None, "x"]}]) == {"a": [0.75, 3, None, "x"]}
 
 
 def test_position_covers_the_whole_width(result: dict) -> None:

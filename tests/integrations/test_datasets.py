@@ -136,6 +136,18 @@ def test_a_shuffled_data_set_is_not_taken_for_the_scanned_one(pictures: Pictures
         filter_dataset(shuffled, pictures.saved_run, verify_content=False)
 
 
+def test_another_source_with_the_same_names_is_an_error(pictures: Pictures, saved) -> None:
+    names = [*saved["name"]]
+    shifted = saved.remove_columns("name").add_column("name", [*names[7:], *names[:7]])
+    for key in ("name", lambda row: row["name"]):
+        with pytest.raises(RunError, match="are not those that the run"):
+            filter_dataset(shifted, pictures.folder_run, key=key)
+    with pytest.raises(RunError, match="are not those that the run"):
+        list(filter_dataset(shifted.to_iterable_dataset(), pictures.folder_run, key="name"))
+    no_images = saved.remove_columns("image")
+    assert len(filter_dataset(no_images, pictures.folder_run, key="name")) == pictures.keep.sum()
+
+
 def test_splits(pictures: Pictures, saved, online, tmp_path) -> None:
     splits = datasets.DatasetDict({"train": saved.select(range(60)), "test": saved.select(range(60, 96))})
     splits.save_to_disk(tmp_path / "splits")

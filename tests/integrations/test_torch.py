@@ -179,6 +179,34 @@ class TestSafeDataset:
         with pytest.raises(RunError, match="knows none of the first 96 samples"):
             SafeDataset(data, pictures.tars_run, keys=pictures.keys)
 
+    def test_another_source_with_the_same_names_is_an_error(self, pictures: Pictures, tmp_path) -> None:
+        for number, key in enumerate(pictures.keys):
+            (tmp_path / key).write_bytes(pictures.content(number - 7))
+        data, paths = FolderPictures(tmp_path, pictures.keys), [tmp_path / key for key in pictures.keys]
+        with pytest.raises(RunError, match="images are not those that the run"):
+            SafeDataset(data, pictures.folder_run, keys=pictures.keys, images=paths)
+        for verify in (True, "access"):
+            with pytest.raises(RunError, match=r"not one of the first 96|images are not those"):
+                SafeDataset(data, pictures.folder_run, keys=pictures.keys, images=paths, verify_content=verify)
+        turned = [pictures.folder / key for key in reversed(pictures.keys)]
+        with pytest.raises(RunError, match="not in the same order"):
+            SafeDataset(data, pictures.folder_run, keys=pictures.keys, images=turned)
+        few = [pictures.content(number) + b"\0" * (number % 5 == 0) for number in range(len(pictures.keys))]
+        drifted = SafeDataset(few, pictures.folder_run, keys=pictures.keys, images=few)
+        assert len(drifted) == pictures.keep.sum()
+
+    def test_why_no_sample_has_a_key_is_said(self, pictures: Pictures) -> None:
+        class Broken(FolderPictures):
+            def __getitem__(self, number: int) -> torch.Tensor:
+                raise OSError("the disk is gone")
+
+        with pytest.raises(RunError, match="OSError: the disk is gone"):
+            SafeDataset(Broken(pictures.folder, pictures.keys), pictures.folder_run, key="key")
+        with pytest.raises(RunError, match="KeyError: 'nmae'"):
+            list(SafeIterable([{"name": key} for key in pictures.keys], pictures.folder_run, key="nmae"))
+        with pytest.raises(UsageError, match="SafeIterable"):
+            SafeDataset(iter([]), pictures.folder_run, keys=[])
+
     def test_empty(self, pictures: Pictures) -> None:
         safe = SafeDataset([], pictures.folder_run, keys=[])
         assert len(safe) == safe.filter_report()["seen"] == 0
@@ -275,6 +303,26 @@ class TestSafeIterable:
         )
         if count < 1000:
             assert len(list(DataLoader(mixed, batch_size=None, num_workers=workers))) == 1
+
+    def test_another_source_with_the_same_names_is_an_error_before_anything_passes(self, pictures: Pictures) -> None:
+        shifted = [{"key": key, "jpg": pictures.content(number - 7)} for number, key in enumerate(pictures.keys)]
+        passed = []
+        with pytest.raises(RunError, match="are not those that the run"):
+            passed.extend(SafeIterable(shifted, pictures.folder_run, key="key", image="jpg"))
+        assert passed == []
+        with pytest.raises(RunError, match="not one of the first 96 samples"):
+            list(SafeIterable(shifted, pictures.folder_run, key="key", image="jpg", verify_content=True))
+
+    def test_decoded_images_are_left_unchecked_unless_checks_are_asked_for(self, pictures: Pictures) -> None:
+        decoded = [{"key": key, "jpg": torch.zeros(3)} for key in pictures.keys]
+        assert len(list(SafeIterable(decoded, pictures.folder_run, key="key", image="jpg"))) == pictures.keep.sum()
+
+    def test_few_without_an_image_are_an_error_too(self, pictures: Pictures, catching: SafetyFilter) -> None:
+        samples = [{"jpg": pictures.content(0)}] * 20
+        with pytest.raises(UsageError, match="not one of the first 20"):
+            list(SafeIterable(samples, catching, image="png"))
+        with pytest.raises(UsageError, match="not one of the first 20"):
+            SafeDataset(samples, catching, image="png")
 
     def test_a_thousand_without_an_image_are_an_error(self, catching: SafetyFilter, monkeypatch) -> None:
         monkeypatch.setattr(gate, "SOON", 50)

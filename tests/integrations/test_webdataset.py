@@ -170,7 +170,7 @@ def test_after_decoding_is_too_late(pictures: Pictures) -> None:
     stage = safety_filter(pictures.tars_run, root=pictures.tars, verify_content=True)
     with pytest.raises(UsageError, match="put the stage before"):
         list(pipeline(pictures).decode("pil") | stage)
-    with pytest.raises(UsageError, match="key="):
+    with pytest.raises(UsageError, match="root="):
         safety_filter(pictures.tars_run)
 
 
@@ -184,3 +184,19 @@ def test_a_thousand_samples_of_another_source(pictures: Pictures, tmp_path) -> N
     data = webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False).compose(stage)
     with pytest.raises(RunError, match="none of the first 1000 samples"):
         list(data)
+
+
+def test_another_source_with_the_same_names_is_an_error_before_anything_passes(pictures: Pictures, tmp_path) -> None:
+    (tmp_path / "deep").mkdir()
+    paths = sorted(pictures.tars.rglob("*.tar"))
+    for path, other in zip(paths, [*paths[1:], paths[0]], strict=True):
+        with webdataset.TarWriter(str(tmp_path / "deep" / path.name), encoder=False) as tar:
+            for mine, others in zip(
+                *(webdataset.WebDataset(str(p), shardshuffle=False) for p in (path, other)), strict=True
+            ):
+                tar.write({"__key__": mine["__key__"], "jpg": others["jpg"]})
+    urls = [str(path) for path in sorted((tmp_path / "deep").iterdir())]
+    passed = []
+    with pytest.raises(RunError, match="are not those that the run"):
+        passed.extend(webdataset.WebDataset(urls, shardshuffle=False) | safety_filter(pictures.tars_run, root=tmp_path))
+    assert passed == []

@@ -226,7 +226,7 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
         return fitting[0]
     raise SourceError(
         f"can't tell which column holds the images: {fitting or 'none'} of {schema.names} could; "
-        "name it with --image-column"
+        "name it with image_column= (--image-column)"
     )
 
 
