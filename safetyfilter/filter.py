@@ -132,9 +132,11 @@ def policy_for(policy: Policy, probes: ProbeBank) -> Policy:
     """The policy in the names of the probes' signals; `PolicyError` where they don't score what it needs."""
     table = SignalTable.of(probes.signals)
     if table is None:
+        meant = STANDIN_SIGNALS if set(STANDIN_SIGNALS.pair) & set(probes.signals) else REAL_SIGNALS
+        missing = [signal for signal in meant.pair if signal not in probes.signals]
         raise PolicyError(
-            f"the probes score {list(probes.signals)}, and the co-occurrence rule needs "
-            f"{list(REAL_SIGNALS.pair)}; add the probe that is missing"
+            f"the probes score {', '.join(probes.signals)}, and the co-occurrence rule also needs "
+            f"{' and '.join(missing)}: add a probe for it"
         )
     if table == STANDIN_SIGNALS or policy.table != STANDIN_SIGNALS:
         policy = policy.for_table(table)

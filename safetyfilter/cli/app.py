@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -71,7 +71,7 @@ def _escaped(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-def emit(result: Mapping[str, Any], *, as_json: bool, table: Table | None = None) -> None:
+def emit(result: Mapping[str, Any], *, as_json: bool, table: RenderableType | None = None) -> None:
     """Print a command's result: one JSON object, or its table."""
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from safetyfilter.cli.app import err
 from safetyfilter.data.secret import read_secret
+from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, ProbeError
 
 
@@ -50,13 +51,15 @@ def read_table(path: Path, what: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.exists():
+        raise CalibrationError(f"there are no {what} at {path}; give a {'run or a ' * (what == 'scores')}Parquet file")
     files = sorted((path / "scores" if (path / "scores").is_dir() else path).glob("*.parquet"))
     try:
         if path.is_dir() and files:
             return pa.concat_tables([pq.read_table(file).replace_schema_metadata() for file in files])
         return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise CalibrationError(f"can't read the {what} in {path}: {error}; give a Parquet file") from error
+        raise CalibrationError(f"the {what} in {path} are no Parquet ({error}); give a Parquet file") from error
 
 
 def _key_digests(table: Any) -> list[bytes] | None:
@@ -65,21 +68,31 @@ def _key_digests(table: Any) -> list[bytes] | None:
 
 def aligned(labels: Any, keys: list[bytes] | None, count: int, run: Path) -> Any:
     """The labels in the order of the rows they belong to; rows without a label get null."""
-    import pyarrow as pa
-
     label_keys = _key_digests(labels)
     if keys is not None and label_keys is None and "key" in labels.column_names:
         digester = read_secret(_run_of(run))
         label_keys = [digester.key(str(key)) for key in labels.column("key").to_pylist()]
+    if keys is None and {"key", "key_digest"} & set(labels.column_names):
+        raise CalibrationError(
+            f"the labels name their samples, and nothing in {run} does; give the run directory, or take the labels' "
+            "column of keys out where they are in the order of the rows"
+        )
     if keys is None or label_keys is None:
         if len(labels) != count:
             raise CalibrationError(
                 f"there are {count} rows and {len(labels)} labels; give one a row, or the samples' keys in a column key"
             )
         return labels
+    return joined(labels, label_keys, keys)
+
+
+def joined(labels: Any, label_keys: list[bytes], keys: list[bytes]) -> Any:
+    """The labels in the order of the rows' keys."""
+    import pyarrow as pa
+
     place = {key: row for row, key in enumerate(label_keys)}
-    if len(place) != len(label_keys):
-        raise CalibrationError("the labels name a sample twice; give each sample one row")
+    if twice := len(label_keys) - len(place):
+        raise CalibrationError(f"the labels name samples more than once, in {twice:,} rows; give each sample one row")
     rows = [place.get(key) for key in keys]
     matched = sum(row is not None for row in rows)
     if not matched:
@@ -88,7 +101,7 @@ def aligned(labels: Any, keys: list[bytes] | None, count: int, run: Path) -> Any
             "this run's own scores"
         )
     if matched < len(label_keys):
-        err.print(f"[yellow]{len(label_keys) - matched:,} of {len(label_keys):,} labels belong to no row")
+        err.print(f"[yellow]{len(label_keys) - matched:,} of {len(label_keys):,} labels belong to no row: left out")
     return labels.take(pa.array(rows, pa.int64()))
 
 
@@ -120,13 +133,18 @@ def groups_of(table: Any, column: str | None) -> npt.NDArray[Any] | None:
 
 def scores_and_labels(scores: Path, labels: Path, group_column: str | None) -> tuple[Any, Any, Any]:
     """Scores, the labels in their order, and the labels' groups."""
-    values = read_table(scores, "scores")
-    truth = aligned(read_table(labels, "labels"), _key_digests(values), len(values), scores)
+    values, truth = read_table(scores, "scores"), read_table(labels, "labels")
+    if "key_digest" not in values.column_names and all("key" in table.column_names for table in (values, truth)):
+        # scores of the user's own, with keys in the clear on both sides
+        keys, label_keys = ([str(key).encode() for key in table.column("key").to_pylist()] for table in (values, truth))
+        truth = joined(truth, label_keys, keys)
+    else:
+        truth = aligned(truth, _key_digests(values), len(values), scores)
     return values, truth, groups_of(truth, group_column)
 
 
-def encoder_digest_of(given: str | None, embeddings: Path) -> str:
-    """The encoder's digest: as given, or from a JSON file, or from the run that the embeddings lie in."""
+def encoder_of(given: str | None, embeddings: Path) -> EncoderSpec | str:
+    """The encoder: by its digest as given, or from a JSON file, or from the run that the embeddings lie in."""
     if given is not None and not Path(given).is_file():
         if len(given) == 64 and set(given) <= set("0123456789abcdef"):
             return given
@@ -134,23 +152,25 @@ def encoder_digest_of(given: str | None, embeddings: Path) -> str:
     source = Path(given) if given else _run_of(embeddings) / "run.json"
     if not source.is_file():
         raise ProbeError(
-            f"there is no run.json at {source} to say which encoder made the embeddings; give "
-            "--encoder-digest, with the digest or with a scan's run.json"
+            f"nothing says which encoder made the embeddings in {embeddings}; give --encoder-digest, with the digest "
+            "or with a scan's run.json"
         )
     try:
-        data = jsonlib.loads(source.read_text(encoding="utf-8"))
+        found = _find_encoder(jsonlib.loads(source.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ProbeError(f"can't read {source}: {error}; give --encoder-digest") from error
-    digest = _find_digest(data)
-    if digest is None:
+    if found is None:
         raise ProbeError(f"{source} names no encoder; give its digest with --encoder-digest")
-    return digest
+    return found
 
 
-def _find_digest(data: Any) -> str | None:
-    """The digest in an encoder's specification, or in a `run.json` that holds one."""
+def _find_encoder(data: Any) -> EncoderSpec | str | None:
+    """The encoder's specification, or that in a `run.json` that holds one."""
     if not isinstance(data, Mapping):
         return None
     if "architecture" in data and isinstance(data.get("digest"), str):
-        return str(data["digest"])
-    return next((found for name in ("encoder", "setup") if (found := _find_digest(data.get(name)))), None)
+        try:
+            return EncoderSpec.from_dict(data)
+        except TypeError:  # a file of the user's own that names no more than the digest
+            return str(data["digest"])
+    return next((found for name in ("encoder", "setup") if (found := _find_encoder(data.get(name)))), None)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app, emit, err
 from safetyfilter.cli.labelled import (
     aligned,
     embedded_only,
-    encoder_digest_of,
+    encoder_of,
     groups_of,
     labels_of,
     load_npy,
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 probes_app = typer.Typer(no_args_is_help=True, help="Published probes.")
 app.add_typer(probes_app, name="probes")
+
+
+_SHORT = {"co_occurrence": "rule", "excluded": "policy"}
+"""What the tables call the rule, and all that the policy excludes."""
 
 
 class Interval(StrEnum):
@@ -91,7 +97,7 @@ def train(
             vectors,
             embedded_only(labels_of(table, signal), vectors, keys),
             signal=signal,
-            encoder=encoder_digest_of(encoder_digest, embeddings),
+            encoder=encoder_of(encoder_digest, embeddings),
             captions=None if captions is None else load_npy(captions),
             groups=groups_of(table, group_column),
             provenance=provenance,
@@ -185,7 +191,7 @@ def evaluate(
         confidence=confidence,
         interval="wilson" if interval is Interval.wilson else "clopper-pearson",
     )
-    emit(result.to_dict(), as_json=json, table=_evaluation_table(result))
+    emit(result.to_dict(), as_json=json, table=_evaluation_tables(result))
 
 
 @probes_app.command()
@@ -214,16 +220,9 @@ def _new_file(path: Path) -> None:
 
 
 def _calibration_table(found: Calibration, out: Path) -> Table:
-    table = Table(
-        "signal",
-        "threshold",
-        "positives",
-        "missed",
-        "miss rate at most",
-        "negatives excluded",
-        title=str(out),
-        title_justify="left",
-    )
+    columns = ["signal", "threshold", "positives", "missed", "missed at most", "excluded wrongly"]
+    grouped = any(one.group is not None for one in found.signals)
+    table = Table(*columns, *(["group"] if grouped else []), title=str(out), title_justify="left", box=SIMPLE_HEAD)
     for one in found.signals:
         share = one.excluded_negatives / one.negatives if one.negatives else 0.0
         table.add_row(
@@ -233,31 +232,32 @@ def _calibration_table(found: Calibration, out: Path) -> Table:
             f"{one.misses:,}",
             f"{one.upper_bound:.4f}",
             f"{share:.1%}" if one.negatives else "-",
+            *([str(one.group)] if grouped else []),
         )
     if found.rule_upper_bound is not None:
-        table.add_row("the rule", "", "", "", f"{found.rule_upper_bound:.4f}", "")
+        table.add_row("the rule", "", "", "", f"{found.rule_upper_bound:.4f}")
     return table
 
 
-def _evaluation_table(result: Evaluation) -> Table:
-    table = Table(
-        title=f"{result.samples:,} samples, intervals at {result.confidence:.0%}; average precision: AP",
-        title_justify="left",
-    )
-    for column in ("what", "threshold", "precision", "recall", "specificity", "F2", "AUC", "AP", "unscored"):
-        table.add_column(column, overflow="fold")
-    for group, part in {"": result, **result.groups}.items():
+def _evaluation_tables(result: Evaluation) -> Group:
+    """Two narrow tables, so that each fits a terminal of 80 columns."""
+    title = f"{result.samples:,} samples, intervals at {result.confidence:.0%}"
+    shares = Table("what", "threshold", "recall", "precision", title=title, title_justify="left", box=SIMPLE_HEAD)
+    more = Table("what", "specificity", "F2", "AUC", "avg. prec.", "unscored", box=SIMPLE_HEAD)
+    parts = [*((f"{group}: ", part) for group, part in result.groups.items())]
+    for group, part in [("", result), *parts]:
         for metrics in [*part.signals.values(), part.rule, part.policy_metrics]:
-            if metrics is not None:
-                figures = [f"{x:.4f}" if x is not None else "-" for x in (metrics.auc, metrics.average_precision)]
-                table.add_row(
-                    f"{group}: {metrics.name}".removeprefix(": ").replace("_", " "),
-                    f"{metrics.threshold:.4g}" if metrics.threshold is not None else "",
-                    str(metrics.precision),
-                    str(metrics.recall),
-                    str(metrics.specificity),
-                    str(metrics.f2),
-                    *figures,
-                    f"{metrics.unscored:,}",
-                )
-    return table
+            if metrics is None:
+                continue
+            name = group + _SHORT.get(metrics.name, metrics.name)
+            threshold = "" if metrics.threshold is None else f"{metrics.threshold:.4g}"
+            # without labelled pairs, nothing found can be right: that is no precision of 0
+            precision = str(metrics.precision) if metrics.recall.total else "-"
+            shares.add_row(name, threshold, str(metrics.recall), precision)
+            figures = [f"{x:.4f}" if x is not None else "-" for x in (metrics.auc, metrics.average_precision)]
+            f2 = f"{metrics.f2.value:.3f}" if metrics.f2.value is not None else "-"
+            more.add_row(name, str(metrics.specificity), f2, *figures, f"{metrics.unscored:,}")
+    if result.rule is not None and not result.rule.recall.total:
+        note = "No sample is labelled with both signals, so the rule's recall can't be measured: `calibrate` bounds it."
+        return Group(shares, more, note)
+    return Group(shares, more)

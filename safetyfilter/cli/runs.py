@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from safetyfilter.cli.app import JsonOption, app, counts_table, emit, err, sampl
 
 if TYPE_CHECKING:
     from safetyfilter.data.sources import Source
+    from safetyfilter.decide.policy import Policy
+    from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.score.probe import ProbeBank
 
 
@@ -92,9 +94,10 @@ def scan(
 
     options = EmbedOptions(batch_size=batch, views=views, decode=decode)  # type: ignore[arg-type]
     name = ENCODER if encoder == "stand-in" else encoder
+    files = _probe_files(probes or ["zero-shot"], policy_used)
     with err.status("loading the encoder"):
         loaded = ClipEncoder.load(name, pretrained=pretrained, device=device, precision=precision)
-        bank = _probes(probes, loaded, stand_in=name == ENCODER)
+        bank = _bank(files, loaded, stand_in=name == ENCODER)
         safety_filter = SafetyFilter(loaded, bank, policy_used, options)
     started = time.perf_counter()
     with sample_progress("scanning", _total(opened)) as progress:
@@ -166,15 +169,27 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def _probes(names: list[str] | None, encoder: Any, *, stand_in: bool) -> ProbeBank:
+def _probe_files(names: list[str], policy: Policy) -> list[ProbeBank | None]:
+    """The probes that are files, None for zero-shot ones; checked before an encoder is downloaded for them."""
+    from safetyfilter.filter import policy_for
     from safetyfilter.score.probe import ProbeBank
+
+    banks = [None if name == "zero-shot" else ProbeBank.load(name) for name in names]
+    if (files := [bank for bank in banks if bank is not None]) and len(files) == len(banks):
+        policy_for(policy, _joined(files))
+    return banks
+
+
+def _bank(files: list[ProbeBank | None], encoder: ClipEncoder, *, stand_in: bool) -> ProbeBank:
     from safetyfilter.score.zero_shot import zero_shot_probes
     from safetyfilter.standin import PROMPTS
 
-    banks = [
-        zero_shot_probes(encoder, PROMPTS if stand_in else None) if name == "zero-shot" else ProbeBank.load(name)
-        for name in names or ["zero-shot"]
-    ]
+    return _joined([zero_shot_probes(encoder, PROMPTS if stand_in else None) if b is None else b for b in files])
+
+
+def _joined(banks: list[ProbeBank]) -> ProbeBank:
+    from safetyfilter.score.probe import ProbeBank
+
     return ProbeBank([probe for bank in banks for probe in bank.probes])
 
 

@@ -12,23 +12,27 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safetyfilter.evaluate.metrics import Evaluation as Evaluation
+    from safetyfilter.evaluate.metrics import evaluate as evaluate
     from safetyfilter.evaluate.plots import JointScoreDisplay as JointScoreDisplay
     from safetyfilter.evaluate.plots import PrecisionRecallDisplay as PrecisionRecallDisplay
     from safetyfilter.evaluate.plots import ReliabilityDisplay as ReliabilityDisplay
     from safetyfilter.evaluate.plots import ScoreHistogramDisplay as ScoreHistogramDisplay
 
-_DISPLAYS = ("JointScoreDisplay", "PrecisionRecallDisplay", "ReliabilityDisplay", "ScoreHistogramDisplay")
+_HOMES = dict.fromkeys(
+    ("JointScoreDisplay", "PrecisionRecallDisplay", "ReliabilityDisplay", "ScoreHistogramDisplay"), "plots"
+) | dict.fromkeys(("Evaluation", "evaluate"), "metrics")
 
 
 def __getattr__(name: str) -> Any:
-    """The displays, which load matplotlib no sooner than they are asked for."""
-    if name not in _DISPLAYS:
+    """The public names, which load no sooner than they are asked for."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("safetyfilter.evaluate.plots"), name)
+    return getattr(importlib.import_module(f"safetyfilter.evaluate.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_DISPLAYS])
+    return sorted([*globals(), *_HOMES])
 
 
 class _CallablePackage(ModuleType):

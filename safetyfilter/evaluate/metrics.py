@@ -191,7 +191,7 @@ def evaluate(
     >>> result.rule.true_positives, result.rule.false_positives, result.kept
     (1, 1, 2)
     """
-    policy = _policy_for(policy or Policy(), scores)
+    policy = policy_of_scores(policy or Policy(), scores)
     names = [s for s in policy.thresholds if has_column(scores, s) and has_column(labels, s)]
     if not names:
         raise CalibrationError(
@@ -351,7 +351,12 @@ def _both(one: Labels, other: Labels) -> Labels:
     return Labels(present=one.present & other.present, known=absent | (one.known & other.known))
 
 
-def _policy_for(policy: Policy, scores: ColumnTable) -> Policy:
+def policy_of_scores(policy: Policy, scores: ColumnTable) -> Policy:
+    """The policy in the stand-ins' names where the scores have those and not its own.
+
+    >>> policy_of_scores(Policy(), {"three": [0.5], "seven": [0.5]}).table.pair
+    ('three', 'seven')
+    """
     if any(has_column(scores, signal) for signal in policy.table.pair):
         return policy
     stand_in = SignalTable.named("stand-in")

@@ -15,6 +15,7 @@ from scipy.special import expit
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError, MissingExtraError
 from safetyfilter.evaluate.intervals import Proportion
+from safetyfilter.evaluate.metrics import policy_of_scores
 from safetyfilter.score.labels import Column, ColumnTable, Labels, column_of, scores_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ THRESHOLDS: _Doubles = np.unique(np.concatenate([np.linspace(0, 1, 201), expit(n
 """The thresholds of every curve: even ones, and denser ones towards 0 and 1, where calibrated scores lie."""
 
 _PRESENT, _ABSENT, _MARK = "#b2182b", "#2166ac", "#222222"
+_CURVES = (_PRESENT, _ABSENT, "#1b7837", "#762a83")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,17 +92,20 @@ class PrecisionRecallDisplay:
         return self.true_positives / self.positives
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw precision against recall, with the share of positives as the floor."""
+        """Draw precision against recall, with the share of positives as a dotted floor; several fit on one plot."""
         ax = _axes(ax)
-        ax.plot(self.recall, self.precision, color=_PRESENT, drawstyle="steps-post")
-        ax.axhline(self.positives / self.samples, color="0.6", linestyle=":", label="share of positives")
+        colour = _CURVES[sum(line.get_linestyle() == "-" for line in ax.get_lines()) % len(_CURVES)]
+        what = f"{self.positives:,} of {self.samples:,} present"
+        label = f"{self.signal}: {what}".removeprefix(": ")
+        ax.plot(self.recall, self.precision, color=colour, drawstyle="steps-post", label=label)
+        ax.axhline(self.positives / self.samples, color=colour, linestyle=":", linewidth=1)
         if self.operating_threshold is not None:
             at = int(np.searchsorted(self.thresholds, self.operating_threshold))
             ax.plot(
                 self.recall[at],
                 self.precision[at],
                 "o",
-                color=_MARK,
+                color=colour,
                 clip_on=False,
                 label=f"threshold {self.operating_threshold:.3g}",
             )
@@ -109,7 +114,6 @@ class PrecisionRecallDisplay:
             ylim=(0, 1.03),
             xlabel="recall",
             ylabel="precision",
-            title=f"{self.signal}: {self.positives:,} of {self.samples:,} present".lstrip(": "),
         )
         ax.legend(loc="lower left", frameon=False)
         return ax
@@ -191,13 +195,12 @@ class ScoreHistogramDisplay:
         if self.threshold is not None:
             ax.axvline(self.threshold, color=_MARK, linestyle="--", label=f"threshold {self.threshold:.3g}")
         ax.set_yscale("symlog", linthresh=1)
-        note = f" ({self.unscored:,} unscored)" if self.unscored else ""
         ax.set(
             xlim=(0, 1),
             ylim=(0, None),
             xlabel=f"score of {self.signal}" if self.signal else "score",
             ylabel="samples",
-            title=f"{self.signal}{note}".strip(),
+            title=f"{self.unscored:,} more are unscored" if self.unscored else "",
         )
         ax.legend(frameon=False)
         return ax
@@ -232,7 +235,7 @@ class JointScoreDisplay:
         >>> display.counts.tolist()
         [[1, 0], [1, 0]]
         """
-        policy = policy or Policy()
+        policy = policy_of_scores(policy or Policy(), scores)
         x, y = (scores_of(column_of(scores, signal, "scores"), signal) for signal in policy.table.pair)
         if len(x) != len(y):
             raise CalibrationError(f"the pair's scores differ in length, {len(x)} and {len(y)}; give one a sample")
@@ -243,40 +246,25 @@ class JointScoreDisplay:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the counts in shades on a logarithmic scale, and outline what the policy excludes."""
-        from matplotlib.colors import LogNorm
-        from matplotlib.patches import Rectangle
+        from matplotlib import colormaps
+        from matplotlib.colors import ListedColormap, LogNorm
 
         ax = _axes(ax)
         mesh = ax.pcolormesh(
             self.edges,
             self.edges,
             np.ma.masked_equal(self.counts, 0).T,
-            cmap="Blues",
+            cmap=ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256))),  # one sample is no blank
             norm=LogNorm(vmin=1, vmax=max(2, int(self.counts.max()))),
         )
         ax.figure.colorbar(mesh, ax=ax, label="samples a cell")
         first, second = self.policy.table.pair
-        corner = [self.policy.thresholds[signal] for signal in (first, second)]
-        ax.add_patch(
-            Rectangle(
-                (corner[0], corner[1]),
-                1 - corner[0],
-                1 - corner[1],
-                fill=False,
-                hatch="///",
-                edgecolor=_PRESENT,
-                linewidth=1.5,
-                label="excluded: co-occurrence",
-            )
-        )
         for signal in sorted(self.policy.exclude & set(self.policy.table.pair)):  # type: ignore[operator]
             cut = self.policy.exclude_at.get(signal, self.policy.thresholds[signal])
-            where, size = ((cut, 0), (1 - cut, 1)) if signal == first else ((0, cut), (1, 1 - cut))
-            ax.add_patch(
-                Rectangle(
-                    where, *size, fill=False, hatch="..", edgecolor="0.35", linewidth=1, label=f"excluded: {signal}"
-                )
-            )
+            corner = (cut, 0.0) if signal == first else (0.0, cut)
+            _exclusion(ax, corner, f"excluded: {signal}", "0.35", "--" if signal == first else ":")
+        x, y = (self.policy.thresholds[signal] for signal in (first, second))
+        _exclusion(ax, (x, y), "excluded: co-occurrence", _PRESENT, "-")
         note = f" ({self.unscored:,} unscored, excluded)" if self.unscored else ""
         ax.set(
             xlim=(0, 1),
@@ -351,6 +339,20 @@ class ReliabilityDisplay:
         ax.set(xlim=(0, 1), ylim=(-0.02, 1.02), xlabel="mean score", ylabel="share present", title=self.signal)
         ax.legend(loc="upper left", frameon=False)
         return ax
+
+
+def _exclusion(ax: Any, corner: tuple[float, float], label: str, colour: str, line: str) -> None:
+    """From a corner up and to the right, tinted behind the counts and outlined before them, which it must not hide."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    width, height = 1 - corner[0], 1 - corner[1]
+    ax.add_patch(Rectangle(corner, width, height, facecolor=(*to_rgb(colour), 0.15), zorder=0.5))
+    ax.add_patch(
+        Rectangle(
+            corner, width, height, fill=False, edgecolor=colour, linestyle=line, linewidth=1.5, label=label, zorder=3
+        )
+    )
 
 
 def _labelled(scores: Column, labels: Column, signal: str) -> tuple[_Doubles, npt.NDArray[np.bool_]]:

@@ -63,8 +63,8 @@ class Labels:
             )
         except (TypeError, ValueError) as error:
             raise CalibrationError(
-                f"the labels of {name!r} are {values.dtype}; give true and false, or 1 and 0, and "
-                "null where a sample is not labelled"
+                f"the labels of {name!r} are text or of another kind, such as {values[0]!r}; give true and false, or 1 "
+                "and 0, and null where a sample is not labelled"
             ) from error
         known = ~np.isnan(numbers)
         if wrong := sorted(set(numbers[known].tolist()) - {0.0, 1.0})[:3]:

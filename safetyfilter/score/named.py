@@ -116,8 +116,8 @@ def load_named_probes(name_or_file: str | Path) -> ProbeBank:
     >>> load_named_probes("nowhere.safetensors")
     Traceback (most recent call last):
         ...
-    safetyfilter.errors.ProbeError: no probe file at nowhere.safetensors; make one with `safetyfilter train` or \
-ProbeBank.save
+    safetyfilter.errors.ProbeError: no probe file at nowhere.safetensors, and no probes of that name (laion-l14, \
+laion-b32, in a scan zero-shot); make a file with `safetyfilter train` or ProbeBank.save
     """
     path = Path(name_or_file)
     if str(name_or_file) in FILES:
@@ -126,10 +126,14 @@ ProbeBank.save
             raise ProbeError(
                 f"{name_or_file} is not at {path}; run `safetyfilter probes fetch {name_or_file}`, or pass the file"
             )
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(_ZIP)) == _ZIP:
-                return ProbeBank([load_laion_detector(path)])
+    if not path.is_file():
+        raise ProbeError(
+            f"no probe file at {path}, and no probes of that name ({', '.join(FILES)}, in a scan zero-shot); make a "
+            "file with `safetyfilter train` or ProbeBank.save"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            return ProbeBank([load_laion_detector(path)])
     return load_probes(path)
 
 

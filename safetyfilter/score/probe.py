@@ -260,9 +260,9 @@ class ProbeBank:
             )
         encoders = {probe.encoder for probe in probes if probe.encoder}
         if len(encoders) > 1:
+            made_for = ", ".join(f"{probe.signal} ({probe.encoder[:12]})" for probe in probes if probe.encoder)
             raise EncoderMismatchError(
-                f"the probes belong to different encoders, {sorted(e[:12] for e in encoders)}; "
-                "a bank serves one encoder"
+                f"the probes belong to different encoders: {made_for}; use probes that were made for one encoder"
             )
         object.__setattr__(self, "probes", probes)
 

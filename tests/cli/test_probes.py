@@ -1,6 +1,7 @@
 """train, calibrate, evaluate and probes fetch: from files on disk to files on disk, and one sentence where it can't."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetyfilter.cli.app import app
 from safetyfilter.data.secret import read_secret
 from safetyfilter.data.sources import open_source
 from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.engine.local import scan
 from safetyfilter.errors import SafetyFilterError
 from safetyfilter.filter import SafetyFilter
@@ -234,10 +236,37 @@ def test_a_run_joins_labels_by_key_and_measures_its_own_policy(tmp_path: Path, e
         invoke("evaluate", tmp_path / "run", tmp_path / "others.parquet")
 
 
+def test_labels_join_scores_of_the_users_own_by_key(place: Path) -> None:
+    scores, labels = (pq.read_table(place / f"{name}.parquet") for name in ("scores", "labels"))
+    keys = [f"{number}.jpg" for number in range(len(scores))]
+    expected = invoke("evaluate", place / "scores.parquet", place / "labels.parquet")
+    pq.write_table(scores.append_column("key", pa.array(keys)), place / "scores.parquet")
+    turned = labels.append_column("key", pa.array(keys)).take(list(reversed(range(len(keys)))))
+    pq.write_table(turned, place / "labels.parquet")
+    assert invoke("evaluate", place / "scores.parquet", place / "labels.parquet") == expected
+
+
+def test_tables_fit_a_terminal(place: Path) -> None:
+    command = ["evaluate", place / "scores.parquet", place / "labels.parquet"]
+    done = CliRunner().invoke(app, [*map(str, command), "--group-column", "family"], env={"COLUMNS": "80"})
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.strip().startswith("f39: policy ") for line in lines) == 2
+    table = pq.read_table(place / "labels.parquet")
+    apart = [None if number % 2 else value for number, value in enumerate(table["minor"].to_pylist())]
+    others = [value if number % 2 else None for number, value in enumerate(table["explicit"].to_pylist())]
+    pq.write_table(pa.table({"minor": apart, "explicit": others}), place / "apart.parquet")
+    done = CliRunner().invoke(app, ["evaluate", str(place / "scores.parquet"), str(place / "apart.parquet")])
+    assert "can't be measured" in done.stdout
+    out = ["--out", str(place / "p.toml"), "--group-column", "family", "--max-miss-rate", "0.5"]
+    done = CliRunner().invoke(app, ["calibrate", str(place / "scores.parquet"), str(place / "labels.parquet"), *out])
+    assert re.search(r" group *\n", done.stdout)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p"), "no run.json"),
+        (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p"), "nothing says which encoder"),
         (
             ("train", "x.npy", "labels.parquet", "--signal", "other", "--out", "p", "--encoder-digest", DIGEST),
             "'other'",
@@ -248,14 +277,20 @@ def test_a_run_joins_labels_by_key_and_measures_its_own_policy(tmp_path: Path, e
         ),
         (("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p", "--encoder-digest", "zz"), "64 hex"),
         (("train", "labels.parquet", "labels.parquet", "--signal", "minor", "--out", "p"), "give a .npy"),
-        (("train", "x.npy", "x.npy", "--signal", "minor", "--out", "p"), "can't read the labels"),
-        (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), "can't read the labels"),
+        (("train", "x.npy", "x.npy", "--signal", "minor", "--out", "p"), "are no Parquet"),
+        (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), "there are no labels"),
+        (("train", "x.npy", "others.parquet", "--signal", "minor", "--out", "p"), "nothing in .* does"),
+        (
+            ("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p", "--encoder-digest", "spec.json"),
+            "12 columns, and those of ViT",
+        ),
+        (("evaluate", "none", "labels.parquet"), "give a run or a Parquet file"),
         (("calibrate", "scores.parquet", "short.parquet", "--out", "p"), "5 labels"),
         (("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.0001", "--out", "p"), "too few"),
         (("calibrate", "scores.parquet", "labels.parquet", "--group-column", "none", "--out", "p"), "'none'"),
         (("calibrate", "scores.parquet", "labels.parquet", "--out", "nowhere/p"), "no folder"),
         (("evaluate", "scores.parquet", "labels.parquet", "--policy", "none"), "presets"),
-        (("evaluate", "keyed.parquet", "twice.parquet"), "twice"),
+        (("evaluate", "keyed.parquet", "twice.parquet"), "more than once, in 1 rows"),
         (("evaluate", "keyed.parquet", "others.parquet"), "no label's key"),
         (("probes", "fetch", "laion-h14"), "laion-l14, laion-b32"),
     ],
@@ -267,9 +302,21 @@ def test_what_cannot_be_is_one_sentence(command: tuple[str, ...], message: str, 
     pq.write_table(pa.table({"minor": [0.5] * 5, "key_digest": keys}), place / "keyed.parquet")
     pq.write_table(pa.table({**five, "key_digest": [*keys[:4], keys[0]]}), place / "twice.parquet")
     pq.write_table(pa.table({**five, "key_digest": [key[:8] * 2 + b"x" for key in keys]}), place / "others.parquet")
+    spec = EncoderSpec(
+        architecture="ViT-X",
+        weights_sha256="",
+        image_size=(8, 8),
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        interpolation="bicubic",
+        resize_mode="squash",
+        width=16,
+    )
+    (place / "spec.json").write_text(json.dumps({"encoder": spec.as_dict()}))
     before = {path.name for path in place.iterdir()}
     files = [
-        place / part if part.endswith((".npy", ".parquet")) or part in ("p", "nowhere/p") else part for part in command
+        place / part if part.endswith((".npy", ".parquet", ".json")) or part in ("p", "nowhere/p") else part
+        for part in command
     ]
     with pytest.raises(SafetyFilterError, match=message) as caught:
         invoke(*files)
@@ -297,4 +344,4 @@ def test_exit_status_and_standard_error(place: Path) -> None:
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: there is no run.json")
+    assert done.stderr.startswith("error: nothing says which encoder")

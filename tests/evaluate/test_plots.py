@@ -47,6 +47,20 @@ def closed() -> object:
     plt.close("all")
 
 
+def test_two_signals_on_one_plot_are_told_apart() -> None:
+    _, ax = plt.subplots()
+    for signal, labels in (("minor", LABELS), ("explicit", LABELS[::-1])):
+        PrecisionRecallDisplay.from_scores(PAIR[signal], labels, signal=signal).plot(ax)
+    curves = [line for line in ax.get_lines() if line.get_linestyle() == "-"]
+    assert [line.get_label().split(":")[0] for line in curves] == ["minor", "explicit"]
+    assert len({line.get_color() for line in curves}) == 2
+
+
+def test_the_stand_ins_are_known_by_their_names() -> None:
+    scores = dict(zip(STANDIN_SIGNALS.pair, PAIR.values(), strict=True))
+    assert JointScoreDisplay.from_scores(scores).policy.table == STANDIN_SIGNALS
+
+
 @pytest.mark.parametrize("name", DISPLAYS)
 def test_it_draws(name: str, tmp_path: Path) -> None:
     display = DISPLAYS[name]()
