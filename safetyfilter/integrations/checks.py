@@ -48,7 +48,7 @@ class ImageCheck:
         Raises
         ------
         RunError
-            Most are others.
+            Most are others, of the first eight or more.
         """
         row = int(self._decisions.find([key])[0])
         if content is None or row < 0:

@@ -70,10 +70,10 @@ class Gate(Generic[T]):
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_process"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_process", "_error")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_process": os.getpid()}
+        self.__dict__ |= state | {"_process": os.getpid(), "_error": None}
 
     def passing(self, samples: Iterable[T], *, workers: int = 1) -> Iterator[T]:
         """The samples that are kept, in order.
@@ -110,7 +110,6 @@ class Gate(Generic[T]):
                 self._require_some()
             if not reasons:
                 yield sample
-        check.require_same()
         self._finish(number, workers)
 
     def reasons(self, sample: T) -> int:
