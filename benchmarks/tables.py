@@ -139,7 +139,7 @@ def laion(result: Mapping[str, Any]) -> str:
         for name, arrays in result["laion_tables_dropped"].items()
     }
     return (
-        "LAION's detectors hold vocabulary tables that the common ports drop. On the reference inputs, half of which\n"
+        "LAION's detectors hold vocabulary tables that the common ports drop. On the reference inputs, some of which\n"
         "were made to meet them, that changes "
         + " and ".join(
             f"{few:,} of {rows:,} decisions at 0.5 ({title})"
