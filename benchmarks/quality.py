@@ -65,6 +65,8 @@ class Sizes:
     edge: int
     along: int
     draws: int = 1
+    other_hands: bool = True
+    """Whether thresholds are also chosen on as many pictures of other writers' hands."""
     max_miss_rate: float = 0.008
     confidence: float = 0.95
     least_promise: float = 0.005
@@ -78,13 +80,14 @@ SIZES = {
     "full": Sizes(train=16_000, calibration=60_000, mixed=4000, pairs=1500, small=1000, edge=1000, along=1500, draws=3),
     # fewer pictures can't promise as much
     "quick": Sizes(
-        train=4000,
-        calibration=9000,
+        train=3000,
+        calibration=8000,
         mixed=1000,
         pairs=300,
-        small=200,
-        edge=200,
+        small=150,
+        edge=150,
         along=300,
+        other_hands=False,
         max_miss_rate=0.02,
         least_promise=0.02,
     ),
@@ -231,7 +234,8 @@ def measure_draw(encoder: ClipEncoder, sizes: Sizes, seed: int) -> Row:
     """What is counted on one draw of pictures, with probes and thresholds of its own."""
     train = usual(encoder, sizes.train, "train", seed, pairs=False, views=("whole",))
     calibration = usual(encoder, sizes.calibration, "test", seed + 2, pairs=False)
-    others = usual(encoder, sizes.calibration, "validation", seed, pairs=False, views=("whole",))
+    hands = sizes.calibration if sizes.other_hands else 0
+    others = usual(encoder, hands, "validation", seed, pairs=False, views=("whole",)) if hands else None
     test = joined(
         usual(encoder, sizes.mixed, "test", seed + 10, pairs=True),
         usual(encoder, sizes.pairs, "test", seed + 11, pairs="only"),
@@ -248,7 +252,6 @@ def measure_draw(encoder: ClipEncoder, sizes: Sizes, seed: int) -> Row:
     ways += [(MAIN[0], view, bank, calibrations[view].policy()) for view in VIEWS]
     ways += [
         (UNGROUPED, "whole", bank, guaranteed(bank, calibration, "whole", sizes, grouped=False).policy()),
-        (OTHER_HANDS, "whole", bank, guaranteed(bank, others, "whole", sizes).policy()),
         (
             "other as negatives, guaranteed",
             "whole",
@@ -256,13 +259,15 @@ def measure_draw(encoder: ClipEncoder, sizes: Sizes, seed: int) -> Row:
             guaranteed(together, calibration, "whole", sizes).policy(),
         ),
     ]
+    if others is not None:
+        ways.append((OTHER_HANDS, "whole", bank, guaranteed(bank, others, "whole", sizes).policy()))
     rows = [
         {"way": way, "views": view, **figures(probes, policy, test, view, mixed)} for way, view, probes, policy in ways
     ]
     wrong = main_rule({"rows": rows})["wrongly_excluded"]["count"]
     named = {"train": train, "calibration": calibration, "validation": others, "test": test, **special}
     return {
-        "counts": {name: pictures.counts() for name, pictures in named.items()},
+        "counts": {name: pictures.counts() for name, pictures in named.items() if pictures is not None},
         "rows": rows,
         "placed": [
             {"objects": name, "way": way, "views": view, **figures(probes, policy, pictures, view)}
