@@ -26,6 +26,8 @@ import safetyfilter as sf
 from safetyfilter.integrations.torch import SafeDataset, SafeIterable
 
 WORKERS = 2
+PASS, BATCH = 1600, 16
+"""Samples and batches of a pass: so many that it is of no weight which worker has the last batch, however full."""
 
 
 class Pictures(Dataset):
@@ -124,7 +126,7 @@ def loaders(place: Path, count: int, repeats: int) -> dict[str, dict[str, dict[s
         place / "run", lambda start, stop: keys[start:stop], count, lambda key: (folder / key).read_bytes(), 0.05
     )
     paths = [folder / key for key in keys]
-    options = {"batch_size": 32, "num_workers": WORKERS, "persistent_workers": True}
+    options = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
     mapped = {
         name: DataLoader(data, shuffle=True, generator=torch.Generator().manual_seed(SEED), **options)
         for name, data in {
@@ -202,7 +204,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         os.environ.pop("SAFETYFILTER_SECRET", None)
-        rates = loaders(place, 64 if options.quick else 512, 3 if options.quick else 25)
+        rates = loaders(place, 64 if options.quick else PASS, 3 if options.quick else 11)
         looked_up = lookups(place, 100_000 if options.quick else 10_000_000)
         streamed = online(place, 128 if options.quick else 500, 2 if options.quick else 21)
     ratios = {
