@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from safetyfilter import ProbeBank
 from tests.conftest import bad_images, good_images, write_files
 
 GOOD, BAD = good_images(), bad_images()
@@ -27,6 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, probes, tiny_clip: Path) -> 
     place = tmp_path_factory.mktemp("cli")
     write_files(place / "pictures", GOOD | BAD)
     probes.save(place / "probes.safetensors")
+    ProbeBank([probe for probe in probes.probes if probe.signal == "minor"]).save(place / "one.safetensors")
     (place / "policy.toml").write_text("[thresholds]\nexplicit = 0.4\nminor = 0.4\n[exclude]\nexplicit = true\n")
     return place
 
@@ -130,6 +132,9 @@ def test_decide_and_export(scanned, place: Path) -> None:
             1,
             "probe",
         ),
+        # told before the default encoder is looked for, which can't be had here
+        (["scan", "{}/pictures", "--out", "{}/new", "--probes", "{}/one.safetensors"], 2, "also needs explicit"),
+        (["scan", "{}/pictures", "--out", "{}/new", "--probes", "zero-short"], 1, "no probes of that name"),
         (["scan", "{}/pictures", "--out", "{}/new", "--policy", "lenient"], 2, "the presets are"),
         (["scan", "{}/pictures", "--out", "{}/new", "--policy", "{}/odd.toml"], 2, "from 0 to 1"),
         (
