@@ -35,7 +35,7 @@ FAILURES: dict[str, str] = {
     "too_many_pixels": "more pixels than DecodeLimits.max_pixels",
     "too_many_scans": "a JPEG with more scans than DecodeLimits.max_jpeg_scans",
     "too_many_parts": "more chunks, blocks or segments than DecodeLimits.max_parts",
-    "too_many_frames": "an animation, or a TIFF of several pages: more pictures than DecodeLimits.max_frames",
+    "too_many_frames": "an animation, or a TIFF of several pages, of more pictures than DecodeLimits.max_frames",
     "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
     "out_of_memory": "decoding ran out of memory",
     "several_images": "a sample with more than one image, and none of them named as the one to score",

@@ -41,8 +41,8 @@ class DecodeLimits:
     max_parts : int
         Reads by Pillow's parsers, which walk chunks, blocks and segments in Python.
     max_frames : int
-        Of an animation, or pages of a TIFF. Only the first is looked at, and what is never seen can't be flagged: a
-        file that holds more pictures than this is unscored.
+        Of an animation, or pages of a TIFF. Only the first is looked at, as by those who train on such files; one that
+        holds more pictures than this is unscored. With 1, nothing passes that was not seen.
     large_pixels : int
         Pictures that decode to more than this take turns, whatever the number of threads.
     """
@@ -51,7 +51,7 @@ class DecodeLimits:
     max_bytes: int = 256 * 2**20
     max_jpeg_scans: int = 100
     max_parts: int = 200_000
-    max_frames: int = 1
+    max_frames: int = 50
     large_pixels: int = 25_000_000
 
     def __post_init__(self) -> None:

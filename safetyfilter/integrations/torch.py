@@ -229,13 +229,15 @@ class SafeIterable(IterableDataset[T_co]):
 
     Examples
     --------
-    >>> from safetyfilter import ClipEncoder, SafetyFilter, zero_shot_probes
+    >>> from safetyfilter import ClipEncoder, Policy, SafetyFilter, zero_shot_probes
     >>> from safetyfilter.standin import ENCODER, PROMPTS
     >>> encoder = ClipEncoder.load(ENCODER, device="cpu")
-    >>> safe = SafeIterable([{"jpg": b"no picture"}], SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS)),
-    ...                     image="jpg")
-    >>> list(torch.utils.data.DataLoader(safe, batch_size=None)), safe.filter_report()["excluded"]
-    ([], 1)
+    >>> from PIL import Image
+    >>> lenient = Policy(thresholds={"explicit": 1, "minor": 1})
+    >>> online = SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS), lenient)
+    >>> safe = SafeIterable([{"jpg": b"no picture"}, {"jpg": Image.new("RGB", (64, 48), "teal")}], online, image="jpg")
+    >>> len(list(torch.utils.data.DataLoader(safe, batch_size=None))), safe.filter_report()["unscored"]
+    (1, 1)
     """
 
     def __init__(

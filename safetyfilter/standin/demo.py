@@ -40,9 +40,9 @@ from safetyfilter.standin.render import Scene, scenes
 
 Split = Literal["train", "validation", "test"]
 DIGITS: Mapping[str, int] = {STANDIN_SIGNALS.explicit: 3, STANDIN_SIGNALS.minor: 7}
-PICTURES: Mapping[str, int] = {"train": 4000, "validation": 3000, "test": 2000}
+PICTURES: Mapping[str, int] = {"train": 4000, "validation": 6000, "test": 2000}
 DAMAGED = 10
-MAX_MISS_RATE, CONFIDENCE = 0.016, 0.95
+MAX_MISS_RATE, CONFIDENCE = 0.009, 0.95
 _SHARD, _CHUNK = 500, 100
 _OPTIONS = EmbedOptions(views="whole")
 

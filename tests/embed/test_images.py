@@ -224,14 +224,17 @@ class TestFormats:
         assert np.abs(pixels.astype(int) - reference).mean() < (30 if mode == "1" else 8)
 
     @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-    def test_what_holds_more_pictures_than_the_first_is_unscored_unless_asked_for(self, kind):
+    def test_a_few_frames_are_known_by_the_first_and_many_are_unscored(self, kind):
         frames = [photograph(side=160), *(Image.new("RGB", (160, 107), (255 * (i % 2), i, 0)) for i in range(99))]
         data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
         begun = time.perf_counter()
         assert failure(data) == failure(data, limits=DecodeLimits(max_frames=99)) == "too_many_frames"
         pixels = preparer(limits=DecodeLimits(max_frames=100))(data)
         assert time.perf_counter() - begun < 3
-        assert np.abs(pixels.astype(int) - preparer()(frames[0])).mean() < 14
+        few = encode(frames[0], kind, save_all=True, append_images=frames[1:5])
+        for found in (pixels, preparer()(few)):
+            assert np.abs(found.astype(int) - preparer()(frames[0])).mean() < 14
+        assert failure(few, limits=DecodeLimits(max_frames=1)) == "too_many_frames"
 
     @pytest.mark.parametrize("as_path", [str, Path])
     def test_paths(self, tmp_path, as_path):
