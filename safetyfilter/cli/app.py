@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from safetyfilter.errors import SafetyFilterError
@@ -117,16 +117,14 @@ class SampleProgress:
 @contextmanager
 def sample_progress(what: str, total: int | None) -> Iterator[SampleProgress]:
     """A progress bar on standard error."""
-    columns = (
-        SpinnerColumn(),
+    columns = (  # narrow enough for 80 columns with counts of five digits
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} images/s"),
         TextColumn("[green]kept {task.fields[kept]}"),
         TextColumn("[red]excluded {task.fields[excluded]}"),
         TextColumn("[yellow]unscored {task.fields[unscored]}"),
-        TimeElapsedColumn(),
     )
     with Progress(*columns, console=err, refresh_per_second=4) as bar:
         yield SampleProgress(bar, bar.add_task(what, total=total, rate="0", kept="0", excluded="0", unscored="0"))
