@@ -13,9 +13,7 @@ import io
 import math
 import os
 import statistics
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter.embed.batching import torch_threads
 
 PLAIN_BATCH = 32
 PLAIN_WORKERS = 2
@@ -86,11 +85,7 @@ def bare(encoder: ClipEncoder, count: int, batch: int) -> Callable[[], None]:
 def bare_in_threads(encoder: ClipEncoder, count: int, batch: int) -> Callable[[], None]:
     """The same, a part of each batch in a thread for each core, as the pipeline does it: a harder mark on the CPU."""
     ready, cores = _ready(encoder, batch), len(os.sched_getaffinity(0))
-    shared = torch.get_num_threads()
-    pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
-    barrier = threading.Barrier(cores)
-    list(pool.map(lambda _: barrier.wait(), range(cores)))  # all are there, each with one core
-    torch.set_num_threads(shared)
+    pool = torch_threads(cores, "bare", 1)
 
     def part(pixels: torch.Tensor) -> None:
         with torch.inference_mode():

@@ -178,8 +178,8 @@ class EmbeddingPipeline:
             free.put(torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda"))
         filled: queue.SimpleQueue[_Filling[R] | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
-        pool = _threads(self._workers, "decode", 1)
-        compute = _threads(self._parts, "compute", self._part_threads) if self._parts > 1 else None
+        pool = torch_threads(self._workers, "decode", 1)
+        compute = torch_threads(self._parts, "compute", self._part_threads) if self._parts > 1 else None
         reader = threading.Thread(
             target=self._read, args=(items, load, pool, free, filled, stop), name="reader", daemon=True
         )
@@ -320,10 +320,20 @@ class _Launched(Generic[R]):
         )
 
 
-def _threads(count: int, name: str, cores_each: int) -> ThreadPoolExecutor:
-    """Running threads in which an operation of torch takes so many cores."""
+def torch_threads(count: int, name: str, cores_each: int) -> ThreadPoolExecutor:
+    """Running threads in which an operation of torch takes so many cores.
+
+    >>> with torch_threads(2, "compute", 1) as threads:
+    ...     threads.submit(torch.get_num_threads).result()
+    1
+    """
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(cores_each,))
+
+    def begin() -> None:
+        torch.get_num_threads()  # on a thread's first use torch takes the process's number: not after the next line
+        torch.set_num_threads(cores_each)
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name, initializer=begin)
     started = threading.Barrier(count + 1)
     for _ in range(count):
         pool.submit(started.wait)
