@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.runs import Run
@@ -19,6 +19,16 @@ _KEYS: Mapping[str, str] = {
     "parquet": "the key column, else FILE.parquet#ROW",
     "datasets": "the key column, else the row's number in the data set as saved, after SPLIT/ where it has splits",
 }
+
+
+def spread(count: int) -> list[int]:
+    """The numbers of a few samples from all over so many.
+
+    >>> spread(3), len(spread(10_000_000)), spread(0)
+    ([0, 1, 2], 64, [])
+    """
+    few = min(count, LOOKED_AT)
+    return [number * (count - 1) // max(few - 1, 1) for number in range(few)]
 
 
 class ImageCheck:
@@ -71,7 +81,7 @@ class ImageCheck:
             )
 
 
-def require_used(decisions: Decisions, counts: Mapping[str, int], errors: Iterable[BaseException | None] = ()) -> None:
+def require_used(decisions: Decisions, counts: Mapping[str, int], cause: Exception | None = None) -> None:
     """Raise `RunError` where a run can't keep anything of what was seen, which is never what was meant.
 
     Parameters
@@ -80,8 +90,8 @@ def require_used(decisions: Decisions, counts: Mapping[str, int], errors: Iterab
         Of the run.
     counts : mapping of str to int
         ``seen``, ``unknown`` and ``drifted``.
-    errors : iterable of BaseException or None
-        What getting keys raised, which may be why.
+    cause : Exception or None
+        What getting a key raised, which may be why.
     """
     seen = counts["seen"]
     if not seen or counts["unknown"] + counts["drifted"] < seen:
@@ -91,7 +101,6 @@ def require_used(decisions: Decisions, counts: Mapping[str, int], errors: Iterab
             f"not one of the first {seen} samples has the image that the run {decisions.run} scanned under its key; "
             "check that keys and images belong together and are read encoded, or scan this source"
         )
-    cause = next((error for error in errors if error is not None), None)
     kind = _kind(decisions)
     raise RunError(
         f"the run {decisions.run} knows none of the first {seen} samples: it is another source's, or keys are not "

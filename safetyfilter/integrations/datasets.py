@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.sources.tables import image_column_of, key_column_of, undecoded
 from safetyfilter.errors import RunError, SourceError, UsageError
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.integrations.checks import LOOKED_AT, ImageCheck, require_readable, require_used
+from safetyfilter.integrations.checks import ImageCheck, require_readable, require_used, spread
 from safetyfilter.integrations.counts import SharedCounts, reconciled
 from safetyfilter.integrations.gate import SOON, By, decider, encoded, reasons_for
-from safetyfilter.samples import REASON_NAMES
+from safetyfilter.samples import REASON_NAMES, Reason
 
 Key = str | Callable[[dict[str, Any]], str | None]
 
@@ -231,11 +232,12 @@ class _Stream:
     def __call__(self, batch: Mapping[str, list[Any]]) -> list[bool]:
         images = list(batch[self._image]) if self._image else None
         keys = None if self._key is None or isinstance(self._by, SafetyFilter) else _keys(self._key, batch, [])
+        bits = reasons_for(self._by, keys, images if self._verify or keys is None else None)
         if self._check is not None and not self._check.done:
             assert keys is not None
             assert images is not None
-            _look(self._check, keys, images)
-        bits = reasons_for(self._by, keys, images if self._verify or keys is None else None)
+            # of the first, another image is as good as drifted, so that none passes until there are enough to tell
+            bits[(bits == 0) & ~_same(self._check, keys, images)] = np.uint16(Reason.DRIFTED)
         self.counts.add_all(bits)
         if (bits != 0).all() and (report := self.counts.report())["seen"] >= SOON:
             if isinstance(self._by, Decisions):
@@ -245,12 +247,15 @@ class _Stream:
         return [not reasons for reasons in bits.tolist()]
 
 
-def _look(check: ImageCheck, keys: Sequence[str | None], images: Sequence[Any]) -> None:
-    """Look at as many images as the check wants; `RunError` where most are others."""
-    for key, image in zip(keys, images, strict=True):
-        if key is not None and not check.done:
-            check.same(str(key), encoded(image))
-    check.require_same()
+def _same(check: ImageCheck, keys: Sequence[str | None], images: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    """(N,) bool, False for another image than the one scanned; True where the check has enough, or there is no key."""
+    return np.array(
+        [
+            check.done or key is None or check.same(str(key), encoded(image))
+            for key, image in zip(keys, images, strict=True)
+        ],
+        np.bool_,
+    )
 
 
 def _require_same_images(ds: Any, decisions: Decisions, image_column: str | None, key: Key | None) -> None:
@@ -258,10 +263,12 @@ def _require_same_images(ds: Any, decisions: Decisions, image_column: str | None
     column = _any_image_column(ds.features.arrow_schema, image_column)
     if column is None or key is None or not len(ds):
         return
-    numbers = np.unique(np.linspace(0, len(ds) - 1, LOOKED_AT, dtype=np.int64)).tolist()
+    numbers = spread(len(ds))
     few = ds.with_format(None).select(numbers)
     batch = undecoded(few.select_columns([column, key]) if isinstance(key, str) else few)[:]
-    _look(ImageCheck(decisions), _keys(key, batch, numbers), batch[column])
+    check = ImageCheck(decisions)
+    _same(check, _keys(key, batch, numbers), batch[column])
+    check.require_same()
 
 
 def _any_image_column(schema: Any, wanted: str | None) -> str | None:

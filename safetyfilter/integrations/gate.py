@@ -183,7 +183,7 @@ class Gate(Generic[T]):
         """Raise rather than go on with nothing: not a single sample has been decided on."""
         report = self.counts.report()
         if isinstance(self.by, Decisions):
-            require_used(self.by, report, [self._error])
+            require_used(self.by, report, self._error)
         else:
             require_readable(report)
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from safetyfilter.data.decisions import Decisions
 from safetyfilter.data.index import Rows
 from safetyfilter.errors import RunError, UsageError
-from safetyfilter.integrations.checks import LOOKED_AT, ImageCheck, require_readable, require_used
+from safetyfilter.integrations.checks import ImageCheck, require_readable, require_used, spread
 from safetyfilter.integrations.counts import SharedCounts, reconciled
 from safetyfilter.integrations.gate import By, Gate, Getter, decider, encoded, getter, reasons_for
 
@@ -138,7 +138,7 @@ class SafeDataset(Dataset[T_co]):
         if not isinstance(chosen, Decisions):
             require_readable(self._counts)
         else:
-            require_used(chosen, self._counts, errors[-1:])
+            require_used(chosen, self._counts, next(iter(errors), None))
             if images is not None and keys is not None and verify_content is not True:
                 _require_same_images(chosen, keys, images)
         if isinstance(chosen, Decisions) and verify_content:
@@ -327,7 +327,7 @@ def _held(dataset: Any, number: int, get: Callable[[Any], Any], errors: list[Exc
 def _require_same_images(decisions: Decisions, keys: Sequence[str], images: Sequence[Any]) -> None:
     """`ImageCheck` on some images from all over the data set."""
     check = ImageCheck(decisions)
-    for number in np.unique(np.linspace(0, len(keys) - 1, LOOKED_AT, dtype=np.int64)).tolist() if len(keys) else ():
+    for number in spread(len(keys)):
         try:
             check.same(str(keys[number]), encoded(images[number]))
         except UsageError:  # decoded images can't be compared

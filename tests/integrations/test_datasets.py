@@ -144,8 +144,22 @@ def test_another_source_with_the_same_names_is_an_error(pictures: Pictures, save
             filter_dataset(shifted, pictures.folder_run, key=key)
     with pytest.raises(RunError, match="are not those that the run"):
         list(filter_dataset(shifted.to_iterable_dataset(), pictures.folder_run, key="name"))
+    passed, stream = [], shifted.to_iterable_dataset().cast_column("image", datasets.Image(decode=False))
+    with pytest.raises(RunError, match="are not those that the run"):
+        passed.extend(filter_dataset(stream, pictures.folder_run, key="name", batch_size=2))
+    assert passed == []
     no_images = saved.remove_columns("image")
     assert len(filter_dataset(no_images, pictures.folder_run, key="name")) == pictures.keep.sum()
+
+
+def test_one_drifted_image_is_no_other_source_however_small_the_batches(pictures: Pictures, saved) -> None:
+    rows = stored(saved)
+    first = int(np.flatnonzero(pictures.keep)[0])
+    rows[first]["image"]["bytes"] += b"\0"
+    drifted = datasets.Dataset.from_list(rows[first:], features=saved.features).to_iterable_dataset()
+    safe = filter_dataset(drifted, pictures.folder_run, key="name", batch_size=1)
+    assert len(list(safe)) == pictures.keep.sum() - 1
+    assert safe.filter_report()["drifted"] == 1
 
 
 def test_splits(pictures: Pictures, saved, online, tmp_path) -> None:
