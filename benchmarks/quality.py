@@ -234,8 +234,9 @@ def measure_draw(encoder: ClipEncoder, sizes: Sizes, seed: int) -> Row:
     """What is counted on one draw of pictures, with probes and thresholds of its own."""
     train = usual(encoder, sizes.train, "train", seed, pairs=False, views=("whole",))
     calibration = usual(encoder, sizes.calibration, "test", seed + 2, pairs=False)
-    hands = sizes.calibration if sizes.other_hands else 0
-    others = usual(encoder, hands, "validation", seed, pairs=False, views=("whole",)) if hands else None
+    others = None
+    if sizes.other_hands:
+        others = usual(encoder, sizes.calibration, "validation", seed, pairs=False, views=("whole",))
     test = joined(
         usual(encoder, sizes.mixed, "test", seed + 10, pairs=True),
         usual(encoder, sizes.pairs, "test", seed + 11, pairs="only"),

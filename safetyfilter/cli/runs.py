@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -176,7 +178,7 @@ def _probe_files(names: list[str], policy: Policy) -> list[ProbeBank | None]:
 
     banks = [None if name == "zero-shot" else ProbeBank.load(name) for name in names]
     if (files := [bank for bank in banks if bank is not None]) and len(files) == len(banks):
-        policy_for(policy, _joined(files))
+        policy_for(policy, reduce(add, files))
     return banks
 
 
@@ -184,13 +186,7 @@ def _bank(files: list[ProbeBank | None], encoder: ClipEncoder, *, stand_in: bool
     from safetyfilter.score.zero_shot import zero_shot_probes
     from safetyfilter.standin import PROMPTS
 
-    return _joined([zero_shot_probes(encoder, PROMPTS if stand_in else None) if b is None else b for b in files])
-
-
-def _joined(banks: list[ProbeBank]) -> ProbeBank:
-    from safetyfilter.score.probe import ProbeBank
-
-    return ProbeBank([probe for bank in banks for probe in bank.probes])
+    return reduce(add, [zero_shot_probes(encoder, PROMPTS if stand_in else None) if b is None else b for b in files])
 
 
 def _total(source: Source) -> int | None:
