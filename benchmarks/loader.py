@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import safetyfilter as sf
-from safetyfilter.integrations.torch import SafeDataset, SafeIterable
+from safetyfilter.loaders.torch import SafeDataset, SafeIterable
 
 WORKERS = 2
 PASS, BATCH = 1600, 16

@@ -15,10 +15,10 @@ import pyarrow as pa
 from common import SEED
 
 import safetyfilter as sf
-from safetyfilter.data.decisions import Decisions
-from safetyfilter.data.parts import write_table
-from safetyfilter.data.runs import Run
-from safetyfilter.data.secret import create_secret
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.parts import write_table
+from safetyfilter.runs.run import Run
+from safetyfilter.runs.secret import create_secret
 
 _PART = 10_000
 
@@ -117,8 +117,8 @@ def lookups(place: Path, count: int) -> dict[str, float]:
 
 _WORKER = """
 import sys
-from safetyfilter.data.decisions import Decisions
-from safetyfilter.data.runs import Run
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.run import Run
 def private():
     kinds = {line.split(":")[0]: int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if " kB" in line}
     return kinds["Pss"]

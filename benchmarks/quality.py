@@ -26,10 +26,10 @@ from quality_pictures import VIEWS, Pictures, Place, joined, placed, usual
 from quality_tables import print_tables
 
 from safetyfilter import ClipEncoder, Policy
+from safetyfilter.batches import STANDIN_SIGNALS
 from safetyfilter.decide.risk import Calibration, calibrate_thresholds
-from safetyfilter.evaluate.intervals import Proportion
-from safetyfilter.evaluate.metrics import evaluate
-from safetyfilter.samples import STANDIN_SIGNALS
+from safetyfilter.evaluation.intervals import Proportion
+from safetyfilter.evaluation.metrics import evaluate
 from safetyfilter.score.probe import ProbeBank
 from safetyfilter.score.training import train_probe
 from safetyfilter.score.zero_shot import zero_shot_probes

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from quality_pictures import Pictures
 
+from safetyfilter.batches import STANDIN_SIGNALS, Floats
 from safetyfilter.embed.encoder import ClipEncoder
-from safetyfilter.evaluate.intervals import Proportion
-from safetyfilter.samples import STANDIN_SIGNALS, Floats
+from safetyfilter.evaluation.intervals import Proportion
 from safetyfilter.score.laion import load_laion_detector
 from safetyfilter.score.probe import LinearProbe, ProbeBank
 from safetyfilter.score.training import train_probe

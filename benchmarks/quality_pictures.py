@@ -16,9 +16,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.batching import EmbedOptions, Views
 from safetyfilter.embed.encoder import ClipEncoder
-from safetyfilter.samples import EmbeddingBatch
 from safetyfilter.standin.demo import DIGITS, Picture, pictures
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render
 

@@ -8,7 +8,7 @@ from typing import Any
 from common import show
 from quality_baselines import TITLES
 
-from safetyfilter.samples import STANDIN_SIGNALS
+from safetyfilter.batches import STANDIN_SIGNALS
 
 
 def print_tables(result: Mapping[str, Any]) -> None:

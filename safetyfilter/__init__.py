@@ -13,10 +13,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from safetyfilter.data.decisions import Decisions as Decisions
-    from safetyfilter.data.export import export as export
-    from safetyfilter.data.runs import Run as Run
-    from safetyfilter.data.sources import open_source as open_source
+    from safetyfilter.batches import DecisionBatch as DecisionBatch
+    from safetyfilter.batches import EmbeddingBatch as EmbeddingBatch
+    from safetyfilter.batches import Reason as Reason
+    from safetyfilter.batches import ScoreBatch as ScoreBatch
     from safetyfilter.decide.policy import Policy as Policy
     from safetyfilter.decide.risk import Calibration as Calibration
     from safetyfilter.decide.risk import calibrate_thresholds as calibrate_thresholds
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
     from safetyfilter.engine.local import apply_policy as apply_policy
     from safetyfilter.engine.local import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
-    from safetyfilter.evaluate.metrics import evaluate as evaluate
+    from safetyfilter.evaluation.metrics import evaluate as evaluate
+    from safetyfilter.exports import export as export
     from safetyfilter.filter import SafetyFilter as SafetyFilter
-    from safetyfilter.integrations.datasets import filter_dataset as filter_dataset
-    from safetyfilter.integrations.torch import SafeDataset as SafeDataset
-    from safetyfilter.integrations.torch import SafeIterable as SafeIterable
-    from safetyfilter.samples import DecisionBatch as DecisionBatch
-    from safetyfilter.samples import EmbeddingBatch as EmbeddingBatch
-    from safetyfilter.samples import Reason as Reason
-    from safetyfilter.samples import ScoreBatch as ScoreBatch
+    from safetyfilter.loaders.datasets import filter_dataset as filter_dataset
+    from safetyfilter.loaders.torch import SafeDataset as SafeDataset
+    from safetyfilter.loaders.torch import SafeIterable as SafeIterable
+    from safetyfilter.runs.decisions import Decisions as Decisions
+    from safetyfilter.runs.run import Run as Run
     from safetyfilter.score.laion import LaionDetector as LaionDetector
     from safetyfilter.score.laion import load_laion_detector as load_laion_detector
     from safetyfilter.score.named import fetch_probes as fetch_probes
@@ -45,39 +44,40 @@ if TYPE_CHECKING:
     from safetyfilter.score.training import train_probe as train_probe
     from safetyfilter.score.zero_shot import PromptPair as PromptPair
     from safetyfilter.score.zero_shot import zero_shot_probes as zero_shot_probes
+    from safetyfilter.sources import open_source as open_source
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Calibration": "decide.risk",
     "ClipEncoder": "embed.encoder",
-    "DecisionBatch": "samples",
-    "Decisions": "data.decisions",
+    "DecisionBatch": "batches",
+    "Decisions": "runs.decisions",
     "EmbedOptions": "embed.batching",
-    "EmbeddingBatch": "samples",
+    "EmbeddingBatch": "batches",
     "EncoderSpec": "embed.spec",
     "LaionDetector": "score.laion",
     "LinearProbe": "score.probe",
     "Policy": "decide.policy",
     "ProbeBank": "score.probe",
     "PromptPair": "score.zero_shot",
-    "Reason": "samples",
-    "Run": "data.runs",
-    "SafeDataset": "integrations.torch",
-    "SafeIterable": "integrations.torch",
+    "Reason": "batches",
+    "Run": "runs.run",
+    "SafeDataset": "loaders.torch",
+    "SafeIterable": "loaders.torch",
     "SafetyFilter": "filter",
     "SafetyFilterError": "errors",
-    "ScoreBatch": "samples",
+    "ScoreBatch": "batches",
     "apply_policy": "engine.local",
     "calibrate_thresholds": "decide.risk",
-    "evaluate": "evaluate.metrics",
-    "export": "data.export",
+    "evaluate": "evaluation.metrics",
+    "export": "exports",
     "fetch_probes": "score.named",
-    "filter_dataset": "integrations.datasets",
+    "filter_dataset": "loaders.datasets",
     "join_captions": "score.probe",
     "load_laion_detector": "score.laion",
     "load_named_probes": "score.named",
-    "open_source": "data.sources",
+    "open_source": "sources",
     "scan": "engine.local",
     "train_probe": "score.training",
     "zero_shot_probes": "score.zero_shot",

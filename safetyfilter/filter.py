@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from safetyfilter.batches import REAL_SIGNALS, STANDIN_SIGNALS, DecisionBatch, EmbeddingBatch, ImageInput, SignalTable
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.batching import EmbedOptions, Load
 from safetyfilter.errors import PolicyError, UsageError
-from safetyfilter.samples import REAL_SIGNALS, STANDIN_SIGNALS, DecisionBatch, EmbeddingBatch, ImageInput, SignalTable
 from safetyfilter.score.probe import ProbeBank, join_captions
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from safetyfilter import EmbedOptions
-from safetyfilter.samples import REAL_SIGNALS
+from safetyfilter.batches import REAL_SIGNALS
 from safetyfilter.score.probe import LinearProbe, ProbeBank
 
 PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.jpg")

@@ -12,15 +12,18 @@ import safetyfilter
 PACKAGE = Path(safetyfilter.__file__).parent
 ROOMS = (
     "errors",
-    "samples",
+    "batches",
+    "storage",
     "embed",
     "score",
     "decide",
     "filter",
-    "data",
+    "sources",
+    "runs",
     "engine",
-    "evaluate",
-    "integrations",
+    "exports",
+    "loaders",
+    "evaluation",
     "standin",
     "cli",
 )
@@ -73,7 +76,7 @@ def test_imports_go_one_way(path: Path) -> None:
     [
         ("from safetyfilter.cli.app import app", {"cli"}),
         ("import safetyfilter.engine.local", {"engine"}),
-        ("from safetyfilter import data", {"data"}),
+        ("from safetyfilter import runs", {"runs"}),
         ("from . import prompts", {"standin"}),
         ("def f():\n    from safetyfilter.embed import images", {"embed"}),
         ("if TYPE_CHECKING:\n    from safetyfilter.cli import app", set()),

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.cli.app import err
-from safetyfilter.data.secret import read_secret
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, ProbeError
+from safetyfilter.runs.secret import read_secret
 
 
 def load_npy(path: Path) -> npt.NDArray[Any]:

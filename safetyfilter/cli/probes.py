@@ -27,7 +27,7 @@ from safetyfilter.errors import OutputError
 
 if TYPE_CHECKING:
     from safetyfilter.decide.risk import Calibration
-    from safetyfilter.evaluate.metrics import Evaluation
+    from safetyfilter.evaluation.metrics import Evaluation
 
 probes_app = typer.Typer(no_args_is_help=True, help="Published probes.")
 app.add_typer(probes_app, name="probes")
@@ -142,8 +142,8 @@ def calibrate(
     The guarantee rests on labelled positives that are like those met in use and were not trained on. Labelling both
     signals in one sample is neither needed nor to be sought: each signal is calibrated on positives of its own.
     """
-    from safetyfilter.data.atomic import replacing
     from safetyfilter.decide.risk import calibrate_thresholds
+    from safetyfilter.storage import replacing
 
     _new_file(out)
     values, truth, groups = scores_and_labels(scores, labels, group_column)
@@ -174,9 +174,9 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Measure precision and recall with intervals, for each signal and for the rule."""
-    from safetyfilter.data.runs import Run
     from safetyfilter.decide.policy import Policy
-    from safetyfilter.evaluate.metrics import evaluate as measure
+    from safetyfilter.evaluation.metrics import evaluate as measure
+    from safetyfilter.runs.run import Run
 
     if policy is None and (scores / "run.json").is_file():
         chosen = Policy.from_dict(Run.open(scores).info["policy"])

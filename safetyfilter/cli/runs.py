@@ -14,10 +14,10 @@ import typer
 from safetyfilter.cli.app import JsonOption, app, counts_table, emit, err, sample_progress
 
 if TYPE_CHECKING:
-    from safetyfilter.data.sources import Source
     from safetyfilter.decide.policy import Policy
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.score.probe import ProbeBank
+    from safetyfilter.sources import Source
 
 
 class Engine(StrEnum):
@@ -78,9 +78,9 @@ def scan(
     json: JsonOption = False,
 ) -> None:
     """Embed and score every sample of SOURCE, and decide what to keep."""
-    from safetyfilter.data.runs import Run
-    from safetyfilter.data.sources import open_source
     from safetyfilter.decide.policy import Policy
+    from safetyfilter.runs.run import Run
+    from safetyfilter.sources import open_source
 
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
     policy_used = Policy.load(policy)
@@ -121,9 +121,9 @@ def decide(
     json: JsonOption = False,
 ) -> None:
     """Apply another policy to the scores of RUN, without touching an image."""
-    from safetyfilter.data.runs import Run
     from safetyfilter.decide.policy import Policy
     from safetyfilter.engine.local import apply_policy
+    from safetyfilter.runs.run import Run
 
     policy_used = Policy.load(policy)
     opened = Run.open(run)
@@ -151,9 +151,9 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write the samples that RUN keeps, byte for byte."""
-    from safetyfilter.data.export import export as export_run
-    from safetyfilter.data.runs import Run
-    from safetyfilter.data.sources import open_source
+    from safetyfilter.exports import export as export_run
+    from safetyfilter.runs.run import Run
+    from safetyfilter.sources import open_source
 
     opened = Run.open(run)
     opened.require_complete()

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from safetyfilter.batches import REAL_SIGNALS, DecisionBatch, Floats, Reason, ScoreBatch, SignalTable
 from safetyfilter.errors import PolicyError
-from safetyfilter.samples import REAL_SIGNALS, DecisionBatch, Floats, Reason, ScoreBatch, SignalTable
 
 PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -58,7 +58,7 @@ class Policy:
     Examples
     --------
     >>> import numpy as np
-    >>> from safetyfilter.samples import ScoreBatch
+    >>> from safetyfilter.batches import ScoreBatch
     >>> scores = ScoreBatch(values=np.float32([[.9, .9], [.9, .1], [np.nan, .1]]), signals=("explicit", "minor"))
     >>> [str(reasons) for reasons in Policy().decide(scores).reasons]
     ['co_occurrence', 'none', 'unscored']
@@ -199,7 +199,7 @@ class Policy:
     def for_table(self, table: SignalTable) -> Policy:
         """The same policy over another pair: the parts keep their thresholds under the other names.
 
-        >>> from safetyfilter.samples import STANDIN_SIGNALS
+        >>> from safetyfilter.batches import STANDIN_SIGNALS
         >>> dict(Policy().for_table(STANDIN_SIGNALS).thresholds)
         {'three': 0.5, 'seven': 0.5}
         """

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta, binom
 
+from safetyfilter.batches import SignalTable
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError
-from safetyfilter.samples import SignalTable
 from safetyfilter.score.labels import Column, ColumnTable, Labels, column_of, has_column, scores_of
 
 _Doubles = npt.NDArray[np.float64]

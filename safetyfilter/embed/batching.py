@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from safetyfilter.batches import EmbeddingBatch, ImageInput, Unreadable
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.views import VIEW_COUNTS, Views
 from safetyfilter.errors import UsageError
-from safetyfilter.samples import EmbeddingBatch, ImageInput, Unreadable
 
 T = TypeVar("T")
 R = TypeVar("R")

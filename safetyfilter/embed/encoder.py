@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.batching import EmbeddingPipeline, EmbedOptions, Load
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.images import ImagePreparer
@@ -20,7 +21,6 @@ from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.views import Geometry
 from safetyfilter.errors import EncoderMismatchError, UsageError
-from safetyfilter.samples import EmbeddingBatch, Floats, ImageInput
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from safetyfilter.samples import Unreadable
+from safetyfilter.batches import Unreadable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

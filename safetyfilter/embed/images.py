@@ -13,6 +13,7 @@ from typing import Literal
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.headers import (
     DEFAULT_LIMITS,
     DecodeLimits,
@@ -22,7 +23,6 @@ from safetyfilter.embed.headers import (
     open_header,
 )
 from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels, to_rgb
-from safetyfilter.samples import ImageInput, Unreadable
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

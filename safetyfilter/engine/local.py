@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from safetyfilter.data.decisions import index_of
-from safetyfilter.data.runs import Run, RunSetup
-from safetyfilter.data.sources import Source
+from safetyfilter.batches import STANDIN_SIGNALS, SignalTable
 from safetyfilter.decide.policy import Policy
 from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.engine.scoring import Progress, score_parts
 from safetyfilter.errors import RunError
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.samples import STANDIN_SIGNALS, SignalTable
+from safetyfilter.runs.decisions import index_of
+from safetyfilter.runs.run import Run, RunSetup
+from safetyfilter.sources import Source
 
 
 def scan(

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from safetyfilter.data.runs import Run
-from safetyfilter.data.sources import Part, Source
 from safetyfilter.engine.scoring import Progress, score_parts
 from safetyfilter.errors import RunError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.runs.run import Run
+from safetyfilter.sources import Part, Source
 
 _POLL_S = 0.2
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from safetyfilter.data.parts import ScorePart
-from safetyfilter.data.runs import Run
-from safetyfilter.data.sources import Part, Sample, Source
+from safetyfilter.batches import OK, DecisionBatch, EmbeddingBatch, Floats, Unreadable
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.samples import OK, DecisionBatch, EmbeddingBatch, Floats, Unreadable
+from safetyfilter.runs.parts import ScorePart
+from safetyfilter.runs.run import Run
+from safetyfilter.sources import Part, Sample, Source
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded``, ``unscored``, and ``resumed`` of a part already done."""

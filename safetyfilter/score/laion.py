@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.samples import Floats
 from safetyfilter.score.laion_zip import MAX_ZIP, read_network
 from safetyfilter.score.probe import Inputs, check_encoder
 from safetyfilter.score.tensor_bundle import damaged

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from safetyfilter.samples import Floats
+from safetyfilter.batches import Floats
 from safetyfilter.score import tensor_bundle as bundle
 
 MAX_ZIP = 4 << 20

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from safetyfilter.batches import EmbeddingBatch, Floats, ScoreBatch
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.samples import EmbeddingBatch, Floats, ScoreBatch
 
 Inputs: TypeAlias = Literal["image", "image+caption"]
 """What a probe takes: an image's embedding, or that and its caption's, one behind the other."""

@@ -15,8 +15,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
+from safetyfilter.batches import Floats
 from safetyfilter.errors import ProbeError
-from safetyfilter.samples import Floats
 
 DT_FLOAT, DT_STRING, DT_INT64 = 1, 7, 9
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError
-from safetyfilter.samples import Floats
 from safetyfilter.score.folds import assign_folds, group_numbers
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.probe import LinearProbe, ProbeCard

@@ -15,9 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
+from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import ProbeError
-from safetyfilter.samples import Floats
 from safetyfilter.score.probe import LinearProbe, ProbeBank, ProbeCard
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from safetyfilter.samples import STANDIN_SIGNALS
+from safetyfilter.batches import STANDIN_SIGNALS
 from safetyfilter.score.zero_shot import PromptPair
 from safetyfilter.standin.prompts import SEVEN, THREE
 

@@ -19,11 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import webdataset
 
-from safetyfilter.data.decisions import Decisions
-from safetyfilter.data.export import export
-from safetyfilter.data.parts import ScorePart
-from safetyfilter.data.runs import Run
-from safetyfilter.data.sources import open_source
+from safetyfilter.batches import STANDIN_SIGNALS, EmbeddingBatch
 from safetyfilter.decide.policy import Policy
 from safetyfilter.decide.risk import calibrate_thresholds
 from safetyfilter.embed.batching import EmbedOptions
@@ -31,10 +27,14 @@ from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.engine.local import scan
 from safetyfilter.engine.scoring import Progress
 from safetyfilter.errors import OutputError
+from safetyfilter.exports import export
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.samples import STANDIN_SIGNALS, EmbeddingBatch
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.parts import ScorePart
+from safetyfilter.runs.run import Run
 from safetyfilter.score.probe import ProbeBank
 from safetyfilter.score.zero_shot import zero_shot_probes
+from safetyfilter.sources import open_source
 from safetyfilter.standin import ENCODER, PROMPTS
 from safetyfilter.standin.render import Scene, scenes
 

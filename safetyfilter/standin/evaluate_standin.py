@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from safetyfilter.evaluate.intervals import Proportion
+from safetyfilter.evaluation.intervals import Proportion
 
 from . import prompts
 from .backgrounds import Split

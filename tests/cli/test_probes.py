@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 
 from safetyfilter.cli import probes as commands  # noqa: F401  (adds its commands)
 from safetyfilter.cli.app import app
-from safetyfilter.data.secret import read_secret
-from safetyfilter.data.sources import open_source
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.engine.local import scan
 from safetyfilter.errors import SafetyFilterError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.runs.secret import read_secret
 from safetyfilter.score.files import load_probes
+from safetyfilter.sources import open_source
 from tests.conftest import good_images, write_files
 
 PAIR = ("explicit", "minor")

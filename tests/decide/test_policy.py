@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from safetyfilter.batches import REASON_NAMES, STANDIN_SIGNALS, Reason, ScoreBatch
 from safetyfilter.decide.policy import PRESETS, Policy
 from safetyfilter.errors import PolicyError
-from safetyfilter.samples import REASON_NAMES, STANDIN_SIGNALS, Reason, ScoreBatch
 
 PAIR = ("explicit", "minor")
 thresholds = st.floats(0, 1)

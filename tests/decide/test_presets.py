@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from safetyfilter.batches import STANDIN_SIGNALS, ScoreBatch
 from safetyfilter.decide.policy import PRESETS, Policy, preset_names
 from safetyfilter.errors import PolicyError
-from safetyfilter.samples import STANDIN_SIGNALS, ScoreBatch
 
 PAIR = ("explicit", "minor")
 unit = st.floats(0, 1)

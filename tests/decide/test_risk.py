@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
+from safetyfilter.batches import STANDIN_SIGNALS, ScoreBatch
 from safetyfilter.decide.risk import calibrate_thresholds, misses_allowed, positives_needed, upper_bound
 from safetyfilter.errors import CalibrationError
-from safetyfilter.samples import STANDIN_SIGNALS, ScoreBatch
 
 PAIR = ("explicit", "minor")
 

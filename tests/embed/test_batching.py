@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter.batches import Unreadable
 from safetyfilter.embed.batching import EmbeddingPipeline
 from safetyfilter.embed.views import Geometry
-from safetyfilter.samples import Unreadable
 from tests.conftest import encoded
 
 

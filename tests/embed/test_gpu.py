@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from safetyfilter import ClipEncoder, EmbedOptions, SafetyFilter, open_source, scan
+from safetyfilter.batches import Unreadable
 from safetyfilter.engine.processes import devices_of
-from safetyfilter.samples import Unreadable
 from tests.conftest import PHOTOGRAPHS, bad_images, encoded, good_images, photograph, write_files
 
 pytestmark = [

@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from safetyfilter.batches import FAILURES, Unreadable
 from safetyfilter.embed import images
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, Jpeg, count_jpeg_scans, exif_orientation
 from safetyfilter.embed.images import ImagePreparer, read_bytes
 from safetyfilter.embed.views import Geometry
-from safetyfilter.samples import FAILURES, Unreadable
 
 SKIMAGE = Path(find_spec("skimage").origin).parent / "data"
 SKLEARN = Path(find_spec("sklearn").origin).parent / "datasets" / "images"

@@ -11,10 +11,10 @@ import pytest
 import webdataset
 
 from safetyfilter import ClipEncoder, EmbedOptions, LinearProbe, ProbeBank, SafetyFilter, open_source, scan
-from safetyfilter.data.parts import ScorePart
+from safetyfilter.batches import STANDIN_SIGNALS
 from safetyfilter.errors import UsageError
-from safetyfilter.integrations.torch import SafeIterable
-from safetyfilter.samples import STANDIN_SIGNALS
+from safetyfilter.loaders.torch import SafeIterable
+from safetyfilter.runs.parts import ScorePart
 from safetyfilter.standin.render import scenes
 
 DRAWN = list(scenes(7, split="train", seed=3, pairs=False))

@@ -17,11 +17,11 @@ import pytest
 import webdataset
 
 from safetyfilter import EmbedOptions, Policy, SafetyFilter
-from safetyfilter.data.runs import Run
-from safetyfilter.data.sources import open_source
+from safetyfilter.batches import OK
 from safetyfilter.engine.local import apply_policy, scan
 from safetyfilter.errors import OtherRunError, OutputError, PolicyError, RunError, UnfinishedRunError
-from safetyfilter.samples import OK
+from safetyfilter.runs.run import Run
+from safetyfilter.sources import open_source
 from tests.conftest import bad_images, good_images, write_files
 
 GOOD, BAD = good_images(), bad_images()
@@ -245,7 +245,7 @@ def test_two_scans_dont_write_one_run(folder: Path, tmp_path: Path, safe: Safety
 _KILLED = """
 import sys, os, signal
 from safetyfilter import ClipEncoder, EmbedOptions, Policy, ProbeBank, SafetyFilter
-from safetyfilter.data.sources import open_source
+from safetyfilter.sources import open_source
 from safetyfilter.engine.local import scan
 folder, out, clip, probes = sys.argv[1:]
 safe = SafetyFilter(ClipEncoder.load(f"local-dir:{clip}", device="cpu", precision="fp32"), ProbeBank.load(probes),

@@ -11,7 +11,7 @@ from tests.conftest import encoded, photograph
 _SCAN = """
 import resource, sys
 from safetyfilter import ClipEncoder, EmbedOptions, Policy, ProbeBank, SafetyFilter
-from safetyfilter.data.sources import open_source
+from safetyfilter.sources import open_source
 from safetyfilter.engine.local import scan
 source, out, clip, probes = sys.argv[1:]
 safe = SafetyFilter(ClipEncoder.load(f"local-dir:{clip}", device="cpu", precision="fp32"), ProbeBank.load(probes),

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.samples import EmbeddingBatch
 from safetyfilter.score import tensor_bundle
 from safetyfilter.score.laion import ARCHITECTURES, KNOWN_SHA256, LaionDetector, VocabularyTable, load_laion_detector
 from safetyfilter.score.probe import LinearProbe, Probe, ProbeBank

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.errors import EncoderMismatchError, OutputError, ProbeError, SchemaError
-from safetyfilter.samples import EmbeddingBatch
 from safetyfilter.score.probe import LinearProbe, Probe, ProbeBank, ProbeCard
 
 RNG = np.random.default_rng(0)

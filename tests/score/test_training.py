@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError, ProbeError
-from safetyfilter.samples import EmbeddingBatch
 from safetyfilter.score.files import load_probes, save_probes
 from safetyfilter.score.folds import assign_folds
 from safetyfilter.score.probe import LinearProbe, ProbeBank, join_captions

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from safetyfilter.data.decisions import Decisions
-from safetyfilter.data.runs import Run
-from safetyfilter.data.sources import open_source
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.run import Run
+from safetyfilter.sources import open_source
 
 
 @pytest.fixture(scope="module")

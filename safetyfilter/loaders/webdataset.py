@@ -1,0 +1,138 @@
+"""A stage for webdataset pipelines that lets only kept samples pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import UsageError
+from safetyfilter.loaders.gate import By, Gate, decider
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.sources.tars import image_of
+
+Fields = dict[str, Any]
+
+
+def safety_filter(
+    by: By, *, root: str | os.PathLike[str] | None = None, image_field: str | None = None, verify_content: bool = False
+) -> SafetyStage:
+    """A stage that lets only kept samples pass, in order; put it before ``.decode()``.
+
+    Parameters
+    ----------
+    by : path, Run, Decisions or SafetyFilter
+        A run's directory: a sample is kept if the run knows and keeps it. A filter: what streams past is scored in
+        batches of its own batch size.
+    root : path or None
+        The folder, pattern or tar that was scanned, where it lies now. A sample's key is its shard's path relative to
+        it, and its name there: ``SHARD.tar/KEY``. A run needs it.
+    image_field : str or None
+        The extension of the image; where None, a sample must have exactly one image.
+    verify_content : bool
+        Also exclude a sample whose encoded image is not the one that was scored.
+
+    Returns
+    -------
+    SafetyStage
+        For ``dataset.compose(stage)``, ``dataset | stage`` or `webdataset.DataPipeline`.
+
+    Examples
+    --------
+    >>> import io, tempfile, webdataset
+    >>> from PIL import Image
+    >>> import safetyfilter as sf
+    >>> from safetyfilter.standin import ENCODER, PROMPTS
+    >>> picture = io.BytesIO()
+    >>> Image.new("RGB", (64, 48), "teal").save(picture, "PNG")
+    >>> folder = tempfile.mkdtemp()
+    >>> with webdataset.TarWriter(f"{folder}/0.tar", encoder=False) as tar:
+    ...     for key, content in (("a", picture.getvalue()), ("b", b"no picture")):
+    ...         _ = tar.write({"__key__": key, "png": content})
+    >>> encoder = sf.ClipEncoder.load(ENCODER, device="cpu")
+    >>> lenient = sf.Policy(thresholds={"explicit": 1, "minor": 1})
+    >>> online = sf.SafetyFilter(encoder, sf.zero_shot_probes(encoder, PROMPTS), lenient)
+    >>> run = sf.scan(sf.open_source(folder), f"{folder}/run", online)
+    >>> stage = safety_filter(run, root=folder)
+    >>> dataset = webdataset.WebDataset(f"{folder}/0.tar", shardshuffle=False).compose(stage).decode("pil")
+    >>> samples = [{"__url__": f"{folder}/0.tar", "__key__": key} for key in ("a", "b")]
+    >>> [sample["__key__"] for sample in stage(samples)], stage.filter_report()["unscored"]
+    (['a'], 1)
+    """
+    return SafetyStage(by, root=root, image_field=image_field, verify_content=verify_content)
+
+
+class SafetyStage:
+    """What `safety_filter` makes: called with an iterator of samples, it yields those that are kept."""
+
+    def __init__(
+        self, by: By, *, root: str | os.PathLike[str] | None, image_field: str | None, verify_content: bool
+    ) -> None:
+        by, shards = decider(by), None if root is None else _Shards(os.fspath(root))
+        if shards is None and isinstance(by, Decisions):
+            raise UsageError(
+                "a run knows samples by their shard's path: give root=, the folder or pattern that was scanned"
+            )
+        self._gate: Gate[Fields] = Gate(
+            by, key=None if shards is None else shards.key, image=_ImageOf(image_field), verify_content=verify_content
+        )
+
+    def __call__(self, samples: Iterable[Fields]) -> Iterator[Fields]:
+        """The samples that are kept, in order."""
+        info = get_worker_info()
+        return self._gate.passing(samples, workers=info.num_workers if info else 1)
+
+    def __ror__(self, dataset: Any) -> Any:
+        return dataset.compose(self) if hasattr(dataset, "compose") else self(dataset)
+
+    def filter_report(self) -> dict[str, int]:
+        """``seen``, ``kept``, ``excluded`` and one count a reason, of all passes in all workers so far."""
+        return self._gate.counts.report()
+
+
+class _Shards:
+    """Keys as a scan of the root gives them."""
+
+    def __init__(self, root: str) -> None:
+        special = min((at for at in map(root.find, "*?[{") if at >= 0), default=-1)
+        if special >= 0:
+            root = root[:special].rpartition("/")[0] or "."
+        elif root.endswith(".tar"):
+            root = root.rpartition("/")[0] or "."
+        self._base = _place(root).rstrip("/") + "/"
+        self._last = ("", "")
+
+    def key(self, sample: Fields) -> str | None:
+        url, name = sample["__url__"], sample["__key__"]
+        if url != self._last[0]:
+            place = _place(str(url))
+            self._last = (url, place.removeprefix(self._base) if place.startswith(self._base) else "")
+        return f"{self._last[1]}/{name}" if self._last[1] else None
+
+
+def _place(url: str) -> str:
+    """A URL or path in one spelling: absolute where it is local."""
+    local = url.removeprefix("file://").removeprefix("file:")
+    return url if "://" in local or local.startswith("pipe:") else os.path.abspath(local)  # noqa: PTH100
+
+
+class _ImageOf:
+    """Gets a sample's encoded image, chosen as a scan chooses it."""
+
+    def __init__(self, field: str | None) -> None:
+        self._field = field
+
+    def __call__(self, sample: Mapping[str, Any]) -> Any:
+        fields = {name: value for name, value in sample.items() if not name.startswith("__")}
+        name, failure = image_of(fields, self._field)
+        if failure is not None:
+            raise Unreadable(failure)
+        if not isinstance(fields[name], bytes | bytearray | memoryview):
+            raise UsageError(
+                f"the image is a {type(fields[name]).__name__}, no encoded bytes; put the stage before "
+                ".decode() and .rename()"
+            )
+        return fields[name]

@@ -1,0 +1,307 @@
+"""A run's decisions, looked up by key: what is not found there and kept is excluded."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from safetyfilter.batches import DIGEST_BYTES, REASON_NAMES, Digester, Reason
+from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.runs.index import Bytes, DecisionIndex, Rows, records, write_index
+from safetyfilter.runs.parts import SCHEMA_VERSION, read_table
+from safetyfilter.runs.run import Run
+
+Bits = npt.NDArray[np.uint16]
+_CHUNK = 1 << 16
+"""Keys looked up at a time: more would fall out of the processor's cache."""
+_INDEX = "decisions.bin"
+_UNKNOWN, _DRIFTED = int(Reason.UNKNOWN), int(Reason.DRIFTED)
+
+
+class Decisions:
+    """The decisions of a complete run, looked up by key.
+
+    A key that was seen more than once has the reasons of all its samples: it is kept only if each of them is.
+    All processes of a machine share one copy; pickled, this is the names of the run and of its index, and no secret.
+
+    Parameters
+    ----------
+    index : DecisionIndex
+        The sorted decisions.
+    digester : Digester
+        What computes the digests of keys and contents.
+    run : Path
+        The run directory, in which a copy in another process looks for the secret.
+
+    Attributes
+    ----------
+    reasons_of_key : callable
+        One key -> why it is excluded, a `Reason` set as int, 0 for kept; `reasons` is faster for many at once.
+    """
+
+    def __init__(self, index: DecisionIndex, digester: Digester, run: Path) -> None:
+        self.index = index
+        self.digester = digester
+        self.run = run
+        self._hashed = digester.key_state()
+        self.reasons_of_key = index.reasons_by(self._hashed, _UNKNOWN)
+
+    @classmethod
+    def of(cls, run: Run) -> Decisions:
+        """Open a run's decisions.
+
+        Deciding has sorted them into an index, ``index/`` in the run directory, which this maps. Where it is missing
+        or of other decisions it is made anew, in the user's cache where the run can't be written.
+
+        Raises
+        ------
+        UnfinishedRunError
+            A part is not scored or not decided.
+        SchemaError
+            A part was written by another version.
+        SecretError
+            The run's secret is missing or wrong.
+        RunError
+            A part is missing, damaged, or decided under another policy.
+
+        Examples
+        --------
+        >>> Decisions.of(Run.open("no-such-run"))
+        Traceback (most recent call last):
+            ...
+        safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
+        """
+        run.require_complete()
+        digester = run.digester()
+        return cls(index_of(run), digester, run.path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _reopened, (self.index.path, self.index.fingerprint, self.run)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the decisions come from: another run, policy or part gives another."""
+        return self.index.fingerprint
+
+    def reasons_of_sample(self, key: str, content: bytes | None) -> int:
+        """Why one sample is excluded, its encoded image compared too; a known one without an image has drifted."""
+        row = self.index.find_one(self.digester.key(key))
+        if row < 0:
+            return _UNKNOWN
+        reasons = int(self.index.reasons[row])
+        return reasons if content is not None and self.unchanged(row, content) else reasons | _DRIFTED
+
+    def unchanged(self, row: int, content: bytes) -> bool:
+        """Whether an encoded image is the one that was scored as this row of the index."""
+        held = int(self.index.contents[row])
+        return held != 0 and held == int.from_bytes(self.digester.content(content)[:8], "little")
+
+    def find(self, keys: Sequence[str]) -> Rows:
+        """(N,) int64, the keys' rows in the index; -1 for a key that the run does not know."""
+        found = [self.index.find(self._digests(keys[start : start + _CHUNK])) for start in range(0, len(keys), _CHUNK)]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def reasons(self, keys: Sequence[str], contents: Sequence[bytes | None] | None = None) -> Bits:
+        """Why samples are excluded.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            The samples' keys, as the source of the run gives them.
+        contents : sequence of bytes or None
+            The encoded images; where given, a sample whose bytes differ from those scored is excluded as ``drifted``.
+
+        Returns
+        -------
+        ndarray
+            (N,) uint16, a `Reason` set each; 0 means kept.
+        """
+        rows = self.find(keys)
+        bits = self.reasons_of(rows)
+        if contents is not None:
+            for number, (row, content) in enumerate(zip(rows.tolist(), contents, strict=True)):
+                if row >= 0 and (content is None or not self.unchanged(row, content)):
+                    bits[number] |= np.uint16(Reason.DRIFTED)
+        return bits
+
+    def reasons_of(self, rows: Rows) -> Bits:
+        """(N,) uint16, the reasons at rows that `find` gave."""
+        bits = np.full(len(rows), Reason.UNKNOWN, np.uint16)
+        known = rows >= 0
+        bits[known] = self.index.reasons[rows[known]]
+        return bits
+
+    def _digests(self, keys: Sequence[str]) -> Bytes:
+        copy, digests = self._hashed.copy, []
+        for key in keys:
+            hashed = copy()
+            hashed.update(key.encode("utf-8", "surrogatepass"))
+            digests.append(hashed.digest())
+        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def index_of(run: Run) -> DecisionIndex:
+    """The index of a complete run's decisions, made where it is missing; needs no secret."""
+    fingerprint = _fingerprint(run)
+    index = _held(run.path / "index" / _INDEX, fingerprint)  # may be there though this process can't write there
+    if index is not None:
+        return index
+    folder = _index_folder(run)
+    path = folder / _INDEX
+    with (folder / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one builds, the rest wait
+        index = _held(path, fingerprint)
+        if index is None:
+            write_index(path, _batches(run), rows=_rows(run), fingerprint=fingerprint)
+            if _fingerprint(run) != fingerprint:
+                path.unlink()
+                raise RunError(
+                    f"the run {run.path} was written to while its decisions were read; wait until that is done"
+                )
+            index = DecisionIndex(path)
+    return index
+
+
+def _reopened(path: Path, fingerprint: str, run: Path) -> Decisions:
+    index = _held(path, fingerprint)
+    if index is None:
+        raise RunError(f"the decisions of {run} have changed since this loader was made; make the loader again")
+    return Decisions(index, Run.open(run).digester(), run)
+
+
+def _held(path: Path, fingerprint: str) -> DecisionIndex | None:
+    """The index at a path if it is whole and was built from this."""
+    try:
+        index = DecisionIndex(path)
+    except RunError:
+        return None
+    return index if index.fingerprint == fingerprint else None
+
+
+def _fingerprint(run: Run) -> str:
+    """What stands for the run's parts and policy, without opening a part: names, sizes, times and inodes."""
+    try:
+        with os.scandir(run.path / "decisions") as entries:
+            parts = sorted(
+                (entry.name, (found := entry.stat()).st_size, found.st_mtime_ns, found.st_ino)
+                for entry in entries
+                if entry.name.startswith("part-")
+            )
+    except OSError as error:
+        raise RunError(
+            f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
+        ) from error
+    what = [
+        SCHEMA_VERSION,
+        run.policy.digest,
+        run.info["setup_digest"],
+        run.info["source"],
+        run.info["secret_check"],
+        parts,
+    ]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _index_folder(run: Run) -> Path:
+    """Where a run's index lies; made where it is missing."""
+    place = run.path / "index"
+    try:
+        place.mkdir(exist_ok=True)
+        if os.access(place, os.W_OK | os.X_OK):
+            return place
+    except OSError:
+        pass
+    name = hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safetyfilter" / name
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise RunError(
+            f"can write an index neither to {run.path} nor to {place}: {error.strerror}; make one of them "
+            "writable, or set XDG_CACHE_HOME"
+        ) from error
+    return place
+
+
+def _rows(run: Run) -> int:
+    try:
+        return sum(pq.read_metadata(run.file("decisions", index)).num_rows for index in range(run.part_count))
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"can't read the decisions of {run.path}: {error}; run `safetyfilter decide` again") from error
+
+
+def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
+    """The run's parts as rows of an index, in batches large enough to be sorted well, read in a few threads."""
+    policy = run.policy.digest
+    waiting: list[Future[npt.NDArray[Any]]] = []
+    ready: list[npt.NDArray[Any]] = []
+    with ThreadPoolExecutor(4) as pool:
+        for index in range(run.part_count):
+            waiting.append(pool.submit(_part, run, index, policy))
+            if len(waiting) == 8:
+                ready.append(waiting.pop(0).result())
+            if sum(map(len, ready)) >= 1 << 20:
+                yield np.concatenate(ready)
+                ready.clear()
+        yield from (future.result() for future in waiting)
+    yield from ready
+
+
+def _part(run: Run, index: int, policy: str) -> npt.NDArray[Any]:
+    path = run.file("decisions", index)
+    table, meta = read_table(path)
+    if meta.get("policy") != policy:
+        raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
+    wanted = {
+        "key_digest": pa.binary(DIGEST_BYTES),
+        "content_digest": pa.binary(DIGEST_BYTES),
+        "keep": pa.bool_(),
+        "reasons": pa.list_(pa.string()),
+    }
+    found = {field.name: field.type for field in table.schema}
+    if any(found.get(name) != kind for name, kind in wanted.items()) or table.column("key_digest").null_count:
+        raise SchemaError(f"{path} does not hold the columns of decisions; run `safetyfilter decide` again")
+    keys, contents = (_digests(table.column(name)) for name in ("key_digest", "content_digest"))
+    return records(keys, contents, _reasons(table, path))
+
+
+def _digests(column: pa.ChunkedArray) -> Bytes:
+    """(N, 16) uint8, zeros for null."""
+    array = column.combine_chunks()
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    data = array.buffers()[1]
+    digests = np.frombuffer(data or b"", np.uint8)[array.offset * DIGEST_BYTES :][: len(array) * DIGEST_BYTES]
+    digests = digests.reshape(-1, DIGEST_BYTES)
+    if array.null_count:
+        digests = np.where(array.is_null().to_numpy(zero_copy_only=False)[:, None], np.uint8(0), digests)
+    return digests
+
+
+def _reasons(table: pa.Table, path: Path) -> Bytes:
+    """Reason sets from the column of names; a row that says neither keep nor why is excluded as unknown."""
+    lists = table.column("reasons").combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    positions = pc.index_in(pc.list_flatten(lists), value_set=pa.array(REASON_NAMES))
+    if positions.null_count:
+        raise SchemaError(f"{path} gives reasons that this version does not know; use the version that wrote it")
+    bits = np.zeros(len(table), np.uint8)
+    owners = np.repeat(np.arange(len(table)), lengths)
+    np.bitwise_or.at(bits, owners, np.left_shift(1, positions.to_numpy(zero_copy_only=False)).astype(np.uint8))
+    keep = pc.fill_null(table.column("keep"), False).to_numpy()
+    bits[~keep & (bits == 0)] = _UNKNOWN
+    return bits

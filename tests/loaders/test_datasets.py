@@ -1,0 +1,232 @@
+"""Training from Hugging Face data sets: no co-occurring picture ever reaches the model."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
+from safetyfilter.errors import RunError, UsageError
+from safetyfilter.loaders.datasets import filter_dataset
+from safetyfilter.runs.run import Run
+from tests.loaders.training import (
+    Diffusion,
+    Pictures,
+    check,
+    decode_rows,
+    decoded,
+    only_images,
+    pixels,
+    seen,
+    train,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # four workers on a small machine
+
+
+@pytest.fixture
+def saved(pictures: Pictures) -> datasets.Dataset:
+    return datasets.load_from_disk(pictures.saved)
+
+
+def stored(rows) -> list[dict]:
+    """The rows with their images as the bytes they are stored as."""
+    return list(rows.cast_column("image", datasets.Image(decode=False)))
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("by", ["numbers", "column", "filter"])
+def test_training_two_epochs_shuffled(pictures: Pictures, saved, catching, workers: int, by: str) -> None:
+    if by == "filter":
+        safe = filter_dataset(saved, catching, image_column="image")
+    elif by == "column":  # the folder's keys are in the column `name`
+        safe = filter_dataset(saved, pictures.folder_run, key="name", verify_content=True)
+    else:
+        safe = filter_dataset(saved, pictures.saved_run)
+    loader = DataLoader(
+        safe.with_transform(decoded, columns=["image"]),
+        batch_size=7,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=only_images,
+        persistent_workers=workers == 2,
+    )
+    model = Diffusion()
+    for _ in range(2):
+        train(loader, model)
+    report = safe.filter_report()
+    assert (report["seen"], report["kept"], report["unscored"]) == (len(saved), len(safe), 2)
+    if by == "filter":
+        assert not [number for number in seen(model, pictures) if not pictures.keep[number]]
+    else:
+        check(model, pictures, epochs=2)
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+@pytest.mark.parametrize("by", ["run", "content", "filter"])
+def test_training_from_a_stream(pictures: Pictures, saved, catching, workers: int, by: str) -> None:
+    stream = saved.to_iterable_dataset(num_shards=4).shuffle(seed=1, buffer_size=10)
+    if by == "filter":
+        safe = filter_dataset(stream, catching, batch_size=10)
+    else:
+        safe = filter_dataset(stream, pictures.folder_run, key="name", verify_content=by == "content", batch_size=10)
+    assert safe.features == stream.features
+    loader = DataLoader(
+        safe.map(decode_rows, batched=True, batch_size=8, remove_columns=["name"]),
+        batch_size=7,
+        num_workers=workers,
+        collate_fn=only_images,
+    )
+    model = Diffusion()
+    for epoch in range(2):
+        safe.set_epoch(epoch)
+        train(loader, model)
+    assert safe.filter_report()["seen"] == 2 * len(saved)
+    assert safe.filter_report()["kept"] == len(model.seen)
+    if by == "filter":
+        assert not [number for number in seen(model, pictures) if not pictures.keep[number]]
+    else:
+        check(model, pictures, epochs=2)
+
+
+def test_rows_columns_features_and_bytes_stay(pictures: Pictures, saved) -> None:
+    safe = filter_dataset(saved.with_format("torch", columns=["name"]), pictures.saved_run)
+    assert safe.features == saved.features
+    assert safe.format["type"] == "torch"
+    kept = np.flatnonzero(pictures.keep)
+    assert stored(safe.with_format(None)) == stored(saved.select(kept))
+    stream = filter_dataset(saved.to_iterable_dataset(), pictures.folder_run, key="name")
+    assert stored(stream) == stored(saved.select(kept))
+    assert next(iter(stream))["image"].size == (64, 64)
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_processes(pictures: Pictures, saved, num_proc) -> None:
+    safe = filter_dataset(saved, pictures.saved_run, num_proc=num_proc, batch_size=7)
+    assert safe["name"][:] == [key for key, keep in zip(pictures.keys, pictures.keep, strict=True) if keep]
+
+
+def test_the_cache_knows_the_policy(pictures: Pictures, saved, online, tmp_path) -> None:
+    run = scan(open_source(pictures.saved), tmp_path / "run", online)
+    lengths, files = [], []
+    for threshold in (0, 1, 1):
+        apply_policy(run, Policy(thresholds={"explicit": threshold, "minor": threshold}))
+        safe = filter_dataset(saved, Run.open(tmp_path / "run"))
+        lengths.append((len(safe), safe.filter_report()["kept"]))
+        files.append(sorted(path.name for path in pictures.saved.glob("cache-*")))
+    kept = Run.open(tmp_path / "run").counts["kept"]
+    assert lengths == [(0, 0), (kept, kept), (kept, kept)]
+    assert kept > 0
+    assert len(files[0]) < len(files[1]) == len(files[2])
+    fingerprints = {filter_dataset(saved, by)._fingerprint for by in (pictures.saved_run, tmp_path / "run")}
+    assert len(fingerprints) == 2
+
+
+def test_a_shuffled_data_set_is_not_taken_for_the_scanned_one(pictures: Pictures, saved) -> None:
+    shuffled = saved.shuffle(seed=0)
+    with pytest.raises(RunError, match="filter the data set before it is shuffled"):
+        filter_dataset(shuffled, pictures.saved_run)
+    turned = saved.select([*reversed(range(30)), *range(30, len(saved))])
+    safe = filter_dataset(turned, pictures.saved_run)
+    names = {key for key, keep in zip(pictures.keys, pictures.keep, strict=True) if keep}
+    assert set(safe["name"]) <= names
+    assert safe.filter_report()["drifted"] == 30
+    with pytest.raises(UsageError, match="row numbers are no keys"):
+        filter_dataset(shuffled, pictures.saved_run, verify_content=False)
+
+
+def test_another_source_with_the_same_names_is_an_error(pictures: Pictures, saved) -> None:
+    names = [*saved["name"]]
+    shifted = saved.remove_columns("name").add_column("name", [*names[7:], *names[:7]])
+    for key in ("name", lambda row: row["name"]):
+        with pytest.raises(RunError, match="are not those that the run"):
+            filter_dataset(shifted, pictures.folder_run, key=key)
+    with pytest.raises(RunError, match="are not those that the run"):
+        list(filter_dataset(shifted.to_iterable_dataset(), pictures.folder_run, key="name"))
+    passed, stream = [], shifted.to_iterable_dataset().cast_column("image", datasets.Image(decode=False))
+    with pytest.raises(RunError, match="are not those that the run"):
+        passed.extend(filter_dataset(stream, pictures.folder_run, key="name", batch_size=2))
+    assert passed == []
+    no_images = saved.remove_columns("image")
+    assert len(filter_dataset(no_images, pictures.folder_run, key="name")) == pictures.keep.sum()
+
+
+def test_one_drifted_image_is_no_other_source_however_small_the_batches(pictures: Pictures, saved) -> None:
+    rows = stored(saved)
+    first = int(np.flatnonzero(pictures.keep)[0])
+    rows[first]["image"]["bytes"] += b"\0"
+    drifted = datasets.Dataset.from_list(rows[first:], features=saved.features).to_iterable_dataset()
+    safe = filter_dataset(drifted, pictures.folder_run, key="name", batch_size=1)
+    assert len(list(safe)) == pictures.keep.sum() - 1
+    assert safe.filter_report()["drifted"] == 1
+
+
+def test_splits(pictures: Pictures, saved, online, tmp_path) -> None:
+    splits = datasets.DatasetDict({"train": saved.select(range(60)), "test": saved.select(range(60, 96))})
+    splits.save_to_disk(tmp_path / "splits")
+    run = scan(
+        open_source(tmp_path / "splits"),
+        tmp_path / "run",
+        online.with_policy(Policy(thresholds={"explicit": 1, "minor": 1})),
+    )
+    safe = filter_dataset(datasets.load_from_disk(tmp_path / "splits"), run)
+    assert isinstance(safe, datasets.DatasetDict)
+    report, counts = safe.filter_report(), run.counts
+    assert all(0 < len(split) < len(splits[name]) for name, split in safe.items())
+    assert sum(len(split) for split in safe.values()) == counts["kept"]
+    assert (report["seen"], report["unscored"]) == (96, 2)
+    assert (report["kept"], report["excluded"]) == (counts["kept"], counts["excluded"])
+    streams = datasets.IterableDatasetDict({name: split.to_iterable_dataset() for name, split in splits.items()})
+    safe = filter_dataset(streams, pictures.folder_run, key="name")
+    assert isinstance(safe, datasets.IterableDatasetDict)
+    names = [row["name"] for split in safe.values() for row in split.cast_column("image", datasets.Image(decode=False))]
+    assert names == [key for key, keep in zip(pictures.keys, pictures.keep, strict=True) if keep]
+    assert safe.filter_report()["seen"] == 96
+
+
+def test_a_function_of_the_row(pictures: Pictures, saved) -> None:
+    renamed = saved.rename_column("name", "file").map(lambda row: {"file": f"dir/{row['file']}"})
+    safe = filter_dataset(renamed, pictures.folder_run, key=lambda row: row["file"].removeprefix("dir/"))
+    assert len(safe) == pictures.keep.sum()
+    broken = filter_dataset(
+        renamed,
+        pictures.folder_run,
+        key=lambda row: row["file"][4:] if row["file"] != "dir/000.jpg" else row["nothing"],
+    )
+    assert broken.filter_report()["unknown"] == 1
+
+
+def test_a_stream_can_be_resumed(pictures: Pictures, saved) -> None:
+    safe = filter_dataset(saved.to_iterable_dataset(num_shards=2), pictures.folder_run, key="name", batch_size=8)
+    raw = safe.cast_column("image", datasets.Image(decode=False))
+    names = [row["name"] for row in raw]
+    first = []
+    for row in raw:
+        first.append(row)
+        if len(first) == 10:
+            state = raw.state_dict()
+            break
+    raw.load_state_dict(state)
+    rest = list(raw)
+    assert [row["name"] for row in first + rest] == names
+    batches = (torch.stack([pixels(row["image"]["bytes"]) for row in rows]) for rows in (first, rest))
+    check(train(batches), pictures)
+
+
+def test_bad_input(pictures: Pictures, saved, online, tmp_path, catching: SafetyFilter) -> None:
+    with pytest.raises(RunError, match="knows none of the first 96 samples"):
+        filter_dataset(saved, pictures.tars_run)
+    with pytest.raises(UsageError, match="streaming data set has no row numbers"):
+        filter_dataset(saved.to_iterable_dataset(), pictures.saved_run)
+    with pytest.raises(UsageError, match="a list is no data set"):
+        filter_dataset([], pictures.saved_run)
+    stream = datasets.Dataset.from_dict({"name": [str(number) for number in range(1500)]}).to_iterable_dataset()
+    with pytest.raises(RunError, match="knows none of the first"):
+        list(filter_dataset(stream, pictures.folder_run, key="name"))
+    rows = {"image": [None, {"bytes": b"no", "path": None}, {"bytes": pictures.content(0), "path": None}]}
+    broken = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()}))
+    lenient = catching.with_policy(Policy(thresholds={"explicit": 1, "minor": 1}))
+    assert filter_dataset(broken, lenient).filter_report()["unscored"] == 2
+    empty = saved.select([])
+    assert len(filter_dataset(empty, pictures.saved_run)) == 0

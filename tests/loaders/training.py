@@ -1,0 +1,181 @@
+"""A small model, trained on pictures, that remembers which ones it saw."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from safetyfilter.runs.run import Run
+
+SIDE = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """Stand-in pictures on disk in three forms, and a run for each whose decisions are the truth.
+
+    `both` tells which hold both stand-ins, `keep` which the run keeps: those not both and not damaged.
+    """
+
+    folder: Path
+    tars: Path
+    saved: Path
+    keys: tuple[str, ...]
+    both: np.ndarray
+    damaged: np.ndarray
+    folder_run: Path
+    tars_run: Path
+    saved_run: Path
+
+    @property
+    def keep(self) -> np.ndarray:
+        return ~self.both & ~self.damaged
+
+    def content(self, number: int) -> bytes:
+        return (self.folder / self.keys[number]).read_bytes()
+
+    def numbers(self) -> dict[str, int]:
+        """Which picture a tensor is: by its pixels, as the model gets them."""
+        return {fingerprint(pixels(self.content(n))): n for n in range(len(self.keys)) if not self.damaged[n]}
+
+
+def pixels(encoded: bytes) -> torch.Tensor:
+    """(3, 32, 32) float32 in [0, 1]."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        small = image.convert("RGB").resize((SIDE, SIDE))
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+class Diffusion(nn.Module):
+    """A tiny denoising diffusion model; `seen` holds what reached its forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 3, 3, padding=1))
+        self.seen: list[str] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += [fingerprint(image) for image in images]
+        time = torch.rand(len(images), 1, 1, 1)
+        noise = torch.randn_like(images)
+        noisy = (1 - time).sqrt() * (images * 2 - 1) + time.sqrt() * noise
+        predicted = self.net(torch.cat([noisy, time.expand(-1, 1, *images.shape[2:])], dim=1))
+        return torch.mean((predicted - noise) ** 2)
+
+
+def train(batches: Iterable[torch.Tensor], model: Diffusion | None = None) -> Diffusion:
+    """One pass; returns the model, which knows what it saw."""
+    model = model or Diffusion()
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for images in batches:
+        optimiser.zero_grad()
+        model(images).backward()
+        optimiser.step()
+    return model
+
+
+def seen(model: Diffusion, pictures: Pictures) -> Counter[int]:
+    """How often each picture reached the model; a tensor that is none of them is an error."""
+    numbers = pictures.numbers()
+    return Counter(numbers[print_] for print_ in model.seen)
+
+
+def check(model: Diffusion, pictures: Pictures, epochs: int = 1) -> None:
+    """Every kept picture was seen once an epoch, and no other ever."""
+    counts = seen(model, pictures)
+    assert not [n for n in counts if pictures.both[n]], "a co-occurring picture reached the model"
+    assert counts == Counter({int(n): epochs for n in np.flatnonzero(pictures.keep)})
+
+
+class FolderPictures(torch.utils.data.Dataset):
+    """Pixels of the files below a folder."""
+
+    def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
+        self.folder, self.keys = folder, keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return pixels((self.folder / self.keys[number]).read_bytes())
+
+
+class Stream:
+    """Keys and encoded images of a folder, shuffled anew each epoch from a seed."""
+
+    def __init__(self, folder: Path, keys: tuple[str, ...], seed: int | None = None) -> None:
+        self.folder, self.keys, self.seed, self.epoch = folder, keys, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        order = np.arange(len(self.keys))
+        if self.seed is not None:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        for number in order:
+            yield {"key": self.keys[number], "jpg": (self.folder / self.keys[number]).read_bytes()}
+
+
+def stack(samples: list[dict]) -> torch.Tensor:
+    """A batch of pixels from samples with encoded images."""
+    return torch.stack([pixels(sample["jpg"]) for sample in samples])
+
+
+def jpeg_pixels(sample: dict) -> torch.Tensor:
+    return pixels(sample["jpg"])
+
+
+def decoded(row: dict) -> dict:
+    """A transform for Hugging Face data sets: PIL images to pixels."""
+    images = []
+    for image in row["image"]:
+        small = image.convert("RGB").resize((SIDE, SIDE))
+        images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255)
+    return {"image": images}
+
+
+def only_images(rows: list[dict]) -> torch.Tensor:
+    return torch.stack([row["image"] for row in rows])
+
+
+def decide_by_truth(run: Run, present: np.ndarray) -> None:
+    """Put the truth in the place of a run's scores, (N, 2), and decide anew."""
+    from safetyfilter import apply_policy
+    from safetyfilter.runs.parts import ScorePart
+
+    start = 0
+    for index in range(run.part_count):
+        part = ScorePart.read(run.file("scores", index))
+        values = part.scores.values.copy()
+        scored = np.isfinite(values)
+        values[scored] = present[start : start + len(part)].astype(np.float32)[scored]
+        start += len(part)
+        ScorePart(
+            key_digests=part.key_digests,
+            content_digests=part.content_digests,
+            status=part.status,
+            scores=type(part.scores)(values=values, signals=part.scores.signals, failures=part.scores.failures),
+            fingerprint=part.fingerprint,
+        ).write(run.file("scores", index))
+        run.file("decisions", index).unlink()
+    assert start == len(present)
+    apply_policy(run, run.policy)
+
+
+def decode_rows(rows: dict) -> dict:
+    """A batched map for Hugging Face streams: PIL images to pixels."""
+    return {"image": decoded(rows)["image"]}
