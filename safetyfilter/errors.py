@@ -10,6 +10,7 @@
     ├── SourceError (ValueError)             a source that can't be read
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   └── EmptySourceError
+    ├── StorageError (OSError)               storage that failed each time it was asked
     ├── OutputError (OSError)                an output that can't be written
     ├── WeightsError (OSError)               weights that can't be had or read
     ├── EncoderMismatchError (ValueError)    a probe on another encoder's embeddings
@@ -68,6 +69,10 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
 
 class EmptySourceError(SourceError):
     """A source that holds no sample."""
+
+
+class StorageError(SafetyFilterError, OSError):
+    """Storage that failed each time it was asked: says nothing about a sample, and the part stays undone."""
 
 
 class OutputError(SafetyFilterError, OSError):
