@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import EmbeddingBatch
-from safetyfilter.embed.batching import EmbedOptions, Views
+from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.views import Views
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.standin.demo import DIGITS, Picture, pictures
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render

@@ -26,7 +26,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from safetyfilter import ClipEncoder, EmbedOptions
-from safetyfilter.embed.batching import torch_threads
+from safetyfilter.embed.threads import torch_threads
 
 PLAIN_BATCH = 32
 PLAIN_WORKERS = 2

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from safetyfilter.decide.policy import Policy as Policy
     from safetyfilter.decide.risk import Calibration as Calibration
     from safetyfilter.decide.risk import calibrate_thresholds as calibrate_thresholds
-    from safetyfilter.embed.batching import EmbedOptions as EmbedOptions
+    from safetyfilter.embed.options import EmbedOptions as EmbedOptions
     from safetyfilter.embed.encoder import ClipEncoder as ClipEncoder
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
     from safetyfilter.engine.local import apply_policy as apply_policy
@@ -53,7 +53,7 @@ _HOMES = {
     "ClipEncoder": "embed.encoder",
     "DecisionBatch": "batches",
     "Decisions": "runs.decisions",
-    "EmbedOptions": "embed.batching",
+    "EmbedOptions": "embed.options",
     "EmbeddingBatch": "batches",
     "EncoderSpec": "embed.spec",
     "LaionDetector": "score.laion",

@@ -25,6 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -86,12 +90,17 @@ class Location:
             return place
         text = os.fspath(place)
         if "://" not in text:
-            return cls(_local(), os.path.abspath(text))  # noqa: PTH100 - keeps symlinks and needs no file
+            return cls.local(text)
         try:
             fs, path = url_to_fs(text)
         except (ImportError, ValueError) as error:
             raise UsageError(f"can't open {text}: {error}; install the fsspec package of that storage") from error
         return cls(fs, path)
+
+    @classmethod
+    def local(cls, path: str | bytes) -> Location:
+        """Return the location of a path that is local, whatever it looks like."""
+        return cls(_local(), os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - keeps symlinks and needs no file
 
     @property
     def is_local(self) -> bool:
@@ -283,7 +292,7 @@ def is_fault(error: Exception) -> bool:
     >>> is_fault(TimeoutError()), is_fault(FileNotFoundError()), is_fault(ValueError("null byte"))
     (True, False, False)
     """
-    if isinstance(error, SafetyFilterError | Unreadable | _FINDINGS):
+    if isinstance(error, (SafetyFilterError, Unreadable, *_FINDINGS)):
         return False
     if isinstance(error, OSError):
         return error.errno not in _FINDING_ERRNOS
@@ -430,6 +439,27 @@ def mapped(path: Path) -> mmap.mmap:
     """Return a local file mapped into memory, whose pages all processes share."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def read_parquet(place: Place) -> pa.Table:
+    """Return a Parquet file's table; errors as of `Location.read_bytes`, and pyarrow's where it is damaged."""
+    return pq.read_table(pa.BufferReader(Location.of(place).read_bytes()))
+
+
+def read_npy(place: Place) -> npt.NDArray[Any]:
+    """Return the one array of a ``.npy`` file, mapped into memory where it is local.
+
+    Errors are those of `Location.read_bytes`, and ValueError for what is not one array; pickles are never loaded.
+    """
+    location = Location.of(place)
+    file: Any = location.path if location.is_local else io.BytesIO(location.read_bytes())
+    try:
+        array = retried(lambda: np.load(file, mmap_mode="r" if location.is_local else None, allow_pickle=False), place)
+    except EOFError as error:
+        raise ValueError("the file ends too early") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError("it holds several arrays")
+    return array
 
 
 @contextmanager

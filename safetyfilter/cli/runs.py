@@ -88,7 +88,7 @@ def scan(
     Run.check_output(out)
     opened = open_source(source, image_column=image_column, key_column=key_column)
 
-    from safetyfilter.embed.batching import EmbedOptions
+    from safetyfilter.embed.options import EmbedOptions
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.engine.local import scan as run_scan
     from safetyfilter.filter import SafetyFilter

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
-from safetyfilter.embed.batching import EmbeddingPipeline, EmbedOptions, Load
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
+from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.pipeline import EmbeddingPipeline, ReadItem
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.views import Geometry
 from safetyfilter.errors import EncoderMismatchError, UsageError
@@ -184,6 +185,11 @@ class ClipEncoder:
         -------
         EmbeddingBatch
             ``vectors`` (N, D) float32 of unit L2 norm, NaN for each image named in ``failures``.
+
+        Raises
+        ------
+        StorageError
+            A path could not be read though it was tried again.
         """
         images = list(images)
         if progress:
@@ -192,25 +198,22 @@ class ClipEncoder:
             source: Iterable[ImageInput] = track(images, description="embedding")
         else:
             source = images
-        vectors: list[Floats] = []
-        failures: dict[int, str] = {}
-        for records, batch in self.embed_stream(source, _as_is, options):
-            done = sum(map(len, vectors))
-            failures |= {done + row: failure for row, failure in batch.failures.items()}
-            vectors.append(batch.vectors)
-            assert len(records) == len(batch)
-        if not vectors:
-            vectors = [np.empty((0, self.spec.width), np.float32)]
-        return EmbeddingBatch(vectors=np.concatenate(vectors), failures=failures, encoder=self.spec.digest)
+        batches = [batch for _, batch in self.embed_stream(source, _image_alone, options)]
+        vectors = [batch.vectors for batch in batches] or [np.empty((0, self.spec.width), np.float32)]
+        return EmbeddingBatch(
+            vectors=np.concatenate(vectors),
+            status=np.concatenate([np.empty(0, np.uint8), *(batch.status for batch in batches)]),
+            encoder=self.spec.digest,
+        )
 
     def embed_stream(
-        self, items: Iterable[T], load: Load[T, R], options: EmbedOptions | None = None
+        self, items: Iterable[T], read: ReadItem[T, R], options: EmbedOptions | None = None
     ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
         options = options or EmbedOptions()
         return EmbeddingPipeline(
             self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options, flops=self.flops
-        ).run(items, load)
+        ).run(items, read)
 
     @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -286,7 +289,7 @@ def _load_again(origin: dict[str, Any], device: str, spec: EncoderSpec) -> ClipE
     return encoder
 
 
-def _as_is(image: ImageInput) -> tuple[None, ImageInput]:
+def _image_alone(image: ImageInput) -> tuple[None, ImageInput]:
     return None, image
 
 

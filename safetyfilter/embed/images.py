@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from safetyfilter.embed.headers import (
     open_header,
 )
 from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels, to_rgb
+from safetyfilter.storage import Location, read_image
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,7 +33,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LARGE_TURN = threading.Semaphore(1)
+_ONE_LARGE_PICTURE = threading.Semaphore(1)
 # Pillow loads a picture on first use, and one picture may stand in a batch twice: two threads must not both load it.
 _LOAD_LOCKS = tuple(threading.Lock() for _ in range(64))
 
@@ -45,6 +45,8 @@ def read_bytes(image: ImageInput, limits: DecodeLimits = DEFAULT_LIMITS) -> byte
     ------
     Unreadable
         "missing", "unreadable" or "too_many_bytes".
+    StorageError
+        A path could not be read though it was tried again.
     TypeError
         An input of another type.
 
@@ -61,18 +63,7 @@ def read_bytes(image: ImageInput, limits: DecodeLimits = DEFAULT_LIMITS) -> byte
         return bytes(image)
     if not isinstance(image, (str, os.PathLike)):
         raise TypeError(f"an image is encoded bytes, a path or a PIL image, not {type(image).__name__}")
-    try:
-        status = os.stat(image)  # noqa: PTH116 - before Path: a pipe must not be opened, that would wait for a writer
-        if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("unreadable")
-        if status.st_size > limits.max_bytes:
-            raise Unreadable("too_many_bytes")
-        with open(image, "rb") as file:
-            return file.read(status.st_size)
-    except (FileNotFoundError, NotADirectoryError):
-        raise Unreadable("missing") from None  # the error's text holds the path, which no record may
-    except (OSError, ValueError):  # ValueError: a null character in the path
-        raise Unreadable("unreadable") from None
+    return read_image(Location.local(os.fspath(image)), limits.max_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +142,7 @@ class ImagePreparer:
         cost = max(prod(held), prod(resized))
         if max(cost, prod(full)) > self.limits.max_pixels:
             raise Unreadable("too_many_pixels")
-        with _LARGE_TURN if cost > self.limits.large_pixels else nullcontext():
+        with _ONE_LARGE_PICTURE if cost > self.limits.large_pixels else nullcontext():
             with failures_named():
                 with lock:
                     picture.load()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from safetyfilter.batches import DIGEST_BYTES, REASON_NAMES, Digester, Reason
+from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits
 from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.runs.digests import DIGEST_BYTES, Digester
 from safetyfilter.runs.index import Bytes, DecisionIndex, Rows, records, write_index
-from safetyfilter.runs.parts import SCHEMA_VERSION, read_table
+from safetyfilter.runs.parts import SCHEMA_VERSION, digests_of, read_table
 from safetyfilter.runs.run import Run
+from safetyfilter.storage import Location, cache_folder, locked
 
-Bits = npt.NDArray[np.uint16]
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
 _INDEX = "decisions.bin"
@@ -113,10 +114,12 @@ class Decisions:
 
     def find(self, keys: Sequence[str]) -> Rows:
         """(N,) int64, the keys' rows in the index; -1 for a key that the run does not know."""
-        found = [self.index.find(self._digests(keys[start : start + _CHUNK])) for start in range(0, len(keys), _CHUNK)]
+        found = [
+            self.index.find(self.digester.keys(keys[start : start + _CHUNK])) for start in range(0, len(keys), _CHUNK)
+        ]
         return np.concatenate([np.empty(0, np.int64), *found])
 
-    def reasons(self, keys: Sequence[str], contents: Sequence[bytes | None] | None = None) -> Bits:
+    def reasons(self, keys: Sequence[str], contents: Sequence[bytes | None] | None = None) -> ReasonBits:
         """Why samples are excluded.
 
         Parameters
@@ -139,20 +142,12 @@ class Decisions:
                     bits[number] |= np.uint16(Reason.DRIFTED)
         return bits
 
-    def reasons_of(self, rows: Rows) -> Bits:
+    def reasons_of(self, rows: Rows) -> ReasonBits:
         """(N,) uint16, the reasons at rows that `find` gave."""
         bits = np.full(len(rows), Reason.UNKNOWN, np.uint16)
         known = rows >= 0
         bits[known] = self.index.reasons[rows[known]]
         return bits
-
-    def _digests(self, keys: Sequence[str]) -> Bytes:
-        copy, digests = self._hashed.copy, []
-        for key in keys:
-            hashed = copy()
-            hashed.update(key.encode("utf-8", "surrogatepass"))
-            digests.append(hashed.digest())
-        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
 
 
 def index_of(run: Run) -> DecisionIndex:
@@ -163,8 +158,7 @@ def index_of(run: Run) -> DecisionIndex:
         return index
     folder = _index_folder(run)
     path = folder / _INDEX
-    with (folder / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one builds, the rest wait
+    with locked(folder / "lock", wait=True):  # of several processes that start together one builds, the rest wait
         index = _held(path, fingerprint)
         if index is None:
             write_index(path, _batches(run), rows=_rows(run), fingerprint=fingerprint)
@@ -209,9 +203,9 @@ def _fingerprint(run: Run) -> str:
     what = [
         SCHEMA_VERSION,
         run.policy.digest,
-        run.info["setup_digest"],
-        run.info["source"],
-        run.info["secret_check"],
+        run.record.setup.digest,
+        asdict(run.record.source),
+        run.record.secret_check,
         parts,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
@@ -227,7 +221,7 @@ def _index_folder(run: Run) -> Path:
     except OSError:
         pass
     name = hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safetyfilter" / name
+    place = cache_folder() / name
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -240,9 +234,14 @@ def _index_folder(run: Run) -> Path:
 
 def _rows(run: Run) -> int:
     try:
-        return sum(pq.read_metadata(run.file("decisions", index)).num_rows for index in range(run.part_count))
-    except (OSError, pa.ArrowException) as error:
+        return sum(_row_count(run.file("decisions", index)) for index in range(run.part_count))
+    except (FileNotFoundError, PermissionError, pa.ArrowException) as error:
         raise RunError(f"can't read the decisions of {run.path}: {error}; run `safetyfilter decide` again") from error
+
+
+def _row_count(place: Location) -> int:
+    with place.open() as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
@@ -263,8 +262,8 @@ def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
 
 
 def _part(run: Run, index: int, policy: str) -> npt.NDArray[Any]:
-    path = run.file("decisions", index)
-    table, meta = read_table(path)
+    place = run.file("decisions", index)
+    table, meta = read_table(place)
     if meta.get("policy") != policy:
         raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
     wanted = {
@@ -275,30 +274,18 @@ def _part(run: Run, index: int, policy: str) -> npt.NDArray[Any]:
     }
     found = {field.name: field.type for field in table.schema}
     if any(found.get(name) != kind for name, kind in wanted.items()) or table.column("key_digest").null_count:
-        raise SchemaError(f"{path} does not hold the columns of decisions; run `safetyfilter decide` again")
-    keys, contents = (_digests(table.column(name)) for name in ("key_digest", "content_digest"))
-    return records(keys, contents, _reasons(table, path))
+        raise SchemaError(f"{place} does not hold the columns of decisions; run `safetyfilter decide` again")
+    keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
+    return records(keys, contents, _reasons(table, place))
 
 
-def _digests(column: pa.ChunkedArray) -> Bytes:
-    """(N, 16) uint8, zeros for null."""
-    array = column.combine_chunks()
-    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
-    data = array.buffers()[1]
-    digests = np.frombuffer(data or b"", np.uint8)[array.offset * DIGEST_BYTES :][: len(array) * DIGEST_BYTES]
-    digests = digests.reshape(-1, DIGEST_BYTES)
-    if array.null_count:
-        digests = np.where(array.is_null().to_numpy(zero_copy_only=False)[:, None], np.uint8(0), digests)
-    return digests
-
-
-def _reasons(table: pa.Table, path: Path) -> Bytes:
+def _reasons(table: pa.Table, place: Location) -> Bytes:
     """Reason sets from the column of names; a row that says neither keep nor why is excluded as unknown."""
     lists = table.column("reasons").combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     positions = pc.index_in(pc.list_flatten(lists), value_set=pa.array(REASON_NAMES))
     if positions.null_count:
-        raise SchemaError(f"{path} gives reasons that this version does not know; use the version that wrote it")
+        raise SchemaError(f"{place} gives reasons that this version does not know; use the version that wrote it")
     bits = np.zeros(len(table), np.uint8)
     owners = np.repeat(np.arange(len(table)), lengths)
     np.bitwise_or.at(bits, owners, np.left_shift(1, positions.to_numpy(zero_copy_only=False)).astype(np.uint8))

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.errors import RunError
-from safetyfilter.storage import replacing
+from safetyfilter.storage import mapped, replacing
 
 _HEADER = 4096
 _MAGIC = "safetyfilter decisions 1"
@@ -66,8 +65,7 @@ class DecisionIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = mapped(path)
             header = json.loads(self._map[:_HEADER].rstrip(b"\0"))
             layout = _Layout(capacity=header["capacity"], bucket_bits=header["bucket_bits"])
             if header["magic"] != _MAGIC or len(self._map) != layout.rows + header["rows"] * _WIDTH:
@@ -220,7 +218,7 @@ def write_index(path: Path, batches: Iterable[npt.NDArray[Any]], *, rows: int, f
     each = 1 << (layout.bucket_bits - stretch_bits)  # buckets in a stretch
     size = layout.start_type.itemsize
     written = longest = 0
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as file:
         file.truncate(layout.rows)
         for number, stretch in enumerate(_stretches(batches, stretch_bits, path.parent)):
             bucket, key, content, reasons = _merged(stretch, layout.bucket_bits)

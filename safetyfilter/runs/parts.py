@@ -1,122 +1,155 @@
-"""The files of a run directory: score and decision parts in Parquet, whose columns name no sample."""
+"""Scored parts, and the Parquet files that a run keeps of them, whose columns name no sample."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from safetyfilter.batches import DIGEST_BYTES, OK, REASON_NAMES, Floats, ScoreBatch
+from safetyfilter.batches import (
+    REASON_NAMES,
+    STATUS_NAMES,
+    ReasonBits,
+    ScoreBatch,
+    StatusCodes,
+    count_decisions,
+)
 from safetyfilter.errors import RunError, SchemaError
-from safetyfilter.storage import replacing
+from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order
+from safetyfilter.storage import Location, replacing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _META = b"safetyfilter"
 _DIGEST = pa.binary(DIGEST_BYTES)
+_KNOWN_HASH = "known_hash"
+RESERVED_COLUMNS = ("key_digest", "content_digest", "status", _KNOWN_HASH)
+"""Columns of a run's own, which no signal may be called."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorePart:
-    """Scores of a part's samples, row by row in source order.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredPart:
+    """A part of a source, scored: rows in the order of the key digests, which says nothing without the secret.
 
-    Attributes
+    Parameters
     ----------
-    key_digests : pyarrow.Array
-        (N,) 16 bytes each.
-    content_digests : pyarrow.Array
-        (N,) 16 bytes each, null where there were no bytes.
+    index : int
+        The part's number in its source.
+    state : str
+        The part's state in its source: while this is unchanged, so are the samples.
+    keys, contents : ndarray
+        (N, 16) uint8, the digests of the keys, ascending, and of the encoded images; zeros where there were no bytes.
     scores : ScoreBatch
-        (N, S) float32, NaN where unscored.
-    status : sequence of str
-        (N,) ``ok``, or the name of the failure.
-    fingerprint : str
-        What the scores were made from and with.
+        (N, S) float32, NaN where unscored, and each row's status.
+    known_hashes : ndarray or None
+        (N,) bool, True where the encoded image is on a list of known content; None where no list was given.
+    vectors : ndarray or None
+        (N, D) or (N, V, D) floats, the embeddings, where they are wanted; NaN where there is none.
     """
 
-    key_digests: pa.Array
-    content_digests: pa.Array
+    index: int
+    state: str
+    keys: Digests
+    contents: Digests
     scores: ScoreBatch
-    status: Sequence[str]
-    fingerprint: str
+    known_hashes: npt.NDArray[np.bool_] | None = None
+    vectors: npt.NDArray[np.floating] | None = None
+
+    def __post_init__(self) -> None:
+        columns = (self.keys, self.contents, self.scores, self.known_hashes, self.vectors)
+        lengths = [len(column) for column in columns if column is not None]
+        if len(set(lengths)) > 1:
+            raise RunError(f"the columns of part {self.index} differ in length, {lengths}: a fault of the library")
+        if (np.diff(digest_order(self.keys)) < 0).any():
+            raise RunError(f"the rows of part {self.index} are not in the order of their keys: a fault of the library")
+
+    @classmethod
+    def in_order(
+        cls,
+        index: int,
+        state: str,
+        digests: Digests,
+        scores: ScoreBatch,
+        known_hashes: npt.NDArray[np.bool_] | None = None,
+        vectors: npt.NDArray[np.floating] | None = None,
+    ) -> ScoredPart:
+        """Return a part from rows in any order, which are put into that of their keys.
+
+        Parameters
+        ----------
+        digests : ndarray
+            (N, 32) uint8, for each row the digest of its key and that of its content.
+        """
+        order = digest_order(digests[:, :DIGEST_BYTES])
+        digests = digests[order]
+        return cls(
+            index=index,
+            state=state,
+            keys=digests[:, :DIGEST_BYTES],
+            contents=digests[:, DIGEST_BYTES:],
+            scores=ScoreBatch(values=scores.values[order], signals=scores.signals, status=scores.status[order]),
+            known_hashes=None if known_hashes is None else known_hashes[order],
+            vectors=None if vectors is None else vectors[order],
+        )
 
     def __len__(self) -> int:
-        return len(self.key_digests)
+        return len(self.keys)
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        keys: Sequence[bytes],
-        contents: Sequence[bytes | None],
-        values: Floats,
-        signals: tuple[str, ...],
-        status: Sequence[str],
-        fingerprint: str,
-    ) -> ScorePart:
-        """A part from plain lists; all must be of the same length."""
-        if not len(keys) == len(contents) == len(values) == len(status):
-            raise RunError(
-                f"a part's columns differ in length: {len(keys)} keys, {len(contents)} contents, "
-                f"{len(values)} scores, {len(status)} statuses; this is a fault of the library"
-            )
-        return cls(
-            key_digests=pa.array(keys, _DIGEST),
-            content_digests=pa.array(contents, _DIGEST),
-            scores=score_batch(values, signals, status),
-            status=tuple(status),
-            fingerprint=fingerprint,
-        )
 
-    def write(self, path: Path) -> None:
-        """Write the part, whole or not at all."""
-        columns = {"key_digest": self.key_digests, "content_digest": self.content_digests}
-        columns |= {signal: pa.array(self.scores[signal], pa.float32()) for signal in self.scores.signals}
-        columns["status"] = pa.array(self.status, pa.string())
-        write_table(pa.table(columns), path, {"fingerprint": self.fingerprint, "signals": list(self.scores.signals)})
+def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) -> None:
+    """Write a part's scores, whole or not at all, with what else is known of them."""
+    signals = part.scores.signals
+    columns = {"key_digest": _digest_column(part.keys), "content_digest": _digest_column(part.contents)}
+    columns |= {signal: pa.array(part.scores[signal], pa.float32()) for signal in signals}
+    names = pa.DictionaryArray.from_arrays(pa.array(part.scores.status), pa.array(STATUS_NAMES))
+    columns["status"] = names.cast(pa.string())
+    if part.known_hashes is not None:
+        columns[_KNOWN_HASH] = pa.array(part.known_hashes)
+    write_table(pa.table(columns), place, {"signals": list(signals), "index": part.index, **meta})
 
-    @classmethod
-    def read(cls, path: Path) -> ScorePart:
-        """Read a part; `RunError` where it is damaged, `SchemaError` where it is of another version."""
-        table, meta = read_table(path)
+
+def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
+    """Return a part without its vectors, and its metadata; `RunError` where it is damaged."""
+    table, meta = read_table(place)
+    try:
         signals = tuple(meta["signals"])
-        status = table.column("status").to_pylist()
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
-        return cls(
-            key_digests=table.column("key_digest").combine_chunks(),
-            content_digests=table.column("content_digest").combine_chunks(),
-            scores=score_batch(values, signals, status),
-            status=status,
-            fingerprint=meta["fingerprint"],
+        known = table.column(_KNOWN_HASH).to_numpy() if _KNOWN_HASH in table.column_names else None
+        part = ScoredPart(
+            index=meta["index"],
+            state="",
+            keys=digests_of(table.column("key_digest")),
+            contents=digests_of(table.column("content_digest")),
+            scores=ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status"))),
+            known_hashes=known,
         )
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        raise RunError(f"{place} does not hold the columns of scores ({error}); remove it and scan again") from error
+    return part, meta
 
 
-def score_batch(values: Floats, signals: tuple[str, ...], status: Sequence[str]) -> ScoreBatch:
-    """Scores whose failures are the rows with another status than ``ok``."""
-    failures = {row: code for row, code in enumerate(status) if code != OK}
-    return ScoreBatch(values=values, signals=signals, failures=failures)
-
-
-def write_decisions(part: ScorePart, reason_bits: npt.NDArray[np.uint16], path: Path, *, policy: str) -> Counter[str]:
+def write_decisions(
+    part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, object]
+) -> Counter[str]:
     """Write the decisions on a part, and count them.
 
     Parameters
     ----------
-    part : ScorePart
-        What was decided on.
+    part : ScoredPart
+        The part that was decided on.
     reason_bits : ndarray
         (N,) uint16, a `Reason` set each.
-    path : Path
+    place : Location
         The file.
-    policy : str
-        Digest of the policy that decided.
+    meta : mapping
+        The fingerprint of the scores and the digest of the policy.
 
     Returns
     -------
@@ -124,68 +157,87 @@ def write_decisions(part: ScorePart, reason_bits: npt.NDArray[np.uint16], path: 
         ``seen``, ``kept``, ``excluded`` and one count a reason; they are checked to add up.
     """
     counts = count_decisions(reason_bits)
-    if counts["seen"] != len(part):
-        raise RunError(f"{len(part)} scores got {counts['seen']} decisions; this is a fault of the library")
-    names = np.array(REASON_NAMES, dtype=object)
-    set_bits = (reason_bits[:, None] >> np.arange(len(names), dtype=np.uint16)) & 1 == 1
+    if not counts["seen"] == len(part) == counts["kept"] + counts["excluded"]:
+        raise RunError(f"{len(part)} scores got the decisions {dict(counts)}: a fault of the library, report it")
+    set_bits = (reason_bits[:, None] >> np.arange(len(REASON_NAMES), dtype=np.uint16)) & 1 == 1
     offsets = np.concatenate([[0], np.cumsum(set_bits.sum(axis=1))]).astype(np.int32)
-    reasons = pa.ListArray.from_arrays(pa.array(offsets), pa.array(names[np.nonzero(set_bits)[1]], pa.string()))
+    codes = pa.array(np.nonzero(set_bits)[1].astype(np.int8))
+    names = pa.DictionaryArray.from_arrays(codes, pa.array(REASON_NAMES)).cast(pa.string())
     table = pa.table(
         {
-            "key_digest": part.key_digests,
-            "content_digest": part.content_digests,
+            "key_digest": _digest_column(part.keys),
+            "content_digest": _digest_column(part.contents),
             "keep": pa.array(reason_bits == 0),
-            "reasons": reasons,
+            "reasons": pa.ListArray.from_arrays(pa.array(offsets), names),
         }
     )
-    write_table(table, path, {"fingerprint": part.fingerprint, "policy": policy, "counts": counts})
+    write_table(table, place, {**meta, "counts": counts})
     return counts
 
 
-def count_decisions(reason_bits: npt.NDArray[np.uint16]) -> Counter[str]:
-    """``seen``, ``kept``, ``excluded`` and one count a reason, zeros included."""
-    kept = int((reason_bits == 0).sum())
-    excluded = int((reason_bits != 0).sum())
-    counts = Counter({"seen": len(reason_bits), "kept": kept, "excluded": excluded})
-    for bit, name in enumerate(REASON_NAMES):
-        counts[name] = int((reason_bits >> np.uint16(bit) & 1).sum())
-    if counts["seen"] != kept + excluded:
-        raise RunError(f"counts don't add up: {dict(counts)}; this is a fault of the library")
-    return counts
-
-
-def write_table(table: pa.Table, path: Path, meta: Mapping[str, object]) -> None:
-    """Write a table with the schema's version and what else is known of it."""
+def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) -> None:
+    """Write a table with the schema's version and what else is known of it, whole or not at all."""
     stamped = {_META: json.dumps({"schema": SCHEMA_VERSION, **meta}).encode()}
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(stamped), temporary, compression="zstd")
+    with replacing(place) as file:
+        pq.write_table(table.replace_schema_metadata(stamped), file, compression="zstd")
 
 
-def read_meta(path: Path) -> dict[str, Any] | None:
-    """What a part says of itself, or None where there is no whole part of this version."""
+def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
+    """Return a part's table and its metadata; `RunError` where it is missing or damaged, `SchemaError` by version."""
     try:
-        return _meta(pq.read_schema(path), path)
-    except (OSError, pa.ArrowException, RunError):
+        table = pq.read_table(pa.BufferReader(place.read_bytes()))
+    except FileNotFoundError as error:
+        raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
+    except pa.ArrowException as error:
+        raise RunError(f"{place} is damaged ({error}); scan again, which redoes only damaged parts") from error
+    return table, _checked(table.schema.metadata, place)
+
+
+def read_meta(place: Location) -> dict[str, Any] | None:
+    """Return a part's metadata, or None where there is no whole part of this version."""
+    try:
+        with place.open() as file:  # the end of the file is enough
+            return _checked(pq.read_schema(file).metadata, place)
+    except (FileNotFoundError, pa.ArrowException, RunError):
         return None
 
 
-def read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """A part's table, and what it says of itself."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"can't read {path}: {error}; scan again, which redoes only missing parts") from error
-    return table, _meta(table.schema, path)
+def digests_of(column: pa.ChunkedArray) -> Digests:
+    """Return (N, 16) uint8, the digests in a column of 16 bytes each; zeros for null."""
+    array = column.combine_chunks()
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    data = array.buffers()[1]
+    digests = np.frombuffer(data or b"", np.uint8)[array.offset * DIGEST_BYTES :][: len(array) * DIGEST_BYTES]
+    digests = digests.reshape(-1, DIGEST_BYTES)
+    if array.null_count:
+        digests = np.where(array.is_null().to_numpy(zero_copy_only=False)[:, None], np.uint8(0), digests)
+    return digests
 
 
-def _meta(schema: pa.Schema, path: Path) -> dict[str, Any]:
+def _digest_column(digests: Digests) -> pa.Array:
+    """A column of 16 bytes each, null where there was no content."""
+    missing = ~digests.any(axis=1)
+    valid = pa.array(~missing).buffers()[1] if missing.any() else None
+    data = pa.py_buffer(np.ascontiguousarray(digests))
+    return pa.FixedSizeBinaryArray.from_buffers(_DIGEST, len(digests), [valid, data])
+
+
+def _status_codes(column: pa.ChunkedArray) -> StatusCodes:
+    codes = pc.index_in(column, value_set=pa.array(STATUS_NAMES))
+    if codes.null_count:
+        raise ValueError("a status that this version does not know")
+    status: StatusCodes = codes.to_numpy().astype(np.uint8)
+    return status
+
+
+def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[str, Any]:
     try:
-        meta: dict[str, Any] = json.loads((schema.metadata or {})[_META])
+        meta: dict[str, Any] = json.loads((metadata or {})[_META])
     except (KeyError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is no part of a run; remove it and scan again") from error
+        raise RunError(f"{place} is not a part of a run; remove it and scan again") from error
     if meta.get("schema") != SCHEMA_VERSION:
         raise SchemaError(
-            f"{path} has schema {meta.get('schema')}, this version reads {SCHEMA_VERSION}; use the "
-            "version that wrote it, or scan into a new directory"
+            f"{place} has schema {meta.get('schema')}, this version reads {SCHEMA_VERSION}; use the version that wrote "
+            "it, or scan into a new directory"
         )
     return meta

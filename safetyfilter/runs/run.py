@@ -1,73 +1,34 @@
-"""The run directory: what a scan leaves behind, resumable part by part."""
+"""The run directory: what a scan leaves behind, written part by part and read back as a whole."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from safetyfilter.batches import Digester, Floats
+from safetyfilter.batches import Reason
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import OtherRunError, OutputError, RunError, SchemaError, SecretError, UnfinishedRunError
-from safetyfilter.runs.parts import SCHEMA_VERSION, ScorePart, read_meta, write_decisions
-from safetyfilter.runs.secret import create_secret, read_secret, secret_place
+from safetyfilter.errors import CalibrationError, OtherRunError, OutputError, RunError, SecretError, UnfinishedRunError
+from safetyfilter.runs.digests import Digester
+from safetyfilter.runs.labels import join_labels, key_column
+from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_decisions, write_scores
+from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
+from safetyfilter.runs.secret import create_secret, read_secret, secret_origin
 from safetyfilter.sources.base import Part, Source
-from safetyfilter.storage import replacing
+from safetyfilter.storage import Location, local_path, locked, read_npy, replacing
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSetup:
-    """What a run's scores depend on besides the source; another setup is another run.
-
-    Attributes
-    ----------
-    encoder : mapping
-        `EncoderSpec.as_dict`.
-    stand_in : bool
-        Whether the encoder is the stand-in, whose scores mean nothing for real pictures.
-    probes : sequence of str
-        The probes' digests.
-    signals : sequence of str
-        The signals scored.
-    views, decode, precision : str
-        How images were prepared and embedded.
-    """
-
-    encoder: Mapping[str, object]
-    stand_in: bool
-    probes: Sequence[str]
-    signals: Sequence[str]
-    views: str
-    decode: str
-    precision: str
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values for `run.json`."""
-        return {
-            "encoder": dict(self.encoder),
-            "stand_in": self.stand_in,
-            "probes": list(self.probes),
-            "signals": list(self.signals),
-            "views": self.views,
-            "decode": self.decode,
-            "precision": self.precision,
-        }
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 in hex over all of it."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+FOLDERS = ("scores", "decisions", "embeddings")
 
 
 @dataclass(slots=True)
@@ -78,43 +39,38 @@ class Run:
     ----------
     path : Path
         The directory.
-    info : dict
-        What `run.json` holds.
+    record : RunRecord
+        The content of its ``run.json``.
     """
 
     path: Path
-    info: dict[str, Any] = field(repr=False)
+    record: RunRecord = field(repr=False)
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
+    def open(cls, path: str | os.PathLike[str]) -> Run:
         """Open a run.
 
         Raises
         ------
         RunError
-            There is no run, or its `run.json` is damaged.
+            There is no run, or its ``run.json`` is damaged.
         SchemaError
             It was written by another version of the schema.
         """
-        path = Path(path)
+        path = local_path(path, "a run directory")
+        place = Location.of(path) / "run.json"
         try:
-            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            text = place.read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"no run at {path}; make one with `safetyfilter scan SOURCE --out {path}`") from error
-        except (OSError, ValueError) as error:
-            raise RunError(f"can't read {path / 'run.json'}: {error}; scan again, finished parts are kept") from error
-        if not isinstance(info, dict) or info.get("schema") != SCHEMA_VERSION:
-            found = info.get("schema") if isinstance(info, dict) else None
-            raise SchemaError(
-                f"the run {path} has schema {found}, this version reads {SCHEMA_VERSION}; use the "
-                "version that wrote it, or scan into a new directory"
-            )
-        return cls(path, info)
+        except (PermissionError, UnicodeDecodeError) as error:
+            raise RunError(f"can't read {place}: {error}; scan again, finished parts are kept") from error
+        return cls(path, RunRecord.from_json(text, place))
 
     @staticmethod
-    def check_output(path: str | Path) -> None:
+    def check_output(path: str | os.PathLike[str]) -> None:
         """Raise `OutputError` unless a run could be written here; leaves nothing behind."""
-        path = Path(path)
+        path = local_path(path, "a run directory")
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is a file; give a directory for the run")
         if path.is_dir() and not (path / "run.json").exists() and any(path.iterdir()):
@@ -129,7 +85,7 @@ class Run:
             ) from error
 
     @classmethod
-    def start(cls, path: str | Path, *, source: Source, setup: RunSetup, policy: Policy) -> Run:
+    def start(cls, path: str | os.PathLike[str], *, source: Source, setup: RunSetup, policy: Policy) -> Run:
         """Start a run, or take up the one that is there.
 
         Raises
@@ -139,61 +95,54 @@ class Run:
         OutputError
             It can't be written.
         """
-        path = Path(path)
         cls.check_output(path)
-        known = (path / "run.json").exists()
-        if known:
+        path = local_path(path, "a run directory")
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        if (path / "run.json").exists():
             run = cls.open(path)
-            digester = run.digester()
-            if run.info["setup_digest"] != setup.digest:
-                wanted = json.loads(json.dumps(setup.as_dict()))  # as it would come back from the file
-                differing = [name for name, value in wanted.items() if run.info.get(name) != value]
+            digester, created = run.digester(), run.record.created
+            if differing := run.record.setup.differing(setup):
                 raise OtherRunError(
                     f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
                 )
-            if run.info["source"]["location"] != digester.text(source.location):
+            if run.record.source.location != digester.text(source.location):
                 raise OtherRunError(f"{path} holds a run of another source; give another --out, or remove that run")
         else:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"can't make {path}: {error.strerror}; choose a writable place") from error
-            run = cls(path, {})
+            Location.of(path).make_folder()
             digester = create_secret(path)
         parts = source.parts()
-        run.info = {
-            "schema": SCHEMA_VERSION,
-            "created": run.info.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
-            **setup.as_dict(),
-            "setup_digest": setup.digest,
-            "policy": policy.as_dict(),
-            "source": {
-                "kind": source.kind,
-                "location": digester.text(source.location),
-                "parts": len(parts),
-                "fingerprint": digester.text("\n".join(part.state for part in parts)),
-            },
-            "secret_check": digester.text("secret"),
-            "versions": _versions(),
-            "complete": False,
-            "counts": None,
-        }
+        record = RunRecord(
+            created=created,
+            setup=setup,
+            policy=policy,
+            source=SourceRecord(
+                kind=source.kind,
+                keys=source.keys,
+                location=digester.text(source.location),
+                fingerprint=digester.text("\n".join(part.state for part in parts)),
+                parts=len(parts),
+            ),
+            secret_check=digester.text("secret"),
+            versions=_versions(),
+        )
+        run = cls(path, record)
         for folder in ("scores", "decisions"):
-            (path / folder).mkdir(exist_ok=True)
-        run.write_info()
+            (Location.of(path) / folder).make_folder()
+        run.write_record(record)
         return run
 
-    def write_info(self) -> None:
-        """Write `run.json`, whole or not at all."""
-        with replacing(self.path / "run.json") as temporary:
-            temporary.write_text(json.dumps(self.info, indent=2) + "\n", encoding="utf-8")
+    def write_record(self, record: RunRecord) -> None:
+        """Write ``run.json``, whole or not at all."""
+        with replacing(self.path / "run.json") as file:
+            file.write(record.to_json().encode())
+        self.record = record
 
     def digester(self) -> Digester:
-        """What computes this run's digests; `SecretError` where the secret is missing or another run's."""
+        """Return what computes this run's digests; `SecretError` where the secret is missing or another run's."""
         digester = read_secret(self.path)
-        if digester.text("secret") != self.info["secret_check"]:
+        if digester.text("secret") != self.record.secret_check:
             raise SecretError(
-                f"the secret in {secret_place(self.path)} is not the one that the run {self.path} was made with; find "
+                f"the secret in {secret_origin(self.path)} is not the one that the run {self.path} was made with; find "
                 "that one"
             )
         return digester
@@ -201,85 +150,207 @@ class Run:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the run for writing; `RunError` while another process does."""
-        descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(f"another process is writing {self.path}; wait for it, or give another --out") from error
-            for left in self.path.glob("*/.*.tmp"):  # by a process that was killed
-                left.unlink()
-            yield
-        finally:
-            os.close(descriptor)
-
-    @property
-    def part_count(self) -> int:
-        """How many parts the source has."""
-        return int(self.info["source"]["parts"])
+            with locked(self.path, wait=False):
+                for left in self.path.glob("*/.*.tmp"):  # by a process that was killed
+                    left.unlink()
+                yield
+        except BlockingIOError as error:
+            raise RunError(f"another process is writing {self.path}; wait for it, or give another --out") from error
 
     @property
     def policy(self) -> Policy:
         """The policy that was last applied."""
-        return Policy.from_dict(self.info["policy"])
+        return self.record.policy
 
     @property
     def counts(self) -> dict[str, int]:
         """``seen``, ``kept``, ``excluded`` and one per reason; `UnfinishedRunError` before the run is complete."""
         self.require_complete()
-        return dict(self.info["counts"])
+        return dict(self.record.counts)
+
+    @property
+    def part_count(self) -> int:
+        """How many parts the source has."""
+        return self.record.source.parts
 
     def require_complete(self) -> None:
         """Raise `UnfinishedRunError` unless every part is scored and decided."""
-        if not self.info["complete"]:
+        if not self.record.complete:
             raise UnfinishedRunError(
                 f"the run {self.path} is not finished; run the same `safetyfilter scan` again, "
                 "which does only what is missing"
             )
 
-    def file(self, folder: str, index: int, suffix: str = "parquet") -> Path:
-        """The path of one part's file."""
-        return self.path / folder / f"part-{index:05d}.{suffix}"
+    def file(self, folder: str, index: int) -> Location:
+        """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""
+        suffix = "npy" if folder == "embeddings" else "parquet"
+        return Location.of(self.path) / folder / f"part-{index:05d}.{suffix}"
 
-    def fingerprint(self, part: Part, digester: Digester) -> str:
-        """What stands for the part's samples and everything its scores depend on."""
-        return digester.text(f"{self.info['setup_digest']}\n{part.index}\n{part.state}")
+    def unscored_parts(self, parts: Sequence[Part], *, embeddings: bool = False) -> list[Part]:
+        """Return the parts whose scores, or wanted embeddings, are missing or no longer hold."""
+        digester = self.digester()
+        return [part for part in parts if not self._is_scored(part, digester, embeddings)]
 
-    def is_scored(self, part: Part, digester: Digester, *, embeddings: bool = False) -> bool:
-        """Whether the part's scores are there and still hold."""
+    def _is_scored(self, part: Part, digester: Digester, embeddings: bool) -> bool:
         meta = read_meta(self.file("scores", part.index))
-        held = meta is not None and meta["fingerprint"] == self.fingerprint(part, digester)
-        return held and (not embeddings or self.file("embeddings", part.index, "npy").exists())
+        if meta is None or meta["fingerprint"] != self._fingerprint(part.index, part.state, digester):
+            return False
+        return not embeddings or (meta["embeddings"] is not None and self.file("embeddings", part.index).exists())
 
-    def write_scores(self, index: int, part: ScorePart, embeddings: Floats | None = None) -> None:
-        """Write a part's scores, after its embeddings where they are kept."""
-        if embeddings is not None:
-            (self.path / "embeddings").mkdir(exist_ok=True)
-            with replacing(self.file("embeddings", index, "npy")) as temporary, temporary.open("wb") as file:
-                np.save(file, embeddings.astype(np.float16))
-        part.write(self.file("scores", index))
+    def _fingerprint(self, index: int, state: str, digester: Digester) -> str:
+        """What stands for a part's samples and everything its scores depend on."""
+        return digester.text(f"{self.record.setup.digest}\n{index}\n{state}")
+
+    def write(self, part: ScoredPart, policy: Policy | None = None) -> Counter[str]:
+        """Record a scored part and the decisions on it; its counts.
+
+        Embeddings that are there already are those of other scores, and are removed; the part's own are written first,
+        so that scores never name embeddings that are not there.
+
+        Parameters
+        ----------
+        part : ScoredPart
+            With vectors where they are to be kept, in float16.
+        policy : Policy or None
+            The run's own where None.
+        """
+        policy = policy or self.policy
+        place, held = self.file("embeddings", part.index), None
+        place.remove()
+        if part.vectors is not None:
+            (Location.of(self.path) / "embeddings").make_folder()
+            with replacing(place) as file:
+                np.save(file, part.vectors.astype(np.float16, copy=False))
+            held = _file_digest(place)
+        fingerprint = self._fingerprint(part.index, part.state, self.digester())
+        write_scores(part, self.file("scores", part.index), {"fingerprint": fingerprint, "embeddings": held})
+        return self._decide(part, fingerprint, policy)
 
     def decide_part(self, index: int, policy: Policy) -> Counter[str]:
         """Decide on a part's stored scores, unless that was done; its counts."""
-        scores = self.file("scores", index)
-        meta, decided = read_meta(scores), read_meta(self.file("decisions", index))
+        meta, decided = read_meta(self.file("scores", index)), read_meta(self.file("decisions", index))
         if meta and decided and (decided["fingerprint"], decided["policy"]) == (meta["fingerprint"], policy.digest):
-            counts = decided["counts"]
-            assert isinstance(counts, dict)
-            return Counter(counts)
-        part = ScorePart.read(scores)
-        return write_decisions(
-            part, policy.decide(part.scores).reason_bits, self.file("decisions", index), policy=policy.digest
-        )
+            return Counter(decided["counts"])
+        part, meta = read_scores(self.file("scores", index))
+        return self._decide(part, meta["fingerprint"], policy)
 
-    def finish(self, counts: Mapping[str, int], policy: Policy) -> None:
+    def _decide(self, part: ScoredPart, fingerprint: str, policy: Policy) -> Counter[str]:
+        bits = policy.decide(part.scores).reason_bits
+        if part.known_hashes is not None:
+            bits[part.known_hashes] |= np.uint16(Reason.KNOWN_HASH)
+        meta = {"fingerprint": fingerprint, "policy": policy.digest}
+        return write_decisions(part, bits, self.file("decisions", part.index), meta)
+
+    def finish(self, counts: Counter[str], policy: Policy) -> None:
         """Record that every part is scored and decided, and remove parts that the source no longer has."""
-        for folder in ("scores", "decisions", "embeddings"):
-            for file in sorted((self.path / folder).glob("part-*")):
-                if int(file.stem.removeprefix("part-")) >= self.part_count:
-                    file.unlink()
-        self.info |= {"policy": policy.as_dict(), "counts": dict(counts), "complete": True}
-        self.write_info()
+        for folder in FOLDERS:
+            place = Location.of(self.path) / folder
+            for name in place.names():
+                number = name.removeprefix("part-").partition(".")[0]
+                if name.startswith("part-") and int(number) >= self.part_count:
+                    (place / name).remove()
+        fingerprints = [self._meta(index)["fingerprint"] for index in range(self.part_count)]
+        record = replace(self.record, policy=policy, counts=dict(counts), complete=True, scores=_joined(fingerprints))
+        self.write_record(record)
+
+    def read_scores(self) -> pa.Table:
+        """Return the scores of all samples: the columns of ``scores/``, rows in the run's order.
+
+        Raises
+        ------
+        UnfinishedRunError, SchemaError, RunError
+            The run is not finished, or a part is missing, damaged, or not of this run.
+        """
+        self.require_complete()
+        tables, fingerprints = [], []
+        for index in range(self.part_count):
+            table, meta = read_table(self.file("scores", index))
+            tables.append(table.replace_schema_metadata())
+            fingerprints.append(meta["fingerprint"])
+        self._require_own(fingerprints)
+        return pa.concat_tables(tables)
+
+    def read_embeddings(self) -> npt.NDArray[np.float16]:
+        """Return (N, D) or (N, V, D) float16, the embeddings of all samples in the order of `read_scores`.
+
+        NaN where a sample has none. A single part is mapped into memory.
+
+        Raises
+        ------
+        UnfinishedRunError, SchemaError, RunError
+            As `read_scores`; or the run was made without embeddings, or they are not those of its scores.
+        """
+        self.require_complete()
+        metas = [self._meta(index) for index in range(self.part_count)]
+        self._require_own([meta["fingerprint"] for meta in metas])
+        arrays: list[npt.NDArray[np.float16]] = []
+        for index, meta in enumerate(metas):
+            place = self.file("embeddings", index)
+            if meta["embeddings"] is None:
+                raise RunError(f"{self.path} holds no embeddings; scan again with --keep-embeddings")
+            try:
+                if _file_digest(place) != meta["embeddings"]:
+                    raise RunError(f"{place} holds the embeddings of other scores; scan again with --keep-embeddings")
+                arrays.append(read_npy(place))
+            except (FileNotFoundError, ValueError) as error:
+                if isinstance(error, RunError):
+                    raise
+                raise RunError(f"can't read {place}: {error}; scan again with --keep-embeddings") from error
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    def align_labels(self, labels: pa.Table) -> pa.Table:
+        """Return labels in the order of `read_scores`, with nulls for samples that have none.
+
+        Parameters
+        ----------
+        labels : pyarrow.Table
+            With a column ``key`` that holds the samples' keys, or ``key_digest`` as the run has it, in any order, and
+            a column for each signal.
+
+        Raises
+        ------
+        CalibrationError
+            There is no such column, a sample has two labels, or no label belongs to this run.
+        SecretError
+            The run's secret, with which keys are looked up, is missing.
+        """
+        if not {"key", "key_digest"} & set(labels.column_names):
+            raise CalibrationError(
+                "the labels have no column key, and a run's rows are in no order that other labels could follow; give "
+                "the samples' keys in a column key"
+            )
+        label_keys = key_column(labels, None if "key_digest" in labels.column_names else self.digester())
+        return join_labels(labels, key_column(self.read_scores()), label_keys)
+
+    def part_metas(self) -> list[dict[str, Any]]:
+        """Return the metadata of all parts' scores; `RunError` where one is missing."""
+        return [self._meta(index) for index in range(self.part_count)]
+
+    def _meta(self, index: int) -> dict[str, Any]:
+        meta = read_meta(self.file("scores", index))
+        if meta is None:
+            raise RunError(
+                f"part {index} of {self.path} has no scores; run the same scan again, which does only what is missing"
+            )
+        return meta
+
+    def _require_own(self, fingerprints: Sequence[str]) -> None:
+        if _joined(fingerprints) != self.record.scores:
+            raise RunError(
+                f"the scores in {self.path} are not those that its run.json speaks of; run the same scan again, which "
+                "does only what is missing"
+            )
+
+
+def _joined(fingerprints: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+
+
+def _file_digest(place: Location) -> str:
+    """SHA-256 in hex of a file."""
+    with place.open() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -6,15 +6,16 @@ import os
 import secrets
 from pathlib import Path
 
-from safetyfilter.batches import Digester
 from safetyfilter.errors import OutputError, SecretError
+from safetyfilter.runs.digests import Digester
+from safetyfilter.storage import Location, write_private
 
 VARIABLE = "SAFETYFILTER_SECRET"
 _BYTES = 32
 
 
 def secret_path(run: Path) -> Path:
-    """Where a run's secret lies: beside the run, never in it, so that the run can be passed on without it.
+    """Return the path of a run's secret: beside the run, never in it, so that the run can be passed on without it.
 
     >>> str(secret_path(Path("runs/first")))
     'runs/first.secret'
@@ -23,15 +24,11 @@ def secret_path(run: Path) -> Path:
 
 
 def create_secret(run: Path) -> Digester:
-    """The secret of a new run: from the environment, else the file beside it, made with mode 0600 where missing."""
+    """Return the secret of a new run: from the environment, else the file beside it, made (mode 0600) where missing."""
     if os.environ.get(VARIABLE) or secret_path(run).exists():
         return read_secret(run)
     try:
-        descriptor = os.open(secret_path(run), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        write_private(secret_path(run), f"{secrets.token_hex(_BYTES)}\n".encode("ascii"))
     except OSError as error:
         raise OutputError(
             f"can't write the secret {secret_path(run)}: {error.strerror}; choose a writable place, or set {VARIABLE}"
@@ -39,10 +36,10 @@ def create_secret(run: Path) -> Digester:
     return read_secret(run)
 
 
-def secret_place(run: Path) -> str:
-    """Where a run's secret is taken from, in words: the environment variable goes before the file.
+def secret_origin(run: Path) -> str:
+    """Return where a run's secret is taken from, in words: the environment variable goes before the file.
 
-    >>> secret_place(Path("runs/first"))
+    >>> secret_origin(Path("runs/first"))
     'runs/first.secret'
     """
     if os.environ.get(VARIABLE):
@@ -51,18 +48,18 @@ def secret_place(run: Path) -> str:
 
 
 def read_secret(run: Path) -> Digester:
-    """The secret of a run: hexadecimal, from the environment variable, else from the file beside it.
+    """Return the secret of a run: hexadecimal, from the environment variable, else from the file beside it.
 
     Raises
     ------
     SecretError
-        It is missing, unreadable or no hexadecimal number of 16 to 64 bytes.
+        It is missing, unreadable or not a hexadecimal number of 16 to 64 bytes.
     """
     text = os.environ.get(VARIABLE)
     if not text:
         try:
-            text = secret_path(run).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Location.of(secret_path(run)).read_bytes(1024).decode("ascii")
+        except (FileNotFoundError, NotADirectoryError, PermissionError, UnicodeDecodeError) as error:
             raise SecretError(
                 f"no secret for the run {run}: put it into {secret_path(run)}, or its hexadecimal digits into the "
                 f"variable {VARIABLE}"
@@ -71,5 +68,5 @@ def read_secret(run: Path) -> Digester:
         return Digester(bytes.fromhex(text.strip()))
     except ValueError as error:
         raise SecretError(
-            f"{secret_place(run)} holds no secret; it must be hexadecimal, 16 to 64 bytes long"
+            f"{secret_origin(run)} does not hold a secret; it must be hexadecimal, 16 to 64 bytes long"
         ) from error

@@ -22,7 +22,7 @@ import webdataset
 from safetyfilter.batches import STANDIN_SIGNALS, EmbeddingBatch
 from safetyfilter.decide.policy import Policy
 from safetyfilter.decide.risk import calibrate_thresholds
-from safetyfilter.embed.batching import EmbedOptions
+from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.engine.local import scan
 from safetyfilter.engine.scoring import Progress

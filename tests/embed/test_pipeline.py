@@ -11,7 +11,7 @@ from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.batching import EmbeddingPipeline
+from safetyfilter.embed.pipeline import EmbeddingPipeline
 from safetyfilter.embed.views import Geometry
 from tests.conftest import encoded
 

@@ -1,0 +1,86 @@
+"""The options of embedding: batch size, views, decoding and limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+import torch
+
+from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.views import VIEW_COUNTS, Views
+from safetyfilter.errors import UsageError
+
+Decode: TypeAlias = Literal["fast", "exact"]
+
+_AUTO = {"cpu": (2.8e11, 8, 256), "cuda": (4e13, 64, 1024)}
+"""Operations of a forward pass that make its overhead small, and the least and the most images it has then.
+
+On two cores, ViT-B-32 embeds as many images a second in batches of 32 as in larger ones, and ViT-L-14 in batches of 8.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedOptions:
+    """How images are prepared and batched.
+
+    Parameters
+    ----------
+    batch_size : int or "auto"
+        Images a forward pass; halved when the device runs out of memory. ``auto`` goes by how much work the model has
+        with an image.
+    views : str
+        ``center``: CLIP's own crop; ``whole``: the whole picture, squashed to the model's input; ``multi``: whole and
+        four overlapping crops.
+    decode : str
+        ``fast``: JPEG decoded at the smallest DCT scale that still exceeds the model's input; ``exact``: as open_clip.
+    workers : int or None
+        Decoding threads; as many as there are cores where None.
+    limits : DecodeLimits
+        The largest input a decoder may see.
+
+    Raises
+    ------
+    UsageError
+        A value is not one of those allowed.
+    """
+
+    batch_size: int | Literal["auto"] = "auto"
+    views: Views = "center"
+    decode: Decode = "fast"
+    workers: int | None = None
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+    def __post_init__(self) -> None:
+        if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise UsageError(f"batch_size is {self.batch_size!r}; give a whole number from 1, or 'auto'")
+        for name, value, allowed in (
+            ("views", self.views, tuple(VIEW_COUNTS)),
+            ("decode", self.decode, get_args(Decode)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"workers is {self.workers}; give a whole number from 1, or None for the cores")
+
+    def resolve_batch_size(self, device: torch.device, flops: float) -> int:
+        """Return the number of images in a forward pass.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the model is.
+        flops : float
+            The model's floating-point operations for one view of an image.
+
+        Examples
+        --------
+        >>> [EmbedOptions().resolve_batch_size(torch.device("cpu"), flops) for flops in (1e8, 9e9, 2e11)]
+        [256, 32, 8]
+        """
+        if self.batch_size != "auto":
+            return self.batch_size
+        work, least, most = _AUTO["cuda" if device.type == "cuda" else "cpu"]
+        images = work / (flops * VIEW_COUNTS[self.views])
+        return min(most, max(least, 1 << max(0, round(math.log2(images)))))

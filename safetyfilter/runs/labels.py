@@ -1,0 +1,80 @@
+"""Labels joined to rows by the samples' keys."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safetyfilter.errors import CalibrationError
+from safetyfilter.runs.digests import DIGEST_BYTES, Digester
+
+_log = logging.getLogger(__name__)
+
+
+def key_column(table: pa.Table, digester: Digester | None = None) -> pa.Array | None:
+    """Return the column that names a table's samples, or None where there is none.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        With a column ``key`` (any type), or ``key_digest`` (16 bytes, as in a run's own scores).
+    digester : Digester or None
+        Computes the digests of the column ``key``; where None, the keys are taken as text.
+    """
+    if "key_digest" in table.column_names:
+        return _combined(table.column("key_digest").cast(pa.binary(DIGEST_BYTES)))
+    if "key" not in table.column_names:
+        return None
+    keys = [str(key) for key in table.column("key").to_pylist()]
+    if digester is None:
+        return pa.array(keys, pa.string())
+    digests = digester.keys(keys)
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(keys), [None, pa.py_buffer(digests)])
+
+
+def rows_of_labels(row_keys: pa.Array, label_keys: pa.Array) -> pa.Array:
+    """Return (N,) int32, for each of N rows the row of its label; null where it has none.
+
+    Raises
+    ------
+    CalibrationError
+        The labels name a sample twice, or none of the rows'.
+
+    Examples
+    --------
+    >>> rows_of_labels(pa.array(["a", "b", "c"]), pa.array(["c", "a"])).to_pylist()
+    [1, None, 0]
+    """
+    if twice := len(label_keys) - pc.count_distinct(label_keys, mode="all").as_py():
+        raise CalibrationError(f"the labels name samples more than once, in {twice:,} rows; give each sample one row")
+    rows = pc.index_in(row_keys, value_set=label_keys)
+    matched = len(rows) - rows.null_count
+    if len(label_keys) and not matched:
+        raise CalibrationError(
+            "no label's key is among the rows'; give the keys of the source that was scanned, or the key_digest of "
+            "this run's own scores"
+        )
+    used = pc.count_distinct(rows).as_py()
+    if used < len(label_keys):
+        _log.warning(
+            "%s of %s labels belong to no row: left out", f"{len(label_keys) - used:,}", f"{len(label_keys):,}"
+        )
+    return rows
+
+
+def join_labels(labels: pa.Table, row_keys: pa.Array, label_keys: pa.Array) -> pa.Table:
+    """Return the labels in the order of the rows: nulls in a row without one; errors as of `rows_of_labels`.
+
+    >>> labels = pa.table({"key": ["c", "a"], "minor": [True, False]})
+    >>> join_labels(labels, pa.array(["a", "b"]), labels["key"].combine_chunks())["minor"].to_pylist()
+    [False, None]
+    """
+    return labels.take(rows_of_labels(row_keys, label_keys))
+
+
+def _combined(column: pa.ChunkedArray) -> Any:
+    array = column.combine_chunks()
+    return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
