@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from importlib.resources import files
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.batches import REAL_SIGNALS, DecisionBatch, Floats, Reason, ScoreBatch, SignalTable
-from safetyfilter.errors import PolicyError
-
-PRESETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "co-occurrence": (),
-        "separate": ("explicit",),
-        "no-minors": ("minor",),
-        "strict": ("explicit", "minor"),
-    }
-)
-"""Preset names, and what each excludes beyond the co-occurrence rule; `preset_names` has those in files too."""
-
-DEFAULT_THRESHOLD = 0.5
+from safetyfilter.batches import OK, DecisionBatch, Floats, Reason, ScoreBatch, Unreadable
+from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_from_dict, format_policy, parse_policy
+from safetyfilter.decide.presets import DEFAULT_THRESHOLD, PRESETS, exclusions
+from safetyfilter.errors import PolicyError, StorageError
+from safetyfilter.signals import PAIR, SignalPair
+from safetyfilter.storage import Location, Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Thresholds and exclusions; the co-occurrence rule always holds and has no switch.
 
-    A signal is *present* when ``score >= threshold``. A sample in which both signals of the table's pair are present
-    is excluded, whatever else is set. A sample with a score that is missing, NaN or infinite is excluded as
-    ``unscored``.
+    A signal is *present* when ``score >= threshold``. A sample in which both signals of the pair are present is
+    excluded, whatever else is set. A sample with a score that is missing, NaN or infinite is excluded as ``unscored``.
 
     Parameters
     ----------
@@ -47,8 +35,8 @@ class Policy:
     exclude_at : mapping of str to float
         Signals that alone exclude a sample at or above a cut of their own, in [0, 1]; the co-occurrence rule keeps
         the signal's threshold. Each is in `exclude` too, given there or not.
-    table : SignalTable
-        The pair. Only the stand-ins use another than the real one.
+    pair : SignalPair
+        The pair of the co-occurrence rule.
 
     Raises
     ------
@@ -69,161 +57,154 @@ class Policy:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     exclude: Iterable[str] = frozenset()
     exclude_at: Mapping[str, float] = field(default_factory=dict)
-    table: SignalTable = REAL_SIGNALS
+    pair: SignalPair = PAIR
 
     def __post_init__(self) -> None:
-        thresholds = dict(self.thresholds) or dict.fromkeys(self.table.pair, DEFAULT_THRESHOLD)
-        cuts = dict(self.exclude_at)
-        for what, numbers in (("threshold", thresholds), ("cut in exclude", cuts)):
-            for signal, value in numbers.items():
-                number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-                if not number or not 0 <= value <= 1:
-                    raise PolicyError(f"the {what} of {signal!r} is {value!r}; give a number from 0 to 1")
-        for signal in self.table.pair:
-            if signal not in thresholds:
-                raise PolicyError(
-                    f"no threshold for {signal!r}, got {sorted(thresholds)}; the co-occurrence rule "
-                    f"needs one for each of {self.table.pair}"
-                )
+        thresholds = checked_numbers("threshold", self.thresholds or dict.fromkeys(self.pair.names, DEFAULT_THRESHOLD))
+        cuts = checked_numbers("cut in exclude", self.exclude_at)
+        if missing := [signal for signal in self.pair.names if signal not in thresholds]:
+            raise PolicyError(
+                f"there is no threshold for {missing}, only for {sorted(thresholds)}; the co-occurrence rule needs one "
+                f"for each of {list(self.pair.names)}"
+            )
         exclude = frozenset([self.exclude] if isinstance(self.exclude, str) else self.exclude) | set(cuts)
         if unknown := exclude - set(thresholds):
             raise PolicyError(
                 f"unknown signal {sorted(unknown)} in exclude; it may name {sorted(thresholds)}, "
                 "or give the signal a threshold"
             )
-        object.__setattr__(self, "thresholds", MappingProxyType({k: float(v) for k, v in thresholds.items()}))
+        object.__setattr__(self, "thresholds", MappingProxyType(thresholds))
         object.__setattr__(self, "exclude", exclude)
-        object.__setattr__(self, "exclude_at", MappingProxyType({k: float(v) for k, v in cuts.items()}))
+        object.__setattr__(self, "exclude_at", MappingProxyType(cuts))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_policy, (dict(self.thresholds), frozenset(self.exclude), dict(self.exclude_at), self.table))
+        return (_policy, (self._fields(),))  # a mapping proxy can't be pickled
 
     def __hash__(self) -> int:
         return hash(self.digest)
 
     @classmethod
     def preset(cls, name: str, *, thresholds: Mapping[str, float] | None = None) -> Policy:
-        """A policy by name: ``co-occurrence``, ``separate``, ``no-minors``, ``strict``, or one of the package's files.
+        """Return the policy of a name in `PRESETS`: ``co-occurrence``, ``separate``, ``no-minors``, ``strict``, ….
 
-        The files hold the published cuts on LAION's detector, each on top of the co-occurrence rule: ``laion-0.1``
-        (Stable Diffusion 2.0), ``laion-0.5`` (NeMo Curator) and ``laion-0.98`` (Stable Diffusion 2.1).
+        The published cuts on LAION's detector are on top of the co-occurrence rule: ``laion-0.1`` (Stable
+        Diffusion 2.0), ``laion-0.5`` (NeMo Curator) and ``laion-0.98`` (Stable Diffusion 2.1).
 
         >>> sorted(Policy.preset("strict").exclude)
         ['explicit', 'minor']
         >>> dict(Policy.preset("laion-0.98").exclude_at), dict(Policy.preset("laion-0.98").thresholds)
         ({'explicit': 0.98}, {'explicit': 0.5, 'minor': 0.5})
         """
-        if name not in preset_names():
-            raise PolicyError(
-                f"no policy is called {name!r}; there are {', '.join(preset_names())}, or pass a TOML file"
-            )
-        if name in PRESETS:
-            return cls(thresholds=thresholds or {}, exclude=PRESETS[name])
-        policy = cls.from_toml(_PRESET_FILES.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-        return replace(policy, thresholds=thresholds) if thresholds else policy
+        if name not in PRESETS:
+            raise PolicyError(f"no policy is called {name!r}; there are {', '.join(PRESETS)}, or pass a TOML file")
+        exclude, exclude_at = exclusions(PRESETS[name])
+        return cls(thresholds=thresholds or {}, exclude=exclude, exclude_at=exclude_at)
 
     @classmethod
-    def load(cls, name_or_file: str | Path) -> Policy:
-        """A preset by name, or a policy from a TOML file."""
-        if str(name_or_file) in preset_names():
-            return cls.preset(str(name_or_file))
-        path = Path(name_or_file)
-        if not path.is_file():
-            raise PolicyError(
-                f"{str(name_or_file)!r} is neither a policy file nor a preset; the presets are "
-                f"{', '.join(preset_names())}"
-            )
+    def load(cls, name_or_file: Place) -> Policy:
+        """Return a preset by name, or the policy in a TOML file.
+
+        Parameters
+        ----------
+        name_or_file : str, path or Location
+            A name in `PRESETS`, or a local path or a URL.
+
+        Raises
+        ------
+        PolicyError
+            Neither a preset nor a file, or not a policy.
+        StorageError
+            The storage failed.
+        """
+        name = str(name_or_file)
+        if name in PRESETS:
+            return cls.preset(name)
         try:
-            return cls.from_toml(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise PolicyError(f"can't read the policy {path}: {error}; it must be a UTF-8 TOML file") from error
+            return cls.from_toml(Location.of(name_or_file).read_text())
+        except StorageError:
+            raise
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise PolicyError(
+                f"{name!r} is neither a policy file nor a preset; the presets are {', '.join(PRESETS)}"
+            ) from error
+        except (OSError, UnicodeDecodeError, Unreadable) as error:
+            raise PolicyError(f"can't read the policy {name}: {error}; it must be a UTF-8 TOML file") from error
 
     @classmethod
     def from_toml(cls, text: str) -> Policy:
-        """A policy from TOML text; every key must be known.
+        """Return the policy in a TOML text; every key must be known.
 
-        In ``[exclude]``, ``true`` excludes a signal at its threshold, and a number at that cut.
+        In ``[exclude]``, ``true`` excludes a signal at its threshold, and a number at that cut. A policy of another
+        pair than the real one names its signals in ``[signals]``.
 
-        >>> Policy.from_toml("[thresholds]\\nexplicit = 0.3\\nminor = 0.4\\n[exclude]\\nminor = true").digest[:8]
-        'b52b02e6'
+        >>> policy = Policy.from_toml("[thresholds]\\nexplicit = 0.3\\nminor = 0.4\\n[exclude]\\nminor = true")
+        >>> dict(policy.thresholds), sorted(policy.exclude)
+        ({'explicit': 0.3, 'minor': 0.4}, ['minor'])
+        >>> Policy.from_toml('[signals]\\nexplicit = "circle"\\nminor = "square"').pair.names
+        ('circle', 'square')
         """
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise PolicyError(f"the policy is not valid TOML: {error}") from error
-        if unknown := set(data) - {"thresholds", "exclude", "signals"}:
-            raise PolicyError(f"unknown key {sorted(unknown)} in the policy; allowed are [thresholds] and [exclude]")
-        try:
-            table = SignalTable.named(data.get("signals", REAL_SIGNALS.name))
-        except (KeyError, TypeError) as error:
-            raise PolicyError(f"signals is {data['signals']!r}; leave it out (only a demo's policy has it)") from error
-        thresholds, exclude = data.get("thresholds", {}), data.get("exclude", {})
-        if not isinstance(thresholds, dict) or not isinstance(exclude, dict):
-            raise PolicyError("thresholds and exclude are TOML tables: [thresholds] then explicit = 0.5, for example")
-        for signal, value in exclude.items():
-            if not isinstance(value, bool | int | float):
-                raise PolicyError(f"exclude.{signal} is {value!r}; give true, false, or a number from 0 to 1")
-        thresholds = {signal: DEFAULT_THRESHOLD for signal in table.pair if signal not in thresholds} | thresholds
-        if unknown := set(exclude) - set(thresholds):
-            raise PolicyError(
-                f"unknown signal {sorted(unknown)} in [exclude]; it may name {sorted(thresholds)}, "
-                "or give the signal a threshold"
-            )
-        return cls(
-            thresholds=thresholds,
-            exclude=(s for s, value in exclude.items() if value is True),
-            table=table,
-            exclude_at={s: value for s, value in exclude.items() if not isinstance(value, bool)},
-        )
+        return cls(**parse_policy(text))
 
     def to_toml(self) -> str:
-        """The policy as TOML text that `from_toml` reads back to an equal policy."""
-        lines = [] if self.table == REAL_SIGNALS else [f"signals = {json.dumps(self.table.name)}", ""]
-        lines += ["[thresholds]", *(f"{_toml_key(s)} = {t!r}" for s, t in self.thresholds.items())]
-        lines += ["", "[exclude]              # beyond the co-occurrence rule, which always holds"]
-        excluded = {s: repr(self.exclude_at[s]) if s in self.exclude_at else "true" for s in self.exclude}
-        lines += [f"{_toml_key(s)} = {excluded.get(s, 'false')}" for s in self.thresholds]
-        return "\n".join(lines) + "\n"
+        """Return TOML text that `from_toml` reads back to an equal policy."""
+        return format_policy(self._fields())
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex over everything that decides."""
-        what = [
-            self.table.name,
+        """SHA-256 in hex over everything that decides, the names of the pair included."""
+        decisive = [
+            self.pair.names,
             sorted(self.thresholds.items()),
             sorted(self.exclude),
-            *([sorted(self.exclude_at.items())] if self.exclude_at else []),
+            sorted(self.exclude_at.items()),
         ]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
-    def for_table(self, table: SignalTable) -> Policy:
-        """The same policy over another pair: the parts keep their thresholds under the other names.
+    def for_pair(self, pair: SignalPair) -> Policy:
+        """Return this policy in the names of another pair; the thresholds and exclusions of its two signals go along.
 
-        >>> from safetyfilter.batches import STANDIN_SIGNALS
-        >>> dict(Policy().for_table(STANDIN_SIGNALS).thresholds)
-        {'three': 0.5, 'seven': 0.5}
+        Raises
+        ------
+        PolicyError
+            This policy is not of the real pair and `pair` is a different one: thresholds that were found on one pair's
+            scores mean nothing on another's. Or one of the policy's other signals has a name of `pair`.
+
+        Examples
+        --------
+        >>> policy = Policy(thresholds={"explicit": 0.3, "minor": 0.4}, exclude=["minor"])
+        >>> there = policy.for_pair(SignalPair(explicit="circle", minor="square"))
+        >>> dict(there.thresholds), sorted(there.exclude)
+        ({'circle': 0.3, 'square': 0.4}, ['square'])
         """
-        if table == self.table:
-            return self
-        renamed = dict(zip(self.table.pair, table.pair, strict=True))
-        return replace(
-            self,
-            table=table,
-            exclude={renamed.get(s, s) for s in self.exclude},
-            exclude_at={renamed.get(s, s): cut for s, cut in self.exclude_at.items()},
-            thresholds={renamed.get(s, s): t for s, t in self.thresholds.items()},
+        if self.pair not in (PAIR, pair):
+            raise PolicyError(
+                f"the policy is for the signals {list(self.pair.names)}, not for {list(pair.names)}; its thresholds "
+                "mean nothing on other scores: pass a policy for these signals, or a preset"
+            )
+        if taken := sorted(set(pair.names) & (set(self.thresholds) - set(self.pair.names))):
+            raise PolicyError(
+                f"{taken} is a further signal of the policy and a name of the pair {list(pair.names)}; take it out of "
+                "the policy"
+            )
+        renamed = dict(zip(self.pair.names, pair.names, strict=True))
+        return Policy(
+            thresholds={renamed.get(signal, signal): value for signal, value in self.thresholds.items()},
+            exclude={renamed.get(signal, signal) for signal in self.exclude},
+            exclude_at={renamed.get(signal, signal): cut for signal, cut in self.exclude_at.items()},
+            pair=pair,
         )
 
     def require(self, signals: Iterable[str]) -> None:
         """Raise `PolicyError` unless there is a score for every signal this policy names."""
-        if missing := set(self.thresholds) - set(signals):
+        there = sorted(signals)
+        if missing := set(self.thresholds) - set(there):
             raise PolicyError(
                 f"the policy has a threshold for {sorted(missing)}, which no probe scores; there are "
-                f"scores for {sorted(signals)}: add a probe for it, or take it out of the policy"
+                f"scores for {there}: add a probe for it, or take it out of the policy"
             )
 
     def present(self, scores: ScoreBatch, signal: str) -> npt.NDArray[np.bool_]:
-        """(N,) bool, True where ``score >= threshold``; never True for NaN.
+        """Return (N,) bool, True where ``score >= threshold``; never True for NaN.
 
         Scores are float32, and so the threshold's nearest float32 counts as reaching it too: of the two readings of
         "at the threshold", the one that excludes.
@@ -231,12 +212,13 @@ class Policy:
         return _reached(scores[signal], self.thresholds[signal])
 
     def decide(self, scores: ScoreBatch) -> DecisionBatch:
-        """Decide on each sample.
+        """Return a decision on each sample.
 
         Parameters
         ----------
         scores : ScoreBatch
-            Scores of at least the signals this policy names. Rows with a failure, NaN or an infinity are excluded.
+            Scores of at least the signals this policy names. A row is excluded whose status is not ``ok``, or where
+            one of these scores is NaN or infinite.
 
         Raises
         ------
@@ -244,25 +226,21 @@ class Policy:
             A signal of this policy has no scores.
         """
         self.require(scores.signals)
-        bits = np.zeros(len(scores), np.uint16)
         needed = np.stack([scores[signal] for signal in self.thresholds], axis=1)
-        unscored: npt.NDArray[np.bool_] = ~np.all(np.isfinite(needed), axis=1)
-        unscored[list(scores.failures)] = True
-        bits[unscored] |= np.uint16(Reason.UNSCORED)
-        present = {signal: self.present(scores, signal) & ~unscored for signal in self.thresholds}
-        bits[present[self.table.explicit] & present[self.table.minor]] |= np.uint16(Reason.CO_OCCURRENCE)
-        flags = {self.table.explicit: Reason.EXPLICIT, self.table.minor: Reason.MINOR}
+        scored = (scores.status == OK) & np.isfinite(needed).all(axis=1)
+        bits = np.where(scored, 0, Reason.UNSCORED).astype(np.uint16)
+        both = self.present(scores, self.pair.explicit) & self.present(scores, self.pair.minor)
+        bits[both & scored] |= np.uint16(Reason.CO_OCCURRENCE)
+        flags = {self.pair.explicit: Reason.EXPLICIT, self.pair.minor: Reason.MINOR}
         for signal in self.exclude:
-            alone = present[signal]
-            if signal in self.exclude_at:
-                alone = _reached(scores[signal], self.exclude_at[signal]) & ~unscored
-            bits[alone] |= np.uint16(flags.get(signal, Reason.OTHER_SIGNAL))
+            alone = _reached(scores[signal], self.exclude_at.get(signal, self.thresholds[signal]))
+            bits[alone & scored] |= np.uint16(flags.get(signal, Reason.OTHER_SIGNAL))
         return DecisionBatch(reason_bits=bits, scores=scores)
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values for `run.json`; `from_dict` reads them back."""
+        """Return plain values for `run.json`; `from_dict` reads them back."""
         return {
-            "signals": self.table.name,
+            "pair": self.pair.as_dict(),
             "thresholds": dict(self.thresholds),
             "exclude": sorted(self.exclude),
             "exclude_at": dict(self.exclude_at),
@@ -271,42 +249,27 @@ class Policy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Policy:
-        """The policy that `as_dict` wrote."""
-        thresholds, exclude = data["thresholds"], data["exclude"]
-        assert isinstance(thresholds, dict)
-        assert isinstance(exclude, list)
-        exclude_at = data.get("exclude_at", {})
-        assert isinstance(exclude_at, dict)
-        return cls(
-            thresholds=thresholds, exclude=exclude, exclude_at=exclude_at, table=SignalTable.named(str(data["signals"]))
-        )
+        """Return the policy that `as_dict` wrote; `PolicyError` where it did not write this.
+
+        >>> Policy.from_dict(Policy.preset("strict").as_dict()) == Policy.preset("strict")
+        True
+        """
+        return cls(**fields_from_dict(data))
+
+    def _fields(self) -> PolicyFields:
+        return {
+            "thresholds": dict(self.thresholds),
+            "exclude": frozenset(self.exclude),
+            "exclude_at": dict(self.exclude_at),
+            "pair": self.pair,
+        }
 
 
-_PRESET_FILES = files("safetyfilter.decide").joinpath("presets")
-
-
-def preset_names() -> tuple[str, ...]:
-    """The names that `Policy.preset` and `Policy.load` know.
-
-    >>> preset_names()
-    ('co-occurrence', 'separate', 'no-minors', 'strict', 'laion-0.1', 'laion-0.5', 'laion-0.98')
-    """
-    names = [file.name for file in _PRESET_FILES.iterdir()]
-    return (*PRESETS, *sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+def _policy(fields: PolicyFields) -> Policy:
+    return Policy(**fields)
 
 
 def _reached(scores: Floats, threshold: float) -> npt.NDArray[np.bool_]:
-    """(N,) bool, True where a float32 score is at or above a threshold, by either reading of "at"."""
+    """Return (N,) bool, True where a float32 score is at or above a threshold, by either reading of "at"."""
     reached: npt.NDArray[np.bool_] = scores.astype(np.float64) >= min(threshold, float(np.float32(threshold)))
     return reached
-
-
-def _policy(
-    thresholds: dict[str, float], exclude: frozenset[str], exclude_at: dict[str, float], table: SignalTable
-) -> Policy:
-    return Policy(thresholds=thresholds, exclude=exclude, exclude_at=exclude_at, table=table)
-
-
-def _toml_key(signal: str) -> str:
-    bare = signal.replace("-", "").replace("_", "")
-    return signal if bare.isalnum() and bare.isascii() else json.dumps(signal)

@@ -2,121 +2,22 @@
 
 Fixed-sequence testing (Angelopoulos et al. 2021, "Learn then Test", section 4.1) goes from threshold 0 upward and stops
 at the first threshold whose miss rate can't be told from too high a one. Misses only grow with the threshold, so the
-sequence ends at an order statistic of the positives' scores, and the test is Clopper and Pearson's (1934).
+sequence ends at an order statistic of the positives' scores; `bounds` has the test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, isfinite, log, log1p
+from collections.abc import Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom
 
-from safetyfilter.batches import SignalTable
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.bounds import misses_allowed, positives_needed, upper_bound
+from safetyfilter.decide.calibration import Calibration, SignalCalibration
 from safetyfilter.errors import CalibrationError
 from safetyfilter.score.labels import Column, ColumnTable, Labels, column_of, has_column, scores_of
-
-_Doubles = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignalCalibration:
-    """A signal's threshold, and what it rests on.
-
-    Attributes
-    ----------
-    signal : str
-        The signal.
-    threshold : float
-        The highest at which the bound holds, in every group.
-    positives, misses : int
-        Labelled positives with a score, and those below the threshold.
-    unscored : int
-        Labelled positives without a score. They are excluded whatever the threshold, and count for nothing here.
-    max_miss_rate, confidence : float
-        What this signal was held to; its share, where the rule's budget is split.
-    upper_bound : float
-        What the miss rate is at the most with this confidence, in the worst group; `max_miss_rate` or less.
-    negatives, excluded_negatives : int
-        Labelled negatives with a score, and those at or above the threshold: what the bound costs.
-    group : str or None
-        The group that set the threshold.
-    """
-
-    signal: str
-    threshold: float
-    positives: int
-    misses: int
-    unscored: int
-    max_miss_rate: float
-    confidence: float
-    upper_bound: float
-    negatives: int
-    excluded_negatives: int
-    group: str | None = None
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """Thresholds with a guarantee.
-
-    Attributes
-    ----------
-    signals : tuple of SignalCalibration
-        One a signal.
-    max_miss_rate, confidence : float
-        What was asked for.
-    table : SignalTable or None
-        The pair for whose rule the budget was split, so that the rule's miss rate is at most `max_miss_rate`; None
-        where each signal has a guarantee of its own.
-    """
-
-    signals: tuple[SignalCalibration, ...]
-    max_miss_rate: float
-    confidence: float
-    table: SignalTable | None = None
-
-    def __getitem__(self, signal: str) -> SignalCalibration:
-        """The calibration of one signal."""
-        return {one.signal: one for one in self.signals}[signal]
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """The threshold of each signal."""
-        return {one.signal: one.threshold for one in self.signals}
-
-    @property
-    def rule_upper_bound(self) -> float | None:
-        """What the rule's miss rate is at the most: the sum of the pair's; None where the rule wasn't calibrated."""
-        return None if self.table is None else sum(self[signal].upper_bound for signal in self.table.pair)
-
-    def policy(self, exclude: Iterable[str] = ()) -> Policy:
-        """The policy with these thresholds; `CalibrationError` where one of the pair's has none."""
-        table = self.table or SignalTable.of(list(self.thresholds))
-        if table is None:
-            raise CalibrationError(
-                f"a policy needs a threshold for both signals of the pair, and there is one for "
-                f"{list(self.thresholds)}; calibrate the other one too"
-            )
-        return Policy(thresholds=self.thresholds, exclude=exclude, table=table)
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {
-            "max_miss_rate": self.max_miss_rate,
-            "confidence": self.confidence,
-            "rule": None if self.table is None else list(self.table.pair),
-            "rule_upper_bound": self.rule_upper_bound,
-            "signals": [one.to_dict() for one in self.signals],
-        }
+from safetyfilter.signals import PAIR, SignalPair
 
 
 def calibrate_thresholds(
@@ -127,9 +28,10 @@ def calibrate_thresholds(
     confidence: float = 0.95,
     groups: Column | None = None,
     signals: Sequence[str] | None = None,
+    pair: SignalPair = PAIR,
     for_rule: bool = True,
 ) -> Calibration:
-    """The highest thresholds whose miss rate is at most `max_miss_rate`, with the given confidence.
+    """Return the highest thresholds whose miss rate is at most `max_miss_rate`, with the given confidence.
 
     What the guarantee rests on: the positives in `labels` are drawn at random from positives like those met in use, and
     none of them was used to train the probe. For the rule there is one assumption more. Samples that show both signals
@@ -140,7 +42,7 @@ def calibrate_thresholds(
 
     Parameters
     ----------
-    scores, labels : table-like
+    scores, labels : mapping-like
         A column for each signal, by name: scores in [0, 1] or NaN; labels true, false or null (`Labels`). Rows
         correspond. Negatives only show what the thresholds cost.
     max_miss_rate : float
@@ -149,10 +51,12 @@ def calibrate_thresholds(
         In (0, 1): how often, over draws of the labelled positives, the bound must hold.
     groups : array-like, optional
         (N,) group of each sample; the bound then holds in each group with a labelled positive, and so in the worst. No
-        correction is due: a threshold too high for some group is too high for the one that bears least, whose own test
-        fails only so often.
+        correction is due: a threshold too high for some group is too high for the group that allows the lowest only,
+        and that group's own test errs no more often than `confidence` says.
     signals : sequence of str, optional
-        The signals to calibrate; where None, those both in `scores` and in `labels` of the pair.
+        The signals to calibrate; where None, those of the pair that are both in `scores` and in `labels`.
+    pair : SignalPair
+        The pair whose rule is meant.
     for_rule : bool
         Split the budget so that the bound is the rule's; off, each signal is held to all of it by itself. A signal
         calibrated without its counterpart always is.
@@ -181,55 +85,37 @@ def calibrate_thresholds(
     for name, value in (("max_miss_rate", max_miss_rate), ("confidence", confidence)):
         if not isfinite(value) or not 0 < value < 1:
             raise CalibrationError(f"{name} is {value}; give a number between 0 and 1")
-    names = _signals(scores, labels) if signals is None else tuple(dict.fromkeys(signals))
-    table = SignalTable.of(names) if for_rule else None
+    names = _signals(scores, labels, pair) if signals is None else tuple(dict.fromkeys(signals))
+    split = for_rule and set(pair.names) <= set(names)
     found = []
     for signal in names:
-        parts = 2 if table is not None and signal in table.pair else 1
-        found.append(_calibrate(signal, scores, labels, groups, max_miss_rate / parts, 1 - (1 - confidence) / parts))
-    return Calibration(signals=tuple(found), max_miss_rate=max_miss_rate, confidence=confidence, table=table)
-
-
-def positives_needed(max_miss_rate: float, confidence: float) -> int:
-    """The positives needed where none of them is missed: the least n with ``(1 - max_miss_rate)ⁿ <= 1 - confidence``.
-
-    >>> positives_needed(0.01, 0.95), positives_needed(0.005, 0.975)
-    (299, 736)
-    """
-    return ceil(log(1 - confidence) / log1p(-max_miss_rate) - 1e-9)
-
-
-def misses_allowed(positives: int, max_miss_rate: float, confidence: float) -> int:
-    """The most misses among so many positives that still show the bound; -1 where even none is too many.
-
-    >>> misses_allowed(299, 0.01, 0.95), misses_allowed(298, 0.01, 0.95), misses_allowed(1000, 0.01, 0.95)
-    (0, -1, 4)
-    """
-    level = (1 - confidence) * (1 + 1e-12)
-    allowed = int(binom.ppf(level, positives, max_miss_rate)) if positives else -1
-    while allowed >= 0 and binom.cdf(allowed, positives, max_miss_rate) > level:
-        allowed -= 1
-    return allowed
-
-
-def upper_bound(misses: int, positives: int, confidence: float) -> float:
-    """Clopper and Pearson's one-sided upper bound of a miss rate.
-
-    >>> round(upper_bound(0, 299, 0.95), 5)
-    0.00997
-    """
-    return 1.0 if misses >= positives else float(beta.ppf(confidence, misses + 1, positives - misses))
-
-
-def _signals(scores: ColumnTable, labels: ColumnTable) -> tuple[str, ...]:
-    for table in (SignalTable.named("real"), SignalTable.named("stand-in")):
-        there = tuple(s for s in table.pair if has_column(scores, s) and has_column(labels, s))
-        if there:
-            return there
-    raise CalibrationError(
-        "scores and labels have no signal in common; name the columns after the signals, as "
-        "'explicit' and 'minor', or pass signals"
+        shares = 2 if split and signal in pair.names else 1
+        found.append(_calibrate(signal, scores, labels, groups, max_miss_rate / shares, 1 - (1 - confidence) / shares))
+    return Calibration(
+        signals=tuple(found), max_miss_rate=max_miss_rate, confidence=confidence, pair=pair, for_rule=split
     )
+
+
+def groups_of(column: Column, count: int) -> npt.NDArray[np.str_]:
+    """Return each sample's group as text; `CalibrationError` unless there is one for each of `count` samples.
+
+    >>> groups_of([3, 3, 7], 3).tolist()
+    ['3', '3', '7']
+    """
+    values = np.asarray(column)
+    if values.shape != (count,):
+        raise CalibrationError(f"there are {count} samples and groups of shape {values.shape}; give one a row")
+    return values.astype(str)
+
+
+def _signals(scores: ColumnTable, labels: ColumnTable, pair: SignalPair) -> tuple[str, ...]:
+    there = tuple(signal for signal in pair.names if has_column(scores, signal) and has_column(labels, signal))
+    if not there:
+        raise CalibrationError(
+            f"scores and labels have none of the signals {list(pair.names)} in common; name their columns after the "
+            "signals, or pass signals"
+        )
+    return there
 
 
 def _calibrate(
@@ -282,10 +168,7 @@ def _members(
 ) -> dict[str | None, npt.NDArray[np.bool_]]:
     if groups is None:
         return {None: np.ones(count, np.bool_)}
-    values = np.asarray(groups)
-    if values.shape != (count,):
-        raise CalibrationError(f"there are {count} labels and groups of shape {values.shape}; give one a row")
-    names = values.astype(str)
+    names = groups_of(groups, count)
     # A group without a positive has no miss rate, and so nothing to be bounded.
     return {str(name): names == name for name in np.unique(names[present])} or {None: np.ones(count, np.bool_)}
 

@@ -1,6 +1,7 @@
 """The decision rule: no sample with both signals at or above threshold is ever kept."""
 
-import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,21 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from safetyfilter.batches import REASON_NAMES, STANDIN_SIGNALS, Reason, ScoreBatch
-from safetyfilter.decide.policy import PRESETS, Policy
-from safetyfilter.errors import PolicyError
+from safetyfilter import storage
+from safetyfilter.batches import REASON_NAMES, STATUS_CODES, Reason, ScoreBatch
+from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.presets import PRESETS
+from safetyfilter.errors import PolicyError, StorageError
+from safetyfilter.signals import PAIR, SignalPair
 
-PAIR = ("explicit", "minor")
+NAMES = PAIR.names
+SHAPES = SignalPair(explicit="circle", minor="square", notice="shapes, for a test")
 thresholds = st.floats(0, 1)
 any_scores = hnp.arrays(
     np.float32,
     st.tuples(st.integers(0, 20), st.just(2)),
     elements=st.floats(width=32) | st.sampled_from([0.0, 0.5, 1.0]),
 )
-excludes = st.sets(st.sampled_from(PAIR))
+excludes = st.sets(st.sampled_from(NAMES))
 
 
-def batch(values: object, signals: tuple[str, ...] = PAIR) -> ScoreBatch:
+def batch(values: object, signals: tuple[str, ...] = NAMES) -> ScoreBatch:
     return ScoreBatch(values=np.asarray(values, np.float32).reshape(-1, len(signals)), signals=signals)
 
 
@@ -53,19 +58,6 @@ def test_stricter_never_keeps_more(
         thresholds={"explicit": explicit * lower_explicit, "minor": minor * lower_minor}, exclude=exclude | more
     )
     assert not (after.decide(batch(values)).keep & ~before.decide(batch(values)).keep).any()
-
-
-@given(thresholds, thresholds, excludes)
-def test_toml_and_dict_come_back_equal(explicit: float, minor: float, exclude: set[str]) -> None:
-    policy = Policy(thresholds={"explicit": explicit, "minor": minor}, exclude=exclude)
-    for again in (
-        Policy.from_toml(policy.to_toml()),
-        Policy.from_dict(policy.as_dict()),
-        pickle.loads(pickle.dumps(policy)),
-    ):
-        assert again == policy
-        assert again.digest == policy.digest
-        assert hash(again) == hash(policy)
 
 
 @pytest.mark.parametrize(
@@ -101,22 +93,63 @@ def test_presets(name: str, expected: list[bool]) -> None:
     assert name in PRESETS
 
 
-def test_a_failed_sample_is_excluded_whatever_its_score() -> None:
-    scores = ScoreBatch(values=np.zeros((2, 2), np.float32), signals=PAIR, failures={1: "truncated"})
-    assert Policy().decide(scores).keep.tolist() == [True, False]
+@pytest.mark.parametrize("failure", [name for name in STATUS_CODES if name != "ok"])
+def test_a_failed_sample_is_excluded_whatever_its_score(failure: str) -> None:
+    status = np.uint8([STATUS_CODES["ok"], STATUS_CODES[failure], STATUS_CODES[failure]])
+    scores = ScoreBatch(values=np.float32([[0, 0], [0, 0], [1, 1]]), signals=NAMES, status=status)
+    assert [str(reasons) for reasons in Policy().decide(scores).reasons] == ["none", "unscored", "unscored"]
 
 
 def test_a_users_own_signal() -> None:
     policy = Policy(thresholds={"explicit": 0.5, "minor": 0.5, "violence": 0.7}, exclude={"violence"})
-    decided = policy.decide(batch([[0, 0, 0.7], [0, 0, 0.6], [0, 0, np.nan]], (*PAIR, "violence")))
+    decided = policy.decide(batch([[0, 0, 0.7], [0, 0, 0.6], [0, 0, np.nan]], (*NAMES, "violence")))
     assert [str(r) for r in decided.reasons] == ["other_signal", "none", "unscored"]
 
 
-def test_the_stand_ins_have_names_of_their_own() -> None:
-    policy = Policy(thresholds={"explicit": 0.2, "minor": 0.3}, exclude={"minor"}).for_table(STANDIN_SIGNALS)
-    assert policy.decide(batch([[0.1, 0.3], [0.2, 0.3]], ("three", "seven"))).keep.tolist() == [False, False]
-    assert str(policy.decide(batch([[0.2, 0.3]], ("three", "seven"))).reasons[0]) == "co_occurrence|minor"
-    assert Policy.from_toml(policy.to_toml()) == policy
+def test_a_policy_in_another_pairs_names() -> None:
+    real = Policy(
+        thresholds={"explicit": 0.2, "minor": 0.3, "violence": 0.9}, exclude=["minor"], exclude_at={"explicit": 1}
+    )
+    policy = real.for_pair(SHAPES)
+    assert dict(policy.thresholds) == {"circle": 0.2, "square": 0.3, "violence": 0.9}
+    assert policy.exclude == {"square", "circle"}
+    assert dict(policy.exclude_at) == {"circle": 1.0}
+    assert policy.pair.notice == SHAPES.notice
+    decided = policy.decide(batch([[0.1, 0.3, 0], [0.2, 0.1, 0], [0.2, 0.3, 0]], ("circle", "square", "violence")))
+    assert [str(reasons) for reasons in decided.reasons] == ["minor", "none", "co_occurrence|minor"]
+    assert policy.for_pair(SHAPES) == policy
+    assert real.for_pair(PAIR) == real
+
+
+@pytest.mark.parametrize(
+    "other", [PAIR, SignalPair(explicit="line", minor="dot"), SignalPair(explicit="square", minor="circle")]
+)
+def test_thresholds_of_another_pair_are_never_put_on_real_signals(other: SignalPair) -> None:
+    with pytest.raises(PolicyError, match=re.escape("for the signals ['circle', 'square'], not for")):
+        Policy(pair=SHAPES).for_pair(other)
+
+
+def test_a_pairs_name_is_not_taken_by_another_signal() -> None:
+    policy = Policy(thresholds={"explicit": 0.5, "minor": 0.5, "circle": 0.9})
+    with pytest.raises(PolicyError, match="'circle'"):
+        policy.for_pair(SHAPES)
+
+
+def test_the_digest_covers_all_that_decides() -> None:
+    different = [
+        Policy(),
+        Policy(thresholds={"explicit": 0.5, "minor": 0.4}),
+        Policy(exclude=["explicit"]),
+        Policy(exclude_at={"explicit": 0.5}),
+        Policy(exclude_at={"explicit": 0.6}),
+        Policy(pair=SHAPES),
+        Policy(thresholds={"circle": 0.5, "square": 0.5, "dot": 0.5}, pair=SHAPES),
+        Policy(thresholds={"circle": 0.5, "square": 0.5, "dot": 0.5}, pair=SignalPair(explicit="circle", minor="dot")),
+    ]
+    assert len({policy.digest for policy in different}) == len(different)
+    assert Policy(pair=SHAPES).digest == Policy(pair=SignalPair(explicit="circle", minor="square")).digest
+    zero, negative = (Policy(thresholds={"explicit": value, "minor": 0.5}) for value in (0.0, -0.0))
+    assert (zero, zero.digest) == (negative, negative.digest)
 
 
 @pytest.mark.parametrize(
@@ -136,34 +169,41 @@ def test_bad_thresholds(thresholds: dict[str, object]) -> None:
         Policy(thresholds=thresholds)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[threshold]\nexplicit = 0.5",
-        "[thresholds]\nexplicit = 2",
-        "[exclude]\nviolence = true",
-        "[exclude]\nexplicit = 'yes'",
-        "thresholds = 3",
-        "= 3",
-        "signals = 'other'",
-        "signals = 3",
-    ],
-)
-def test_bad_toml(text: str) -> None:
-    with pytest.raises(PolicyError):
-        Policy.from_toml(text)
-
-
-def test_bad_names(tmp_path) -> None:
-    with pytest.raises(PolicyError, match="co-occurrence, separate"):
-        Policy.load("lenient")
-    (tmp_path / "p.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(PolicyError, match="UTF-8"):
-        Policy.load(tmp_path / "p.toml")
+def test_bad_names() -> None:
     with pytest.raises(PolicyError, match="unknown signal"):
         Policy(exclude={"violence"})
     with pytest.raises(PolicyError, match="which no probe scores"):
         Policy().decide(batch([[0.1, 0.1]], ("explicit", "other")))
+
+
+def test_a_policy_is_a_preset_or_a_file(tmp_path: Path) -> None:
+    policy = Policy(thresholds={"explicit": 0.2, "minor": 0.3}, exclude=["minor"])
+    (tmp_path / "mine.toml").write_text(policy.to_toml(), encoding="utf-8")
+    assert Policy.load(tmp_path / "mine.toml") == policy
+    assert Policy.load(f"file://{tmp_path}/mine.toml") == policy
+    assert Policy.load("strict") == Policy.preset("strict")
+
+
+@pytest.mark.parametrize("name", ["lenient", "."])
+def test_neither_a_preset_nor_a_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PolicyError, match="presets are co-occurrence, separate"):
+        Policy.load(tmp_path / name)
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(PolicyError, match="UTF-8"):
+        Policy.load(tmp_path / "p.toml")
+
+
+def test_a_fault_of_storage_is_not_a_bad_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> bytes:
+        raise TimeoutError
+
+    monkeypatch.setattr(storage, "_read_local", failing)
+    monkeypatch.setattr(storage.time, "sleep", lambda _: None)
+    with pytest.raises(StorageError):
+        Policy.load(tmp_path / "p.toml")
 
 
 def test_reasons_are_a_named_set() -> None:

@@ -6,34 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from safetyfilter.batches import STANDIN_SIGNALS, ScoreBatch
-from safetyfilter.decide.risk import calibrate_thresholds, misses_allowed, positives_needed, upper_bound
+from safetyfilter.batches import ScoreBatch
+from safetyfilter.decide.bounds import misses_allowed
+from safetyfilter.decide.risk import calibrate_thresholds
 from safetyfilter.errors import CalibrationError
-
-PAIR = ("explicit", "minor")
+from safetyfilter.signals import PAIR, SignalPair
 
 
 def draw(rng: np.random.Generator, positives: int, negatives: int = 50) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(positives + negatives) < positives
     return rng.beta(np.where(labels, 5, 1), np.where(labels, 2, 5)).astype(np.float32), labels
-
-
-@pytest.mark.parametrize(
-    ("rate", "confidence", "needed"), [(0.01, 0.95, 299), (0.005, 0.975, 736), (0.05, 0.9, 45), (0.5, 0.5, 1)]
-)
-def test_positives_needed(rate: float, confidence: float, needed: int) -> None:
-    assert positives_needed(rate, confidence) == needed
-    assert misses_allowed(needed, rate, confidence) == 0
-    assert misses_allowed(needed - 1, rate, confidence) == -1
-
-
-@given(st.integers(1, 5000), st.floats(0.001, 0.5), st.floats(0.5, 0.999))
-def test_the_most_misses_that_still_show_it(positives: int, rate: float, confidence: float) -> None:
-    allowed = misses_allowed(positives, rate, confidence)
-    if allowed >= 0:
-        assert binom.cdf(allowed, positives, rate) <= (1 - confidence) * (1 + 1e-9)
-        assert upper_bound(allowed, positives, confidence) <= rate * (1 + 1e-6)
-    assert binom.cdf(allowed + 1, positives, rate) > 1 - confidence
 
 
 @pytest.mark.parametrize("positives", [298, 299])
@@ -53,7 +35,7 @@ def test_one_signal_by_itself(positives: int) -> None:
 def test_the_rule_splits_risk_and_confidence(positives: int, enough: bool) -> None:
     rng = np.random.default_rng(0)
     (explicit, labels), (minor, _) = draw(rng, positives), draw(rng, positives)
-    scores, truth = dict(zip(PAIR, (explicit, minor), strict=True)), dict.fromkeys(PAIR, labels)
+    scores, truth = dict(zip(PAIR.names, (explicit, minor), strict=True)), dict.fromkeys(PAIR.names, labels)
     if not enough:
         with pytest.raises(CalibrationError, match="needs 736"):
             calibrate_thresholds(scores, truth, max_miss_rate=0.01, confidence=0.95)
@@ -156,12 +138,25 @@ def test_unscored_and_unlabelled_samples_count_for_nothing() -> None:
     assert (found.threshold, found.positives, found.unscored) == (plain.threshold, 400, 30)
 
 
-def test_stand_ins_have_their_own_names() -> None:
+@pytest.mark.parametrize("for_rule", [True, False])
+def test_another_pair_is_calibrated_under_its_own_names(for_rule: bool) -> None:
+    pair = SignalPair(explicit="circle", minor="square")
     scores, labels = draw(np.random.default_rng(0), 800)
-    pair = STANDIN_SIGNALS.pair
-    batch = ScoreBatch(values=np.stack([scores, scores], axis=1), signals=pair)
-    found = calibrate_thresholds(batch, dict.fromkeys(pair, labels), max_miss_rate=0.01)
-    assert found.policy().table == STANDIN_SIGNALS
+    batch = ScoreBatch(values=np.stack([scores, scores], axis=1), signals=pair.names)
+    truth = dict.fromkeys(pair.names, labels)
+    found = calibrate_thresholds(batch, truth, max_miss_rate=0.01, pair=pair, for_rule=for_rule)
+    assert (found.pair, found.for_rule) == (pair, for_rule)
+    assert (found.rule_upper_bound is not None) == for_rule
+    assert found.to_dict()["rule"] == (["circle", "square"] if for_rule else None)
+    assert found.policy().pair == pair
+    with pytest.raises(CalibrationError, match="in common"):
+        calibrate_thresholds(batch, truth, max_miss_rate=0.01)
+
+
+def test_a_pair_needs_both_signals_for_its_rule() -> None:
+    scores, labels = draw(np.random.default_rng(0), 800)
+    found = calibrate_thresholds({"minor": scores}, {"minor": labels}, max_miss_rate=0.01)
+    assert (found.for_rule, found["minor"].max_miss_rate) == (False, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +182,3 @@ def test_bad_input(scores: object, labels: object, more: dict[str, object], mess
 def test_no_signal_in_common() -> None:
     with pytest.raises(CalibrationError, match="in common"):
         calibrate_thresholds({"a": [1]}, {"b": [1]}, max_miss_rate=0.5)
-    one = calibrate_thresholds({"minor": [0.5] * 9}, {"minor": [1] * 9}, max_miss_rate=0.5)
-    with pytest.raises(CalibrationError, match="calibrate the other"):
-        one.policy()

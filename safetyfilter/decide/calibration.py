@@ -1,0 +1,108 @@
+"""The result of a calibration: thresholds, the counts and bounds they rest on, and the policy they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from safetyfilter.decide.policy import Policy
+from safetyfilter.errors import CalibrationError
+from safetyfilter.signals import PAIR, SignalPair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalCalibration:
+    """A signal's threshold, and what it rests on.
+
+    Attributes
+    ----------
+    signal : str
+        The signal.
+    threshold : float
+        The highest at which the bound holds, in every group.
+    positives, misses : int
+        Labelled positives with a score, and those below the threshold.
+    unscored : int
+        Labelled positives without a score. They are excluded whatever the threshold, and count for nothing here.
+    max_miss_rate, confidence : float
+        What this signal was held to; its share, where the rule's budget is split.
+    upper_bound : float
+        What the miss rate is at the most with this confidence, in the worst group; `max_miss_rate` or less.
+    negatives, excluded_negatives : int
+        Labelled negatives with a score, and those at or above the threshold: what the bound costs.
+    group : str or None
+        The group that set the threshold.
+    """
+
+    signal: str
+    threshold: float
+    positives: int
+    misses: int
+    unscored: int
+    max_miss_rate: float
+    confidence: float
+    upper_bound: float
+    negatives: int
+    excluded_negatives: int
+    group: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Thresholds with a guarantee.
+
+    Attributes
+    ----------
+    signals : tuple of SignalCalibration
+        One a signal.
+    max_miss_rate, confidence : float
+        What was asked for.
+    pair : SignalPair
+        The pair that `policy` decides on.
+    for_rule : bool
+        True where the budget was split between the pair's signals, so that the rule's miss rate is at most
+        `max_miss_rate`; False where each signal has a guarantee of its own.
+    """
+
+    signals: tuple[SignalCalibration, ...]
+    max_miss_rate: float
+    confidence: float
+    pair: SignalPair = PAIR
+    for_rule: bool = False
+
+    def __getitem__(self, signal: str) -> SignalCalibration:
+        """The calibration of one signal."""
+        return {one.signal: one for one in self.signals}[signal]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each signal."""
+        return {one.signal: one.threshold for one in self.signals}
+
+    @property
+    def rule_upper_bound(self) -> float | None:
+        """The upper bound of the rule's miss rate: the sum of the pair's; None where the rule wasn't calibrated."""
+        return sum(self[signal].upper_bound for signal in self.pair.names) if self.for_rule else None
+
+    def policy(self, exclude: Iterable[str] = ()) -> Policy:
+        """Return the policy with these thresholds; `CalibrationError` where one of the pair's has none."""
+        if not set(self.pair.names) <= set(self.thresholds):
+            raise CalibrationError(
+                f"a policy needs a threshold for both of {list(self.pair.names)}, and there is one for "
+                f"{list(self.thresholds)}; calibrate the other one too"
+            )
+        return Policy(thresholds=self.thresholds, exclude=exclude, pair=self.pair)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return {
+            "max_miss_rate": self.max_miss_rate,
+            "confidence": self.confidence,
+            "rule": list(self.pair.names) if self.for_rule else None,
+            "rule_upper_bound": self.rule_upper_bound,
+            "signals": [one.to_dict() for one in self.signals],
+        }
