@@ -1,4 +1,4 @@
-"""How well scores, thresholds and the rule do on labelled samples: metrics with intervals, and displays."""
+"""Metrics, with intervals, and displays of scores, thresholds and the rule on labelled samples."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from safetyfilter.evaluation.metrics import Evaluation as Evaluation
-    from safetyfilter.evaluation.metrics import evaluate as evaluate
-    from safetyfilter.evaluation.plots import JointScoreDisplay as JointScoreDisplay
-    from safetyfilter.evaluation.plots import PrecisionRecallDisplay as PrecisionRecallDisplay
-    from safetyfilter.evaluation.plots import ReliabilityDisplay as ReliabilityDisplay
-    from safetyfilter.evaluation.plots import ScoreHistogramDisplay as ScoreHistogramDisplay
+    from safetyfilter.evaluation.curves import PrecisionRecallDisplay as PrecisionRecallDisplay
+    from safetyfilter.evaluation.curves import ReliabilityDisplay as ReliabilityDisplay
+    from safetyfilter.evaluation.histograms import JointScoreDisplay as JointScoreDisplay
+    from safetyfilter.evaluation.histograms import ScoreHistogramDisplay as ScoreHistogramDisplay
+    from safetyfilter.evaluation.measure import Evaluation as Evaluation
+    from safetyfilter.evaluation.measure import evaluate as evaluate
 
-_HOMES = dict.fromkeys(
-    ("JointScoreDisplay", "PrecisionRecallDisplay", "ReliabilityDisplay", "ScoreHistogramDisplay"), "plots"
-) | dict.fromkeys(("Evaluation", "evaluate"), "metrics")
+_MODULES = {
+    "Evaluation": "measure",
+    "JointScoreDisplay": "histograms",
+    "PrecisionRecallDisplay": "curves",
+    "ReliabilityDisplay": "curves",
+    "ScoreHistogramDisplay": "histograms",
+    "evaluate": "measure",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, which load no sooner than they are asked for."""
-    if name not in _HOMES:
+    """Return a public name, whose module is imported no sooner than that."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"safetyfilter.evaluation.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"safetyfilter.evaluation.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_MODULES])

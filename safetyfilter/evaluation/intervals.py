@@ -28,7 +28,7 @@ class Estimate:
     high: float | None
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Proportion(Estimate):
 
     @classmethod
     def of(cls, count: int, total: int, confidence: float = 0.95, method: IntervalMethod = "wilson") -> Proportion:
-        """The share and its interval.
+        """Return the share and its interval.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Proportion(Estimate):
                 "a confidence between 0 and 1"
             )
         if not 0 <= count <= total:
-            raise UsageError(f"{count} of {total} is no share")
+            raise UsageError(f"{count} of {total} is not a share; the count is from 0 to the total")
         if not total:
             return cls(value=None, low=None, high=None, count=0, total=0)
         share = count / total
@@ -91,7 +91,7 @@ class Proportion(Estimate):
         )
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high, "count": self.count, "total": self.total}
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class Proportion(Estimate):
 
 
 def f_beta(precision: float, recall: float, weight: float = 2.0) -> float:
-    """The weighted harmonic mean of precision and recall; recall counts `weight` times as much.
+    """Return the weighted harmonic mean of precision and recall; recall counts `weight` times as much.
 
     >>> f_beta(0.5, 1.0)
     0.8333333333333334
@@ -111,7 +111,11 @@ def f_beta(precision: float, recall: float, weight: float = 2.0) -> float:
 def f2_estimate(
     true_positives: int, predicted: int, positives: int, confidence: float, method: IntervalMethod
 ) -> Estimate:
-    """F2 and a conservative interval: it grows with precision and recall, each held at half the error (Bonferroni)."""
+    """Return F2 and a conservative interval: it grows with precision and recall, each at half the error (Bonferroni).
+
+    >>> str(f2_estimate(9, 10, 10, 0.95, "wilson"))
+    '0.900 [0.547, 0.985]'
+    """
     half = 1 - (1 - confidence) / 2
     precision = Proportion.of(true_positives, predicted, half, method)
     recall = Proportion.of(true_positives, positives, half, method)

@@ -1,0 +1,36 @@
+"""Histograms of scores: their counts add up, and what the policy excludes is outlined."""
+
+import numpy as np
+import pytest
+
+from safetyfilter.decide.policy import Policy
+from safetyfilter.evaluation.histograms import JointScoreDisplay, ScoreHistogramDisplay
+from safetyfilter.signals import SignalPair
+
+
+def test_histograms_add_up(scores: np.ndarray, labels: np.ndarray) -> None:
+    display = ScoreHistogramDisplay.from_scores(scores, labels, signal="minor")
+    assert (display.present.sum(), display.absent.sum()) == (labels[9:].sum(), (~labels[9:]).sum())
+    assert display.unscored == 9
+
+
+def test_joint_counts_add_up(pair: dict[str, np.ndarray]) -> None:
+    joint = JointScoreDisplay.from_scores(pair)
+    assert (joint.counts.sum(), joint.unscored) == (len(pair["minor"]) - 18, 18)
+
+
+def test_the_corner_is_the_policys(pair: dict[str, np.ndarray]) -> None:
+    policy = Policy(thresholds={"explicit": 0.3, "minor": 0.6})
+    corner = JointScoreDisplay.from_scores(pair, policy).plot().patches[0]
+    assert corner.get_xy() == (0.3, 0.6)
+    assert (corner.get_width(), corner.get_height()) == pytest.approx((0.7, 0.4))
+
+
+def test_the_axes_are_the_pairs(pair: dict[str, np.ndarray]) -> None:
+    shapes = SignalPair(explicit="circle", minor="square")
+    scores = dict(zip(shapes.names, pair.values(), strict=True))
+    policy = Policy(pair=shapes, exclude=["square"])
+    axes = JointScoreDisplay.from_scores(scores, policy).plot()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("score of circle", "score of square")
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["excluded: square", "excluded: co-occurrence"]
