@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetyfilter.errors import EmptySourceError, SourceError
-from safetyfilter.sources.base import IMAGE_EXTENSIONS, PART_SIZE, Part, Sample, Source, TableSource
+from safetyfilter.errors import EmptySourceError, SourceError, UsageError
+from safetyfilter.sources.base import IMAGE_EXTENSIONS, PART_SIZE, Part, Sample, SampleBatch, Source
+from safetyfilter.sources.datasets import DatasetSource, load_saved
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.folder import FolderSource
-from safetyfilter.sources.tables import DatasetSource, ParquetSource
+from safetyfilter.sources.parquet import ParquetSource
 from safetyfilter.sources.tars import WebDatasetSource
+from safetyfilter.storage import Location
 
-__all__ = ["Part", "Sample", "Source", "TableSource", "open_source"]
+__all__ = ["Part", "Sample", "SampleBatch", "Source", "open_source"]
 
 
 def open_source(
@@ -23,13 +25,13 @@ def open_source(
 
     Parameters
     ----------
-    source : str, path, datasets.Dataset or datasets.DatasetDict
+    source : str, path, Location, datasets.Dataset or datasets.DatasetDict
         A folder of images, tars or Parquet files; one such file, or a pattern (``shards/{000..099}.tar``,
         ``data/*.parquet``); a folder that ``Dataset.save_to_disk`` wrote; or a data set object.
     image_column, key_column : str or None
         The columns of a table, or the extension of the image in a tar; found where None.
     part_size : int
-        Samples a part; a tar is always one part.
+        Samples a part, about; a tar is never divided, and small tars and tables are gathered into one part.
 
     Raises
     ------
@@ -38,7 +40,11 @@ def open_source(
     EmptySourceError
         There is no sample in it.
     SourceError
-        It is none of the above, or holds more than one kind.
+        It is none of the above, holds more than one kind, or can't be read.
+    UsageError
+        `part_size` is below 1, or no installed package opens such URLs.
+    StorageError
+        The storage failed each time it was asked.
 
     Examples
     --------
@@ -50,25 +56,29 @@ def open_source(
     >>> source.kind, [sample.key for sample in source.samples(source.parts()[0])]
     ('folder', ['a.png'])
     """
-    if not isinstance(source, str | os.PathLike):
+    if part_size < 1:
+        raise UsageError(f"a part has at least one sample, not {part_size}; leave part_size out for {PART_SIZE}")
+    opened: Source
+    if not isinstance(source, str | os.PathLike | Location):
         if not hasattr(source, "features") and not hasattr(source, "keys"):
-            raise SourceError(f"a {type(source).__name__} is no source; give a path, a Dataset or a DatasetDict")
-        opened: Source = DatasetSource(
+            raise SourceError(f"a {type(source).__name__} is not a source; give a path, a Dataset or a DatasetDict")
+        opened = DatasetSource(
             source, location="memory", image_column=image_column, key_column=key_column, part_size=part_size
         )
     else:
-        listing = Listing(os.fspath(source))
+        listing = Listing(source)
         kind = _kind(listing)
         if kind == "datasets":
+            data = load_saved(listing.location)
             opened = DatasetSource(
-                _load_from_disk(os.fspath(source)),
+                data,
                 location=listing.location,
                 image_column=image_column,
                 key_column=key_column,
                 part_size=part_size,
             )
         elif kind == "webdataset":
-            opened = WebDatasetSource(listing, image_field=image_column)
+            opened = WebDatasetSource(listing, image_field=image_column, part_size=part_size)
         elif kind == "parquet":
             opened = ParquetSource(listing, image_column=image_column, key_column=key_column, part_size=part_size)
         else:
@@ -97,18 +107,7 @@ def _kind(listing: Listing) -> str:
         return "parquet"
     if not listing.is_folder and not images:
         raise SourceError(
-            f"{listing.location} is no source; give a folder of images, .tar or .parquet files, or a "
+            f"{listing.location} is not a source; give a folder of images, .tar or .parquet files, or a "
             "data set saved to disk"
         )
     return "folder"
-
-
-def _load_from_disk(path: str) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_from_disk(path)
-    except Exception as error:  # datasets raises many kinds for a damaged folder
-        raise SourceError(
-            f"can't load the data set saved at {path}: {error}; save it again with Dataset.save_to_disk"
-        ) from error

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from itertools import islice
+from typing import Protocol
+
+import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.storage import Location, read_image
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 CAPTION_EXTENSIONS = ("txt", "caption")
 PART_SIZE = 10_000
-"""Samples in a part, where the source does not set it by its own shards."""
+"""Samples in a part, where the source does not set it by its own files."""
+BATCH_SIZE = 256
+"""Samples read at a time, so that memory does not grow with a part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +29,8 @@ class Part:
     index : int
         Its number, which is also that of its files in the run directory.
     state : str
-        Names, sizes and times of what it is read from: while this is unchanged, so are the samples.
+        Names, sizes and times of what it is read from, and the columns or the extension chosen: while this is
+        unchanged, so are the samples.
     count : int or None
         Its samples, where the source knows without reading them.
     """
@@ -43,67 +49,129 @@ class Sample:
     key : str
         Stable name within the source.
     image : bytes or None
-        The encoded image; None where it is read from `path`, or where there is none.
-    path : str or None
+        The encoded image; None where it is read from `place`, or where there is none.
+    place : Location or None
         A file to read the image from, in the thread that decodes it.
     failure : str or None
         Why there is no image, as a status.
     extension : str
         The image file's extension, without the dot, as it came.
+    caption : str or None
+        The caption, where there is one and it was asked for.
     members : mapping of str to bytes
-        Everything else that belongs to the sample, by extension, byte for byte; only where it was asked for.
+        Everything else that belongs to the sample, by extension, byte for byte; only from `Source.batches`.
+    shard : str or None
+        The source's own file that the sample lies in, where samples are to be given back in files of these names.
+
+    Examples
+    --------
+    >>> Sample(key="a.jpg", image=b"encoded").read(max_bytes=1 << 20)
+    b'encoded'
     """
 
     key: str
     image: bytes | None = None
-    path: str | None = None
+    place: Location | None = None
     failure: str | None = None
     extension: str = "jpg"
-    members: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    caption: str | None = None
+    members: Mapping[str, bytes] = field(default_factory=dict)
+    shard: str | None = None
 
-    def read(self) -> bytes:
-        """The encoded image; `Unreadable` with the reason where there is none."""
+    def read(self, max_bytes: int) -> bytes:
+        """Return the encoded image.
+
+        Parameters
+        ----------
+        max_bytes : int
+            The most that is read.
+
+        Raises
+        ------
+        Unreadable
+            There is none, or it is larger; with the failure.
+        StorageError
+            The storage failed each time it was asked.
+        """
         if self.failure is not None:
             raise Unreadable(self.failure)
         if self.image is not None:
+            if len(self.image) > max_bytes:
+                raise Unreadable("too_many_bytes")
             return self.image
-        if self.path is None:
+        if self.place is None:
             raise Unreadable("missing")
-        import fsspec
-
-        try:
-            with fsspec.open(self.path, "rb") as file:
-                content: bytes = file.read()
-        except OSError as error:
-            raise Unreadable("missing") from error
-        return content
-
-    @property
-    def caption(self) -> str | None:
-        """The caption as text, where there is one."""
-        for extension in CAPTION_EXTENSIONS:
-            if extension in self.members:
-                return self.members[extension].decode("utf-8", "replace")
-        return None
+        return read_image(self.place, max_bytes)
 
 
-@runtime_checkable
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleBatch:
+    """Consecutive samples of one part.
+
+    Attributes
+    ----------
+    samples : tuple of Sample
+        With captions and members.
+    rows : pa.Table or None
+        The samples' rows with all their columns, row by row, where the source is a table.
+    """
+
+    samples: tuple[Sample, ...]
+    rows: pa.Table | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is not None and len(self.rows) != len(self.samples):
+            raise ValueError(f"{len(self.samples)} samples need as many rows, not {len(self.rows)}")
+
+
 class Source(Protocol):
-    """Where samples come from. Every source passes the same contract tests."""
+    """Samples in a fixed order. Every source passes the same contract tests.
+
+    Attributes
+    ----------
+    kind : str
+        ``folder``, ``webdataset``, ``parquet`` or ``datasets``.
+    location : str
+        The place it lies at, or a name for it.
+    keys : str
+        A sentence fragment that says what the samples' keys are, for error messages and `run.json`.
+    form : str
+        The export format in which it is given back.
+    """
 
     kind: str
     location: str
+    keys: str
+    form: str
 
     def parts(self) -> Sequence[Part]:
-        """The parts, in order; the same for an unchanged source."""
+        """Return the parts, in order; the same for an unchanged source."""
 
-    def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
-        """The part's samples in order; with `full`, with everything that belongs to them."""
+    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
+        """Yield a part's samples in order, for scans; their captions only where asked for."""
+
+    def batches(self, part: Part) -> Iterator[SampleBatch]:
+        """Yield a part's samples in order with everything that belongs to them, for exports."""
 
 
-@runtime_checkable
-class TableSource(Source, Protocol):
-    """A source of rows, which can be given back as rows."""
+def batched(samples: Iterable[Sample]) -> Iterator[SampleBatch]:
+    """Yield samples in batches of `BATCH_SIZE`.
 
-    def batches(self, part: Part) -> Iterator[tuple[Any, list[Sample]]]:
-        """The part's rows as Arrow tables with all columns, each with its samples."""
+    >>> [len(batch.samples) for batch in batched(Sample(key=str(number)) for number in range(300))]
+    [256, 44]
+    """
+    samples = iter(samples)
+    while batch := tuple(islice(samples, BATCH_SIZE)):
+        yield SampleBatch(samples=batch)
+
+
+def caption_of(members: Mapping[str, bytes]) -> str | None:
+    """Return the caption among a sample's members as text, where there is one.
+
+    >>> caption_of({"json": b"{}", "txt": b"a boat"})
+    'a boat'
+    """
+    for extension in CAPTION_EXTENSIONS:
+        if extension in members:
+            return members[extension].decode("utf-8", "replace")
+    return None

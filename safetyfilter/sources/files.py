@@ -1,95 +1,264 @@
-"""The files below a place, on any storage that fsspec knows, with what tells whether they changed."""
+"""The files below a place, on any storage, with what tells whether they changed; and reading them for libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cached_property
-from typing import Any
+import io
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from braceexpand import braceexpand
+from fsspec.utils import glob_translate
 
-from safetyfilter.errors import SourceError, SourceNotFoundError
+from safetyfilter.errors import SourceError, SourceNotFoundError, StorageError
+from safetyfilter.storage import Location, Place, retried
+
+T = TypeVar("T")
+
+_WEB = re.compile(r"(^|::)(https?|ftp):/")
+_MAGIC = re.compile(r"[*?\[{]")
+_CHANGE = ("ETag", "mtime", "LastModified", "updated")
+
+_log = logging.getLogger(__name__)
 
 
 class Listing:
     """Files of a folder, of a glob or brace pattern, or one file.
 
+    Symbolic links are followed, except one to a folder that it lies in.
+
     Parameters
     ----------
-    place : str
+    place : str, path or Location
         A path, or a URL of a storage that is the operator's own (``s3://``, ``gs://``, …). Links of the web are
         refused: this library fetches none.
+
+    Attributes
+    ----------
+    root : Location
+        The place.
+    names : list of str
+        Paths relative to the folder, or to the pattern's fixed part; sorted.
+    is_folder : bool
+        True for a folder, False for a file or a pattern.
 
     Raises
     ------
     SourceNotFoundError
         Nothing is there.
+    SourceError
+        A link of the web, a pattern that is not valid, or a folder that can't be read.
+    StorageError
+        The storage failed each time it was asked.
     """
 
-    def __init__(self, place: str) -> None:
-        if place.startswith(("http://", "https://", "ftp://")):
+    def __init__(self, place: Place) -> None:
+        if _WEB.search(str(place)):
             raise SourceError(f"{place} is a link, and links are never fetched; pass data that you already hold")
-        try:
-            self._fs, root = fsspec.core.url_to_fs(place)
-        except (ImportError, ValueError) as error:
-            raise SourceError(f"can't open {place}: {error}; install the storage's fsspec package") from error
-        self.location = self._fs.unstrip_protocol(root)
-        self._sizes: dict[str, str] = {}
-        self._paths: dict[str, str] = {}
-        patterns = _brace_expand(root)
-        is_pattern = len(patterns) > 1 or any(c in root for c in "*?[")
-        if is_pattern and not self._fs.exists(root):
-            found = {path: info for p in patterns for path, info in self._fs.glob(p, detail=True).items()}
-            base = root.split("*")[0].split("{")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-        elif self._fs.isfile(root):
-            found, base = {root: self._fs.info(root)}, root.rpartition("/")[0]
-        elif self._fs.isdir(root):
-            found, base = self._fs.find(root, detail=True), root.rstrip("/")
+        self.root = root = Location.of(place)
+        info = _info(root)
+        self.is_folder = info is not None and info["type"] == "directory"
+        found: Iterable[tuple[str, Mapping[str, Any]]]
+        if self.is_folder:
+            base, found = root.path.rstrip("/"), _walk(root, None)
+        elif info is not None:
+            base, found = root.path.rpartition("/")[0], [(root.path, info)]
         else:
-            found, base = {}, ""
-        if not found and not self._fs.exists(root):
+            base, found = _matches(root)
+        by_name = sorted((path[len(base) :].lstrip("/"), path, info) for path, info in found)
+        if not by_name and not self.is_folder:
             raise SourceNotFoundError(
                 f"no source at {place}; give an image folder, WebDataset tars, Parquet files or "
                 "a data set saved to disk"
             )
-        for path, info in sorted(found.items()):
-            if info["type"] == "file":
-                name = path[len(base) :].lstrip("/")
-                changed = next((str(info[k]) for k in ("ETag", "mtime", "LastModified", "updated") if info.get(k)), "")
-                self._sizes[name] = f"{info.get('size')}:{changed}"
-                self._paths[name] = path
-        self.is_folder = self._fs.isdir(root)
+        self.names = [name for name, _, _ in by_name]
+        self._paths = {name: path for name, path, _ in by_name}
+        self._sizes = {name: info.get("size") or 0 for name, _, info in by_name}
+        self._states = {name: f"{info.get('size')}:{_changed(info)}" for name, _, info in by_name}
 
-    @cached_property
-    def names(self) -> list[str]:
-        """Paths relative to the place, sorted."""
-        return list(self._paths)
+    @property
+    def location(self) -> str:
+        """The place as text."""
+        return str(self.root)
 
     def __contains__(self, name: object) -> bool:
         return name in self._paths
 
-    def path(self, name: str) -> str:
-        """What fsspec opens for a name: a plain path where the storage is local."""
-        path = self._paths[name]
-        return path if isinstance(self._fs, LocalFileSystem) else str(self._fs.unstrip_protocol(path))
+    def place(self, name: str) -> Location:
+        """Return the place of a file; its name is not parsed."""
+        return Location(self.root.fs, self._paths[name])
 
-    def open(self, name: str) -> Any:
-        """A binary file object."""
-        return self._fs.open(self._paths[name], "rb")
+    def size(self, name: str) -> int:
+        """Return a file's bytes."""
+        return int(self._sizes[name])
 
     def read(self, name: str) -> bytes:
-        """A file's content."""
-        with self.open(name) as file:
-            content: bytes = file.read()
-        return content
+        """Return a file's content.
+
+        Raises
+        ------
+        SourceError
+            It can't be read.
+        StorageError
+            The storage failed each time it was asked.
+        """
+        try:
+            return self.place(name).read_bytes()
+        except StorageError:
+            raise
+        except OSError as error:
+            raise SourceError(f"can't read {name}: {error.strerror or error}; make it readable") from error
 
     def state(self, names: Iterable[str]) -> str:
-        """Names, sizes and times of files."""
-        return "\n".join(f"{name}:{self._sizes[name]}" for name in names)
+        """Return names, sizes and times of files as text."""
+        return "\n".join(f"{name}:{self._states[name]}" for name in names)
 
 
-def _brace_expand(pattern: str) -> list[str]:
-    from braceexpand import braceexpand
+class WatchedFile:
+    """A binary file for a library that turns errors of storage into its own, or adds to their text.
 
-    return list(braceexpand(pattern)) if "{" in pattern else [pattern]
+    The library sees a plain OSError in the place of a `StorageError`, at that read and at every later one.
+
+    Attributes
+    ----------
+    fault : StorageError or None
+        What a read failed with.
+    """
+
+    closed = False
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self.fault: StorageError | None = None
+        self._file = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        return self._watched(lambda: self._file.read(size))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place in the file, and return it."""
+        return self._watched(lambda: self._file.seek(offset, whence))
+
+    def _watched(self, action: Callable[[], T]) -> T:
+        if self.fault is None:
+            try:
+                return action()
+            except StorageError as error:
+                self.fault = error
+        raise OSError("storage failed")
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: `reading` closes the file."""
+
+
+@contextmanager
+def reading(place: Location) -> Iterator[WatchedFile]:
+    """Open a file for a library to read; whatever the library makes of a fault of storage, that fault is raised.
+
+    Raises
+    ------
+    StorageError
+        The storage failed each time it was asked.
+    OSError
+        The file is not there or can't be opened.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file, reading(Location.of(file.name)) as stream:
+    ...     stream.read()
+    b''
+    """
+    with place.open() as file:
+        watched = WatchedFile(file)
+        try:
+            yield watched
+        except Exception:
+            if watched.fault is None:
+                raise
+        if watched.fault is not None:
+            raise watched.fault
+
+
+def _info(place: Location) -> dict[str, Any] | None:
+    """Return what the storage says of a file or folder; None where there is none."""
+    try:
+        info: dict[str, Any] = retried(lambda: place.fs.info(place.path), place)
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        if isinstance(error, PermissionError):
+            raise SourceError(f"can't read {place}: {error.strerror or error}; make it readable") from error
+        return None
+    return info
+
+
+def _matches(root: Location) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
+    """Return the fixed folder of a pattern, and the files that match; none where it is not a pattern."""
+    magic = _MAGIC.search(root.path)
+    if magic is None:
+        return "", []
+    base = root.path[: magic.start()].rpartition("/")[0]
+    try:
+        patterns = list(braceexpand(root.path))
+        matchers = [re.compile(glob_translate(pattern)) for pattern in patterns]
+    except ValueError as error:
+        raise SourceError(f"{root} is not a valid pattern: {error}; for example, data/{{00..99}}.tar") from error
+    depth = None if "**" in root.path else max(pattern.count("/") for pattern in patterns) - base.count("/")
+    folder = Location(root.fs, base or root.fs.root_marker)
+    found = _walk(folder, depth) if _info(folder) is not None else ()
+    return base, [(path, info) for path, info in found if any(matcher.match(path) for matcher in matchers)]
+
+
+def _walk(folder: Location, depth: int | None, above: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield path and description of each file below a folder, at most `depth` levels deep."""
+    try:
+        entries = retried(lambda: folder.fs.ls(folder.path, detail=True), folder)
+    except FileNotFoundError:
+        return  # removed since the folder above was listed
+    except PermissionError as error:
+        raise SourceError(
+            f"can't read the folder {folder}: {error.strerror or error}; make it readable, or leave it out by a pattern"
+        ) from error
+    above = (*above, folder.path)
+    for info in entries:
+        path = info["name"].rstrip("/")
+        if path == folder.path.rstrip("/"):
+            continue  # the mark of an empty folder on object storage
+        if info.get("islink"):
+            info = _followed(Location(folder.fs, path))
+            if info["type"] == "directory" and os.path.realpath(path) in map(os.path.realpath, above):
+                _log.warning("a link to a folder above it is not followed: %s", path)
+                continue
+        if info["type"] == "file":
+            yield path, info
+        elif info["type"] == "directory" and (depth is None or depth > 1):
+            yield from _walk(Location(folder.fs, path), None if depth is None else depth - 1, above)
+
+
+def _followed(link: Location) -> Mapping[str, Any]:
+    """Return what the storage says of a link's target; one that leads nowhere is a file that is missing, on record."""
+    try:
+        info = _info(link)
+    except SourceError:
+        info = None
+    return info or {"type": "file", "size": None}
+
+
+def _changed(info: Mapping[str, Any]) -> str:
+    return next((str(info[name]) for name in _CHANGE if info.get(name)), "")

@@ -5,19 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
 
-from safetyfilter.sources.base import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, PART_SIZE, Part, Sample
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import StorageError
+from safetyfilter.sources.base import (
+    CAPTION_EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    PART_SIZE,
+    Part,
+    Sample,
+    SampleBatch,
+    batched,
+    caption_of,
+)
 from safetyfilter.sources.files import Listing
+from safetyfilter.sources.parts import stretches
 
 _SIDECARS = (*CAPTION_EXTENSIONS, "json")
+_CAPTION_BYTES = 1 << 20
 
 
 class FolderSource:
     """Images below a folder, at any depth.
 
     A sample's key is its path relative to the folder, with ``/`` between the parts. A file is a sample whatever it is
-    called, so that a mislabelled picture is scored and a file that is no picture is on record; left out are hidden
+    called, so that a mislabelled picture is scored and a file that is not a picture is on record; left out are hidden
     files, and a ``.txt``, ``.caption`` or ``.json`` beside the image that it belongs to.
 
     Parameters
@@ -29,6 +41,8 @@ class FolderSource:
     """
 
     kind = "folder"
+    keys = "files' paths relative to the scanned folder"
+    form = "folder"
 
     def __init__(self, listing: Listing, *, part_size: int = PART_SIZE) -> None:
         self.location = listing.location
@@ -38,43 +52,68 @@ class FolderSource:
     @cached_property
     def _files(self) -> list[str]:
         names = [name for name in self._listing.names if not any(p.startswith(".") for p in name.split("/"))]
-        owners = {str(PurePosixPath(name).with_suffix("")) for name in names if _extension(name) in IMAGE_EXTENSIONS}
-        return [
-            name
-            for name in names
-            if _extension(name) not in _SIDECARS or str(PurePosixPath(name).with_suffix("")) not in owners
-        ]
+        owners = {_stem(name) for name in names if _extension(name) in IMAGE_EXTENSIONS}
+        return [name for name in names if _extension(name) not in _SIDECARS or _stem(name) not in owners]
+
+    @cached_property
+    def _stretches(self) -> list[range]:
+        return stretches(len(self._files), self._part_size)
 
     def parts(self) -> Sequence[Part]:
-        """`part_size` files each, in the order of their names."""
-        stretches = [self._stretch(index) for index in range(-(-len(self._files) // self._part_size))]
+        """Return parts of `part_size` files, in the order of their names."""
         return [
-            Part(index=index, state=self._listing.state([*names, *self._captions(names)]), count=len(names))
-            for index, names in enumerate(stretches)
+            Part(index=index, state=self._state(self._names(stretch)), count=len(stretch))
+            for index, stretch in enumerate(self._stretches)
         ]
 
-    def _captions(self, names: Sequence[str]) -> list[str]:
-        beside = {str(PurePosixPath(name).with_suffix(f".{e}")) for name in names for e in CAPTION_EXTENSIONS}
-        return sorted(name for name in beside - set(names) if name in self._listing)
+    def _names(self, stretch: range) -> list[str]:
+        return self._files[stretch.start : stretch.stop]
 
-    def _stretch(self, part: int) -> list[str]:
-        return self._files[part * self._part_size : (part + 1) * self._part_size]
+    def _state(self, names: Sequence[str]) -> str:
+        beside = {f"{_stem(name)}.{extension}" for name in names for extension in CAPTION_EXTENSIONS} - set(names)
+        return self._listing.state([*names, *sorted(name for name in beside if name in self._listing)])
 
-    def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
-        """The files of a part; their contents are read where they are decoded."""
-        for name in self._stretch(part.index):
-            sidecars = self._sidecars(name) if full else {}
-            yield Sample(
-                key=name, path=self._listing.path(name), extension=PurePosixPath(name).suffix[1:], members=sidecars
-            )
+    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
+        """Yield the files of a part; their contents are read where they are decoded."""
+        for name in self._names(self._stretches[part.index]):
+            yield self._sample(name, caption=self._caption(name) if captions else None)
 
-    def _sidecars(self, name: str) -> dict[str, bytes]:
-        found: dict[str, Any] = {}
-        for extension in _SIDECARS:
-            beside = str(PurePosixPath(name).with_suffix(f".{extension}"))
-            if beside in self._listing and beside != name:
-                found[extension] = self._listing.read(beside)
-        return found
+    def batches(self, part: Part) -> Iterator[SampleBatch]:
+        """Yield the files of a part with what lies beside them."""
+        yield from batched(map(self._full, self._names(self._stretches[part.index])))
+
+    def _full(self, name: str) -> Sample:
+        members = {extension: self._listing.read(beside) for extension, beside in self._beside(name, _SIDECARS)}
+        return self._sample(name, caption=caption_of(members), members=members)
+
+    def _sample(self, name: str, *, caption: str | None, members: dict[str, bytes] | None = None) -> Sample:
+        return Sample(
+            key=name,
+            place=self._listing.place(name),
+            extension=PurePosixPath(name).suffix[1:],
+            caption=caption,
+            members=members or {},
+        )
+
+    def _beside(self, name: str, extensions: Sequence[str]) -> Iterator[tuple[str, str]]:
+        for extension in extensions:
+            beside = f"{_stem(name)}.{extension}"
+            if beside != name and beside in self._listing:
+                yield extension, beside
+
+    def _caption(self, name: str) -> str | None:
+        for _, beside in self._beside(name, CAPTION_EXTENSIONS):
+            try:
+                return self._listing.place(beside).read_bytes(_CAPTION_BYTES).decode("utf-8", "replace")
+            except StorageError:
+                raise
+            except (OSError, Unreadable):
+                return None  # true of this file: the sample has no caption that can be read
+        return None
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
 
 
 def _extension(name: str) -> str:

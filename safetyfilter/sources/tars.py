@@ -5,22 +5,37 @@ from __future__ import annotations
 import logging
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import contextmanager
+from functools import cached_property
+from typing import IO, Any, cast
 
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
 
-from safetyfilter.sources.base import IMAGE_EXTENSIONS, Part, Sample
-from safetyfilter.sources.files import Listing
+from safetyfilter.errors import SourceError, StorageError
+from safetyfilter.sources.base import (
+    IMAGE_EXTENSIONS,
+    PART_SIZE,
+    Part,
+    Sample,
+    SampleBatch,
+    batched,
+    caption_of,
+)
+from safetyfilter.sources.files import Listing, WatchedFile, reading
+from safetyfilter.sources.parts import SMALLEST_PART, gathered
+
+_DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError)
 
 _log = logging.getLogger(__name__)
 
 
 class WebDatasetSource:
-    """Tars in the WebDataset layout; each is a part.
+    """Tars in the WebDataset layout.
 
     A sample's key is ``SHARD.tar/KEY``: the shard's path relative to the source, and the sample's name in it. The rest
     of a damaged shard is on record as one sample, unscored; what could not be listed has no decision, and a loader
-    excludes it as unknown.
+    excludes it as unknown. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples or so,
+    estimated from the first shard's bytes a sample.
 
     Parameters
     ----------
@@ -28,56 +43,107 @@ class WebDatasetSource:
         The tars.
     image_field : str or None
         The extension of the image to score. Where None, a sample must have exactly one image.
+    part_size : int
+        Shards are gathered up to so many samples, where it is below `SMALLEST_PART`.
+
+    Raises
+    ------
+    SourceError
+        A shard can't be opened, here or when it is read.
+    StorageError
+        The storage failed each time it was asked, here or when a shard is read.
     """
 
     kind = "webdataset"
+    keys = "SHARD.tar/KEY, the shard's path relative to what was scanned"
+    form = "webdataset"
 
-    def __init__(self, listing: Listing, *, image_field: str | None = None) -> None:
+    def __init__(self, listing: Listing, *, image_field: str | None = None, part_size: int = PART_SIZE) -> None:
         self.location = listing.location
         self._listing = listing
-        self._shards = [name for name in listing.names if name.endswith(".tar")]
+        self._shards = [name for name in listing.names if name.lower().endswith(".tar")]
         self._image_field = image_field
+        self._part_size = min(SMALLEST_PART, part_size)
 
-    @property
-    def shards(self) -> Sequence[str]:
-        """The tars' paths relative to the source, in order."""
-        return self._shards
+    @cached_property
+    def _ranges(self) -> list[range]:
+        sizes = [self._listing.size(shard) for shard in self._shards]
+        bytes_a_sample = self._bytes_a_sample()
+        return gathered([size / bytes_a_sample for size in sizes], self._part_size)
+
+    def _bytes_a_sample(self) -> float:
+        """Return the bytes a sample of the first shard that has any; no more of it is read than a part needs."""
+        for shard in self._shards:
+            with self._opened(shard) as stream:
+                count, stopped_at = _count(stream, self._part_size)
+            if count:
+                return max((self._listing.size(shard) if stopped_at is None else stopped_at) / count, 1)
+        return 1
 
     def parts(self) -> Sequence[Part]:
-        """One part a tar, in the order of their names."""
-        return [Part(index=index, state=self._listing.state([shard])) for index, shard in enumerate(self._shards)]
+        """Return runs of shards, in the order of their names."""
+        return [
+            Part(index=index, state=f"{self._listing.state(self._of(index))}\n{self._image_field or ''}")
+            for index in range(len(self._ranges))
+        ]
 
-    def samples(self, part: Part, *, full: bool = False) -> Iterator[Sample]:
-        """The samples of a tar, in its own order."""
-        shard = self._shards[part.index]
-        with self._listing.open(shard) as stream:
+    def _of(self, index: int) -> list[str]:
+        numbers = self._ranges[index]
+        return self._shards[numbers.start : numbers.stop]
+
+    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
+        """Yield the samples of a part's shards, in their own order."""
+        for shard in self._of(part.index):
+            yield from self._read(shard, captions=captions)
+
+    def batches(self, part: Part) -> Iterator[SampleBatch]:
+        """Yield the samples of a part's shards with all their members."""
+        for shard in self._of(part.index):
+            yield from batched(self._read(shard, captions=True, full=True))
+
+    def _read(self, shard: str, *, captions: bool, full: bool = False) -> Iterator[Sample]:
+        with self._opened(shard) as stream:
             groups = group_by_keys(tar_file_expander([{"url": shard, "stream": stream}]), lcase=False)
             try:
                 for group in groups:
-                    yield self._sample(shard, group, full=full)
-            except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+                    yield self._sample(shard, group, captions=captions, full=full)
+            except _DAMAGE as error:
+                if stream.fault is not None:
+                    raise
                 _log.warning(
-                    "a shard is damaged (%s): part %d ends early, and what it still holds is excluded",
+                    "a shard is damaged (%s): its samples end early, and what it still holds is excluded",
                     type(error).__name__,
-                    part.index,
                 )
-                yield Sample(key=f"{shard}/", failure="damaged_shard")
+                yield Sample(key=f"{shard}/", failure="damaged_shard", shard=shard)
 
-    def _sample(self, shard: str, group: Mapping[str, Any], *, full: bool) -> Sample:
+    @contextmanager
+    def _opened(self, shard: str) -> Iterator[WatchedFile]:
+        try:
+            with reading(self._listing.place(shard)) as stream:
+                yield stream
+        except StorageError:
+            raise
+        except OSError as error:
+            raise SourceError(
+                f"can't open the shard {shard}: {error.strerror or error}; make it readable, or leave it out"
+            ) from error
+
+    def _sample(self, shard: str, group: Mapping[str, Any], *, captions: bool, full: bool) -> Sample:
         fields = {name: value for name, value in group.items() if not name.startswith("__")}
         extension, failure = image_of(fields, self._image_field)
-        members = {name: value for name, value in fields.items() if name != extension} if full else {}
         return Sample(
             key=f"{shard}/{group['__key__']}",
             image=fields.get(extension),
             failure=failure,
             extension=extension,
-            members=members,
+            caption=caption_of(fields) if captions else None,
+            members={name: value for name, value in fields.items() if name != extension} if full else {},
+            shard=shard,
         )
 
 
 def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[str, str | None]:
-    """The extension under which a sample's image lies, and why there is none.
+    """Return the extension under which a sample's image lies, and why there is none.
 
     A sample with several images is not scored: which of them a training loop would read is not known here.
 
@@ -90,3 +156,20 @@ def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[s
     if len(images) == 1:
         return images[0], None
     return "", "several_images" if images else "missing"
+
+
+def _count(stream: WatchedFile, limit: int) -> tuple[int, int | None]:
+    """Return the samples of a tar, `limit` at most, and the place behind the last one if there are more."""
+    count, last = 0, None
+    try:
+        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:*") as tar:
+            for member in tar:
+                key = base_plus_ext(member.name)[0] if member.isreg() else None
+                if key is not None and key != last:
+                    if count == limit:
+                        return count, stream.tell()
+                    count, last = count + 1, key
+    except _DAMAGE:
+        if stream.fault is not None:
+            raise
+    return count, None

@@ -1,0 +1,124 @@
+"""WebDataset tars: keys, damage, several images, and shards gathered into parts."""
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import SourceError
+from safetyfilter.sources import open_source
+from tests.sources.contract import CAPTIONS, IMAGES, LIMIT, SourceContract, keys_of, samples_of, states_of
+from tests.writers import write_tars
+
+
+class TestContract(SourceContract):
+    kind = form = "webdataset"
+    counts_known = False
+
+    def write_empty(self, place: Path) -> Path:
+        place.mkdir()
+        return write_tar(place / "0.tar", {})
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    return write_tars(tmp_path / "tars", IMAGES, CAPTIONS, shard_size=4, members={"json": b'{"n":  1}'})
+
+
+def test_keys_have_the_shard(tars: Path) -> None:
+    samples = samples_of(open_source(tars))
+    assert [sample.key for sample in samples][3:5] == ["0.tar/003", "1.tar/000"]
+    assert [sample.shard for sample in samples][3:5] == ["0.tar", "1.tar"]
+
+
+def test_patterns(tars: Path) -> None:
+    assert len(keys_of(open_source(f"{tars}/{{0..1}}.tar"))) == 8
+    assert keys_of(open_source(f"{tars}/*1.tar"))[0] == "1.tar/000"
+    assert len(keys_of(open_source(tars / "0.tar"))) == 4
+    assert keys_of(open_source(f"{tars.parent}/**/[12].tar"))[0] == "tars/1.tar/000"
+    with pytest.raises(SourceError, match="no source at"):
+        open_source(f"{tars}/*7.tar")
+
+
+def test_members_come_byte_for_byte(tars: Path) -> None:
+    source = open_source(tars)
+    full = [sample for part in source.parts() for batch in source.batches(part) for sample in batch.samples]
+    assert {sample.members["json"] for sample in full} == {b'{"n":  1}'}
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_damaged_shard_is_on_record_and_the_next_ones_are_read(tars: Path, mode: str) -> None:
+    write_tar(tars / "1.tar", {f"{number}.jpg": content for number, content in enumerate(IMAGES.values())}, mode)
+    whole = (tars / "1.tar").read_bytes()
+    (tars / "1.tar").write_bytes(whole[: len(whole) // 2])
+    samples = samples_of(open_source(tars))
+    damaged = [sample for sample in samples if sample.shard == "1.tar"]
+    assert [sample.failure for sample in damaged] == [None] * (len(damaged) - 1) + ["damaged_shard"]
+    with pytest.raises(Unreadable, match="damaged_shard"):
+        damaged[-1].read(LIMIT)
+    assert [sample.key for sample in samples if sample.shard == "2.tar"] == [f"2.tar/{n:03d}" for n in range(4)]
+
+
+def test_a_source_whose_first_shard_is_damaged_opens(tars: Path) -> None:
+    (tars / "0.tar").write_bytes(b"not a tar" * 200)
+    assert keys_of(open_source(tars))[:2] == ["0.tar/", "1.tar/000"]
+
+
+def test_a_shard_that_is_gone_is_an_error(tars: Path) -> None:
+    source = open_source(tars)
+    (tars / "2.tar").unlink()
+    with pytest.raises(SourceError, match=r"can't open the shard 2\.tar: No such file"):
+        samples_of(source)
+
+
+def test_a_sample_with_two_images_is_not_guessed(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", dict.fromkeys(("0.jpg", "0.mask.png", "1.txt", "2.JPG"), b"x"))
+    assert [(s.key, s.failure, s.extension) for s in samples_of(open_source(path))] == [
+        ("a.tar/0", "several_images", ""),
+        ("a.tar/1", "missing", ""),
+        ("a.tar/2", None, "JPG"),
+    ]
+    chosen = samples_of(open_source(path, image_column="mask.png"))
+    assert [(s.failure, s.extension) for s in chosen] == [(None, "mask.png"), ("missing", ""), ("missing", "")]
+
+
+def test_the_extension_chosen_is_in_the_state(tars: Path) -> None:
+    states = [states_of(open_source(tars, image_column=name)) for name in (None, "jpg", "png")]
+    assert len({state for (state,) in states}) == 3
+
+
+@pytest.mark.parametrize(
+    ("shards", "expected"),
+    [
+        ([1_200, 1_100], [1_200, 1_100]),
+        ([400, 400, 400, 400], [1_600]),
+        ([600, 600, 600, 600], [1_200, 1_200]),
+        ([1_100, 30], [1_130]),
+        ([20, 10], [30]),
+    ],
+)
+def test_shards_are_gathered(tmp_path: Path, shards: list[int], expected: list[int]) -> None:
+    for shard, count in enumerate(shards):
+        write_tar(tmp_path / f"{shard}.tar", {f"{number}.jpg": b"x" for number in range(count)})
+    source = open_source(tmp_path)
+    assert [len(list(source.samples(part))) for part in source.parts()] == expected
+    assert all(part.state.count(".tar:") >= 1 for part in source.parts())
+
+
+def test_a_change_in_any_shard_of_a_part_is_in_its_state(tars: Path) -> None:
+    before = states_of(open_source(tars))
+    assert len(before) == 1
+    write_tar(tars / "3.tar", {"new.jpg": b"x" * 5_000})
+    assert states_of(open_source(tars)) != before
