@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from common import SEED
 
 import safetyfilter as sf
+from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.runs.decisions import Decisions
-from safetyfilter.runs.parts import write_table
+from safetyfilter.runs.parts import ScoredPart, write_decisions
+from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import create_secret
+from safetyfilter.signals import PAIR
+from safetyfilter.storage import Location
 
 _PART = 10_000
 
@@ -32,39 +35,56 @@ def made_run(
 ) -> Run:
     """A complete run of `count` samples, a share of which is excluded; no picture is scored."""
     rng = np.random.default_rng(SEED)
-    (place / "decisions").mkdir(parents=True)
-    digester, policy = create_secret(place), sf.Policy()
+    folder = Location.of(place)
+    (folder / "decisions").make_folder()
+    digester, policy, signals = create_secret(place), sf.Policy(), ("explicit", "minor")
     parts = -(-count // _PART)
     for part in range(parts):
         names = keys(part * _PART, min(count, (part + 1) * _PART))
-        key_digests = pa.array([digester.key(name) for name in names], pa.binary(16))
-        content = (
-            pa.array([digester.content(contents(name)) for name in names], pa.binary(16)) if contents else key_digests
-        )
+        digests = digester.keys(names)
+        content = digests
+        if contents:
+            content = np.frombuffer(b"".join(digester.content(contents(name)) for name in names), np.uint8)
+            content = content.reshape(-1, 16)
+        scores = sf.ScoreBatch(values=np.zeros((len(names), 2), np.float32), signals=signals)
+        scored = ScoredPart.in_order(part, "", np.concatenate([digests, content], axis=1), scores)
         excluded = rng.random(len(names)) < share
-        offsets = np.concatenate([[0], np.cumsum(excluded)]).astype(np.int32)
-        reasons = pa.ListArray.from_arrays(
-            pa.array(offsets), pa.array(["co_occurrence"] * int(excluded.sum()), pa.string())
-        )
-        table = pa.table(
-            {"key_digest": key_digests, "content_digest": content, "keep": pa.array(~excluded), "reasons": reasons}
-        )
-        write_table(
-            table,
-            place / "decisions" / f"part-{part:05d}.parquet",
-            {"fingerprint": "benchmark", "policy": policy.digest, "counts": {}},
-        )
-    info = {
-        "schema": 1,
-        "setup_digest": "benchmark",
-        "policy": policy.as_dict(),
-        "counts": {},
-        "complete": True,
-        "source": {"parts": parts, "fingerprint": "benchmark"},
-        "secret_check": digester.text("secret"),
-    }
-    (place / "run.json").write_text(json.dumps(info))
+        bits = np.where(excluded, sf.Reason.CO_OCCURRENCE, 0).astype(np.uint16)
+        place_of_part = folder / "decisions" / f"part-{part:05d}.parquet"
+        write_decisions(scored, bits, place_of_part, {"fingerprint": "benchmark", "policy": policy.digest})
+    setup = RunSetup(
+        encoder=_ENCODER,
+        pair=PAIR,
+        probes=(),
+        signals=signals,
+        views="",
+        decode="",
+        precision="",
+        limits=DecodeLimits(),
+    )
+    record = RunRecord(
+        created="",
+        setup=setup,
+        policy=policy,
+        source=SourceRecord(kind="folder", keys="", location="", fingerprint="benchmark", parts=parts),
+        secret_check=digester.text("secret"),
+        versions={},
+    )
+    run = Run(place, record)
+    run.write_record(replace(record, complete=True, counts={"seen": count, "kept": count, "excluded": 0}))
     return Run.open(place)
+
+
+_ENCODER = sf.EncoderSpec(
+    architecture="none",
+    weights_sha256="",
+    image_size=(1, 1),
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    interpolation="bicubic",
+    resize_mode="shortest",
+    width=1,
+)
 
 
 def lookups(place: Path, count: int) -> dict[str, float]:
@@ -94,7 +114,7 @@ def lookups(place: Path, count: int) -> dict[str, float]:
     for name, ask in (
         ("one_by_one", one_by_one),
         ("batched", lambda: decisions.reasons(keys)),
-        ("hashing_alone", lambda: decisions._digests(keys)),
+        ("hashing_alone", lambda: decisions.digester.keys(keys)),
     ):
         wall, cpu = [], []
         for _ in range(7):

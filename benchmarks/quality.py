@@ -26,15 +26,15 @@ from quality_pictures import VIEWS, Pictures, Place, joined, placed, usual
 from quality_tables import print_tables
 
 from safetyfilter import ClipEncoder, Policy
-from safetyfilter.batches import STANDIN_SIGNALS
 from safetyfilter.decide.risk import Calibration, calibrate_thresholds
 from safetyfilter.evaluation.intervals import Proportion
-from safetyfilter.evaluation.metrics import evaluate
+from safetyfilter.evaluation.measure import evaluate
 from safetyfilter.score.probe import ProbeBank
 from safetyfilter.score.training import train_probe
 from safetyfilter.score.zero_shot import zero_shot_probes
-from safetyfilter.standin import ENCODER, PROMPTS
-from safetyfilter.standin.demo import Labelled, fit_probes
+from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR
+from safetyfilter.standin.pictures import Labelled
+from safetyfilter.standin.probes import fit_probes
 
 LAION_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "laion"
 MIN_RECALL, MAX_WRONGLY_EXCLUDED = 0.99, 0.10
@@ -105,9 +105,10 @@ def trained(pictures: Pictures) -> ProbeBank:
 def trained_on_all(pictures: Pictures) -> ProbeBank:
     """The same with every picture of the other signal as a negative: each learns that the one rules out the other."""
     batch = pictures.views["whole"]
-    return ProbeBank(
-        [train_probe(batch.vectors, pictures.present[s], signal=s, encoder=batch.encoder) for s in STANDIN_SIGNALS.pair]
-    )
+    probes = [
+        train_probe(batch.vectors, pictures.present[s], signal=s, encoder=batch.encoder) for s in STANDIN_PAIR.names
+    ]
+    return ProbeBank(probes, pair=STANDIN_PAIR)
 
 
 def guaranteed(
@@ -129,6 +130,7 @@ def guaranteed(
         max_miss_rate=sizes.max_miss_rate if max_miss_rate is None else max_miss_rate,
         confidence=sizes.confidence,
         groups=pictures.digits if grouped else None,
+        pair=STANDIN_PAIR,
     )
 
 
@@ -187,7 +189,7 @@ def by_position(bank: ProbeBank, policy: Policy, pictures: Pictures, view: str) 
     columns: Row = {}
     for name in ("guaranteed", "same_false_alarms"):
         flagged, there = [], []
-        for signal in STANDIN_SIGNALS.pair:
+        for signal in STANDIN_PAIR.names:
             present, values = pictures.present[signal], scores[signal].astype(np.float64)
             cut = np.quantile(values[~present], 1 - FALSE_ALARMS, method="higher")
             flagged.append(policy.present(scores, signal) if name == "guaranteed" else values > cut)
@@ -244,7 +246,7 @@ def measure_draw(encoder: ClipEncoder, sizes: Sizes, seed: int) -> Row:
     mixed = np.arange(len(test)) < sizes.mixed
     counts: dict[Place, int] = {"small": sizes.small, "edge": sizes.edge, "along": sizes.along}
     special = placed(encoder, counts, seed)
-    half = Policy(table=STANDIN_SIGNALS)
+    half = Policy(pair=STANDIN_PAIR)
     zero_shot = zero_shot_probes(encoder, PROMPTS)
     bank, together = trained(train), trained_on_all(train)
     calibrations = {view: guaranteed(bank, calibration, view, sizes) for view in VIEWS}

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from quality_pictures import Pictures
 
-from safetyfilter.batches import STANDIN_SIGNALS, Floats
+from safetyfilter.batches import Floats
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.evaluation.intervals import Proportion
 from safetyfilter.score.laion import load_laion_detector
 from safetyfilter.score.probe import LinearProbe, ProbeBank
 from safetyfilter.score.training import train_probe
-from safetyfilter.standin import PROMPTS
+from safetyfilter.standin import PROMPTS, STANDIN_PAIR
 
 LAION_FILES: Mapping[str, str] = {"l14": "clip_autokeras_binary_nsfw.zip", "b32": "clip_autokeras_nsfw_b32.zip"}
 TITLES: Mapping[str, str] = {
@@ -79,7 +79,7 @@ def baselines(encoder: ClipEncoder, bank: ProbeBank, train: Pictures, test: Pict
         A single classifier in the place of the rule. Without pairs it has no positives, so it learns the nearest thing
         there is, pictures with either signal against pictures with none, in the hope that pairs score highest.
     """
-    first, second = STANDIN_SIGNALS.pair
+    first, second = STANDIN_PAIR.names
     vectors = test.views["whole"].vectors
     probes = {probe.signal: probe for probe in bank.probes}
     gate, look = (_top_two_margin(encoder, vectors, signal) for signal in (first, second))

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import EmbeddingBatch
+from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.views import Views
-from safetyfilter.embed.encoder import ClipEncoder
-from safetyfilter.standin.demo import DIGITS, Picture, pictures
+from safetyfilter.standin.pictures import DIGITS, Picture, pictures
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render
 
 Place = Literal["small", "edge", "along"]
@@ -90,9 +90,7 @@ def usual(
 def joined(one: Pictures, other: Pictures) -> Pictures:
     """The pictures of both, one behind the other, in the views that the first has."""
     views = {
-        view: EmbeddingBatch(
-            vectors=np.concatenate([batch.vectors, other.views[view].vectors]), failures={}, encoder=batch.encoder
-        )
+        view: EmbeddingBatch(vectors=np.concatenate([batch.vectors, other.views[view].vectors]), encoder=batch.encoder)
         for view, batch in one.views.items()
     }
     present = {signal: np.concatenate([there, other.present[signal]]) for signal, there in one.present.items()}

@@ -8,12 +8,12 @@ from typing import Any
 from common import show
 from quality_baselines import TITLES
 
-from safetyfilter.batches import STANDIN_SIGNALS
+from safetyfilter.standin import STANDIN_PAIR
 
 
 def print_tables(result: Mapping[str, Any]) -> None:
     """The figures in percent, with 95 % intervals."""
-    pair = STANDIN_SIGNALS.pair
+    pair = STANDIN_PAIR.names
     show(
         "Signals on test pictures: precision and recall, %",
         ("probes and thresholds", "views", *(f"{s} {what}" for s in pair for what in ("prec.", "recall"))),

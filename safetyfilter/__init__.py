@@ -17,50 +17,56 @@ if TYPE_CHECKING:
     from safetyfilter.batches import EmbeddingBatch as EmbeddingBatch
     from safetyfilter.batches import Reason as Reason
     from safetyfilter.batches import ScoreBatch as ScoreBatch
+    from safetyfilter.decide.calibration import Calibration as Calibration
     from safetyfilter.decide.policy import Policy as Policy
-    from safetyfilter.decide.risk import Calibration as Calibration
     from safetyfilter.decide.risk import calibrate_thresholds as calibrate_thresholds
-    from safetyfilter.embed.options import EmbedOptions as EmbedOptions
     from safetyfilter.embed.encoder import ClipEncoder as ClipEncoder
+    from safetyfilter.embed.headers import DecodeLimits as DecodeLimits
+    from safetyfilter.embed.options import EmbedOptions as EmbedOptions
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
-    from safetyfilter.engine.local import apply_policy as apply_policy
-    from safetyfilter.engine.local import scan as scan
+    from safetyfilter.engine.scan import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
-    from safetyfilter.evaluation.metrics import evaluate as evaluate
+    from safetyfilter.evaluation.measure import evaluate as evaluate
     from safetyfilter.exports import export as export
     from safetyfilter.filter import SafetyFilter as SafetyFilter
     from safetyfilter.loaders.datasets import filter_dataset as filter_dataset
     from safetyfilter.loaders.torch import SafeDataset as SafeDataset
     from safetyfilter.loaders.torch import SafeIterable as SafeIterable
+    from safetyfilter.runs.apply import apply_policy as apply_policy
     from safetyfilter.runs.decisions import Decisions as Decisions
     from safetyfilter.runs.run import Run as Run
+    from safetyfilter.score.bank import ProbeBank as ProbeBank
+    from safetyfilter.score.bank import join_captions as join_captions
+    from safetyfilter.score.convert.fetch import convert_detector as convert_detector
+    from safetyfilter.score.convert.fetch import fetch_probes as fetch_probes
     from safetyfilter.score.laion import LaionDetector as LaionDetector
-    from safetyfilter.score.laion import load_laion_detector as load_laion_detector
-    from safetyfilter.score.named import fetch_probes as fetch_probes
-    from safetyfilter.score.named import load_named_probes as load_named_probes
-    from safetyfilter.score.probe import LinearProbe as LinearProbe
-    from safetyfilter.score.probe import ProbeBank as ProbeBank
-    from safetyfilter.score.probe import join_captions as join_captions
+    from safetyfilter.score.linear import LinearProbe as LinearProbe
     from safetyfilter.score.training import train_probe as train_probe
     from safetyfilter.score.zero_shot import PromptPair as PromptPair
+    from safetyfilter.score.zero_shot import PromptSet as PromptSet
     from safetyfilter.score.zero_shot import zero_shot_probes as zero_shot_probes
+    from safetyfilter.signals import PAIR as PAIR
+    from safetyfilter.signals import SignalPair as SignalPair
     from safetyfilter.sources import open_source as open_source
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
-    "Calibration": "decide.risk",
+    "Calibration": "decide.calibration",
     "ClipEncoder": "embed.encoder",
     "DecisionBatch": "batches",
     "Decisions": "runs.decisions",
+    "DecodeLimits": "embed.headers",
     "EmbedOptions": "embed.options",
     "EmbeddingBatch": "batches",
     "EncoderSpec": "embed.spec",
     "LaionDetector": "score.laion",
-    "LinearProbe": "score.probe",
+    "LinearProbe": "score.linear",
+    "PAIR": "signals",
     "Policy": "decide.policy",
-    "ProbeBank": "score.probe",
+    "ProbeBank": "score.bank",
     "PromptPair": "score.zero_shot",
+    "PromptSet": "score.zero_shot",
     "Reason": "batches",
     "Run": "runs.run",
     "SafeDataset": "loaders.torch",
@@ -68,17 +74,17 @@ _HOMES = {
     "SafetyFilter": "filter",
     "SafetyFilterError": "errors",
     "ScoreBatch": "batches",
-    "apply_policy": "engine.local",
+    "SignalPair": "signals",
+    "apply_policy": "runs.apply",
     "calibrate_thresholds": "decide.risk",
-    "evaluate": "evaluation.metrics",
+    "convert_detector": "score.convert.fetch",
+    "evaluate": "evaluation.measure",
     "export": "exports",
-    "fetch_probes": "score.named",
+    "fetch_probes": "score.convert.fetch",
     "filter_dataset": "loaders.datasets",
-    "join_captions": "score.probe",
-    "load_laion_detector": "score.laion",
-    "load_named_probes": "score.named",
+    "join_captions": "score.bank",
     "open_source": "sources",
-    "scan": "engine.local",
+    "scan": "engine.scan",
     "train_probe": "score.training",
     "zero_shot_probes": "score.zero_shot",
 }

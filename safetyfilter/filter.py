@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from safetyfilter.batches import REAL_SIGNALS, STANDIN_SIGNALS, DecisionBatch, EmbeddingBatch, ImageInput, SignalTable
+import numpy as np
+
+from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, ScoreBatch
 from safetyfilter.decide.policy import Policy
-from safetyfilter.embed.batching import EmbedOptions, Load
+from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.pipeline import ReadItem
 from safetyfilter.errors import PolicyError, UsageError
-from safetyfilter.score.probe import ProbeBank, join_captions
+from safetyfilter.score.bank import ProbeBank, join_captions
 
 if TYPE_CHECKING:
     from safetyfilter.embed.encoder import ClipEncoder
@@ -30,7 +33,7 @@ class SafetyFilter:
     probes : ProbeBank
         Score the embeddings; made for this encoder. Where one takes captions too, every image needs its caption.
     policy : Policy
-        Decides. A policy in the real signals' names is read in the stand-ins' names where the probes are theirs.
+        Decides. A policy in the real signals' names is read in the names of the probes' own pair.
     options : EmbedOptions
         Batch size, views and decoding. The default sees the whole picture: what the encoder never sees, no probe
         can flag.
@@ -67,7 +70,7 @@ class SafetyFilter:
 
     @property
     def needs_captions(self) -> bool:
-        """Whether a probe judges images with their captions."""
+        """True where a probe judges images with their captions."""
         return self.probes.inputs == "image+caption"
 
     def __call__(self, images: Iterable[ImageInput], captions: Sequence[str | None] | None = None) -> DecisionBatch:
@@ -84,33 +87,42 @@ class SafetyFilter:
         ------
         UsageError
             The probes need captions, and there are none, or more or fewer than images.
+        StorageError
+            A path could not be read though it was tried again.
         """
-        return self.decide(self._joined(self.encoder.embed(images, self.options), captions))
+        return self.decide(self._with_captions(self.encoder.embed(images, self.options), captions))
 
     def decide(self, batch: EmbeddingBatch) -> DecisionBatch:
         """Score and decide on embeddings of this filter's encoder; of `join_captions` where probes need captions."""
         return self.policy.decide(self.probes.score(batch))
 
-    def stream(
-        self, items: Iterable[T], load: Load[T, R], caption: Callable[[R], str | None] | None = None
-    ) -> Iterator[tuple[list[R], EmbeddingBatch, DecisionBatch]]:
-        """Decide on a stream with bounded memory; the first arguments are those of `ClipEncoder.embed_stream`.
+    def score_stream(
+        self, items: Iterable[T], read: ReadItem[T, R], caption: Callable[[R], str | None] | None = None
+    ) -> Iterator[tuple[list[R], EmbeddingBatch, ScoreBatch]]:
+        """Score a stream with bounded memory; the first arguments are those of `ClipEncoder.embed_stream`.
 
         Parameters
         ----------
         caption : callable or None
-            What `load` kept of an item -> its caption, where the probes need them.
+            What `read` kept of an item -> its caption, where the probes need them.
 
         Yields
         ------
-        list, EmbeddingBatch, DecisionBatch
-            What `load` kept, the embeddings that were scored, and the decisions.
+        list, EmbeddingBatch, ScoreBatch
+            What `read` kept, the embeddings that were scored, and the scores.
         """
-        for records, batch in self.encoder.embed_stream(items, load, self.options):
-            batch = self._joined(batch, [caption(record) for record in records] if caption else None)
-            yield records, batch, self.decide(batch)
+        for records, batch in self.encoder.embed_stream(items, read, self.options):
+            batch = self._with_captions(batch, [caption(record) for record in records] if caption else None)
+            yield records, batch, self.probes.score(batch)
 
-    def _joined(self, batch: EmbeddingBatch, captions: Sequence[str | None] | None) -> EmbeddingBatch:
+    def stream(
+        self, items: Iterable[T], read: ReadItem[T, R], caption: Callable[[R], str | None] | None = None
+    ) -> Iterator[tuple[list[R], EmbeddingBatch, DecisionBatch]]:
+        """Decide on a stream with bounded memory; as `score_stream`, with decisions in the place of scores."""
+        for records, batch, scores in self.score_stream(items, read, caption):
+            yield records, batch, self.policy.decide(scores)
+
+    def _with_captions(self, batch: EmbeddingBatch, captions: Sequence[str | None] | None) -> EmbeddingBatch:
         """The embeddings that the probes take; a sample without the caption that they need is a failure."""
         if not self.needs_captions:
             return batch
@@ -119,26 +131,33 @@ class SafetyFilter:
                 f"the probes judge images with their captions, and {len(batch)} images came with "
                 f"{'none' if captions is None else len(captions)}; pass a caption, or None, for each"
             )
-        missing = {row: "no_caption" for row, caption in enumerate(captions) if caption is None}
+        missing = np.array([caption is None for caption in captions], np.bool_) & (batch.status == OK)
+        status = np.where(missing, np.uint8(STATUS_CODES["no_caption"]), batch.status)
         texts = self.encoder.embed_text([caption or "" for caption in captions])
-        return join_captions(replace(batch, failures=missing | dict(batch.failures)), texts)
+        return join_captions(replace(batch, status=status), texts)
 
     def with_policy(self, policy: Policy) -> SafetyFilter:
-        """The same filter under another policy."""
+        """Return the same filter under another policy."""
         return replace(self, policy=policy)
 
 
 def policy_for(policy: Policy, probes: ProbeBank) -> Policy:
-    """The policy in the names of the probes' signals; `PolicyError` where they don't score what it needs."""
-    table = SignalTable.of(probes.signals)
-    if table is None:
-        meant = STANDIN_SIGNALS if set(STANDIN_SIGNALS.pair) & set(probes.signals) else REAL_SIGNALS
-        missing = [signal for signal in meant.pair if signal not in probes.signals]
+    """Return the policy in the names of the probes' pair; `PolicyError` where they don't score what it needs.
+
+    >>> from safetyfilter import LinearProbe
+    >>> probes = ProbeBank([LinearProbe(signal="explicit", weight=np.float32([1]), bias=0, encoder="e")])
+    >>> policy_for(Policy(), probes)
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.PolicyError: the probes score explicit, and the co-occurrence rule also needs minor: add a \
+probe for it, or name the pair that they score with ProbeBank(probes, pair=SignalPair(...))
+    """
+    if missing := [signal for signal in probes.pair.names if signal not in probes.signals]:
         raise PolicyError(
             f"the probes score {', '.join(probes.signals)}, and the co-occurrence rule also needs "
-            f"{' and '.join(missing)}: add a probe for it"
+            f"{' and '.join(missing)}: add a probe for it, or name the pair that they score with "
+            "ProbeBank(probes, pair=SignalPair(...))"
         )
-    if table == STANDIN_SIGNALS or policy.table != STANDIN_SIGNALS:
-        policy = policy.for_table(table)
+    policy = policy.for_pair(probes.pair)
     policy.require(probes.signals)
     return policy

@@ -10,14 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from safetyfilter.cli.app import JsonOption, app, counts_table, emit, err, sample_progress
+from safetyfilter.cli.app import JsonOption, app
+from safetyfilter.cli.output import counts_table, emit, err, sample_progress
+from safetyfilter.storage import local_path
 
 
 @app.command()
 def demo(
-    out: Annotated[
-        Path | None, typer.Option(help="A new or empty directory.", show_default="safetyfilter-demo")
-    ] = None,
+    out: Annotated[str | None, typer.Option(help="A new or empty directory.", show_default="safetyfilter-demo")] = None,
     json: JsonOption = False,
 ) -> None:
     """Do the whole job on harmless stand-ins: a three for one signal, a seven for the other."""
@@ -30,7 +30,8 @@ def demo(
             if what == "scanning":
                 progress.begin()
 
-        result = run_demo(out or _new("safetyfilter-demo"), progress=progress, step=step)
+        place = local_path(out, "the demo") if out else _new("safetyfilter-demo")
+        result = run_demo(place, progress=progress, step=step)
     emit(result, as_json=json)
     if not json:
         _show(result)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing as mp
 
-from safetyfilter.engine.scoring import Progress, score_parts
-from safetyfilter.errors import RunError
-from safetyfilter.filter import SafetyFilter
-from safetyfilter.runs.run import Run
-from safetyfilter.sources import Part, Source
+from safetyfilter.engine.parts import PartJob, Progress, score_parts
+from safetyfilter.errors import RunError, SafetyFilterError
+from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.sources.base import Part
 
 _POLL_S = 0.2
+_PARTS_WAITING = 2
+"""Scored parts that a process may have ready before they are recorded."""
 
 
 def devices_of(device: torch.device) -> list[str]:
-    """The devices that a scan uses: every GPU of the machine for ``cuda``, else the one that is named.
+    """Return the devices that a scan uses: every GPU of the machine for ``cuda``, else the one that is named.
 
     >>> devices_of(torch.device("cpu"))
     ['cpu']
@@ -32,57 +32,58 @@ def devices_of(device: torch.device) -> list[str]:
 
 
 def score_on_devices(
-    run: Run,
-    source: Source,
-    parts: Sequence[Part],
-    safety_filter: SafetyFilter,
-    devices: Sequence[str],
-    *,
-    keep_embeddings: bool,
-    report: Progress,
-) -> None:
+    job: PartJob, parts: Sequence[Part], devices: Sequence[str], *, report: Progress
+) -> Iterator[ScoredPart]:
     """Score parts on several devices, as `score_parts` does on one.
 
     Parameters
     ----------
-    run, source, parts, safety_filter, keep_embeddings, report
-        As for `score_parts`; the filter's encoder is loaded anew in each process.
+    job, parts, report
+        As for `score_parts`; the encoder is loaded anew in each process.
     devices : sequence of str
         One process each.
 
+    Yields
+    ------
+    ScoredPart
+        As they are finished, in no particular order.
+
     Raises
     ------
+    SafetyFilterError
+        The error of a process. Parts that were finished by then are yielded first.
     RunError
-        A process ended early. What the others finished is kept.
+        A process ended without a word.
     """
     context = mp.get_context("spawn")
     tasks: Any = context.Queue()
-    counts: Any = context.Queue()
-    for part in parts:
-        tasks.put(part)
-    for _ in devices:
-        tasks.put(None)
-    workers = [
-        context.Process(
-            target=_work,
-            daemon=True,
-            args=(str(run.path), source, safety_filter, device, tasks, counts, keep_embeddings),
-        )
-        for device in devices
-    ]
+    results: Any = context.Queue(_PARTS_WAITING * len(devices))
+    for task in (*parts, *[None] * len(devices)):
+        tasks.put(task)
+    workers = [context.Process(target=_work, daemon=True, args=(job, device, tasks, results)) for device in devices]
     try:
         for worker in workers:
             worker.start()
-        while any(worker.is_alive() for worker in workers) or not counts.empty():
+        error: Exception | None = None
+        while any(worker.is_alive() for worker in workers) or not results.empty():
             try:
-                report(counts.get(timeout=_POLL_S))
+                result = results.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
+            match result:
+                case ScoredPart():
+                    yield result
+                case Exception():
+                    error = error or result
+                case _:
+                    report(result)
+        failed = [device for device, worker in zip(devices, workers, strict=True) if worker.exitcode]
     finally:
         for worker in workers:
             worker.terminate()
             worker.join()
-    failed = [device for device, worker in zip(devices, workers, strict=True) if worker.exitcode]
+    if error is not None:
+        raise error
     if failed:
         raise RunError(
             f"the process on {', '.join(failed)} ended early, its message is above; run the same scan "
@@ -90,17 +91,20 @@ def score_on_devices(
         )
 
 
-def _work(
-    path: str, source: Source, safety_filter: SafetyFilter, device: str, tasks: Any, counts: Any, keep_embeddings: bool
-) -> None:
+def _work(job: PartJob, device: str, tasks: Any, results: Any) -> None:
     """Score what the queue gives, on one device; runs in a process of its own."""
 
     def parts() -> Iterator[Part]:
         while (part := tasks.get()) is not None:
             yield part
 
-    def report(added: Mapping[str, int]) -> None:
-        counts.put(dict(added))
+    def report(counts: Mapping[str, int]) -> None:
+        results.put(dict(counts))
 
-    on_device = replace(safety_filter, encoder=safety_filter.encoder.on(device))
-    score_parts(Run.open(Path(path)), source, parts(), on_device, keep_embeddings=keep_embeddings, report=report)
+    try:
+        on_device = replace(job, scorer=job.scorer.on(device))
+        for scored in score_parts(on_device, parts(), report=report):
+            results.put(scored)
+    except SafetyFilterError as error:
+        results.put(error)
+        raise SystemExit(1) from None

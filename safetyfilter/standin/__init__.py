@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
-from safetyfilter.batches import STANDIN_SIGNALS
-from safetyfilter.score.zero_shot import PromptPair
+from safetyfilter.score.zero_shot import PromptPair, PromptSet
+from safetyfilter.signals import SignalPair
 from safetyfilter.standin.prompts import SEVEN, THREE
 
 WEIGHTS = Path(__file__).with_name("weights")
 ENCODER = f"local-dir:{WEIGHTS}"
-"""What `ClipEncoder.load` takes to load the stand-in encoder."""
+"""The name under which `ClipEncoder.load` loads the stand-in encoder."""
 
-PROMPTS: Mapping[str, PromptPair] = MappingProxyType(
+STANDIN_PAIR = SignalPair(
+    explicit="three",
+    minor="seven",
+    notice="The stand-in encoder was used: these scores say nothing about real pictures.",
+)
+"""The signals that stand in for the real pair: a three and a seven in one picture."""
+
+PROMPTS = PromptSet(
     {
         signal: PromptPair(present=present, absent=absent)
-        for signal, (present, absent) in zip(STANDIN_SIGNALS.pair, (THREE, SEVEN), strict=True)
-    }
+        for signal, (present, absent) in zip(STANDIN_PAIR.names, (THREE, SEVEN), strict=True)
+    },
+    pair=STANDIN_PAIR,
 )
 """Prompts for the stand-in signals, as `zero_shot_probes` takes them."""

@@ -1,4 +1,4 @@
-"""``scan``, ``decide`` and ``export``."""
+"""``scan`` and ``decide``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import time
 from enum import StrEnum
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from safetyfilter.cli.app import JsonOption, app, counts_table, emit, err, sample_progress
+from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, PolicyOption, app
+from safetyfilter.cli.output import counts_table, emit, err, sample_progress, show_warning
 
 if TYPE_CHECKING:
     from safetyfilter.decide.policy import Policy
     from safetyfilter.embed.encoder import ClipEncoder
-    from safetyfilter.score.probe import ProbeBank
-    from safetyfilter.sources import Source
+    from safetyfilter.score.bank import ProbeBank
+    from safetyfilter.sources.base import Source
 
 
 class Engine(StrEnum):
@@ -26,34 +26,12 @@ class Engine(StrEnum):
     local = "local"
 
 
-class Format(StrEnum):
-    """How kept samples are written."""
-
-    folder = "folder"
-    webdataset = "webdataset"
-    parquet = "parquet"
-    keys = "keys"
-
-
-SourceArgument = Annotated[
-    str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk.")
-]
-PolicyOption = Annotated[
-    str,
-    typer.Option(
-        "--policy", help="co-occurrence, separate, no-minors, strict, laion-0.1, laion-0.5, laion-0.98, or a TOML file."
-    ),
-]
-ColumnOption = Annotated[
-    str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")
-]
-KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
-
-
 @app.command()
 def scan(
-    source: SourceArgument,
-    out: Annotated[Path, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk.")
+    ],
+    out: Annotated[str, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
     encoder: Annotated[
         str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or stand-in.")
     ] = "ViT-L-14-quickgelu",
@@ -88,9 +66,9 @@ def scan(
     Run.check_output(out)
     opened = open_source(source, image_column=image_column, key_column=key_column)
 
-    from safetyfilter.embed.options import EmbedOptions
     from safetyfilter.embed.encoder import ClipEncoder
-    from safetyfilter.engine.local import scan as run_scan
+    from safetyfilter.embed.options import EmbedOptions
+    from safetyfilter.engine.scan import scan as run_scan
     from safetyfilter.filter import SafetyFilter
     from safetyfilter.standin import ENCODER
 
@@ -105,62 +83,39 @@ def scan(
     with sample_progress("scanning", _total(opened)) as progress:
         run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
     seconds = time.perf_counter() - started
-    if run.info["stand_in"]:
-        err.print("[yellow]The stand-in encoder was used: these scores say nothing about real pictures.")
+    if notice := run.record.setup.pair.notice:
+        show_warning(notice)
     emit(
-        {"run": str(out), **run.counts, "stand_in": run.info["stand_in"], "seconds": round(seconds, 3)},
+        {"run": out, **run.counts, "stand_in": bool(notice), "seconds": round(seconds, 3)},
         as_json=json,
-        table=counts_table(f"{out}", run.counts),
+        shown=counts_table(out, run.counts),
     )
 
 
 @app.command()
 def decide(
-    run: Annotated[Path, typer.Argument(help="The run directory.")],
+    run: Annotated[str, typer.Argument(help="The run directory.")],
     policy: PolicyOption,
     json: JsonOption = False,
 ) -> None:
     """Apply another policy to the scores of RUN, without touching an image."""
     from safetyfilter.decide.policy import Policy
-    from safetyfilter.engine.local import apply_policy
+    from safetyfilter.runs.apply import apply_policy
     from safetyfilter.runs.run import Run
 
     policy_used = Policy.load(policy)
     opened = Run.open(run)
-    before = opened.info["policy"]["thresholds"]
+    before = opened.policy.thresholds
     with sample_progress("deciding", None) as progress, opened.writing():
         apply_policy(opened, policy_used, progress=progress)
-    for signal, threshold in opened.info["policy"]["thresholds"].items():
-        if (was := before.get(signal)) != threshold:
-            err.print(f"[yellow]The threshold of {signal} was {was:.4g} and is now {threshold:.4g}.")
+    for signal, threshold in opened.policy.thresholds.items():
+        if (was := before.get(signal)) is not None and was != threshold:
+            show_warning(f"The threshold of {signal} was {was:.4g} and is now {threshold:.4g}.")
     emit(
-        {"run": str(run), **opened.counts, "policy": opened.info["policy"]},
+        {"run": run, **opened.counts, "policy": opened.policy.as_dict()},
         as_json=json,
-        table=counts_table(f"{run}", opened.counts),
+        shown=counts_table(run, opened.counts),
     )
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="The run directory.")],
-    source: Annotated[str, typer.Option(help="The source that was scanned.")],
-    to: Annotated[Path, typer.Option(help="A new or empty place; a file for keys.")],
-    format: Annotated[Format | None, typer.Option(help="The source's own where left out.")] = None,
-    image_column: ColumnOption = None,
-    key_column: KeyOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Write the samples that RUN keeps, byte for byte."""
-    from safetyfilter.exports import export as export_run
-    from safetyfilter.runs.run import Run
-    from safetyfilter.sources import open_source
-
-    opened = Run.open(run)
-    opened.require_complete()
-    opened_source = open_source(source, image_column=image_column, key_column=key_column)
-    with sample_progress("exporting", opened.counts["seen"]) as progress:
-        counts = export_run(opened, opened_source, to, format=format.value if format else None, progress=progress)
-    emit({"run": str(run), "to": str(to), **counts}, as_json=json, table=counts_table(f"{to}", counts))
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
@@ -174,7 +129,7 @@ def _batch_size(text: str) -> int | Literal["auto"]:
 def _probe_files(names: list[str], policy: Policy) -> list[ProbeBank | None]:
     """The probes that are files, None for zero-shot ones; checked before an encoder is downloaded for them."""
     from safetyfilter.filter import policy_for
-    from safetyfilter.score.probe import ProbeBank
+    from safetyfilter.score.bank import ProbeBank
 
     banks = [None if name == "zero-shot" else ProbeBank.load(name) for name in names]
     if (files := [bank for bank in banks if bank is not None]) and len(files) == len(banks):

@@ -1,0 +1,43 @@
+"""``export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, app
+from safetyfilter.cli.output import counts_table, emit, sample_progress
+
+
+class Format(StrEnum):
+    """How kept samples are written."""
+
+    folder = "folder"
+    webdataset = "webdataset"
+    parquet = "parquet"
+    keys = "keys"
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="The run directory.")],
+    source: Annotated[str, typer.Option(help="The source that was scanned.")],
+    to: Annotated[str, typer.Option(help="A new or empty place; a file for keys.")],
+    format: Annotated[Format | None, typer.Option(help="The source's own where left out.")] = None,
+    image_column: ColumnOption = None,
+    key_column: KeyOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the samples that RUN keeps, byte for byte."""
+    from safetyfilter.exports import export as export_run
+    from safetyfilter.runs.run import Run
+    from safetyfilter.sources import open_source
+
+    opened = Run.open(run)
+    seen = opened.counts["seen"]
+    opened_source = open_source(source, image_column=image_column, key_column=key_column)
+    with sample_progress("exporting", seen) as progress:
+        counts = export_run(opened, opened_source, to, format=format.value if format else None, progress=progress)
+    emit({"run": run, "to": to, **counts}, as_json=json, shown=counts_table(to, counts))

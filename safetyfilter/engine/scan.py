@@ -1,0 +1,109 @@
+"""The scan: scores a source on this machine's devices, and records and decides each part as it is finished."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from safetyfilter.engine.parts import PartJob, Progress, score_parts
+from safetyfilter.engine.processes import devices_of, score_on_devices
+from safetyfilter.engine.scorers import ImageScorer
+from safetyfilter.filter import SafetyFilter
+from safetyfilter.runs.apply import apply_policy
+from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.record import RunSetup
+from safetyfilter.runs.run import Run
+from safetyfilter.sources.base import Part, Source
+
+
+def scan(
+    source: Source,
+    out: str | os.PathLike[str],
+    safety_filter: SafetyFilter,
+    *,
+    keep_embeddings: bool = False,
+    devices: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Score and decide on every sample of a source, and leave a run directory.
+
+    A scan that was interrupted goes on where it stopped: a part whose source, encoder and probes are unchanged is not
+    done again.
+
+    Parameters
+    ----------
+    source : Source
+        From `open_source`.
+    out : path
+        The run directory on this machine: new, empty, or that of the same scan.
+    safety_filter : SafetyFilter
+        Encoder, probes, policy and how images are prepared.
+    keep_embeddings : bool
+        Also keep the embeddings, in float16.
+    devices : sequence of str or None
+        A process for each; where None, every GPU of the machine if the encoder is on ``cuda``, else its own device.
+    progress : callable or None
+        Called as the scan goes on.
+
+    Returns
+    -------
+    Run
+        Complete, with counts that add up.
+
+    Raises
+    ------
+    OtherRunError, OutputError
+        See `Run.start`.
+    StorageError
+        A sample could not be read though it was tried again. Finished parts are kept.
+    """
+    report = progress or _silent
+    run = Run.start(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy)
+    with run.writing():
+        parts = source.parts()
+        todo = run.unscored_parts(parts, embeddings=keep_embeddings)
+        _report_resumed(run, report, {part.index for part in parts} - {part.index for part in todo})
+        used = list(devices or devices_of(safety_filter.encoder.device))[: len(todo)]
+        job = PartJob(
+            source=source,
+            scorer=ImageScorer(safety_filter),
+            digester=run.digester(),
+            keep_vectors=keep_embeddings,
+        )
+        for part in _scored(job, todo, used, report):
+            counts = run.write(part)
+            report({name: counts[name] for name in ("kept", "excluded")})
+        return apply_policy(run, safety_filter.policy)
+
+
+def _scored(job: PartJob, parts: Sequence[Part], devices: Sequence[str], report: Progress) -> Iterator[ScoredPart]:
+    if len(devices) > 1:
+        return score_on_devices(job, parts, devices, report=report)
+    return score_parts(job, parts, report=report)
+
+
+def run_setup(safety_filter: SafetyFilter) -> RunSetup:
+    """Return everything that the scores of a scan with this filter depend on."""
+    encoder, probes, options = safety_filter.encoder, safety_filter.probes, safety_filter.options
+    return RunSetup(
+        encoder=encoder.spec,
+        pair=probes.pair,
+        probes=probes.digests,
+        signals=probes.signals,
+        views=options.views,
+        decode=options.decode,
+        precision=str(encoder.dtype).removeprefix("torch."),
+        limits=options.limits,
+    )
+
+
+def _report_resumed(run: Run, report: Progress, done: set[int]) -> None:
+    """Report the parts that are there already, and decide on them where another policy did."""
+    for index in sorted(done):
+        counts: Counter[str] = run.decide_part(index, run.policy)
+        report({n: counts[n] for n in ("seen", "kept", "excluded", "unscored")} | {"resumed": counts["seen"]})
+
+
+def _silent(_: Mapping[str, int]) -> None:
+    pass

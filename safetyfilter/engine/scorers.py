@@ -1,0 +1,201 @@
+"""Scorers: turn a stream of samples into batches of digests, scores and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, ScoreBatch, Unreadable
+from safetyfilter.filter import SafetyFilter
+from safetyfilter.runs.digests import NO_CONTENT, Digester, Digests
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.sources.base import Sample
+
+_VECTORS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoredBatch:
+    """Consecutive samples of a stream, scored.
+
+    Attributes
+    ----------
+    digests : ndarray
+        (N, 32) uint8, for each sample the digest of its key and that of its content, zeros where there is none.
+    scores : ScoreBatch
+        (N, S) float32, and each row's status.
+    vectors : ndarray
+        (N, D) or (N, V, D) float32, the embeddings that were scored; NaN where there is none.
+    """
+
+    digests: Digests
+    scores: ScoreBatch
+    vectors: Floats
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: slice) -> ScoredBatch:
+        """Return some of the rows."""
+        scores = self.scores
+        return ScoredBatch(
+            digests=self.digests[rows],
+            scores=ScoreBatch(values=scores.values[rows], signals=scores.signals, status=scores.status[rows]),
+            vectors=self.vectors[rows],
+        )
+
+    @classmethod
+    def joined(cls, batches: Sequence[ScoredBatch]) -> ScoredBatch:
+        """Return the rows of at least one batch, one batch behind the other."""
+        return cls(
+            digests=np.concatenate([batch.digests for batch in batches]),
+            scores=ScoreBatch(
+                values=np.concatenate([batch.scores.values for batch in batches]),
+                signals=batches[0].scores.signals,
+                status=np.concatenate([batch.scores.status for batch in batches]),
+            ),
+            vectors=np.concatenate([batch.vectors for batch in batches]),
+        )
+
+
+class Scorer(Protocol):
+    """Scores samples in the order in which they come; reads no further ahead than its buffers."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals scored."""
+
+    @property
+    def width(self) -> int:
+        """D, the length of the embeddings scored."""
+
+    @property
+    def needs_captions(self) -> bool:
+        """True where samples are judged with their captions."""
+
+    def on(self, device: str) -> Scorer:
+        """Return the same scorer on another device, for a process of its own."""
+
+    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+        """Score a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScorer:
+    """Embeds and scores the samples' images.
+
+    Parameters
+    ----------
+    safety_filter : SafetyFilter
+        Its encoder, probes and options; its policy decides nothing here.
+    """
+
+    safety_filter: SafetyFilter
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals scored."""
+        return self.safety_filter.probes.signals
+
+    @property
+    def width(self) -> int:
+        """D, the length of the embeddings scored."""
+        return self.safety_filter.probes.width
+
+    @property
+    def needs_captions(self) -> bool:
+        """True where samples are judged with their captions."""
+        return self.safety_filter.needs_captions
+
+    def on(self, device: str) -> ImageScorer:
+        """Return the same scorer with its encoder loaded onto another device."""
+        return ImageScorer(replace(self.safety_filter, encoder=self.safety_filter.encoder.on(device)))
+
+    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+        """Read, embed and score images; `StorageError` where one could not be read though it was tried again."""
+        max_bytes = self.safety_filter.options.limits.max_bytes
+
+        def read(sample: Sample) -> tuple[tuple[bytes, str | None], bytes | Unreadable]:
+            key = digester.key(sample.key)
+            try:
+                image = sample.read(max_bytes)
+            except Unreadable as unreadable:
+                return (key + NO_CONTENT, sample.caption), unreadable
+            return (key + digester.content(image), sample.caption), image
+
+        for records, embedded, scores in self.safety_filter.score_stream(samples, read, _caption):
+            digests, _ = zip(*records, strict=True)
+            yield ScoredBatch(digests=_digests(digests), scores=scores, vectors=embedded.vectors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorScorer:
+    """Scores embeddings that the samples bring along; no image is read.
+
+    Parameters
+    ----------
+    probes : ProbeBank
+        Made for the encoder of the embeddings, on images alone.
+    encoder : str
+        Digest of that encoder's specification.
+
+    Raises
+    ------
+    EncoderMismatchError
+        While scoring: the probes belong to another encoder.
+    """
+
+    probes: ProbeBank
+    encoder: str
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals scored."""
+        return self.probes.signals
+
+    @property
+    def width(self) -> int:
+        """D, the length of the embeddings scored."""
+        return self.probes.width
+
+    @property
+    def needs_captions(self) -> bool:
+        """Always False: a caption has no embedding here."""
+        return False
+
+    def on(self, device: str) -> VectorScorer:
+        """Return this scorer: it uses no device."""
+        return self
+
+    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+        """Normalise and score stored vectors; one that is missing, zero or not finite is a failure."""
+        iterator = iter(samples)
+        absent = np.full(self.probes.width, np.nan, np.float32)
+        while batch := list(islice(iterator, _VECTORS_AT_ONCE)):
+            vectors = np.stack([absent if sample.vector is None else sample.vector for sample in batch])
+            vectors = vectors.astype(np.float32)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            finite = np.isfinite(vectors).all(axis=1)
+            missing = np.array([sample.vector is None for sample in batch], np.bool_)
+            failed = np.where(missing, STATUS_CODES["missing"], STATUS_CODES["non_finite"])
+            status = np.where(finite, OK, failed).astype(np.uint8)
+            vectors[~finite] = np.nan
+            embedded = EmbeddingBatch(vectors=vectors, status=status, encoder=self.encoder)
+            keys = digester.keys(sample.key for sample in batch)
+            contents = [NO_CONTENT if s.vector is None else digester.content(s.vector.tobytes()) for s in batch]
+            digests = np.concatenate([keys, _digests(contents)], axis=1)
+            yield ScoredBatch(digests=digests, scores=self.probes.score(embedded), vectors=vectors)
+
+
+def _caption(record: tuple[bytes, str | None]) -> str | None:
+    return record[1]
+
+
+def _digests(digests: Sequence[bytes]) -> Digests:
+    """(N, width) uint8 from N digests of one width."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1)

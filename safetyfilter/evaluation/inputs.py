@@ -1,0 +1,253 @@
+"""Labelled scores and labelled embeddings, from a run or from files of the user's own, joined by the samples' keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.errors import CalibrationError, ProbeError
+from safetyfilter.runs.labels import join_labels, key_column, rows_of_labels
+from safetyfilter.runs.run import Run
+from safetyfilter.score.labels import column_of
+from safetyfilter.storage import Location, read_npy, read_parquet
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelledScores:
+    """Scores, and labels in the order of their rows.
+
+    Attributes
+    ----------
+    scores, labels : pyarrow.Table
+        A column for each signal; N rows each.
+    run : Run or None
+        The run that the scores come from.
+    """
+
+    scores: pa.Table
+    labels: pa.Table
+    run: Run | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LabelledEmbeddings:
+    """Embeddings, and labels in the order of their rows.
+
+    Attributes
+    ----------
+    vectors : ndarray
+        (N, D) floats, NaN where an image could not be embedded.
+    captions : ndarray or None
+        (N, D) floats, the embeddings of the captions.
+    labels : pyarrow.Table
+        A column for each signal; N rows.
+    run : Run or None
+        The run that the embeddings come from.
+    """
+
+    vectors: npt.NDArray[np.floating]
+    captions: npt.NDArray[np.floating] | None
+    labels: pa.Table
+    run: Run | None
+
+    def labels_of(self, signal: str) -> list[Any]:
+        """Return one signal's N labels, None for each sample without an embedding."""
+        column = column_of(self.labels, signal, "labels")
+        missing = ~np.isfinite(self.vectors.reshape(len(self.vectors), -1)[:, 0])
+        if self.run is None or not missing.any():
+            return list(column)
+        _log.warning(
+            "%s of %s samples have no embedding, as their images could not be read",
+            f"{int(missing.sum()):,}",
+            f"{len(missing):,}",
+        )
+        return [None if gone else label for label, gone in zip(column.tolist(), missing.tolist(), strict=True)]
+
+
+def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScores:
+    """Read scores and their labels.
+
+    Parameters
+    ----------
+    scores : path
+        A finished run, or a Parquet file with a column of scores for each signal.
+    labels : path
+        Parquet with a column for each signal. With a column ``key`` (or ``key_digest``) on both sides the two are
+        joined by it; without one, rows of a file correspond. A run's rows are in no order that labels could follow.
+
+    Raises
+    ------
+    CalibrationError
+        A file is missing or damaged, or the two can't be joined.
+    UnfinishedRunError, RunError
+        As of `Run.read_scores`.
+
+    Examples
+    --------
+    >>> import tempfile, pyarrow.parquet as pq
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> pq.write_table(pa.table({"key": ["a", "b"], "minor": [0.2, 0.9]}), folder / "scores.parquet")
+    >>> pq.write_table(pa.table({"key": ["b", "a"], "minor": [True, False]}), folder / "labels.parquet")
+    >>> read_labelled_scores(folder / "scores.parquet", folder / "labels.parquet").labels["minor"].to_pylist()
+    [False, True]
+    """
+    truth = _read_table(labels, "labels")
+    if (run := run_at(scores)) is not None:
+        return LabelledScores(scores=run.read_scores(), labels=run.align_labels(truth), run=run)
+    table = _read_table(scores, "scores")
+    name = next((n for n in ("key_digest", "key") if n in table.column_names and n in truth.column_names), None)
+    if name is not None:
+        row_keys, label_keys = (key_column(t.select([name])) for t in (table, truth))
+        truth = join_labels(truth, row_keys, label_keys)
+    elif "key_digest" in table.column_names and "key" in truth.column_names:
+        raise CalibrationError(
+            f"{scores} names its rows by a run's digests, and the labels by keys; give the run itself"
+        )
+    else:
+        _require_rows(len(table), truth, scores)
+    return LabelledScores(scores=table, labels=truth, run=None)
+
+
+def read_labelled_embeddings(
+    embeddings: str | Path, labels: str | Path, captions: str | Path | None = None
+) -> LabelledEmbeddings:
+    """Read embeddings and their labels.
+
+    Parameters
+    ----------
+    embeddings : path
+        A finished run made with ``--keep-embeddings``, or a ``.npy`` of (N, D) floats.
+    labels : path
+        Parquet with a column for each signal; for a run also with the samples' keys in a column ``key``.
+    captions : path or None
+        A ``.npy`` of the captions' embeddings, row by row those of `labels`.
+
+    Raises
+    ------
+    CalibrationError, ProbeError
+        A file is missing or damaged, or the two can't be joined.
+    UnfinishedRunError, RunError
+        As of `Run.read_embeddings`.
+    """
+    truth = _read_table(labels, "labels")
+    texts = None if captions is None else _read_npy(captions)
+    if texts is not None:
+        _require_rows(len(texts), truth, str(captions))
+    if (run := run_at(embeddings)) is not None:
+        if texts is not None:
+            texts = _by_label(run, truth, texts)
+        return LabelledEmbeddings(
+            vectors=run.read_embeddings(), captions=texts, labels=run.align_labels(truth), run=run
+        )
+    if run_at(Path(embeddings).parent.parent) is not None:
+        raise ProbeError(f"{embeddings} is a part of a run, whose rows have no names; give the run directory")
+    vectors = _read_npy(embeddings)
+    if {"key", "key_digest"} & set(truth.column_names):
+        raise CalibrationError(
+            f"the labels name their samples, and nothing in {embeddings} does; give the run directory, or take the "
+            "labels' column of keys out where they are in the order of the rows"
+        )
+    _require_rows(len(vectors), truth, embeddings)
+    return LabelledEmbeddings(vectors=vectors, captions=texts, labels=truth, run=None)
+
+
+def read_encoder(given: str | None, run: Run | None, embeddings: str | Path) -> EncoderSpec | str:
+    """Return the encoder of embeddings: that of their run, or a digest, or that in a JSON file.
+
+    Parameters
+    ----------
+    given : str or None
+        A digest of 64 hexadecimal digits, or a JSON file such as a run's ``run.json``.
+    run : Run or None
+        The run that the embeddings come from.
+    embeddings : path
+        For the error.
+
+    Raises
+    ------
+    ProbeError
+        Nothing says which encoder it was.
+
+    Examples
+    --------
+    >>> read_encoder("ab" * 32, None, "vectors.npy")[:8]
+    'abababab'
+    """
+    if given is None:
+        if run is None:
+            raise ProbeError(
+                f"nothing says which encoder made the embeddings in {embeddings}; give --encoder-digest, with the "
+                "digest or with a scan's run.json"
+            )
+        return run.record.setup.encoder
+    if len(given) == 64 and set(given) <= set("0123456789abcdef"):
+        return given
+    try:
+        data = json.loads(Location.of(given).read_text())
+    except FileNotFoundError as error:
+        raise ProbeError(f"{given!r} is neither a digest of 64 hexadecimal digits nor a JSON file") from error
+    except (PermissionError, IsADirectoryError, ValueError) as error:
+        raise ProbeError(f"can't read {given}: {error}; give --encoder-digest") from error
+    found = data.get("encoder", data) if isinstance(data, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("digest"), str):
+        raise ProbeError(f"{given} names no encoder; give its digest with --encoder-digest")
+    try:
+        return EncoderSpec.from_dict(found)
+    except TypeError:  # a file of the user's own that names no more than the digest
+        return str(found["digest"])
+
+
+def run_at(place: str | Path) -> Run | None:
+    """Return the run at a place; None where there is no ``run.json``.
+
+    >>> run_at("no-such-run") is None
+    True
+    """
+    return Run.open(place) if (Location.of(place) / "run.json").is_file() else None
+
+
+def _by_label(run: Run, labels: pa.Table, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Rows in the labels' order, put into the run's; NaN for a sample without a label."""
+    keys = key_column(labels, run.digester())
+    if keys is None:
+        raise CalibrationError("the labels have no column key; give the samples' keys in a column key")
+    place = rows_of_labels(key_column(run.read_scores()), keys)
+    known = place.is_valid().to_numpy(zero_copy_only=False)
+    result = np.full((len(place), *rows.shape[1:]), np.nan, np.float32)
+    result[known] = rows[place.drop_null().to_numpy()]
+    return result
+
+
+def _require_rows(count: int, labels: pa.Table, place: object) -> None:
+    if len(labels) != count:
+        raise CalibrationError(
+            f"there are {count} rows in {place} and {len(labels)} labels; give one a row, or the samples' keys in a "
+            "column key of both"
+        )
+
+
+def _read_table(place: str | Path, what: str) -> pa.Table:
+    try:
+        return read_parquet(place)
+    except FileNotFoundError as error:
+        kinds = "a run or a Parquet file" if what == "scores" else "a Parquet file"
+        raise CalibrationError(f"there are no {what} at {place}; give {kinds}") from error
+    except (PermissionError, IsADirectoryError, pa.ArrowException) as error:
+        raise CalibrationError(f"the {what} in {place} are not Parquet ({error}); give a Parquet file") from error
+
+
+def _read_npy(place: str | Path) -> npt.NDArray[Any]:
+    try:
+        return read_npy(place)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError) as error:
+        raise ProbeError(f"can't read the embeddings in {place}: {error}; give a .npy of floats") from error

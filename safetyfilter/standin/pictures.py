@@ -1,0 +1,138 @@
+"""The demo's pictures on disk: image files and tars, with what they show."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import webdataset
+
+from safetyfilter.standin import STANDIN_PAIR
+from safetyfilter.standin.render import Scene, scenes
+
+Split = Literal["train", "validation", "test"]
+DIGITS: Mapping[str, int] = {STANDIN_PAIR.explicit: 3, STANDIN_PAIR.minor: 7}
+DAMAGED = 10
+"""Files of the test split that are no readable pictures."""
+_SHARD, _CHUNK = 500, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """A split on disk: what the pictures show, in the order of the source.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        The samples' keys.
+    present : mapping of str to ndarray
+        (N,) bool for each stand-in signal.
+    digits : ndarray
+        (N,) how many digits each picture shows.
+    damaged : ndarray
+        (N,) bool, True where the file is no readable picture.
+    """
+
+    keys: tuple[str, ...]
+    present: Mapping[str, npt.NDArray[np.bool_]]
+    digits: npt.NDArray[np.int64]
+    damaged: npt.NDArray[np.bool_]
+
+    @property
+    def both(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool, True where both signals are present in a readable picture."""
+        both: npt.NDArray[np.bool_] = np.logical_and.reduce(list(self.present.values())) & ~self.damaged
+        return both
+
+
+def write_folder(folder: Path, split: Split, count: int, seed: int, pool: ProcessPoolExecutor) -> Labelled:
+    """Render a split as JPEG files with captions; no picture holds both signals."""
+    folder.mkdir(parents=True)
+    keys, drawn = [], []
+    for number, picture in enumerate(pictures(count, split, seed, pairs=False, pool=pool)):
+        keys.append(f"{number:06d}.jpg")
+        (folder / keys[-1]).write_bytes(picture.jpeg)
+        (folder / f"{number:06d}.txt").write_text(picture.caption, encoding="utf-8")
+        drawn.append(picture.digits)
+    return _labelled(keys, drawn, damaged=())
+
+
+def write_tars(folder: Path, count: int, seed: int, pool: ProcessPoolExecutor) -> Labelled:
+    """Render the test split as tars, pairs among them, and damage a few files; the truth goes beside the tars."""
+    folder.mkdir(parents=True)
+    damaged = set(np.random.default_rng(seed).choice(count, DAMAGED, replace=False).tolist())
+    keys, drawn = [], []
+    rendered = iter(pictures(count, "test", seed, pairs=True, pool=pool))
+    for shard in range(-(-count // _SHARD)):
+        name = f"{shard:05d}.tar"
+        with webdataset.TarWriter(str(folder / name), encoder=False) as tar:
+            for number in range(shard * _SHARD, min((shard + 1) * _SHARD, count)):
+                picture = next(rendered)
+                encoded = picture.jpeg
+                if number in damaged:
+                    encoded = encoded[: len(encoded) // 2] if number % 2 else b"no picture"
+                tar.write({"__key__": f"{number:06d}", "jpg": encoded, "txt": picture.caption.encode()})
+                keys.append(f"{name}/{number:06d}")
+                drawn.append(picture.digits)
+    labelled = _labelled(keys, drawn, damaged=sorted(damaged))
+    truth = {"key": keys, **{signal: pa.array(present) for signal, present in labelled.present.items()}}
+    pq.write_table(pa.table(truth), folder.with_name("truth.parquet"))
+    return labelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A rendered scene as a file."""
+
+    jpeg: bytes
+    caption: str
+    digits: tuple[int, ...]
+
+
+def renderers() -> ProcessPoolExecutor:
+    """As many processes as there are cores."""
+    # spawn: torch has threads by now, and a forked process could wait for one of them forever
+    return ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn"))
+
+
+def pictures(
+    count: int, split: Split, seed: int, *, pairs: bool, pool: ProcessPoolExecutor | None = None
+) -> Iterator[Picture]:
+    """Render scenes in other processes; the same pictures whatever their number."""
+    starts = range(0, count, _CHUNK)
+    jobs = [(min(_CHUNK, count - start), split, seed * 1_000_000 + start, pairs) for start in starts]
+    with nullcontext(pool) if pool is not None else renderers() as running:
+        for chunk in running.map(_render, jobs):
+            yield from chunk
+
+
+def _render(job: tuple[int, Split, int, bool]) -> list[Picture]:
+    count, split, seed, pairs = job
+    return [
+        Picture(jpeg=_jpeg(scene), caption=scene.caption, digits=scene.digits)
+        for scene in scenes(count, split=split, seed=seed, pairs=pairs)
+    ]
+
+
+def _jpeg(scene: Scene) -> bytes:
+    encoded = io.BytesIO()
+    scene.image.save(encoded, "JPEG", quality=90)
+    return encoded.getvalue()
+
+
+def _labelled(keys: Sequence[str], drawn: Sequence[tuple[int, ...]], damaged: Sequence[int]) -> Labelled:
+    present = {signal: np.array([digit in digits for digits in drawn]) for signal, digit in DIGITS.items()}
+    bad = np.zeros(len(keys), np.bool_)
+    bad[list(damaged)] = True
+    return Labelled(keys=tuple(keys), present=present, digits=np.array([len(d) for d in drawn]), damaged=bad)

@@ -1,0 +1,85 @@
+"""The demo's probes, thresholds and figures: fitted on pictures that never hold both stand-ins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from safetyfilter.batches import EmbeddingBatch
+from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.risk import calibrate_thresholds
+from safetyfilter.embed.encoder import ClipEncoder
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.run import Run
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.training import train_probe
+from safetyfilter.score.zero_shot import zero_shot_probes
+from safetyfilter.standin import PROMPTS, STANDIN_PAIR
+from safetyfilter.standin.pictures import Labelled
+
+MAX_MISS_RATE, CONFIDENCE = 0.009, 0.95
+
+
+def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
+    """A probe for each stand-in signal, fitted on pictures that never hold both.
+
+    Since no picture holds both, the one signal would be learnt as proof that the other is absent. So the negatives of a
+    probe hold the other signal only where it is all there is to see: that much is needed to tell the two apart.
+    """
+    probes = []
+    for signal in STANDIN_PAIR.names:
+        used = ~labelled.present[STANDIN_PAIR.other(signal)] | (labelled.digits == 1)
+        probes.append(
+            train_probe(
+                batch.vectors[used],
+                labelled.present[signal][used],
+                signal=signal,
+                encoder=batch.encoder,
+                provenance="stand-in pictures, rendered",
+            )
+        )
+    return ProbeBank(probes, pair=STANDIN_PAIR)
+
+
+def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled) -> Policy:
+    """Thresholds with a bound on the rule's miss rate, from the validation split, which holds no pair either."""
+    scores = bank.score(batch)
+    return calibrate_thresholds(
+        {signal: scores[signal] for signal in scores.signals},
+        labelled.present,
+        max_miss_rate=MAX_MISS_RATE,
+        confidence=CONFIDENCE,
+        pair=STANDIN_PAIR,
+    ).policy()
+
+
+def measure(run: Run, encoder: ClipEncoder, test: Labelled) -> dict[str, object]:
+    """Return the AUC of each signal, trained and zero-shot, and the shares that the rule excluded, from the run."""
+    from sklearn.metrics import roc_auc_score
+
+    stored = run.read_scores()
+    columns = {signal: pa.array(present) for signal, present in test.present.items()}
+    truth = run.align_labels(pa.table({"key": test.keys, "damaged": pa.array(test.damaged), **columns}))
+    readable = ~truth["damaged"].to_numpy()
+    zero_shot = zero_shot_probes(encoder, PROMPTS)
+    vectors = run.read_embeddings().astype(np.float32)
+    zero_shot_scores = dict(zip(zero_shot.signals, zero_shot.score_vectors(vectors).T, strict=True))
+    trained_scores = {signal: stored[signal].to_numpy() for signal in STANDIN_PAIR.names}
+    auc = {
+        name: {
+            signal: round(float(roc_auc_score(truth[signal].to_numpy()[readable], values[signal][readable])), 4)
+            for signal in STANDIN_PAIR.names
+        }
+        for name, values in (("auc", trained_scores), ("zero_shot_auc", zero_shot_scores))
+    }
+    excluded = Decisions.of(run).reasons(test.keys) != 0
+    others = ~test.damaged & ~test.both
+    return {
+        **auc,
+        "pairs": int(test.both.sum()),
+        "pairs_excluded": int((excluded & test.both).sum()),
+        "others": int(others.sum()),
+        "others_excluded": int((excluded & others).sum()),
+        "rule_recall": round(float(excluded[test.both].mean()), 4),
+        "rule_wrongly_excluded": round(float(excluded[others].mean()), 4),
+    }
