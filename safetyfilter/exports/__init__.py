@@ -6,29 +6,37 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-
-from safetyfilter.batches import REASON_NAMES, Unreadable
-from safetyfilter.errors import OutputError, SourceError, UsageError
-from safetyfilter.exports.writers import WRITERS, Writer
+from safetyfilter.batches import REASON_NAMES, Unreadable, count_decisions
+from safetyfilter.errors import OutputError, SafetyFilterError, SourceError, UsageError
+from safetyfilter.exports.folder import FolderWriter
+from safetyfilter.exports.keys import KeysWriter
+from safetyfilter.exports.parquet import ParquetWriter
+from safetyfilter.exports.tars import WebDatasetWriter
+from safetyfilter.exports.writer import Writer
 from safetyfilter.runs.decisions import Decisions
-from safetyfilter.runs.parts import count_decisions
 from safetyfilter.runs.run import Run
-from safetyfilter.sources import Part, Sample, Source, TableSource
+from safetyfilter.sources import Sample, SampleBatch, Source
+from safetyfilter.storage import local_path
 
 __all__ = ["FORMATS", "export"]
 
-FORMATS = tuple(WRITERS)
-_BATCH = 256
+_WRITERS: Mapping[str, type[Writer]] = {
+    "folder": FolderWriter,
+    "webdataset": WebDatasetWriter,
+    "parquet": ParquetWriter,
+    "keys": KeysWriter,
+}
+FORMATS = tuple(_WRITERS)
+"""The formats that an export can have."""
 
 
 def export(
     run: Run,
     source: Source,
-    destination: str | Path,
+    destination: str | os.PathLike[str],
     *,
     format: str | None = None,
     progress: Callable[[Mapping[str, int]], None] | None = None,
@@ -46,9 +54,11 @@ def export(
     source : Source
         The source that was scanned.
     destination : path
-        A new or empty place; a file for ``keys``. It appears only when it is whole.
+        A new or empty place on this machine; a file for ``keys``. It appears only when it is whole.
     format : str or None
-        ``folder``, ``webdataset``, ``parquet`` or ``keys``; the source's own kind where None.
+        ``folder``, ``webdataset``, ``parquet`` or ``keys``; the form that the source states where None.
+    progress : callable or None
+        Called with the counts of each batch.
 
     Returns
     -------
@@ -57,36 +67,74 @@ def export(
 
     Raises
     ------
+    UsageError
+        There is no such format.
     SourceError
-        The run knows none of the source's samples.
+        The run knows none of the source's samples, or the source can't be read.
+    StorageError
+        The source's storage failed each time it was asked; nothing was written.
     OutputError
-        The destination is not empty, or can't be written.
+        The destination is not empty, is on other storage, or can't be written.
     """
-    format = format or {"datasets": "parquet"}.get(source.kind, source.kind)
-    if format not in WRITERS:
-        raise UsageError(f"no format is called {format!r}; there are {', '.join(WRITERS)}")
-    destination = Path(destination)
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise OutputError(f"{destination} is there already; give a new or empty place")
+    format = format or source.form
+    if format not in _WRITERS:
+        raise UsageError(f"no format is called {format!r}; there are {', '.join(FORMATS)}")
     decisions = Decisions.of(run)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
     counts: Counter[str] = Counter(dict.fromkeys(("seen", "kept", "excluded", *REASON_NAMES), 0))
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with WRITERS[format](partial) as writer:
+    with _appearing_whole(local_path(destination, "an export")) as place:
+        with _WRITERS[format](place) as writer:
             for part in source.parts():
-                _export_part(source, part, decisions, writer, counts, progress)
+                for batch in source.batches(part):
+                    added = _export_batch(batch, decisions, writer, run.record.setup.limits.max_bytes)
+                    counts.update(added)
+                    if progress:
+                        progress(added)
         if counts["unknown"] == counts["seen"]:
             raise SourceError(
-                f"the run {run.path} knows none of the {counts['seen']} samples of this source; pass the "
-                "source that was scanned"
+                f"the run {run.path} knows none of the {counts['seen']} samples of this source, whose keys are "
+                f"{source.keys}; pass the source that was scanned"
             )
+    return dict(counts)
+
+
+def _export_batch(batch: SampleBatch, decisions: Decisions, writer: Writer, max_bytes: int) -> Counter[str]:
+    """Write the kept samples of a batch, and return its counts; rows stay rows where the format takes them."""
+    contents = [_content(sample, max_bytes) for sample in batch.samples]
+    bits = decisions.reasons([sample.key for sample in batch.samples], contents)
+    keep = bits == 0
+    if batch.rows is not None and writer.takes_rows:
+        writer.write_rows(batch.rows, keep)
+    else:
+        for sample, content, kept in zip(batch.samples, contents, keep.tolist(), strict=True):
+            if sample.shard is not None:
+                writer.start_shard(sample.shard)
+            if kept and content is not None:
+                writer.write(sample, content)
+    return count_decisions(bits)
+
+
+def _content(sample: Sample, max_bytes: int) -> bytes | None:
+    try:
+        return sample.read(max_bytes)
+    except Unreadable:
+        return None
+
+
+@contextmanager
+def _appearing_whole(destination: Path) -> Iterator[Path]:
+    """Yield a place beside the destination that is renamed to it at the end, and removed where that is not reached."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise OutputError(f"{destination} is there already; give a new or empty place")
+    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
         if destination.is_dir():
             destination.rmdir()
         partial.rename(destination)
+    except SafetyFilterError:
+        raise  # a fault of the source's storage among them, which is an OSError too
     except OSError as error:
-        if isinstance(error, OutputError | SourceError):
-            raise
         raise OutputError(
             f"can't write {destination}: {error.strerror or error}; make room or choose a writable place"
         ) from error
@@ -95,47 +143,3 @@ def export(
             shutil.rmtree(partial)
         elif partial.exists():
             partial.unlink()
-    return dict(counts)
-
-
-def _export_part(
-    source: Source,
-    part: Part,
-    decisions: Decisions,
-    writer: Writer,
-    counts: Counter[str],
-    progress: Callable[[Mapping[str, int]], None] | None,
-) -> None:
-    """Write the kept samples of one part; rows stay rows where source and format are both tables."""
-    writer.start_part(part, source)
-    for table, samples in _batches(source, part, as_rows=writer.takes_tables):
-        contents = [_content(sample) for sample in samples]
-        bits = decisions.reasons([sample.key for sample in samples], contents)
-        keep = bits == 0
-        if table is not None:
-            writer.write_table(table, keep)
-        else:
-            for sample, content, kept in zip(samples, contents, keep, strict=True):
-                if kept and content is not None:
-                    writer.write(sample, content)
-        added = count_decisions(bits)
-        counts.update(added)
-        if progress:
-            progress(added)
-
-
-def _batches(source: Source, part: Part, *, as_rows: bool) -> Iterator[tuple[pa.Table | None, list[Sample]]]:
-    """A part's samples in bounded batches, with their rows where they are to stay rows."""
-    if as_rows and isinstance(source, TableSource):
-        yield from source.batches(part)
-        return
-    samples = source.samples(part, full=True)
-    while batch := list(islice(samples, _BATCH)):
-        yield None, batch
-
-
-def _content(sample: Sample) -> bytes | None:
-    try:
-        return sample.read()
-    except Unreadable:
-        return None
