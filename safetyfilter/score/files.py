@@ -1,98 +1,136 @@
-"""Probes on disk: safetensors that carry the encoder's identity and the probes' cards."""
+"""Probes on disk: safetensors with the probes' kind, their encoder and the pair of signals in the header."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from safetyfilter.errors import OutputError, ProbeError, SchemaError
-from safetyfilter.score.probe import LinearProbe, ProbeBank, ProbeCard
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import ProbeError, SchemaError, StorageError
+from safetyfilter.score.laion import LaionDetector
+from safetyfilter.score.linear import LinearProbe
+from safetyfilter.score.probe import Probe
+from safetyfilter.signals import PAIR, SignalPair
+from safetyfilter.storage import Location, Place, replacing
 
 SCHEMA = 1
-_KIND = "safetyfilter-linear-probes"
+
+_MAX_BYTES = 256 << 20
+_ZIP = b"PK\x03\x04"
 
 
-def save_probes(bank: ProbeBank, path: str | Path) -> None:
-    """Write a bank of linear probes.
+class StoredProbe(Probe, Protocol):
+    """A probe that is written to files."""
+
+    kind: ClassVar[str]
+    """The name of this kind of probe in a file's header."""
+
+    @classmethod
+    def pack(cls, probes: Sequence[Self]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+        """Return the tensors and the header of a file with these probes; `ProbeError` where one can't hold them."""
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, str]) -> list[Self]:
+        """Return the probes that `pack` gave; KeyError, TypeError or ValueError where the file is damaged."""
+
+
+_KINDS: Mapping[str, type[StoredProbe]] = MappingProxyType({kind.kind: kind for kind in (LinearProbe, LaionDetector)})
+
+
+def write_probes(place: Place, probes: Sequence[Probe], pair: SignalPair = PAIR) -> None:
+    """Write probes of one kind and the pair of signals they belong to.
+
+    Parameters
+    ----------
+    place : path, URL or Location
+        The file.
+    probes : sequence of Probe
+        Linear probes, or one of LAION's detectors.
+    pair : SignalPair
+        Written where it is not the real one.
 
     Raises
     ------
     ProbeError
-        The bank holds a probe that is not linear, or mixes probes with and without captions.
+        The probes are of several kinds, or of one that is not written to files, or can't go into one file.
     OutputError
         The file can't be written.
     """
-    if len({probe.inputs for probe in bank.probes}) > 1:
+    types = {type(probe) for probe in probes}
+    kinds = [kind for kind, stored in _KINDS.items() if types == {stored}]
+    if not kinds:
         raise ProbeError(
-            "probes on images and probes on images with captions go into files of their own; --probes may "
-            "be given more than once"
+            f"the probes are of the kinds {', '.join(sorted(kind.__name__ for kind in types))}; a file holds linear "
+            "probes or one of LAION's detectors: write each kind to a file of its own, and load them all"
         )
-    linear = [probe for probe in bank.probes if isinstance(probe, LinearProbe)]
-    if len(linear) != len(bank.probes):
-        raise ProbeError("only linear probes are written to a file; name LAION's detectors by their own file")
-    header = {
-        "kind": _KIND,
-        "schema": str(SCHEMA),
-        "encoder": linear[0].encoder,
-        "inputs": linear[0].inputs,
-        "signals": json.dumps([probe.signal for probe in linear]),
-        "cards": json.dumps([asdict(probe.card) if probe.card else None for probe in linear]),
-    }
-    tensors = {"weight": np.stack([probe.weight for probe in linear]), "bias": np.array([p.bias for p in linear])}
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(save(tensors, metadata=header))
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"can't write the probes to {path}: {error.strerror}; choose a writable place") from error
+    tensors, header = _KINDS[kinds[0]].pack(probes)  # type: ignore[arg-type]  # all are of that type
+    header |= {"kind": kinds[0], "schema": str(SCHEMA)}
+    if pair != PAIR:
+        header["pair"] = json.dumps(pair.as_dict())
+    with replacing(place) as file:
+        file.write(save(tensors, metadata=header))
 
 
-def load_probes(path: str | Path) -> ProbeBank:
-    """Read a bank of linear probes.
+def read_probes(place: Place) -> tuple[Sequence[Probe], SignalPair]:
+    """Return the probes in a file, and the pair of signals they belong to.
 
     Raises
     ------
     ProbeError
-        The file is missing, damaged, or no probe file.
+        The file is missing, damaged, or not a probe file.
     SchemaError
         The file was written by another version of the schema.
+    StorageError
+        The storage failed each time it was asked.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ProbeError(f"no probe file at {path}; make one with `safetyfilter train` or ProbeBank.save")
+    tensors, header = _tensors(place)
+    if (kind := header.get("kind", "none")) not in _KINDS:
+        raise ProbeError(
+            f"{place} is a safetensors file but holds no probes (its kind is {kind}, not {' or '.join(_KINDS)}); make "
+            "one with `safetyfilter train` or ProbeBank.save"
+        )
+    if header.get("schema") != str(SCHEMA):
+        raise SchemaError(
+            f"{place} has schema {header.get('schema')}, this version reads {SCHEMA}; "
+            "use the version that wrote it, or make the probes anew"
+        )
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("kind") != _KIND:
-                raise ProbeError(f"{path} is a safetensors file but holds no probes; make one with ProbeBank.save")
-            if header.get("schema") != str(SCHEMA):
-                raise SchemaError(
-                    f"{path} has schema {header.get('schema')}, this version reads {SCHEMA}; "
-                    "use the version that wrote it, or make the probes anew"
-                )
-            weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-            signals, cards = json.loads(header["signals"]), json.loads(header["cards"])
-            probes = [
-                LinearProbe(
-                    signal=signal,
-                    weight=w,
-                    bias=float(b),
-                    encoder=header["encoder"],
-                    inputs=header.get("inputs", "image"),
-                    card=ProbeCard(**card) if card else None,
-                )
-                for signal, w, b, card in zip(signals, weight, bias, cards, strict=True)
-            ]
-    except (SafetensorError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
-        raise ProbeError(f"can't read the probes in {path}: {error}; the file is damaged, make it anew") from error
-    except ValueError as error:
-        if isinstance(error, ProbeError | SchemaError):
-            raise
-        raise ProbeError(f"can't read the probes in {path}: {error}; the file is damaged, make it anew") from error
-    return ProbeBank(probes)
+        pair = SignalPair.from_dict(json.loads(header["pair"])) if "pair" in header else PAIR
+        return _KINDS[kind].unpack(tensors, header), pair
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(place, error) from error
+
+
+def _tensors(place: Place) -> tuple[Mapping[str, npt.NDArray[Any]], Mapping[str, str]]:
+    """Return a safetensors file's arrays and the text entries of its header."""
+    try:
+        content = Location.of(place).read_bytes(_MAX_BYTES)
+    except StorageError:
+        raise
+    except Unreadable as error:
+        raise ProbeError(f"{place} is not a probe file ({error.failure}); give one that ProbeBank.save wrote") from None
+    except OSError as error:
+        raise ProbeError(f"can't read the probes in {place}: {error.strerror}; give a probe file") from error
+    if content.startswith(_ZIP):
+        raise ProbeError(
+            f"{place} is a zip file, not a probe file; if it is one of LAION's detectors, run `safetyfilter probes "
+            f"convert {place}` once, and use what that writes"
+        )
+    try:
+        tensors: dict[str, npt.NDArray[np.generic]] = load(content)
+        size = int.from_bytes(content[:8], "little")
+        header: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type of number that NumPy has not
+        raise _damaged(place, error) from error
+    return tensors, header
+
+
+def _damaged(place: Place, error: Exception) -> ProbeError:
+    return ProbeError(f"can't read the probes in {place}: {error}; the file is damaged, make it anew")

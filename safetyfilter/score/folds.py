@@ -14,7 +14,7 @@ from safetyfilter.score.labels import Column
 def assign_folds(
     present: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None, folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """(N,) fold of each sample, each label spread evenly and no group split.
+    """Return the (N,) fold of each sample, each label spread evenly and no group split.
 
     Raises
     ------
@@ -64,14 +64,14 @@ def assign_folds(
 
 
 def group_numbers(groups: Column, count: int) -> npt.NDArray[np.int64]:
-    """(N,) number of each sample's group, from 0; `CalibrationError` where there isn't one a sample.
+    """Return the (N,) number of each sample's group, from 0; `CalibrationError` where one has none.
 
     >>> group_numbers(["b", "a", "b"], 3).tolist()
     [1, 0, 1]
     """
     values = np.asarray(groups)
     if values.shape != (count,):
-        raise CalibrationError(f"there are {count} samples and groups of shape {values.shape}; give one a row")
+        raise CalibrationError(f"there are {count} samples and groups of shape {values.shape}; give one for each row")
     indices: npt.NDArray[np.int64] = np.unique(
         values.astype(str) if values.dtype == object else values, return_inverse=True
     )[1]

@@ -39,7 +39,7 @@ class Labels:
 
     @classmethod
     def of(cls, column: Column, name: str) -> Labels:
-        """Labels from booleans, 0 and 1, with None or NaN where there is none.
+        """Return labels from booleans, 0 and 1, with None or NaN where there is none.
 
         Raises
         ------
@@ -54,7 +54,7 @@ class Labels:
         """
         values = np.asarray(column)
         if values.ndim != 1:
-            raise CalibrationError(f"the labels of {name!r} have the shape {values.shape}; give one a sample")
+            raise CalibrationError(f"the labels of {name!r} have the shape {values.shape}; give one for each sample")
         if values.dtype == np.bool_:
             return cls(present=values.copy(), known=np.ones(len(values), np.bool_))
         try:
@@ -76,7 +76,7 @@ class Labels:
 
 
 def column_of(table: ColumnTable, name: str, what: str) -> npt.NDArray[Any]:
-    """One column of a table as an array; `CalibrationError` where it has none of this name.
+    """Return one column of a table as an array; `CalibrationError` where it has none of this name.
 
     >>> column_of({"explicit": [0.25]}, "explicit", "scores").tolist()
     [0.25]
@@ -94,7 +94,7 @@ def column_of(table: ColumnTable, name: str, what: str) -> npt.NDArray[Any]:
 
 
 def has_column(table: ColumnTable, name: str) -> bool:
-    """Whether the table has a column of this name.
+    """Return True where the table has a column of this name.
 
     >>> has_column({"explicit": [0.25]}, "minor")
     False
@@ -107,7 +107,7 @@ def has_column(table: ColumnTable, name: str) -> bool:
 
 
 def scores_of(column: Column, name: str, count: int | None = None) -> npt.NDArray[np.float64]:
-    """One signal's scores as (N,) float64, NaN where a sample is unscored.
+    """Return one signal's scores as (N,) float64, NaN where a sample is unscored.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def scores_of(column: Column, name: str, count: int | None = None) -> npt.NDArra
         raise CalibrationError(f"the scores of {name!r} are not numbers; give floats in [0, 1]") from error
     if scores.ndim != 1 or (count is not None and len(scores) != count):
         raise CalibrationError(
-            f"the scores of {name!r} have the shape {scores.shape}; give one a sample"
+            f"the scores of {name!r} have the shape {scores.shape}; give one for each sample"
             + (f", in the order of the {count} labels" if count is not None else "")
         )
     scores = np.where(np.isfinite(scores), scores, np.nan)

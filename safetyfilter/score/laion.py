@@ -1,4 +1,4 @@
-"""LAION's published CLIP-based NSFW detectors, read from their own files without TensorFlow.
+"""LAION's published CLIP-based NSFW detectors, as a probe.
 
 Source: https://github.com/LAION-AI/CLIP-based-NSFW-Detector, MIT licence. AutoKeras took a few columns of the embedding
 for categories: it prints their value with ``%f`` and looks the text up in a vocabulary that lies only in
@@ -8,13 +8,12 @@ for categories: it prints their value with ``%f`` and looks the text up in a voc
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,91 +22,48 @@ from scipy.special import expit
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.score.laion_zip import MAX_ZIP, read_network
 from safetyfilter.score.probe import Inputs, check_encoder
-from safetyfilter.score.tensor_bundle import damaged
-
-KNOWN_SHA256: Mapping[str, str] = MappingProxyType(
-    {
-        "laion-l14": "905520bb0336accc73ee282c605d926aef90cf14248889d44b9cee50eef71f8a",
-        "laion-b32": "78715ab9d64485167e8c9ade3b8e6761a17a16c24d114bd47431ac1dab46462b",
-    }
-)
-"""SHA-256 of the published zip files, by the name this library gives them."""
+from safetyfilter.score.vocabulary import Vocabulary
 
 ARCHITECTURES: Mapping[int, str] = MappingProxyType({768: "ViT-L-14-quickgelu", 512: "ViT-B-32-quickgelu"})
 """open_clip's name of the encoder, by the width of its embeddings; OpenAI's weights need QuickGELU."""
 
 _IMAGE_SIZE = (224, 224)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-_WORD = re.compile(r"-?\d{1,6}\.\d{6}", re.ASCII)
-_SMALLEST_SCALE = 1e-7  # Keras's Normalization divides by at least its backend's epsilon
 _BLOCK_ROWS = 8192
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VocabularyTable:
-    """What AutoKeras replaces a categorical column's value with.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorCard:
+    """Licence and provenance of a detector; kept in its file.
 
-    Parameters
+    Attributes
     ----------
-    column : int
-        The column of the embedding.
-    codes : ndarray
-        (K,) float64, ascending: the vocabulary's words as `_codes` gives them.
-    places : ndarray
-        (K,) float64: each word's place in the vocabulary, from 1.
+    licence : str
+        The licence's text, with its copyright notice.
+    source : str
+        URL of the published file.
+    sha256 : str
+        SHA-256 of the published file, in hex.
+    converted : str
+        ISO 8601 date of the conversion.
+    version : str
+        The version of this library that converted it.
     """
 
-    column: int
-    codes: npt.NDArray[np.float64]
-    places: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(cls, column: int, vocabulary: Sequence[str]) -> VocabularyTable:
-        """The table of a vocabulary of printed numbers; `ProbeError` where a word is no float16 or there twice.
-
-        >>> table = VocabularyTable.of(3, ["0.500000", "-0.250000"])
-        >>> table.look_up(np.float32([.5, -.25, .75, np.nan])).tolist()
-        [1.0, 2.0, 0.0, 0.0]
-        """
-        if not all(_WORD.fullmatch(word) for word in vocabulary):
-            raise damaged(f"the vocabulary of column {column} has a word that is no printed number")
-        codes = np.array([2.0 * int(word.replace(".", "")) - word.startswith("-") for word in vocabulary], np.float64)
-        order = np.argsort(codes)
-        if not np.isin(codes, _float16_codes()).all() or (np.diff(codes[order]) == 0).any():
-            raise damaged(f"the vocabulary of column {column} has a word twice, or one that is no float16")
-        return cls(column=column, codes=codes[order], places=(order + 1).astype(np.float64))
-
-    def look_up(self, values: Floats) -> npt.NDArray[np.float64]:
-        """(N,) float64, the places of (N,) float32 values; 0 for one that the vocabulary has not."""
-        codes = _codes(values)
-        if not len(self.codes):
-            return np.zeros_like(codes)
-        nearest = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
-        found: npt.NDArray[np.float64] = np.where(self.codes[nearest] == codes, self.places[nearest], 0.0)
-        return found
-
-
-def _codes(values: Floats) -> npt.NDArray[np.float64]:
-    """Numbers that are equal where ``%f`` prints float32 values alike, without printing them.
-
-    ``%f`` rounds the exact value to millionths, half to even. A float32 has 24 bits and a million 20, so their product
-    is exact in float64, and `rint` rounds it in the same way. Minus zero prints apart from zero, hence the sign.
-    """
-    with np.errstate(invalid="ignore"):
-        millionths = np.rint(values.astype(np.float64) * 1e6)
-    codes: npt.NDArray[np.float64] = 2 * millionths - np.signbit(millionths)
-    return codes
+    licence: str = ""
+    source: str = ""
+    sha256: str = ""
+    converted: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LaionDetector:
     """A probe for ``explicit``: a few looked-up columns, normalisation, dense layers with ReLU, and a sigmoid.
 
-    Made by `load_laion_detector`. The scores are those of the original to 1e-5; a vector that is not finite scores
-    NaN here, where the original took NaN for 0.
+    Loaded by ``ProbeBank.load("laion-l14")`` once ``safetyfilter probes fetch`` has fetched it. The scores are those
+    of the original to 1e-5; a vector that is not finite scores NaN here, where the original took NaN for 0.
 
     Embeddings are rounded to float16 first, since every word of the vocabularies is a float16 value: LAION's own
     embeddings were, and float32 ones would mostly miss the vocabularies that the network was trained with.
@@ -115,34 +71,56 @@ class LaionDetector:
     Parameters
     ----------
     mean, scale : ndarray
-        (D,) float32 each.
+        (D,) float32 each; the scale is above 0.
     layers : tuple of (ndarray, ndarray)
         Weight (D_in, D_out) and bias (D_out,) of each dense layer, float32; the last has one output.
-    tables : tuple of VocabularyTable
-        The categorical columns. Without them, as in ``replace(detector, tables=())``, it is the common port.
+    vocabularies : tuple of Vocabulary
+        The categorical columns. Without them, as in ``replace(detector, vocabularies=())``, it is the common port.
     round_to_float16 : bool
         Off, it is the published network itself, on float32 as it comes.
     encoder : str
         Digest of the encoder it was bound to, empty before.
+    card : DetectorCard or None
+        Licence and provenance.
+
+    Raises
+    ------
+    ProbeError
+        The arrays do not fit together, or are not finite float32.
     """
+
+    kind: ClassVar[str] = "safetyfilter-laion-detector"
 
     mean: Floats = field(repr=False)
     scale: Floats = field(repr=False)
     layers: tuple[tuple[Floats, Floats], ...] = field(repr=False)
-    tables: tuple[VocabularyTable, ...] = field(repr=False)
+    vocabularies: tuple[Vocabulary, ...] = field(repr=False)
     round_to_float16: bool = True
     signal: str = "explicit"
     encoder: str = ""
     inputs: Inputs = field(default="image", init=False)
+    card: DetectorCard | None = None
 
     def __post_init__(self) -> None:
-        widths = [len(self.mean), *(weight.shape[1] for weight, _ in self.layers)]
-        shapes = [(weight.shape, bias.shape) for weight, bias in self.layers]
-        chained = [((a, b), (b,)) for a, b in pairwise(widths)]
-        if shapes != chained or widths[-1] != 1 or self.scale.shape != self.mean.shape:
-            raise damaged(f"its layers do not fit together: {len(self.mean)} columns, then {shapes}")
-        if any(not 0 <= table.column < len(self.mean) for table in self.tables):
-            raise damaged("a categorical column lies outside the embedding")
+        widths = [len(self.mean), *(weight.shape[-1] for weight, _ in self.layers)]
+        shapes = [self.mean.shape, self.scale.shape, *(array.shape for layer in self.layers for array in layer)]
+        chained = [(widths[0],), (widths[0],), *(shape for a, b in pairwise(widths) for shape in ((a, b), (b,)))]
+        if shapes != chained or widths[-1] != 1:
+            raise ProbeError(
+                f"a detector's layers do not fit together, their shapes are {shapes}; give a weight (D_in, D_out) and "
+                "a bias (D_out,) for each layer, and one output"
+            )
+        arrays = (self.mean, self.scale, *(array for layer in self.layers for array in layer))
+        if any(a.dtype != np.float32 or not np.isfinite(a).all() for a in arrays) or not (self.scale > 0).all():
+            raise ProbeError(
+                "a detector has numbers that are not finite float32, or a scale that is not above 0; give finite "
+                "float32 arrays"
+            )
+        if any(vocabulary.column >= self.width for vocabulary in self.vocabularies):
+            raise ProbeError(
+                f"a detector of {self.width} columns has a vocabulary for a column outside them; give vocabularies for "
+                f"columns below {self.width}"
+            )
 
     @property
     def width(self) -> int:
@@ -153,16 +131,16 @@ class LaionDetector:
     def digest(self) -> str:
         """SHA-256 in hex over everything that it computes with."""
         digest = hashlib.sha256(f"laion-detector\0{self.signal}\0{self.width}\0{self.round_to_float16}\0".encode())
-        for array in (self.mean, self.scale, *(a for layer in self.layers for a in layer)):
+        for array in (self.mean, self.scale, *(array for layer in self.layers for array in layer)):
             digest.update(str(array.shape).encode() + array.tobytes())
-        for table in self.tables:
-            digest.update(str(table.column).encode() + table.codes.tobytes() + table.places.tobytes())
+        for vocabulary in self.vocabularies:
+            digest.update(str(vocabulary.column).encode() + vocabulary.codes.tobytes() + vocabulary.places.tobytes())
         return digest.hexdigest()
 
-    def bind(self, spec: EncoderSpec) -> LaionDetector:
-        """Itself for the embeddings of this encoder.
+    def bind(self, spec: EncoderSpec) -> Self:
+        """Return the detector for the embeddings of this encoder.
 
-        What is checked is the architecture, the width and the preprocessing. LAION recorded no digest of the encoder's
+        The architecture, the width and the preprocessing are checked. LAION recorded no digest of the encoder's
         weights, so that they are OpenAI's is for the caller to see to: load the encoder with ``pretrained="openai"``.
 
         Raises
@@ -183,7 +161,10 @@ class LaionDetector:
         return replace(self, encoder=spec.digest)
 
     def score(self, vectors: Floats) -> Floats:
-        """(N,) float32 in [0, 1] from (N, D) embeddings; NaN where one isn't finite, in float16 where it's rounded."""
+        """Return (N,) float32 in [0, 1] for (N, D) embeddings.
+
+        NaN where a vector is not finite, in float16 where it is rounded; `ProbeError` for another shape.
+        """
         if vectors.ndim != 2 or vectors.shape[1] != self.width:
             raise ProbeError(
                 f"LAION's detector takes embeddings of shape (N, {self.width}), got {vectors.shape}; use "
@@ -199,67 +180,70 @@ class LaionDetector:
             scores[rows] = np.where(np.isfinite(block).all(axis=1), self._forward(block), np.float32(np.nan))
         return scores
 
+    @classmethod
+    def score_all(cls, probes: Sequence[Self], vectors: Floats) -> Floats:
+        """Return (N, S) float32, the scores of S detectors, one after the other."""
+        return np.stack([probe.score(vectors[:, : probe.width]) for probe in probes], axis=1)
+
+    @classmethod
+    def pack(cls, probes: Sequence[Self]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+        """Return the tensors and the header of a file with one detector; `ProbeError` for several."""
+        if len(probes) != 1:
+            raise ProbeError(f"a file holds one of LAION's detectors, not {len(probes)}; write each to its own file")
+        one = probes[0]
+        tensors = {"mean": one.mean, "scale": one.scale}
+        for number, (weight, bias) in enumerate(one.layers):
+            tensors |= {f"layer.{number}.weight": np.ascontiguousarray(weight), f"layer.{number}.bias": bias}
+        codes = {f"vocabulary.{v.column}.codes": v.codes for v in one.vocabularies}
+        places = {f"vocabulary.{v.column}.places": v.places for v in one.vocabularies}
+        header = {
+            "signal": one.signal,
+            "encoder": one.encoder,
+            "layers": str(len(one.layers)),
+            "columns": json.dumps([vocabulary.column for vocabulary in one.vocabularies]),
+            "round_to_float16": json.dumps(one.round_to_float16),
+        }
+        if one.card is not None:
+            provenance = asdict(one.card)
+            header |= {"licence": provenance.pop("licence"), "provenance": json.dumps(provenance)}
+        return {**tensors, **codes, **places}, header
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, str]) -> list[Self]:
+        """Return the detector that `pack` gave; KeyError, TypeError or ValueError where the file is damaged."""
+        layers = range(int(header["layers"]))
+        card = None
+        if "provenance" in header:
+            card = DetectorCard(licence=header["licence"], **json.loads(header["provenance"]))
+        return [
+            cls(
+                mean=tensors["mean"],
+                scale=tensors["scale"],
+                layers=tuple((tensors[f"layer.{n}.weight"], tensors[f"layer.{n}.bias"]) for n in layers),
+                vocabularies=tuple(
+                    Vocabulary(
+                        column=column,
+                        codes=tensors[f"vocabulary.{column}.codes"],
+                        places=tensors[f"vocabulary.{column}.places"],
+                    )
+                    for column in json.loads(header["columns"])
+                ),
+                round_to_float16=bool(json.loads(header["round_to_float16"])),
+                signal=header["signal"],
+                encoder=header["encoder"],
+                card=card,
+            )
+        ]
+
     def _forward(self, vectors: Floats) -> Floats:
-        """The published network, which takes NaN for 0."""
+        """Return the published network's output, which takes NaN for 0."""
         x = np.nan_to_num(vectors.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        for table in self.tables:
-            x[:, table.column] = table.look_up(vectors[:, table.column])
+        for vocabulary in self.vocabularies:
+            x[:, vocabulary.column] = vocabulary.look_up(vectors[:, vocabulary.column])
         x = (x - self.mean) / self.scale
-        for i, (weight, bias) in enumerate(self.layers):
+        for number, (weight, bias) in enumerate(self.layers):
             x = x @ weight.astype(np.float64) + bias
-            if i < len(self.layers) - 1:
+            if number < len(self.layers) - 1:
                 np.maximum(x, 0, out=x)
         scores: Floats = expit(x[:, 0]).astype(np.float32)
         return scores
-
-
-def load_laion_detector(path: str | Path, *, verify: bool = True) -> LaionDetector:
-    """Read one of LAION's detectors from its zip file, which is treated as untrusted.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``clip_autokeras_binary_nsfw.zip`` (ViT-L/14) or ``clip_autokeras_nsfw_b32.zip`` (ViT-B/32).
-    verify : bool
-        Check that the file is one of the two published ones. Leave it on unless you made the file yourself.
-
-    Returns
-    -------
-    LaionDetector
-        A probe for ``explicit``; put it into a `ProbeBank` beside a probe for ``minor``.
-
-    Raises
-    ------
-    ProbeError
-        The file is missing, not the published one, damaged, or holds what it should not. Nothing is loaded half.
-
-    Examples
-    --------
-    >>> load_laion_detector("nowhere.zip")
-    Traceback (most recent call last):
-        ...
-    safetyfilter.errors.ProbeError: no detector at nowhere.zip; fetch it with `safetyfilter probes fetch laion-l14`
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ProbeError(f"no detector at {path}; fetch it with `safetyfilter probes fetch laion-l14`")
-    if path.stat().st_size > MAX_ZIP:
-        raise damaged(f"it has {path.stat().st_size:,} bytes, and the published ones have about a million")
-    data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if verify and found not in KNOWN_SHA256.values():
-        raise damaged(
-            f"{path.name} has the SHA-256 {found}, which is neither of the published {', '.join(KNOWN_SHA256.values())}"
-        )
-    network = read_network(data)
-    if network.width not in ARCHITECTURES:
-        raise damaged(f"it takes {network.width} columns, not {' or '.join(map(str, ARCHITECTURES))}")
-    tables = tuple(VocabularyTable.of(c, words) for c, words in network.vocabularies.items())
-    scale = np.maximum(np.sqrt(network.variance), np.float32(_SMALLEST_SCALE))
-    return LaionDetector(mean=network.mean, scale=scale, layers=network.layers, tables=tables)
-
-
-@lru_cache(maxsize=1)
-def _float16_codes() -> npt.NDArray[np.float64]:
-    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    return np.unique(_codes(values[np.isfinite(values)]))

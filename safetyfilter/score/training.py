@@ -6,20 +6,18 @@ the logit, it folds into the weight and the bias, and a trained probe stays line
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
-from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError
 from safetyfilter.score.folds import assign_folds, group_numbers
 from safetyfilter.score.labels import Column, Labels
-from safetyfilter.score.probe import LinearProbe, ProbeCard
+from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.score.logistic import Bools, Doubles, choose_c, cross_calibrated, fit, logits_of, platt, standardise
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
@@ -27,12 +25,7 @@ REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 """The recalls whose thresholds go into the card."""
 
-_BLOCK_ROWS = 16_384
-_SMALLEST_SCALE = 1e-6
 _CALIBRATION_BINS = 15
-
-_Bools = npt.NDArray[np.bool_]
-_Doubles = npt.NDArray[np.float64]
 
 
 def train_probe(
@@ -61,7 +54,7 @@ def train_probe(
     labels : array-like
         (N,) booleans, or 0 and 1; None or NaN leaves a sample out.
     signal : str
-        What the labels say is present.
+        The signal that the labels are about.
     encoder : EncoderSpec or str
         The encoder of the embeddings, or its digest.
     captions : ndarray or memmap, optional
@@ -89,7 +82,7 @@ def train_probe(
     CalibrationError
         Labels of one class or another length, rows that are not finite, or labels that the embeddings don't tell apart.
     EncoderMismatchError
-        The embeddings have not the encoder's width.
+        The embeddings do not have the encoder's width.
 
     Examples
     --------
@@ -103,28 +96,28 @@ def train_probe(
     _check_inputs(inputs, encoder)
     read = Labels.of(labels, signal)
     if len(read) != len(embeddings):
-        raise CalibrationError(f"there are {len(embeddings)} embeddings and {len(read)} labels; give one a row")
+        raise CalibrationError(f"there are {len(embeddings)} embeddings and {len(read)} labels; give one for each row")
     rows = np.flatnonzero(read.known)
     present = read.present[rows]
     group_of = None if groups is None else group_numbers(groups, len(embeddings))[rows]
     fold_of = assign_folds(present, group_of, folds, seed)
     used_folds = int(fold_of.max()) + 1
 
-    x, mean, scale = _standardised(inputs, rows)
-    chosen = _choose(x, present, fold_of, regularisation, search_rows, seed)
+    x, mean, scale = standardise(inputs, rows)
+    chosen = choose_c(x, present, fold_of, regularisation, search_rows, seed)
     logits = np.empty(len(rows))
     for fold in range(used_folds):
         held_out = fold_of == fold
-        weight, bias = _fit(x, present, ~held_out, chosen)
-        logits[held_out] = _logits(x, np.flatnonzero(held_out), weight, bias)
-    slope, offset = _platt(logits, present)
+        weight, bias = fit(x, present, ~held_out, chosen)
+        logits[held_out] = logits_of(x, np.flatnonzero(held_out), weight, bias)
+    slope, offset = platt(logits, present)
     if slope <= 0:
         raise CalibrationError(
             f"the embeddings do not tell the labels of {signal!r} apart: held-out samples score no "
             "better than chance; check that rows and labels are in the same order, or label more"
         )
-    scores = _cross_calibrated(logits, present, fold_of)
-    weight, bias = _fit(x, present, np.ones(len(rows), np.bool_), chosen)
+    scores = cross_calibrated(logits, present, fold_of)
+    weight, bias = fit(x, present, np.ones(len(rows), np.bool_), chosen)
     card = _card(
         scores,
         present,
@@ -144,8 +137,8 @@ def train_probe(
     )
 
 
-def calibration_error(scores: npt.NDArray[np.floating], present: _Bools, bins: int = _CALIBRATION_BINS) -> float:
-    """Expected calibration error over bins of equally many samples (Nguyen and O'Connor 2015), in [0, 1].
+def calibration_error(scores: npt.NDArray[np.floating], present: Bools, bins: int = _CALIBRATION_BINS) -> float:
+    """Return the expected calibration error over bins of equally many samples (Nguyen and O'Connor 2015), in [0, 1].
 
     Parameters
     ----------
@@ -162,8 +155,8 @@ def calibration_error(scores: npt.NDArray[np.floating], present: _Bools, bins: i
     0.0
     """
     order = np.argsort(scores, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    return float(sum(abs(scores[part].mean() - present[part].mean()) * len(part) for part in parts) / len(order))
+    split = np.array_split(order, min(bins, len(order)))
+    return float(sum(abs(scores[rows].mean() - present[rows].mean()) * len(rows) for rows in split) / len(order))
 
 
 def _check_inputs(inputs: list[npt.NDArray[np.floating]], encoder: EncoderSpec | str) -> None:
@@ -173,7 +166,7 @@ def _check_inputs(inputs: list[npt.NDArray[np.floating]], encoder: EncoderSpec |
         if array.shape != inputs[0].shape:
             raise CalibrationError(
                 f"embeddings have the shape {inputs[0].shape} and captions {array.shape}; give one "
-                "caption an image, from the same encoder"
+                "caption for each image, from the same encoder"
             )
     if isinstance(encoder, EncoderSpec) and encoder.width != inputs[0].shape[1]:
         raise EncoderMismatchError(
@@ -182,111 +175,8 @@ def _check_inputs(inputs: list[npt.NDArray[np.floating]], encoder: EncoderSpec |
         )
 
 
-def _standardised(
-    inputs: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int64]
-) -> tuple[Floats, _Doubles, _Doubles]:
-    """The rows side by side in float32, with columns of mean 0 and variance 1, and what was taken off."""
-    x = np.empty((len(rows), sum(array.shape[1] for array in inputs)), np.float32)
-    total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    bad = 0
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        part = rows[start : start + _BLOCK_ROWS]
-        block = x[start : start + _BLOCK_ROWS]
-        np.concatenate([array[part] for array in inputs], axis=1, out=block, casting="unsafe")
-        bad += int((~np.isfinite(block).all(axis=1)).sum())
-        with np.errstate(invalid="ignore", over="ignore"):
-            total += block.sum(axis=0, dtype=np.float64)
-            squares += np.einsum("nd,nd->d", block, block, dtype=np.float64)
-    if bad:
-        raise CalibrationError(
-            f"{bad} of {len(rows)} labelled embeddings are NaN or infinite, as those of images that "
-            "can't be read are; leave them out, or set their label to null"
-        )
-    mean = total / len(rows)
-    scale = np.maximum(np.sqrt(np.maximum(squares / len(rows) - mean**2, 0)), _SMALLEST_SCALE)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = x[start : start + _BLOCK_ROWS]
-        block -= mean.astype(np.float32)
-        block /= scale.astype(np.float32)
-    return x, mean, scale
-
-
-def _fit(x: Floats, present: _Bools, used: _Bools, c: float) -> tuple[_Doubles, float]:
-    """Weight and intercept on the rows in `used`, both classes weighted alike.
-
-    Rows left out get a weight of 0 instead of being taken out: a million rows are then never copied.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    with warnings.catch_warnings():
-        # A fit that stops early is a valid probe; what it is worth, cross-validation tells.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=c, max_iter=300).fit(x, present, sample_weight=_balanced(present, used))
-    return model.coef_[0].astype(np.float64), float(model.intercept_[0])
-
-
-def _balanced(present: _Bools, used: _Bools) -> Floats:
-    count, positives = used.sum(), (used & present).sum()
-    weights: Floats = np.where(present, count / (2 * positives), count / (2 * (count - positives))).astype(np.float32)
-    return weights * used
-
-
-def _logits(x: Floats, rows: npt.NDArray[np.int64], weight: _Doubles, bias: float) -> _Doubles:
-    parts = [x[rows[i : i + _BLOCK_ROWS]] @ weight.astype(np.float32) for i in range(0, len(rows), _BLOCK_ROWS)]
-    return np.concatenate(parts).astype(np.float64) + bias
-
-
-def _choose(
-    x: Floats, present: _Bools, fold_of: npt.NDArray[np.int64], grid: Sequence[float], search_rows: int, seed: int
-) -> float:
-    """The value of C with the smallest held-out loss."""
-    if not grid or min(grid) <= 0:
-        raise CalibrationError(f"regularisation is {tuple(grid)}; give at least one number above 0")
-    if len(grid) == 1:
-        return float(grid[0])
-    rng = np.random.default_rng(seed)
-    if len(x) > search_rows:
-        sides = [rng.permutation(np.flatnonzero(side)) for side in (present, ~present)]
-        fewest = min(search_rows // 2, *(len(side) for side in sides))
-        picked = np.sort(np.concatenate([side[: search_rows - fewest] for side in sides]))
-        x, present, fold_of = x[picked], present[picked], fold_of[picked]
-    losses = dict.fromkeys(grid, 0.0)
-    for fold in np.unique(fold_of):
-        held_out = fold_of == fold
-        rows = np.flatnonzero(held_out)
-        weights = _balanced(present, held_out)[rows]
-        for c in grid:
-            logits = _logits(x, rows, *_fit(x, present, ~held_out, c))
-            losses[c] += float(weights @ np.logaddexp(0, np.where(present[rows], -logits, logits)))
-    return float(min(grid, key=lambda c: losses[c]))
-
-
-def _platt(logits: _Doubles, present: _Bools) -> tuple[float, float]:
-    """Slope and offset of Platt's calibration; his smoothed targets keep both finite where the logits separate."""
-    from sklearn.linear_model import LogisticRegression
-
-    positives, negatives = int(present.sum()), int((~present).sum())
-    target = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    scale = float(np.abs(logits).mean()) or 1.0  # logits of order 1 are what the solver's tolerance is made for
-    x = np.tile(logits / scale, 2)[:, None]
-    sides = np.repeat([True, False], len(logits))
-    model = LogisticRegression(C=np.inf, max_iter=300).fit(x, sides, sample_weight=np.r_[target, 1 - target])
-    return float(model.coef_[0, 0]) / scale, float(model.intercept_[0])
-
-
-def _cross_calibrated(logits: _Doubles, present: _Bools, fold_of: npt.NDArray[np.int64]) -> _Doubles:
-    """Scores in which neither the fit nor the calibration has seen the sample."""
-    scores = np.empty(len(logits))
-    for fold in np.unique(fold_of):
-        held_out = fold_of == fold
-        slope, offset = _platt(logits[~held_out], present[~held_out])
-        scores[held_out] = expit(slope * logits[held_out] + offset)
-    return scores
-
-
 def _card(
-    scores: _Doubles, present: _Bools, *, folds: int, groups: int, regularisation: float, provenance: str
+    scores: Doubles, present: Bools, *, folds: int, groups: int, regularisation: float, provenance: str
 ) -> ProbeCard:
     from sklearn.metrics import average_precision_score, roc_auc_score
 

@@ -7,10 +7,9 @@ that softmax is a logistic function of one inner product, and so a linear probe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -18,11 +17,13 @@ import numpy as np
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import ProbeError
-from safetyfilter.score.probe import LinearProbe, ProbeBank, ProbeCard
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.signals import PAIR, SignalPair
 
 
 class TextEncoder(Protocol):
-    """What `zero_shot_probes` needs of an encoder."""
+    """An encoder with a text tower, as `zero_shot_probes` needs it."""
 
     spec: EncoderSpec
 
@@ -31,7 +32,7 @@ class TextEncoder(Protocol):
         """The temperature's inverse."""
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
-        """(N, D) float32 of unit L2 norm."""
+        """Return (N, D) float32 of unit L2 norm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,16 @@ class PromptPair:
     ----------
     present, absent : sequence of str
         At least one each. The two sides should differ in the signal and in nothing else.
+
+    Raises
+    ------
+    ProbeError
+        A side is not a list of texts, or holds none.
+
+    Examples
+    --------
+    >>> PromptPair(present=["a boat"], absent=["a cup", "a tree"]).absent
+    ('a cup', 'a tree')
     """
 
     present: Sequence[str]
@@ -53,6 +64,49 @@ class PromptPair:
             if isinstance(prompts, str) or not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
                 raise ProbeError(f"the {side} prompts are {prompts!r}; give a list of at least one text")
             object.__setattr__(self, side, tuple(prompts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptSet(Mapping[str, PromptPair]):
+    """Prompts by signal, and the pair of signals that they are for.
+
+    ``prompts | other`` replaces or adds the prompts of some signals and keeps the pair.
+
+    Parameters
+    ----------
+    prompts : mapping of str to PromptPair
+        By signal.
+    pair : SignalPair
+        The names of the two signals whose co-occurrence excludes a sample.
+
+    Examples
+    --------
+    >>> shapes = PromptSet(
+    ...     {"circle": PromptPair(present=["a circle"], absent=["a line"])},
+    ...     SignalPair(explicit="circle", minor="square"),
+    ... )
+    >>> more = shapes | {"square": PromptPair(present=["a square"], absent=["a line"])}
+    >>> list(more), more.pair.names
+    (['circle', 'square'], ('circle', 'square'))
+    """
+
+    prompts: Mapping[str, PromptPair]
+    pair: SignalPair = PAIR
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", dict(self.prompts))
+
+    def __getitem__(self, signal: str) -> PromptPair:
+        return self.prompts[signal]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.prompts)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __or__(self, other: Mapping[str, PromptPair]) -> PromptSet:
+        return PromptSet({**self.prompts, **other}, self.pair)
 
 
 def _ensemble(templates: Sequence[str], subjects: Sequence[str]) -> tuple[str, ...]:
@@ -96,7 +150,7 @@ _NO_MINOR = (
     "text on a page",
 )
 
-DEFAULT_PROMPTS: Mapping[str, PromptPair] = MappingProxyType(
+DEFAULT_PROMPTS = PromptSet(
     {
         "explicit": PromptPair(present=_ensemble(_TEMPLATES, _EXPLICIT), absent=_ensemble(_TEMPLATES, _NOT_EXPLICIT)),
         "minor": PromptPair(present=_ensemble(_TEMPLATES, _MINOR), absent=_ensemble(_TEMPLATES, _NO_MINOR)),
@@ -115,13 +169,13 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     ----------
     encoder : ClipEncoder
         Embeds the prompts, and is the encoder that the probes belong to.
-    prompts : mapping of str to PromptPair
-        By signal; `DEFAULT_PROMPTS` where None.
+    prompts : PromptSet or other mapping of str to PromptPair
+        By signal; `DEFAULT_PROMPTS` where None. A mapping that names no pair means the real one.
 
     Returns
     -------
     ProbeBank
-        One linear probe a signal.
+        One linear probe for each signal, with the prompts' pair.
 
     Examples
     --------
@@ -130,10 +184,11 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     >>> zero_shot_probes(ClipEncoder.load(ENCODER, device="cpu"), PROMPTS).signals
     ('three', 'seven')
     """
+    chosen = DEFAULT_PROMPTS if prompts is None else prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     card = ProbeCard(method="zero-shot", created=datetime.now(UTC).date().isoformat())
     probes = []
-    for signal, pair in (DEFAULT_PROMPTS if prompts is None else prompts).items():
-        sides = [encoder.embed_text(list(side)).mean(axis=0) for side in (pair.present, pair.absent)]
+    for signal, prompt_pair in chosen.items():
+        sides = [encoder.embed_text(list(side)).mean(axis=0) for side in (prompt_pair.present, prompt_pair.absent)]
         present, absent = (side / np.linalg.norm(side) for side in sides)
         probes.append(
             LinearProbe(
@@ -144,4 +199,4 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
                 card=card,
             )
         )
-    return ProbeBank(probes)
+    return ProbeBank(probes, chosen.pair)

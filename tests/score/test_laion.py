@@ -1,31 +1,22 @@
-"""LAION's detectors: the original's outputs, and files that must be refused."""
+"""LAION's detectors as probes: the original's outputs, the encoder they fit, and their files."""
 
 import dataclasses
-import hashlib
-import io
-import struct
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.score import tensor_bundle
-from safetyfilter.score.laion import ARCHITECTURES, KNOWN_SHA256, LaionDetector, VocabularyTable, load_laion_detector
-from safetyfilter.score.probe import LinearProbe, Probe, ProbeBank
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.convert.detector import read_detector
+from safetyfilter.score.files import read_probes, write_probes
+from safetyfilter.score.laion import ARCHITECTURES, DetectorCard, LaionDetector
+from safetyfilter.score.linear import LinearProbe
+from safetyfilter.score.probe import Probe
+from tests.score.published_files import DATA, WHY, ZIPS, Network
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "laion"
-ZIPS = {"l14": "clip_autokeras_binary_nsfw.zip", "b32": "clip_autokeras_nsfw_b32.zip"}
-COLUMNS = {"l14": [180, 316, 413, 440, 644], "b32": [92, 133, 312]}
-ARRAYS = ("unit16", "vocab16", "randn", "edge")
-INDEX, SHARD, MODEL = "variables/variables.index", "variables/variables.data-00000-of-00001", "saved_model.pb"
-
-needs_laion = pytest.mark.skipif(not DATA.is_dir(), reason=f"LAION's detectors are not at {DATA}")
+COLUMNS = {"laion-l14": [180, 316, 413, 440, 644], "laion-b32": [92, 133, 312]}
 
 OPENAI = EncoderSpec(
     architecture="ViT-B-32-quickgelu",
@@ -39,20 +30,22 @@ OPENAI = EncoderSpec(
 )
 
 
-@pytest.fixture(scope="module", params=["l14", "b32"])
-def case(request: pytest.FixtureRequest) -> tuple[str, LaionDetector, dict[str, np.ndarray]]:
+@pytest.fixture(scope="module", params=list(ZIPS))
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, LaionDetector, dict[str, np.ndarray]]:
+    """A published detector as a scan has it, written to a probe file and read again, and the original's outputs."""
     if not DATA.is_dir():
-        pytest.skip(f"LAION's detectors are not at {DATA}")
-    with np.load(DATA / f"reference_{request.param}.npz", allow_pickle=False) as reference:
-        return request.param, load_laion_detector(DATA / ZIPS[request.param]), dict(reference)
+        pytest.skip(WHY)
+    path = tmp_path_factory.mktemp("converted") / "p.safetensors"
+    write_probes(path, [read_detector((DATA / ZIPS[request.param]).read_bytes())])
+    ((detector,), _) = read_probes(path)
+    reference = DATA / f"reference_{request.param.removeprefix('laion-')}.npz"
+    with np.load(reference, allow_pickle=False) as arrays:
+        return request.param, detector, dict(arrays)
 
 
-@pytest.fixture(scope="module")
-def b32() -> LaionDetector:
-    return load_laion_detector(DATA / ZIPS["b32"])
-
-
-@pytest.mark.parametrize("array", ARRAYS)
+@pytest.mark.parametrize("array", ["unit16", "vocab16", "randn", "edge"])
 def test_the_network_is_the_original_on_finite_rows(case, array: str) -> None:
     _, detector, reference = case
     x, y = reference[f"{array}_x"].astype(np.float32), reference[f"{array}_y"]
@@ -70,65 +63,52 @@ def test_float16_embeddings_score_as_in_the_original(case, array: str) -> None:
     np.testing.assert_allclose(detector.score(x), y, rtol=0, atol=1e-5)
 
 
-def test_embeddings_are_rounded_to_float16(case) -> None:
-    _, detector, reference = case
-    x = reference["vocab16_x"].astype(np.float32)
-    nudged = np.nextafter(x, np.float32(1)).astype(np.float32)
-    np.testing.assert_array_equal(detector.score(nudged), detector.score(x))
-
-
-def test_what_float16_cannot_hold_is_unscored(b32: LaionDetector) -> None:
-    x = np.zeros((3, 512), np.float32)
-    x[1, 5], x[2, 92] = 1e6, np.nan
-    assert np.isfinite(b32.score(x)).tolist() == [True, False, False]
-
-
 def test_the_common_port_decides_otherwise(case) -> None:
     name, detector, reference = case
     x = reference["vocab16_x"].astype(np.float32)
-    port = dataclasses.replace(detector, tables=())
+    port = dataclasses.replace(detector, vocabularies=())
     changed = ((port.score(x) >= 0.5) != (detector.score(x) >= 0.5)).sum()
-    assert changed == {"l14": 20, "b32": 12}[name]
+    assert changed == {"laion-l14": 20, "laion-b32": 12}[name]
     assert port.digest != detector.digest
 
 
-def test_columns_and_shape(case) -> None:
+def test_published_columns(case) -> None:
     name, detector, _ = case
-    assert [table.column for table in detector.tables] == COLUMNS[name]
-    assert detector.signal == "explicit"
+    assert [vocabulary.column for vocabulary in detector.vocabularies] == COLUMNS[name]
+
+
+def test_it_computes_what_the_file_says(detector: LaionDetector, network: Network) -> None:
+    x = network.vectors()
+    expected = [network.output(vector) for vector in x]
+    np.testing.assert_allclose(detector.score(x), expected, rtol=0, atol=1e-5)
+    port = dataclasses.replace(detector, vocabularies=())
+    assert np.abs(port.score(x) - expected).max() > 0.1
+    assert [vocabulary.column for vocabulary in detector.vocabularies] == [3, 92, 133]
+
+
+def test_embeddings_are_rounded_to_float16(detector: LaionDetector, network: Network) -> None:
+    x = network.vectors()
+    nudged = np.nextafter(x, np.float32(1)).astype(np.float32)
+    np.testing.assert_array_equal(detector.score(nudged), detector.score(x))
+    exact = dataclasses.replace(detector, round_to_float16=False)
+    assert (exact.score(nudged) != exact.score(x)).any()
+
+
+def test_what_float16_cannot_hold_is_unscored(detector: LaionDetector) -> None:
+    x = np.zeros((3, 512), np.float32)
+    x[1, 5], x[2, 92] = 1e6, np.nan
+    assert np.isfinite(detector.score(x)).tolist() == [True, False, False]
+    batch = EmbeddingBatch(vectors=x, encoder=OPENAI.digest)
+    assert ProbeBank([detector]).bind(OPENAI).score(batch).failures == {1: "non_finite", 2: "non_finite"}
+
+
+def test_it_is_a_probe_for_explicit(detector: LaionDetector) -> None:
+    assert (detector.signal, detector.inputs, detector.width) == ("explicit", "image", 512)
     assert isinstance(detector, Probe)
     with pytest.raises(ProbeError, match="shape"):
         detector.score(np.zeros((2, 10), np.float32))
 
 
-def test_printing_and_looking_up_agree() -> None:
-    rng = np.random.default_rng(0)
-    values = (
-        np.concatenate(
-            [
-                rng.standard_normal(5000),
-                rng.standard_normal(5000) * 1e-6,
-                [0.0, -0.0, 5e-7, 1.5e-6, -5e-7, 65504.0, -1e-30],
-            ]
-        )
-        .astype(np.float16)
-        .astype(np.float32)
-    )
-    words = sorted({f"{value:f}" for value in values.tolist()}, key=hash)
-    table = VocabularyTable.of(0, words)
-    near = np.nextafter(values, np.float32(np.inf))
-    for asked in (values, near, values * np.float32(1.0001)):
-        place = {word: i for i, word in enumerate(words, start=1)}
-        assert table.look_up(asked).tolist() == [place.get(f"{value:f}", 0) for value in asked.tolist()]
-
-
-@pytest.mark.parametrize("words", [["0.5"], ["0.500000", "0.500000"], ["0.123456"], ["nan"], ["1e3"], [""]])
-def test_words_that_are_no_vocabulary(words: list[str]) -> None:
-    with pytest.raises(ProbeError, match="vocabulary"):
-        VocabularyTable.of(0, words)
-
-
-@needs_laion
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -140,146 +120,63 @@ def test_words_that_are_no_vocabulary(words: list[str]) -> None:
         ("std", (0.5, 0.5, 0.5)),
     ],
 )
-def test_another_encoder_is_refused(b32: LaionDetector, field: str, value: object) -> None:
-    b32.bind(OPENAI)
+def test_another_encoder_is_refused(detector: LaionDetector, field: str, value: object) -> None:
+    detector.bind(OPENAI)
     with pytest.raises(EncoderMismatchError, match=ARCHITECTURES[512]):
-        b32.bind(dataclasses.replace(OPENAI, **{field: value}))
+        detector.bind(dataclasses.replace(OPENAI, **{field: value}))
 
 
-@needs_laion
-def test_it_serves_beside_another_probe_and_the_higher_score_counts(b32: LaionDetector) -> None:
+def test_it_serves_beside_another_probe_and_the_higher_score_counts(detector: LaionDetector) -> None:
     linear = [
         LinearProbe(signal=s, weight=np.eye(512, dtype=np.float32)[0], bias=0.0, encoder=OPENAI.digest)
         for s in ("explicit", "minor")
     ]
     vectors = np.random.default_rng(0).standard_normal((40, 512)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    batch = EmbeddingBatch(vectors=vectors, failures={}, encoder=OPENAI.digest)
+    batch = EmbeddingBatch(vectors=vectors, encoder=OPENAI.digest)
     with pytest.raises(EncoderMismatchError, match="bind"):
-        ProbeBank([b32, *linear]).score(batch)
-    scores = ProbeBank([b32, *linear]).bind(OPENAI).score(batch)
+        ProbeBank([detector, *linear]).score(batch)
+    scores = ProbeBank([detector, *linear]).bind(OPENAI).score(batch)
     assert scores.signals == ("explicit", "minor")
-    np.testing.assert_array_equal(scores["explicit"], np.maximum(b32.score(vectors), linear[0].score(vectors)))
+    np.testing.assert_array_equal(scores["explicit"], np.maximum(detector.score(vectors), linear[0].score(vectors)))
     with pytest.raises(EncoderMismatchError):
-        ProbeBank([b32, *linear]).bind(OPENAI).score(dataclasses.replace(batch, encoder="other"))
+        ProbeBank([detector, *linear]).bind(OPENAI).score(dataclasses.replace(batch, encoder="other"))
 
 
-def members(name: str) -> dict[str, bytes]:
-    with zipfile.ZipFile(DATA / ZIPS[name]) as archive:
-        return {n.split("/", 1)[1]: archive.read(n) for n in archive.namelist() if not n.endswith("/")}
-
-
-def packed(files: dict[str, bytes], root: str = "detector/") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(root + name, content)
-    return buffer.getvalue()
-
-
-def with_bytes(content: bytes, at: int, new: bytes) -> bytes:
-    return content[:at] + new + content[at + len(new) :]
-
-
-@needs_laion
-def test_the_published_digests_are_checked(tmp_path: Path) -> None:
-    for short, name in (("l14", "laion-l14"), ("b32", "laion-b32")):
-        assert hashlib.sha256((DATA / ZIPS[short]).read_bytes()).hexdigest() == KNOWN_SHA256[name]
-    path = tmp_path / "repacked.zip"
-    path.write_bytes(packed(members("b32")))
-    with pytest.raises(ProbeError, match="SHA-256"):
-        load_laion_detector(path)
-    assert load_laion_detector(path, verify=False).digest == load_laion_detector(DATA / ZIPS["b32"]).digest
-
-
-BAD = {
-    "truncated": lambda: (DATA / ZIPS["b32"]).read_bytes()[:100_000],
-    "empty": lambda: b"",
-    "another member": lambda: packed(members("b32") | {"evil.py": b"print()"}),
-    "outside": lambda: packed(members("b32") | {"../variables/x": b""}),
-    "absolute": lambda: packed(members("b32"), root="/"),
-    "missing member": lambda: packed({n: c for n, c in members("b32").items() if n != INDEX}),
-    "absurd ratio": lambda: packed(members("b32") | {"keras_metadata.pb": bytes(10_000_000)}),
-    "too large": lambda: b"PK\x03\x04" + bytes(5 << 20),
-    "compressed block": lambda: packed(members("b32") | {INDEX: compressed_block(members("b32")[INDEX])}),
-    "no magic": lambda: packed(members("b32") | {INDEX: members("b32")[INDEX][:-1] + b"\0"}),
-    "short index": lambda: packed(members("b32") | {INDEX: members("b32")[INDEX][-20:]}),
-    "block checksum": lambda: packed(members("b32") | {INDEX: with_bytes(members("b32")[INDEX], 40, b"\xff")}),
-    "tensor checksum": lambda: packed(members("b32") | {SHARD: with_bytes(members("b32")[SHARD], 5000, b"\x01\x02")}),
-    "short shard": lambda: packed(members("b32") | {SHARD: members("b32")[SHARD][:3000]}),
-    "no vocabulary": lambda: packed(members("b32") | {MODEL: b""}),
-    "short graph": lambda: packed(members("b32") | {MODEL: members("b32")[MODEL][:500_000]}),
-    "another's graph": lambda: packed(members("b32") | {MODEL: members("l14")[MODEL]}),
+WRONG = {
+    "scale": lambda d: {"scale": d.scale[:-1]},
+    "zero scale": lambda d: {"scale": np.zeros_like(d.scale)},
+    "layers": lambda d: {"layers": d.layers[1:]},
+    "two outputs": lambda d: {"layers": d.layers[:-1]},
+    "not finite": lambda d: {"mean": np.full_like(d.mean, np.nan)},
+    "float64": lambda d: {"mean": d.mean.astype(np.float64)},
+    "column": lambda d: {"vocabularies": (dataclasses.replace(d.vocabularies[0], column=512),)},
 }
 
 
-def compressed_block(index: bytes) -> bytes:
-    """The index with its first data block marked as Snappy's, and the checksum made good."""
-    size = index_block_sizes(index)[0]
-    marked = index[:size] + b"\x01"
-    return marked + struct.pack("<I", tensor_bundle.masked_crc32c(marked)) + index[size + 5 :]
+@pytest.mark.parametrize("what", WRONG)
+def test_arrays_that_do_not_fit_are_refused(detector: LaionDetector, what: str) -> None:
+    with pytest.raises(ProbeError, match=r"layers|float32|outside"):
+        dataclasses.replace(detector, **WRONG[what](detector))
 
 
-def index_block_sizes(index: bytes) -> list[int]:
-    footer = memoryview(index)[-48:]
-    at, handle = 0, []
-    for _ in range(4):
-        value, at = tensor_bundle.read_varint(footer, at)
-        handle.append(value)
-    sizes = []
-    for _, value in tensor_bundle._block(memoryview(index)[:-48], *handle[2:]):
-        _, at = tensor_bundle.read_varint(memoryview(value), 0)
-        sizes.append(tensor_bundle.read_varint(memoryview(value), at)[0])
-    return sizes
+@pytest.mark.parametrize("changes", [{}, {"round_to_float16": False, "card": None, "vocabularies": ()}])
+def test_a_file_gives_the_same_detector(detector: LaionDetector, tmp_path, changes: dict[str, object]) -> None:
+    card = DetectorCard(licence="a licence\nof two lines", source="s", sha256="a", converted="2026-01-01", version="1")
+    written = dataclasses.replace(detector, **{"card": card} | changes)
+    ProbeBank([written]).save(tmp_path / "p.safetensors")
+    (read,) = ProbeBank.load(tmp_path / "p.safetensors").probes
+    assert (read.digest, read.card) == (written.digest, written.card)
+    assert read.encoder == ""
+    bound = ProbeBank([written.bind(OPENAI)])
+    bound.save(tmp_path / "bound.safetensors")
+    assert ProbeBank.load(tmp_path / "bound.safetensors").probes[0].encoder == OPENAI.digest
 
 
-@needs_laion
-@pytest.mark.parametrize("what", BAD)
-def test_a_bad_file_is_refused(what: str, tmp_path: Path) -> None:
-    path = tmp_path / "bad.zip"
-    path.write_bytes(BAD[what]())
-    with pytest.raises(ProbeError, match="damaged"):
-        load_laion_detector(path, verify=False)
-    if what == "compressed block":
-        with pytest.raises(ProbeError, match="compressed"):
-            load_laion_detector(path, verify=False)
-
-
-@needs_laion
-def test_a_claimed_size_is_not_believed(tmp_path: Path) -> None:
-    data = bytearray(packed(members("b32")))
-    at = data.rfind(b"PK\x01\x02")
-    struct.pack_into("<I", data, at + 24, 3_000_000_000)
-    (tmp_path / "bad.zip").write_bytes(data)
-    with pytest.raises(ProbeError, match="claims 3,000,000,000 bytes"):
-        load_laion_detector(tmp_path / "bad.zip", verify=False)
-
-
-@needs_laion
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([INDEX, MODEL]), st.integers(0, 10**7), st.binary(min_size=1, max_size=12), st.data())
-def test_no_damage_raises_anything_else(tmp_path: Path, name: str, at: int, new: bytes, data: st.DataObject) -> None:
-    files = members("b32")
-    content = files[name]
-    places = [at % len(content), at % 1200, len(content) - 1 - at % 40]
-    damaged = with_bytes(content, data.draw(st.sampled_from(places)), new)[: len(content)]
-    (tmp_path / "fuzzed.zip").write_bytes(packed(files | {name: damaged}))
-    try:
-        detector = load_laion_detector(tmp_path / "fuzzed.zip", verify=False)
-    except ProbeError:
-        return
-    assert detector.width == 512
-    assert len(detector.tables) == 3
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_bundle_or_refused(noise: bytes) -> None:
-    footer = noise[:40].ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
-    with pytest.raises(ProbeError):
-        tensor_bundle.read_index(noise + footer)
-
-
-@pytest.mark.parametrize("message", [b"\x80", b"\xff" * 11, b"\x0a\x05ab", b"\x0b", b"\x00\x00", b"\x0d\x00"])
-def test_bad_messages(message: bytes) -> None:
-    with pytest.raises(ProbeError):
-        list(tensor_bundle.fields(memoryview(message)))
+def test_a_file_holds_one_detector_and_nothing_else(detector: LaionDetector, tmp_path) -> None:
+    with pytest.raises(ProbeError, match="not 2"):
+        ProbeBank([detector, detector]).save(tmp_path / "p.safetensors")
+    linear = LinearProbe(signal="minor", weight=np.ones(512, np.float32), bias=0.0, encoder="e")
+    with pytest.raises(ProbeError, match="LaionDetector, LinearProbe"):
+        ProbeBank([detector, linear]).save(tmp_path / "p.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safetyfilter.batches import EmbeddingBatch
+from safetyfilter.batches import STATUS_CODES, EmbeddingBatch
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError, ProbeError
-from safetyfilter.score.files import load_probes, save_probes
+from safetyfilter.score.bank import ProbeBank, join_captions
 from safetyfilter.score.folds import assign_folds
-from safetyfilter.score.probe import LinearProbe, ProbeBank, join_captions
+from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.training import calibration_error, train_probe
 
 SPEC = EncoderSpec(
@@ -64,8 +64,8 @@ def test_the_card_says_what_was_done_and_comes_back_from_the_file(tmp_path: Path
     assert card is not None
     assert (card.positives, card.negatives, card.folds, card.groups) == (60, 540, 5, 300)
     assert card.provenance == "random numbers"
-    save_probes(ProbeBank([probe]), tmp_path / "p.safetensors")
-    again = load_probes(tmp_path / "p.safetensors").probes[0]
+    ProbeBank([probe]).save(tmp_path / "p.safetensors")
+    again = ProbeBank.load(tmp_path / "p.safetensors").probes[0]
     assert isinstance(again, LinearProbe)
     assert (again.card, again.digest, again.encoder) == (card, probe.digest, SPEC.digest)
 
@@ -144,7 +144,7 @@ def test_captions_tell_what_images_do_not() -> None:
     assert both.card.auc > image_only.card.auc + 0.05
     assert (both.inputs, both.width) == ("image+caption", 32)
     bank = ProbeBank([both, train_probe(images, images[:, 1] > 0.1, signal="explicit", encoder=SPEC)]).bind(SPEC)
-    batch = EmbeddingBatch(vectors=images, failures={}, encoder=SPEC.digest)
+    batch = EmbeddingBatch(vectors=images, encoder=SPEC.digest)
     with pytest.raises(ProbeError, match="image\\+caption embeddings of width 32"):
         bank.score(batch)
     captions[3] = np.nan
@@ -156,10 +156,12 @@ def test_captions_tell_what_images_do_not() -> None:
 
 def test_captions_over_several_views() -> None:
     rng = np.random.default_rng(0)
-    batch = EmbeddingBatch(vectors=np.stack([unit(rng, 5), unit(rng, 5)], axis=1), failures={2: "damaged"}, encoder="e")
+    status = np.zeros(5, np.uint8)
+    status[2] = STATUS_CODES["undecodable"]
+    batch = EmbeddingBatch(vectors=np.stack([unit(rng, 5), unit(rng, 5)], axis=1), status=status, encoder="e")
     joined = join_captions(batch, unit(rng, 5))
     assert joined.vectors.shape == (5, 2, 32)
-    assert dict(joined.failures) == {2: "damaged"}
+    assert joined.failures == {2: "undecodable"}
     with pytest.raises(ProbeError, match="a caption each"):
         join_captions(batch, unit(rng, 4))
 
@@ -174,15 +176,6 @@ def test_a_caption_probe_needs_an_encoder_of_half_its_width() -> None:
         ProbeBank([probe, LinearProbe(signal="explicit", weight=np.ones(16, np.float32), bias=0, encoder=SPEC.digest)])
     with pytest.raises(ProbeError, match="image or image"):
         LinearProbe(signal="minor", weight=np.ones(16, np.float32), bias=0, encoder="e", inputs="text")
-
-
-def test_files_hold_probes_of_one_kind(tmp_path: Path) -> None:
-    joint = LinearProbe(signal="minor", weight=np.ones(8, np.float32), bias=0, encoder="e", inputs="image+caption")
-    image = LinearProbe(signal="explicit", weight=np.ones(4, np.float32), bias=0, encoder="e")
-    save_probes(ProbeBank([joint]), tmp_path / "p.safetensors")
-    assert load_probes(tmp_path / "p.safetensors").inputs == "image+caption"
-    with pytest.raises(ProbeError, match="files of their own"):
-        save_probes(ProbeBank([joint, image]), tmp_path / "q.safetensors")
 
 
 X, Y = labelled(40, share=0.4)

@@ -6,7 +6,8 @@ import torch
 
 from safetyfilter import PromptPair, zero_shot_probes
 from safetyfilter.errors import ProbeError
-from safetyfilter.score.zero_shot import DEFAULT_PROMPTS
+from safetyfilter.score.zero_shot import DEFAULT_PROMPTS, PromptSet
+from safetyfilter.signals import PAIR, SignalPair
 from tests.conftest import PHOTOGRAPHS, photograph
 
 
@@ -37,12 +38,21 @@ def test_default_prompts_name_both_signals_apart(encoder) -> None:
 
 
 def test_users_can_replace_prompts(encoder) -> None:
-    changed = zero_shot_probes(
-        encoder, {**DEFAULT_PROMPTS, "minor": PromptPair(present=["a pupil"], absent=["a rock"])}
-    )
+    changed = zero_shot_probes(encoder, DEFAULT_PROMPTS | {"minor": PromptPair(present=["a pupil"], absent=["a rock"])})
     default = zero_shot_probes(encoder)
     assert changed.digests[0] == default.digests[0]
     assert changed.digests[1] != default.digests[1]
+
+
+def test_the_pair_is_the_prompts(encoder) -> None:
+    prompt = PromptPair(present=["a boat"], absent=["a rock"])
+    pair = SignalPair(explicit="boat", minor="rock", notice="boats only")
+    named = PromptSet({"boat": prompt}, pair)
+    assert zero_shot_probes(encoder, named | {"rock": prompt}).pair == pair
+    assert zero_shot_probes(encoder, named | {"rock": prompt}).signals == ("boat", "rock")
+    assert zero_shot_probes(encoder, dict(named)).pair == PAIR
+    assert zero_shot_probes(encoder).pair == DEFAULT_PROMPTS.pair == PAIR
+    assert dict(named) == {"boat": prompt}
 
 
 @pytest.mark.parametrize("side", [[], "a text", [""], [3]])

@@ -1,8 +1,8 @@
-"""Reads an untrusted TensorFlow checkpoint: protocol buffers, LevelDB tables and tensors, every step bounds-checked.
+"""Reads an untrusted TensorFlow checkpoint: a LevelDB index and its tensors, every step bounds-checked.
 
-Formats: protobuf's wire format (protobuf.dev/programming-guides/encoding), LevelDB's table format
-(google/leveldb ``doc/table_format.md``) and TensorFlow's ``tensor_bundle.proto``. Nothing is executed, no length in
-the file is believed before it is checked against what is there, and anything unknown is refused.
+Formats: LevelDB's table format (google/leveldb ``doc/table_format.md``) and TensorFlow's ``tensor_bundle.proto``.
+Nothing is executed, no length in the file is believed before it is checked against what is there, and anything unknown
+is refused. No maintained library reads such files without TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import Floats
-from safetyfilter.errors import ProbeError
+from safetyfilter.score.convert.protobuf import (
+    FIXED32,
+    damaged,
+    fields,
+    messages,
+    one_message,
+    one_number,
+    read_varint,
+    take,
+)
 
 DT_FLOAT, DT_STRING, DT_INT64 = 1, 7, 9
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
@@ -42,7 +50,7 @@ _CRC32C = _crc32c_table()
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:
-    """CRC-32C (RFC 3720) of `data`, masked as LevelDB stores it.
+    """Return the CRC-32C (RFC 3720) of `data`, masked as LevelDB stores it.
 
     >>> hex(masked_crc32c(b"123456789"))
     '0xc78ab0e5'
@@ -54,83 +62,8 @@ def masked_crc32c(data: bytes | memoryview) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def damaged(what: str) -> ProbeError:
-    """The error for a file that isn't what it should be."""
-    return ProbeError(
-        f"the detector's file is damaged or not LAION's: {what}; fetch it again with `safetyfilter probes fetch`"
-    )
-
-
-def read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number of at most 64 bits, and the position after it.
-
-    >>> read_varint(memoryview(bytes([0xac, 0x02])), 0)
-    (300, 2)
-    """
-    value = 0
-    for i in range(10):
-        if at + i >= len(data):
-            raise damaged("a number runs past its end")
-        value |= (data[at + i] & 0x7F) << 7 * i
-        if data[at + i] < 0x80:
-            if value >= 1 << 64:
-                break
-            return value, at + i + 1
-    raise damaged("a number has more than 64 bits")
-
-
-def take(data: memoryview, at: int, size: int, what: str) -> memoryview:
-    """The `size` bytes from `at`, or `ProbeError` where they aren't all there."""
-    if at < 0 or size < 0 or at + size > len(data):
-        raise damaged(f"{what} of {size} bytes at {at} runs past the end of {len(data)} bytes")
-    return data[at : at + size]
-
-
-def fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """Each field of a protobuf message: its number, wire type and value, groups refused."""
-    at = 0
-    while at < len(message):
-        tag, at = read_varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        value: int | memoryview
-        if not number:
-            raise damaged("a message has a field without a number")
-        if wire == VARINT:
-            value, at = read_varint(message, at)
-        elif wire in (FIXED32, FIXED64, BYTES):
-            size, at = read_varint(message, at) if wire == BYTES else ({FIXED32: 4, FIXED64: 8}[wire], at)
-            value = take(message, at, size, "a field")
-            at += size
-        else:
-            raise damaged(f"a message has a field of wire type {wire}")
-        yield number, wire, value
-
-
-def messages(message: memoryview, number: int) -> Iterator[memoryview]:
-    """The values of a repeated field of bytes, strings or messages."""
-    for found, wire, value in fields(message):
-        if found == number and wire == BYTES and isinstance(value, memoryview):
-            yield value
-
-
-def one_message(message: memoryview, number: int) -> memoryview:
-    """The only value of a field of bytes, or empty bytes where it's left out."""
-    found = list(messages(message, number))
-    if len(found) > 1:
-        raise damaged(f"field {number} is there {len(found)} times")
-    return found[0] if found else memoryview(b"")
-
-
-def one_number(message: memoryview, number: int) -> int:
-    """The only value of a whole-number field, or 0 where it's left out."""
-    found = [value for n, wire, value in fields(message) if n == number and wire == VARINT]
-    if len(found) > 1:
-        raise damaged(f"field {number} is there {len(found)} times")
-    return int(found[0]) if found and isinstance(found[0], int) else 0
-
-
 def read_shape(message: memoryview) -> tuple[int, ...]:
-    """The dimensions in a ``TensorShapeProto``, each from 0 to 2³¹."""
+    """Return the dimensions in a ``TensorShapeProto``, each from 0 to 2³¹."""
     shape = tuple(one_number(dimension, 1) for dimension in messages(message, 2))
     if len(shape) > _MAX_RANK or any(size >= 1 << 31 for size in shape):
         raise damaged(f"a tensor has the shape {shape}")
@@ -139,7 +72,7 @@ def read_shape(message: memoryview) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleEntry:
-    """Where a tensor lies in the bundle's data shard.
+    """A tensor's place in the bundle's data file.
 
     Attributes
     ----------
@@ -161,12 +94,12 @@ class BundleEntry:
 
 
 def read_index(data: bytes) -> Mapping[str, BundleEntry]:
-    """The entries of a bundle's ``.index`` file, by tensor name.
+    """Return the entries of a bundle's ``.index`` file, by tensor name.
 
     Raises
     ------
     ProbeError
-        The table is damaged or compressed, has more than one shard, or is big-endian.
+        The table is damaged or compressed, has more than one data file, or is big-endian.
     """
     table = memoryview(data)
     if len(table) < _FOOTER:
@@ -193,17 +126,17 @@ def read_index(data: bytes) -> Mapping[str, BundleEntry]:
                 raise damaged(f"its index names {name!r} twice, or more than {_MAX_ENTRIES} tensors")
             entries[name] = _entry(memoryview(entry), name)
     if one_number(header, 1) != 1 or one_number(header, 2) != 0:
-        raise damaged("its weights must lie in one little-endian shard")
+        raise damaged("its weights must lie in one little-endian data file")
     return entries
 
 
-def read_floats(entries: Mapping[str, BundleEntry], shard: memoryview, name: str) -> Floats:
-    """A float32 tensor of the bundle, its checksum and finiteness checked.
+def read_floats(entries: Mapping[str, BundleEntry], data: memoryview, name: str) -> Floats:
+    """Return a float32 tensor of the bundle, its checksum and finiteness checked.
 
     Raises
     ------
     ProbeError
-        There is no such tensor, or it's of another type, size, or checksum, or not finite.
+        There is no such tensor, or it has another type, size or checksum, or is not finite.
     """
     if name not in entries:
         raise damaged(f"the tensor {name!r} is missing")
@@ -213,7 +146,7 @@ def read_floats(entries: Mapping[str, BundleEntry], shard: memoryview, name: str
             f"the tensor {name!r} of shape {entry.shape} has {entry.size} bytes of type {entry.dtype}, "
             f"not {4 * prod(entry.shape)} of float32"
         )
-    raw = take(shard, entry.offset, entry.size, f"the tensor {name!r}")
+    raw = take(data, entry.offset, entry.size, f"the tensor {name!r}")
     if masked_crc32c(raw) != entry.crc32c:
         raise damaged(f"the checksum of the tensor {name!r} is wrong")
     values: npt.NDArray[np.float32] = np.frombuffer(raw, "<f4").reshape(entry.shape).astype(np.float32)
@@ -224,7 +157,7 @@ def read_floats(entries: Mapping[str, BundleEntry], shard: memoryview, name: str
 
 def _entry(message: memoryview, name: str) -> BundleEntry:
     if one_number(message, 3) != 0 or any(True for _ in messages(message, 7)):
-        raise damaged(f"the tensor {name!r} lies in another shard or in slices")
+        raise damaged(f"the tensor {name!r} lies in another data file or in slices")
     checksums = [value for n, wire, value in fields(message) if n == 6 and wire == FIXED32]
     if len(checksums) != 1 or isinstance(checksums[0], int):
         raise damaged(f"the tensor {name!r} has no checksum")
@@ -238,7 +171,7 @@ def _entry(message: memoryview, name: str) -> BundleEntry:
 
 
 def _block(table: memoryview, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of one uncompressed block; keys share prefixes with the one before."""
+    """Yield the keys and values of one uncompressed block; keys share prefixes with the one before."""
     content = take(table, offset, size + _TRAILER, "a table block")
     if content[size] != 0:
         raise damaged(f"a table block is compressed (type {content[size]}), which LAION's files never are")

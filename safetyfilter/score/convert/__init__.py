@@ -1,0 +1,1 @@
+"""LAION's detectors as they are published -> probe files: used once for each detector, never in a scan."""
