@@ -2,7 +2,7 @@
 
 Two kinds of error are told apart. A *finding* is true of one file (not there, not permitted, no regular file): it is
 raised at once, and callers turn it into a status. A *fault* is the storage's (a time-out, a lost connection, a disk
-that fails): it is retried with exponential backoff and then raised as `StorageError`, so that no sample is judged by it.
+that fails): it is retried with exponential backoff, then raised as `StorageError`, so that no sample is judged by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
@@ -117,7 +117,7 @@ class Location:
 
     def __fspath__(self) -> str:
         if not self.is_local:
-            raise UsageError(f"{self} is no local path; copy it to this machine first")
+            raise UsageError(f"{self} is not a local path; copy it to this machine first")
         return self.path
 
     def __str__(self) -> str:
@@ -148,10 +148,8 @@ class Location:
 
     def remove(self) -> None:
         """Remove this file, if it is there."""
-        try:
+        with suppress(FileNotFoundError):
             retried(lambda: self.fs.rm_file(self.path), self)
-        except FileNotFoundError:
-            pass
 
     def read_bytes(self, max_bytes: int | None = None) -> bytes:
         """Return the file's content.
@@ -227,6 +225,12 @@ class _RetryingFile(io.RawIOBase):
         count = retried(read, self._location, self._forget)
         self._position += count
         return count
+
+    def readall(self) -> bytes:
+        chunks = []
+        while chunk := self.read(_BUFFER):  # io's own takes 8 KiB at a time
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     def close(self) -> None:
         self._forget()

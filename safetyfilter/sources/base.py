@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
@@ -62,6 +64,8 @@ class Sample:
         Everything else that belongs to the sample, by extension, byte for byte; only from `Source.batches`.
     shard : str or None
         The source's own file that the sample lies in, where samples are to be given back in files of these names.
+    vector : ndarray or None
+        (D,) floats, a stored embedding in the place of an image.
 
     Examples
     --------
@@ -77,6 +81,7 @@ class Sample:
     caption: str | None = None
     members: Mapping[str, bytes] = field(default_factory=dict)
     shard: str | None = None
+    vector: npt.NDArray[np.floating] | None = None
 
     def read(self, max_bytes: int) -> bytes:
         """Return the encoded image.
