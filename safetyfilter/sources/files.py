@@ -1,22 +1,18 @@
-"""The files below a place, on any storage, with what tells whether they changed; and reading them for libraries."""
+"""The files below a place, on any storage, with what tells whether they changed."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
 from safetyfilter.errors import SourceError, SourceNotFoundError, StorageError
 from safetyfilter.storage import Location, Place, retried
-
-T = TypeVar("T")
 
 _WEB = re.compile(r"(^|::)(https?|ftp):/")
 _MAGIC = re.compile(r"[*?\[{]")
@@ -115,84 +111,6 @@ class Listing:
     def state(self, names: Iterable[str]) -> str:
         """Return names, sizes and times of files as text."""
         return "\n".join(f"{name}:{self._states[name]}" for name in names)
-
-
-class WatchedFile:
-    """A binary file for a library that turns errors of storage into its own, or adds to their text.
-
-    The library sees a plain OSError in the place of a `StorageError`, at that read and at every later one.
-
-    Attributes
-    ----------
-    fault : StorageError or None
-        What a read failed with.
-    """
-
-    closed = False
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        self.fault: StorageError | None = None
-        self._file = file
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes."""
-        return self._watched(lambda: self._file.read(size))
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place in the file, and return it."""
-        return self._watched(lambda: self._file.seek(offset, whence))
-
-    def _watched(self, action: Callable[[], T]) -> T:
-        if self.fault is None:
-            try:
-                return action()
-            except StorageError as error:
-                self.fault = error
-        raise OSError("storage failed")
-
-    def tell(self) -> int:
-        """Return the place in the file."""
-        return self._file.tell()
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def close(self) -> None:
-        """Do nothing: `reading` closes the file."""
-
-
-@contextmanager
-def reading(place: Location) -> Iterator[WatchedFile]:
-    """Open a file for a library to read; whatever the library makes of a fault of storage, that fault is raised.
-
-    Raises
-    ------
-    StorageError
-        The storage failed each time it was asked.
-    OSError
-        The file is not there or can't be opened.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file, reading(Location.of(file.name)) as stream:
-    ...     stream.read()
-    b''
-    """
-    with place.open() as file:
-        watched = WatchedFile(file)
-        try:
-            yield watched
-        except Exception:
-            if watched.fault is None:
-                raise
-        if watched.fault is not None:
-            raise watched.fault
 
 
 def _info(place: Location) -> dict[str, Any] | None:

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.base import BATCH_SIZE, PART_SIZE, Part, Sample, SampleBatch
-from safetyfilter.sources.files import Listing, reading
+from safetyfilter.sources.files import Listing
 from safetyfilter.sources.parts import gathered
+from safetyfilter.sources.reading import reading
 from safetyfilter.sources.tables import Columns, samples_of
 
 

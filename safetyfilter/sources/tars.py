@@ -21,8 +21,9 @@ from safetyfilter.sources.base import (
     batched,
     caption_of,
 )
-from safetyfilter.sources.files import Listing, WatchedFile, reading
+from safetyfilter.sources.files import Listing
 from safetyfilter.sources.parts import SMALLEST_PART, gathered
+from safetyfilter.sources.reading import WatchedFile, reading
 
 _DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError)
 
