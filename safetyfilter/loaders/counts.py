@@ -8,13 +8,13 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import REASON_NAMES
+from safetyfilter.storage import Location
 
 _FIELDS = ("kept", "excluded", *REASON_NAMES, "finished")
 _BYTES = 8 * len(_FIELDS)
@@ -72,33 +72,31 @@ class SharedCounts:
                 row[field] += int(count)
 
     def finish(self) -> int:
-        """Count a pass that came to its end; how many have, in all processes."""
+        """Count a pass that came to its end, and return how many have, in all processes."""
         self._own()[_FINISHED] += 1
         return int(self._totals()[_FINISHED])
 
     def report(self) -> dict[str, int]:
-        """``seen``, ``kept``, ``excluded`` and one count a reason, over all processes."""
+        """Return ``seen``, ``kept``, ``excluded`` and one count a reason, over all processes."""
         totals = dict(zip(_FIELDS, self._totals().tolist(), strict=True))
         del totals["finished"]
         return {"seen": totals["kept"] + totals["excluded"], **totals}
 
     def flags(self, count: int) -> mmap.mmap:
-        """`count` bytes, all zero at first, that all processes share."""
+        """Return `count` bytes, all zero at first, that all processes share."""
         return self._mapped("flags", count)
 
     @property
     def epoch(self) -> int | None:
-        """A number that one process sets and all see; None before that."""
-        try:
-            return int((self._folder / "epoch").read_text(encoding="ascii"))
-        except FileNotFoundError:
-            return None
+        """The number that one process sets and all see; None before that."""
+        is_set, epoch = memoryview(self._mapped("epoch", 16)).cast("q")
+        return epoch if is_set else None
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        beside = self._folder / f"epoch.{os.getpid()}"
-        beside.write_text(str(int(epoch)), encoding="ascii")
-        beside.replace(self._folder / "epoch")
+        numbers = memoryview(self._mapped("epoch", 16)).cast("q")
+        numbers[1] = int(epoch)
+        numbers[0] = 1  # last, so that no process takes the number before it is there
 
     def _own(self) -> memoryview:
         if self._row is None or self._owner != os.getpid():
@@ -129,21 +127,10 @@ class SharedCounts:
     def _totals(self) -> npt.NDArray[np.int64]:
         totals = np.zeros(len(_FIELDS), np.int64)
         for file in self._folder.glob("*.counts"):
-            content = file.read_bytes()
+            content = Location.of(file).read_bytes()
             if len(content) == _BYTES:
                 totals += np.frombuffer(content, np.int64)
         return totals
-
-
-def reconciled(reasons: npt.NDArray[np.uint16]) -> Mapping[str, int]:
-    """``seen``, ``kept``, ``excluded`` and one count a reason, of (N,) decisions.
-
-    >>> reconciled(np.uint16([0, 1, 0]))["co_occurrence"]
-    1
-    """
-    from safetyfilter.runs.parts import count_decisions
-
-    return dict(count_decisions(reasons))
 
 
 def _remove(folder: Path, owner: int) -> None:

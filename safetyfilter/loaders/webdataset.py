@@ -10,17 +10,22 @@ from torch.utils.data import get_worker_info
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import UsageError
-from safetyfilter.loaders.gate import By, Gate, decider
-from safetyfilter.runs.decisions import Decisions
+from safetyfilter.loaders.access import Access
+from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.kept import KeptSamples
 from safetyfilter.sources.tars import image_of
 
 Fields = dict[str, Any]
 
 
 def safety_filter(
-    by: By, *, root: str | os.PathLike[str] | None = None, image_field: str | None = None, verify_content: bool = False
+    by: RunOrFilter,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    image_field: str | None = None,
+    verify_content: bool = False,
 ) -> SafetyStage:
-    """A stage that lets only kept samples pass, in order; put it before ``.decode()``.
+    """Return a stage that lets only kept samples pass, in order; put it before ``.decode()``.
 
     Parameters
     ----------
@@ -66,35 +71,47 @@ def safety_filter(
 
 
 class SafetyStage:
-    """What `safety_filter` makes: called with an iterator of samples, it yields those that are kept."""
+    """A stage of a webdataset pipeline: called with an iterator of samples, it yields those that are kept."""
 
     def __init__(
-        self, by: By, *, root: str | os.PathLike[str] | None, image_field: str | None, verify_content: bool
+        self, by: RunOrFilter, *, root: str | os.PathLike[str] | None, image_field: str | None, verify_content: bool
     ) -> None:
-        by, shards = decider(by), None if root is None else _Shards(os.fspath(root))
-        if shards is None and isinstance(by, Decisions):
-            raise UsageError(
-                "a run knows samples by their shard's path: give root=, the folder or pattern that was scanned"
-            )
-        self._gate: Gate[Fields] = Gate(
-            by, key=None if shards is None else shards.key, image=_ImageOf(image_field), verify_content=verify_content
+        self._kept: KeptSamples[Fields] = KeptSamples(
+            decider_of(by, verify=verify_content),
+            Access(
+                key=None if root is None else ShardKeys(os.fspath(root)),
+                image=_ImageOf(image_field),
+                key_help="give root=, the folder or pattern that was scanned, to which shards' paths are relative",
+            ),
         )
 
     def __call__(self, samples: Iterable[Fields]) -> Iterator[Fields]:
-        """The samples that are kept, in order."""
+        """Yield the samples that are kept, in order."""
         info = get_worker_info()
-        return self._gate.passing(samples, workers=info.num_workers if info else 1)
+        return self._kept.of(samples, workers=info.num_workers if info else 1)
 
     def __ror__(self, dataset: Any) -> Any:
         return dataset.compose(self) if hasattr(dataset, "compose") else self(dataset)
 
     def filter_report(self) -> dict[str, int]:
-        """``seen``, ``kept``, ``excluded`` and one count a reason, of all passes in all workers so far."""
-        return self._gate.counts.report()
+        """Return ``seen``, ``kept``, ``excluded`` and one count a reason, of all passes in all workers so far."""
+        return self._kept.counts.report()
 
 
-class _Shards:
-    """Keys as a scan of the root gives them."""
+class ShardKeys:
+    """Gets a sample's key as a scan gives it: its shard's path relative to what was scanned, and its name there.
+
+    Parameters
+    ----------
+    root : str
+        The folder, pattern or tar that was scanned, where it lies now.
+
+    Examples
+    --------
+    >>> keys = ShardKeys("/data/*.tar")
+    >>> keys({"__url__": "/data/0.tar", "__key__": "a"}), keys({"__url__": "/elsewhere/0.tar", "__key__": "a"})
+    ('0.tar/a', None)
+    """
 
     def __init__(self, root: str) -> None:
         special = min((at for at in map(root.find, "*?[{") if at >= 0), default=-1)
@@ -105,7 +122,8 @@ class _Shards:
         self._base = _place(root).rstrip("/") + "/"
         self._last = ("", "")
 
-    def key(self, sample: Fields) -> str | None:
+    def __call__(self, sample: Fields) -> str | None:
+        """Return the sample's key; None where its shard is not below the root."""
         url, name = sample["__url__"], sample["__key__"]
         if url != self._last[0]:
             place = _place(str(url))
@@ -114,7 +132,7 @@ class _Shards:
 
 
 def _place(url: str) -> str:
-    """A URL or path in one spelling: absolute where it is local."""
+    """Return a URL or path in one spelling: absolute where it is local."""
     local = url.removeprefix("file://").removeprefix("file:")
     return url if "://" in local or local.startswith("pipe:") else os.path.abspath(local)  # noqa: PTH100
 
@@ -132,7 +150,7 @@ class _ImageOf:
             raise Unreadable(failure)
         if not isinstance(fields[name], bytes | bytearray | memoryview):
             raise UsageError(
-                f"the image is a {type(fields[name]).__name__}, no encoded bytes; put the stage before "
+                f"the image is a {type(fields[name]).__name__}, not encoded bytes; put the stage before "
                 ".decode() and .rename()"
             )
         return fields[name]

@@ -10,8 +10,7 @@ import pytest
 import webdataset
 
 from safetyfilter import ClipEncoder, EmbedOptions, Policy, SafetyFilter, open_source, scan, zero_shot_probes
-from safetyfilter.batches import STANDIN_SIGNALS
-from safetyfilter.standin import ENCODER, PROMPTS
+from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR
 from safetyfilter.standin.render import PAIR, scenes
 from tests.loaders.training import Pictures, decide_by_truth
 
@@ -57,8 +56,9 @@ def pictures(tmp_path_factory, online: SafetyFilter) -> Pictures:
     rows = {"image": [{"bytes": content, "path": None} for content in contents], "name": list(keys)}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(place / "saved")
     for kind in ("folder", "tars", "saved"):
-        run = scan(open_source(place / kind, part_size=SHARD), place / f"{kind}-run", online)
-        decide_by_truth(run, present)
+        source = open_source(place / kind, part_size=SHARD)
+        run = scan(source, place / f"{kind}-run", online)
+        decide_by_truth(run, source, present)
         assert run.counts["co_occurrence"] == (present.all(axis=1) & ~damaged).sum() > 40
         assert run.counts["unscored"] == damaged.sum() == 2
     return Pictures(
@@ -80,7 +80,7 @@ def catching(online: SafetyFilter, pictures: Pictures) -> SafetyFilter:
     both = pictures.both[readable]
     return online.with_policy(
         Policy(
-            thresholds={signal: max(0.0, float(scores[signal][both].min()) - 1e-4) for signal in STANDIN_SIGNALS.pair},
-            table=STANDIN_SIGNALS,
+            thresholds={signal: max(0.0, float(scores[signal][both].min()) - 1e-4) for signal in STANDIN_PAIR.names},
+            pair=STANDIN_PAIR,
         )
     )

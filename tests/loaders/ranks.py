@@ -11,7 +11,8 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, DistributedSampler
 
 from safetyfilter.loaders.datasets import filter_dataset
-from safetyfilter.loaders.torch import SafeDataset, SafeIterable
+from safetyfilter.loaders.torch_iterable import SafeIterable
+from safetyfilter.loaders.torch_map import SafeDataset
 from safetyfilter.loaders.webdataset import safety_filter
 from tests.loaders.training import FolderPictures, Stream, decoded, only_images, seen, stack, train
 

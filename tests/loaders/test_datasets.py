@@ -132,7 +132,7 @@ def test_a_shuffled_data_set_is_not_taken_for_the_scanned_one(pictures: Pictures
     names = {key for key, keep in zip(pictures.keys, pictures.keep, strict=True) if keep}
     assert set(safe["name"]) <= names
     assert safe.filter_report()["drifted"] == 30
-    with pytest.raises(UsageError, match="row numbers are no keys"):
+    with pytest.raises(UsageError, match="row numbers are not keys"):
         filter_dataset(shuffled, pictures.saved_run, verify_content=False)
 
 
@@ -219,7 +219,7 @@ def test_bad_input(pictures: Pictures, saved, online, tmp_path, catching: Safety
         filter_dataset(saved, pictures.tars_run)
     with pytest.raises(UsageError, match="streaming data set has no row numbers"):
         filter_dataset(saved.to_iterable_dataset(), pictures.saved_run)
-    with pytest.raises(UsageError, match="a list is no data set"):
+    with pytest.raises(UsageError, match="a list is not a data set"):
         filter_dataset([], pictures.saved_run)
     stream = datasets.Dataset.from_dict({"name": [str(number) for number in range(1500)]}).to_iterable_dataset()
     with pytest.raises(RunError, match="knows none of the first"):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from safetyfilter import Policy, SafetyFilter, open_source
 from safetyfilter.errors import RunError, UsageError
-from safetyfilter.loaders.webdataset import _Shards, safety_filter
+from safetyfilter.loaders.webdataset import ShardKeys, safety_filter
 from tests.loaders.training import Diffusion, Pictures, check, seen, stack, train
 
 pytestmark = [
@@ -99,11 +99,11 @@ def test_keys_are_those_of_the_scan(pictures: Pictures, monkeypatch, root: str, 
     source = open_source(str(pictures.tars / root).rstrip("/"))
     expected = [sample.key for part in source.parts() for sample in source.samples(part) if "1.tar" in sample.key]
     for given in (pictures.tars / root, root or ".", f"./{root}"):
-        shards = _Shards(str(given))
+        shards = ShardKeys(str(given))
         data = webdataset.WebDataset(f"{url.format(pictures.tars)}deep/1.tar", shardshuffle=False)
-        assert [shards.key(sample) for sample in data] == expected
-    assert _Shards("s3://bucket/data").key({"__url__": "s3://bucket/data/a/1.tar", "__key__": "x"}) == "a/1.tar/x"
-    assert _Shards(str(pictures.tars)).key({"__url__": "pipe:cat deep/1.tar", "__key__": "x"}) is None
+        assert [shards(sample) for sample in data] == expected
+    assert ShardKeys("s3://bucket/data")({"__url__": "s3://bucket/data/a/1.tar", "__key__": "x"}) == "a/1.tar/x"
+    assert ShardKeys(str(pictures.tars))({"__url__": "pipe:cat deep/1.tar", "__key__": "x"}) is None
 
 
 def test_a_shard_of_the_same_name_elsewhere_is_unknown(pictures: Pictures, tmp_path) -> None:

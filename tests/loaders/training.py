@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from safetyfilter.batches import OK
+from safetyfilter.loaders.torch_map import SafeDataset
+from safetyfilter.runs.apply import apply_policy
+from safetyfilter.runs.parts import read_scores, write_scores
 from safetyfilter.runs.run import Run
+from safetyfilter.sources.base import Source
 
 SIDE = 32
 
@@ -152,30 +157,41 @@ def only_images(rows: list[dict]) -> torch.Tensor:
     return torch.stack([row["image"] for row in rows])
 
 
-def decide_by_truth(run: Run, present: np.ndarray) -> None:
-    """Put the truth in the place of a run's scores, (N, 2), and decide anew."""
-    from safetyfilter import apply_policy
-    from safetyfilter.runs.parts import ScorePart
-
-    start = 0
+def decide_by_truth(run: Run, source: Source, present: np.ndarray) -> None:
+    """Put the truth about a source's samples in the place of a run's scores, (N, 2), and decide anew."""
+    keys = [sample.key for part in source.parts() for sample in source.samples(part)]
+    digester = run.digester()
+    truth = {digester.key(key): values for key, values in zip(keys, present.astype(np.float32), strict=True)}
     for index in range(run.part_count):
-        part = ScorePart.read(run.file("scores", index))
-        values = part.scores.values.copy()
-        scored = np.isfinite(values)
-        values[scored] = present[start : start + len(part)].astype(np.float32)[scored]
-        start += len(part)
-        ScorePart(
-            key_digests=part.key_digests,
-            content_digests=part.content_digests,
-            status=part.status,
-            scores=type(part.scores)(values=values, signals=part.scores.signals, failures=part.scores.failures),
-            fingerprint=part.fingerprint,
-        ).write(run.file("scores", index))
-        run.file("decisions", index).unlink()
-    assert start == len(present)
+        part, meta = read_scores(run.file("scores", index))
+        values = np.stack([truth[digest.tobytes()] for digest in part.keys])
+        values[part.scores.status != OK] = np.nan
+        true = replace(part, scores=replace(part.scores, values=values))
+        write_scores(true, run.file("scores", index), {name: meta[name] for name in ("fingerprint", "embeddings")})
+        run.file("decisions", index).remove()
     apply_policy(run, run.policy)
 
 
 def decode_rows(rows: dict) -> dict:
     """A batched map for Hugging Face streams: PIL images to pixels."""
     return {"image": decoded(rows)["image"]}
+
+
+def safe_folder(pictures: Pictures, **options) -> SafeDataset:
+    data = FolderPictures(pictures.folder, pictures.keys)
+    return SafeDataset(data, pictures.folder_run, keys=pictures.keys, **options)
+
+
+def expected_report(pictures: Pictures, times: int = 1) -> dict[str, int]:
+    both, damaged = pictures.both & ~pictures.damaged, pictures.damaged
+    return {
+        "seen": len(pictures.keys) * times,
+        "kept": int(pictures.keep.sum()) * times,
+        "excluded": int((~pictures.keep).sum()) * times,
+        "co_occurrence": int(both.sum()) * times,
+        "unscored": int(damaged.sum()) * times,
+    }
+
+
+def holds(report: dict[str, int], expected: dict[str, int]) -> bool:
+    return {name: count for name, count in report.items() if count} == {n: c for n, c in expected.items() if c}

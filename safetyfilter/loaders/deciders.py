@@ -1,0 +1,140 @@
+"""The protocol of what decides in a loader, and the one place that tells what a user gave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+from safetyfilter.errors import UsageError
+from safetyfilter.filter import SafetyFilter
+from safetyfilter.loaders.access import Access
+from safetyfilter.loaders.decided import Decided
+from safetyfilter.loaders.filter_decider import FilterDecider
+from safetyfilter.loaders.image_check import ImageCheck, Recheck
+from safetyfilter.loaders.run_decider import RunDecider
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.run import Run
+
+T = TypeVar("T")
+RunOrFilter: TypeAlias = "str | os.PathLike[str] | Run | Decisions | SafetyFilter"
+"""A run, by its directory for example, or a filter that scores what passes."""
+
+
+class Decider(Protocol):
+    """Decides on a loader's samples: a run looks them up, a filter scores them.
+
+    It can be pickled, and serves several loaders at a time.
+    """
+
+    @property
+    def needs_keys(self) -> bool:
+        """True where samples are looked up by key."""
+
+    @property
+    def needs_images(self) -> bool:
+        """True where each sample's image is needed to decide on it."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Texts that change with everything that decides."""
+
+    @property
+    def recheck(self) -> Recheck | None:
+        """The comparison of a sample's image with the one decided on, when it is asked for; None where none is due."""
+
+    def require(self, access: Access[Any]) -> None:
+        """Raise `UsageError` unless the access gives what is needed."""
+
+    def for_row_numbers(self) -> Decider:
+        """Return a decider for keys that are the numbers of rows, which say nothing about the images in them."""
+
+    def stream(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[tuple[T, int]]:
+        """Yield each sample, in order, with the `Reason` set for which it is excluded, 0 where it is kept.
+
+        Samples are read ahead no further than a filter's buffers; by a run, not at all. Of the first images, what can
+        be compared is compared with those scanned.
+
+        Parameters
+        ----------
+        samples : iterable
+            Read in one thread.
+        access : Access
+            Gets at their keys and images, maybe in several threads.
+        workers : int
+            Processes that do the same on this machine, and share its cores.
+
+        Raises
+        ------
+        RunError
+            Most of the first images are not those that the run scanned.
+        DeviceError
+            The filter is on CUDA, and this process was forked from the one that put it there.
+        StorageError
+            The storage of a sample's image failed, which says nothing about the sample.
+        """
+
+    def decide(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[Decided]:
+        """Yield the reasons of all samples, in order, some at a time; as `stream`, without a comparison of the first.
+
+        A run looks up many keys at once, and a filter keeps one pipeline open to the end.
+        """
+
+    def image_check(self, access: Access[Any]) -> ImageCheck | None:
+        """Return the comparison of the first images with those scanned; None where none is due or possible."""
+
+    def require_used(self, counts: Mapping[str, int]) -> None:
+        """Raise an error where nothing at all could be decided on, which is never what was meant.
+
+        Parameters
+        ----------
+        counts : mapping of str to int
+            ``seen`` and one count a reason.
+
+        Raises
+        ------
+        RunError
+            The run knows none of the samples, or none of their images.
+        UsageError
+            The filter could read none of the images.
+        """
+
+
+def decider_of(by: RunOrFilter, *, verify: bool | Literal["access"] = False) -> Decider:
+    """Return the decider of a run or of a filter.
+
+    Parameters
+    ----------
+    by : path, Run, Decisions or SafetyFilter
+        The user's choice.
+    verify : bool or "access"
+        Exclude a sample whose image is not the one that the run scored: when it is decided on, or only when it is
+        asked for.
+
+    Raises
+    ------
+    RunError
+        The run can't be used.
+    UsageError
+        `by` is something else, or a filter that can't decide here, or a filter is to verify.
+
+    Examples
+    --------
+    >>> decider_of("no-such-run")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
+    """
+    if isinstance(by, SafetyFilter):
+        if verify:
+            raise UsageError(
+                "verify_content compares with a run, and a SafetyFilter scores every image anew; leave it out"
+            )
+        return FilterDecider(by)
+    if isinstance(by, str | os.PathLike):
+        by = Run.open(by)
+    if isinstance(by, Run):
+        by = Decisions.of(by)
+    if not isinstance(by, Decisions):
+        raise UsageError(f"by is a {type(by).__name__}; give a run, its directory, or a SafetyFilter")
+    return RunDecider(by, verify=verify)

@@ -1,0 +1,121 @@
+"""PyTorch data sets without a length that never yield an excluded sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from safetyfilter.errors import UsageError
+from safetyfilter.loaders.access import Access, Getter, getter_of
+from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.kept import KeptSamples
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class SafeIterable(IterableDataset[T_co]):
+    """The samples of an iterable that a run or a filter keeps, in order.
+
+    Parameters
+    ----------
+    samples : iterable
+        An `IterableDataset`, or anything that begins anew each time it is iterated.
+    by : path, Run, Decisions or SafetyFilter
+        A run's directory: a sample is kept if the run knows and keeps its key. A filter: what streams past is scored
+        in batches of its own batch size, on its own device.
+    key, image : str, callable or None
+        The name of the item or attribute of a sample, or a function of the sample, that holds its key and its encoded
+        image (bytes or a path).
+    verify_content : bool
+        Also exclude a sample whose encoded image is not the one that was scored. Needs `image`.
+    shard : bool or "auto"
+        Whether the workers of a `DataLoader`, and the ranks, take turns here, each with every n-th sample. With
+        ``"auto"`` they do, but for an `IterableDataset`, which is left to shard itself as it would without a filter.
+    rank, world_size : int or None
+        This process among those that train; from torch.distributed where None and that is in use.
+
+    Raises
+    ------
+    RunError
+        While iterating: the run knows none of the first thousand samples, or of all where they are fewer; or, where
+        `image` is given, most of the first images are not those that it scanned.
+    DeviceError
+        While iterating: the filter is on CUDA and the worker was forked.
+    UsageError
+        What decides needs a key or an image, and nothing says where it is.
+
+    Examples
+    --------
+    >>> from safetyfilter import ClipEncoder, Policy, SafetyFilter, zero_shot_probes
+    >>> from safetyfilter.standin import ENCODER, PROMPTS
+    >>> encoder = ClipEncoder.load(ENCODER, device="cpu")
+    >>> from PIL import Image
+    >>> lenient = Policy(thresholds={"explicit": 1, "minor": 1})
+    >>> online = SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS), lenient)
+    >>> safe = SafeIterable([{"jpg": b"no picture"}, {"jpg": Image.new("RGB", (64, 48), "teal")}], online, image="jpg")
+    >>> len(list(torch.utils.data.DataLoader(safe, batch_size=None))), safe.filter_report()["unscored"]
+    (1, 1)
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Any],
+        by: RunOrFilter,
+        *,
+        key: Getter[Any] | None = None,
+        image: Getter[Any] | None = None,
+        verify_content: bool = False,
+        shard: bool | Literal["auto"] = "auto",
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        if shard not in (True, False, "auto"):
+            raise UsageError(f"shard is {shard!r}; give True, False or 'auto'")
+        if (rank is None) != (world_size is None) or not 0 <= (rank or 0) < (world_size or 1):
+            raise UsageError(f"rank {rank} of {world_size}; give both, the rank below world_size, or neither")
+        if isinstance(samples, Iterator):
+            raise UsageError(
+                "samples is an iterator, which ends after one pass and can't be shared by workers; pass "
+                "what it was made from, an IterableDataset for example"
+            )
+        self.samples = samples
+        self._kept: KeptSamples[Any] = KeptSamples(
+            decider_of(by, verify=verify_content), Access(key=getter_of(key), image=getter_of(image))
+        )
+        self._shard = not isinstance(samples, IterableDataset) if shard == "auto" else shard
+        self._rank, self._world = (rank, world_size) if world_size is not None else _distributed()
+
+    def __iter__(self) -> Iterator[T_co]:
+        epoch = self._kept.counts.epoch
+        if epoch is not None and hasattr(self.samples, "set_epoch"):
+            self.samples.set_epoch(epoch)
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        samples: Iterable[Any] = self.samples
+        if self._shard:
+            samples = _every(samples, (self._rank or 0) * workers + worker, (self._world or 1) * workers)
+        return self._kept.of(samples, workers=workers)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pass an epoch on to the samples' own ``set_epoch``, in persistent workers too, from the next pass on."""
+        self._kept.counts.epoch = epoch
+
+    def filter_report(self) -> dict[str, int]:
+        """Return ``seen``, ``kept``, ``excluded`` and one count a reason, of all passes in all workers so far.
+
+        Workers read ahead: while a pass goes on, more is counted than has come out.
+        """
+        return self._kept.counts.report()
+
+
+def _every(samples: Iterable[Any], first: int, step: int) -> Iterator[Any]:
+    return (sample for number, sample in enumerate(samples) if number % step == first)
+
+
+def _distributed() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

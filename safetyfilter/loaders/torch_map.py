@@ -1,0 +1,192 @@
+"""PyTorch data sets with a length that never yield an excluded sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from safetyfilter.batches import count_decisions
+from safetyfilter.errors import RunError, UsageError
+from safetyfilter.loaders.access import Getter
+from safetyfilter.loaders.counts import SharedCounts
+from safetyfilter.loaders.decided import Decided
+from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.image_check import Recheck
+from safetyfilter.loaders.map_samples import MapSamples
+from safetyfilter.runs.index import Rows
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class SafeDataset(Dataset[T_co]):
+    """The samples of a map-style data set that a run or a filter keeps.
+
+    What is kept is settled here, once: the length is fixed, and samplers, shuffling and `DistributedSampler` work as
+    they do on any data set. Nothing is read for it where the keys are known without the samples: pass `keys`, or a
+    torchvision `ImageFolder`, whose keys are its files' paths below its root.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With ``len`` and ``[]``.
+    by : path, Run, Decisions or SafetyFilter
+        A run's directory: a sample is kept if the run knows and keeps its key. A filter: each image is scored here.
+    keys, images : sequence or None
+        The samples' keys; their encoded images, as bytes or paths.
+    key, image : str, callable or None
+        In the place of `keys` and `images`: the name of the item or attribute of a sample, or a function of the
+        sample, that holds them. With `key`, every sample is read once here.
+    verify_content : bool or "access"
+        Exclude a sample whose encoded image is not the one that was scored. With True every image is read and
+        compared here; with ``"access"``, which suits the largest data sets, only when a sample is asked for.
+        With either, a sample that turns out changed when it is asked for is never returned: the next kept one stands
+        in for it, and it is counted as ``drifted``.
+    progress : bool
+        Show a progress bar on standard error while images are read here.
+
+    Raises
+    ------
+    RunError
+        The run knows none of the samples, or most of a few images, where they are known without the samples, are not
+        those that it scanned; or, when a sample is asked for, all kept ones have changed.
+    UsageError
+        What decides needs keys or images that weren't given, or there are not as many as samples; or a filter can read
+        none of the images.
+
+    Examples
+    --------
+    A filter in front of a list of encoded images; the second is none:
+
+    >>> import io
+    >>> from PIL import Image
+    >>> from safetyfilter import ClipEncoder, Policy, SafetyFilter, zero_shot_probes
+    >>> from safetyfilter.standin import ENCODER, PROMPTS
+    >>> encoder = ClipEncoder.load(ENCODER, device="cpu")
+    >>> lenient = Policy(thresholds={"explicit": 1, "minor": 1})
+    >>> online = SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS), lenient)
+    >>> teal = io.BytesIO()
+    >>> Image.new("RGB", (64, 48), "teal").save(teal, "PNG")
+    >>> pictures = [teal.getvalue(), b"no picture"]
+    >>> safe = SafeDataset(pictures, online, images=pictures)
+    >>> len(safe), safe.filter_report()["unscored"]
+    (1, 1)
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        by: RunOrFilter,
+        *,
+        keys: Sequence[str] | None = None,
+        images: Sequence[Any] | None = None,
+        key: Getter[Any] | None = None,
+        image: Getter[Any] | None = None,
+        verify_content: bool | Literal["access"] = False,
+        progress: bool = False,
+    ) -> None:
+        if verify_content not in (True, False, "access"):
+            raise UsageError(f"verify_content is {verify_content!r}; give True, False or 'access'")
+        if not hasattr(dataset, "__len__"):
+            raise UsageError(
+                f"a {type(dataset).__name__} has no length; give a map-style data set, or use SafeIterable"
+            )
+        samples = MapSamples(dataset, keys=keys, images=images, key=key, image=image)
+        decider = decider_of(by, verify=verify_content)
+        decider.require(samples.access)
+        bits, rows = _joined(
+            _shown(samples.decided_by(decider), len(dataset), progress and decider.needs_images), len(dataset)
+        )
+        counts = dict(count_decisions(bits))
+        decider.require_used(counts)
+        samples.require_same_images(decider)
+        kept = np.flatnonzero(bits == 0)
+        self.dataset = dataset
+        self._kept: npt.NDArray[Any] = kept.astype(np.uint32 if len(bits) < 1 << 32 else np.int64)
+        self._counts = counts
+        self._recheck = None
+        if decider.recheck is not None and rows is not None:
+            self._recheck = _SampleRecheck(decider.recheck, rows[kept], samples.without_keys())
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> T_co:
+        """Return the kept sample at a position; IndexError past the last."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} kept samples, and none at {index}")
+        position = index % len(self)
+        for _ in range(len(self)):
+            number = int(self._kept[position])
+            sample: T_co = self.dataset[number]
+            if self._recheck is None or self._recheck.unchanged(position, number, sample):
+                return sample
+            position = (position + 1) % len(self)
+        raise RunError("every sample that the run keeps has changed since it was scored; scan the source again")
+
+    def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
+        """Return the kept samples at several positions, by the data set's own way to get several where it has one."""
+        several: Callable[[list[int]], list[T_co]] | None = getattr(self.dataset, "__getitems__", None)
+        if several is None or self._recheck is not None:
+            return [self[index] for index in indices]
+        return several([int(self._kept[index]) for index in indices])
+
+    def filter_report(self) -> dict[str, int]:
+        """Return ``seen``, ``kept``, ``excluded`` and one count a reason, over the whole data set.
+
+        Includes samples that were found changed when they were asked for, in whatever process that was.
+        """
+        report = dict(self._counts)
+        if self._recheck is not None:
+            changed = self._recheck.changed()
+            for name, more in (("kept", -changed), ("excluded", changed), ("drifted", changed)):
+                report[name] += more
+        return report
+
+
+class _SampleRecheck:
+    """Compares samples that are asked for with those that were scored, and remembers which have changed."""
+
+    def __init__(self, recheck: Recheck, rows: Rows, samples: MapSamples) -> None:
+        self._recheck, self._rows, self._samples = recheck, rows, samples
+        self._shared = SharedCounts()
+
+    def unchanged(self, position: int, number: int, sample: Any) -> bool:
+        """Return True where the sample at a position of the kept ones holds the image that was scored."""
+        item = self._samples.asked(number, sample)
+        if self._recheck.unchanged(int(self._rows[position]), item, self._samples.access):
+            return True
+        self._shared.flags(len(self._rows))[position] = 1
+        return False
+
+    def changed(self) -> int:
+        """Return how many samples were found changed, in all processes."""
+        return sum(self._shared.flags(len(self._rows))[:])
+
+
+def _joined(batches: Iterator[Decided], count: int) -> tuple[npt.NDArray[np.uint16], Rows | None]:
+    """Return the reasons of all samples, and their rows in the run's index where a run decided."""
+    decided = list(batches)
+    bits = np.concatenate([np.empty(0, np.uint16), *(batch.reason_bits for batch in decided)])
+    if len(bits) != count:
+        raise RuntimeError(f"{len(bits)} decisions on {count} samples; this is a fault of the library, report it")
+    rows = [batch.rows for batch in decided if batch.rows is not None]
+    return bits, np.concatenate([np.empty(0, np.int64), *rows]) if len(rows) == len(decided) else None
+
+
+def _shown(batches: Iterator[Decided], count: int, progress: bool) -> Iterator[Decided]:
+    """Yield the batches, with a progress bar on standard error where it is wanted."""
+    if not progress:
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("checking", total=count)
+        for batch in batches:
+            yield batch
+            bar.advance(task, len(batch.reason_bits))
