@@ -1,8 +1,9 @@
-"""The house's rooms: imports go one way, and importing the package is cheap."""
+"""The layout: imports go one way and never in a circle, importing is cheap, and files are opened in one place."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 import safetyfilter
 
 PACKAGE = Path(safetyfilter.__file__).parent
-ROOMS = (
+ORDER = (
     "errors",
+    "signals",
     "batches",
     "storage",
     "embed",
@@ -27,18 +29,21 @@ ROOMS = (
     "standin",
     "cli",
 )
-MODULES = sorted(
-    path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py") or path.parent != PACKAGE
-)
+"""Packages and modules; each imports only from those before it."""
+
+PATHS = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))
 
 
-def room_of(dotted: str) -> str:
-    return dotted.removeprefix("safetyfilter.").split(".")[0]
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_rooms(source: str, package: str) -> set[str]:
-    """The rooms that a module imports from, anywhere in it but for type checking alone."""
-    rooms = set()
+MODULES = {module_of(path) for path in PATHS}
+
+
+def imported_modules(source: str, package: str, modules: set[str]) -> set[str]:
+    """Modules of this library that a module imports, anywhere in it but for type checking alone."""
     tree = ast.parse(source)
     skipped = {
         id(inner)
@@ -46,6 +51,7 @@ def imported_rooms(source: str, package: str) -> set[str]:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    found: set[str] = set()
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
@@ -57,33 +63,133 @@ def imported_rooms(source: str, package: str) -> set[str]:
             names = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
-        rooms |= {room_of(name) for name in names if name.startswith("safetyfilter.")}
-    return rooms & set(ROOMS)
+        for name in names:
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            found |= {name} if name else set()
+    return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
-    relative = path.relative_to(PACKAGE).with_suffix("")
-    package = ".".join(("safetyfilter", *relative.parts[:-1]))
-    room = relative.parts[0]
-    assert room in ROOMS, f"{relative} is in no room; add it to ROOMS in its place"
-    wrong = {other for other in imported_rooms(path.read_text(), package) if ROOMS.index(other) > ROOMS.index(room)}
-    assert not wrong, f"{relative} imports from {wrong}, which come after {room}"
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).parent.parts)
+
+
+IMPORTS = {module_of(path): imported_modules(path.read_text(), package_of(path), MODULES) for path in PATHS}
+
+
+def place_in_order(module: str) -> int:
+    name = module.split(".")[1]
+    assert name in ORDER, f"{module} has no place; add {name} to ORDER"
+    return ORDER.index(name)
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
+    """Every set of modules that reach each other, by Tarjan's algorithm."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in imports.get(module, ()):
+            if other not in index:
+                visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            at = stack.index(module)
+            if len(stack) - at > 1 or module in imports.get(module, ()):
+                found.append(sorted(stack[at:]))
+            del stack[at:]
+
+    for module in imports:
+        if module not in index:
+            visit(module)
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(IMPORTS))
+def test_imports_go_one_way(module: str) -> None:
+    wrong = {other for other in IMPORTS[module] if place_in_order(other) > place_in_order(module)}
+    assert not wrong, f"{module} imports from {wrong}, which come after it"
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    assert circles(IMPORTS) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": {"a"}}) == [["b", "c"], ["d"]]
 
 
 @pytest.mark.parametrize(
-    ("source", "rooms"),
+    ("source", "expected"),
     [
-        ("from safetyfilter.cli.app import app", {"cli"}),
-        ("import safetyfilter.engine.local", {"engine"}),
-        ("from safetyfilter import runs", {"runs"}),
-        ("from . import prompts", {"standin"}),
-        ("def f():\n    from safetyfilter.embed import images", {"embed"}),
+        ("from safetyfilter.cli.app import app", {"safetyfilter.cli.app"}),
+        ("import safetyfilter.engine.scan", {"safetyfilter.engine.scan"}),
+        ("from safetyfilter import runs", {"safetyfilter.runs"}),
+        ("from . import prompts", {"safetyfilter.standin.prompts"}),
+        ("def f():\n    from safetyfilter.embed import images", {"safetyfilter.embed.images"}),
         ("if TYPE_CHECKING:\n    from safetyfilter.cli import app", set()),
     ],
 )
-def test_the_check_sees_an_import(source: str, rooms: set[str]) -> None:
-    assert imported_rooms(source, "safetyfilter.standin") == rooms
+def test_the_check_sees_an_import(source: str, expected: set[str]) -> None:
+    assert imported_modules(source, "safetyfilter.standin", MODULES) == expected
+
+
+@pytest.mark.parametrize("word", ["standin", "stand_in", "stand-in", "STANDIN"])
+def test_the_core_does_not_know_the_stand_ins(word: str) -> None:
+    """Doctests and prose may use them as an example; code may not."""
+    knowing = set()
+    for path in PATHS:
+        if path.relative_to(PACKAGE).parts[0] in ("standin", "cli"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import | ast.Name | ast.Attribute) and word in ast.unparse(node):
+                knowing.add(module_of(path))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 40:
+                knowing |= {module_of(path)} if word in node.value else set()
+    assert knowing == set()
+
+
+OPENERS = {"open", "read_bytes", "write_bytes", "read_text", "write_text", "url_to_fs"}
+MAY_OPEN = {
+    "safetyfilter.storage": "the one module that does",
+    "safetyfilter.embed.devices": "/proc/cpuinfo, which is no file of anybody's",
+    "safetyfilter.loaders.counts": "counters that processes share in memory",
+    "safetyfilter.standin.backgrounds": "photographs that come with scikit-image",
+    "safetyfilter.standin.train": "trains the stand-in encoder, once",
+    "safetyfilter.standin.pictures": "writes the demo's own pictures",
+    "safetyfilter.standin.evaluate_standin": "measures the stand-in encoder",
+}
+
+
+def openers(tree: ast.AST) -> Iterator[str]:
+    """Calls that open a file by its path."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        call = ast.unparse(node.func)
+        name = call.rpartition(".")[2]
+        receiver = call.rpartition(".")[0]
+        if name in ("load", "read_table", "ParquetFile", "load_from_disk") and receiver in ("np", "numpy", "pq"):
+            yield f"{call}({ast.unparse(node.args[0])})" if node.args else call
+        elif (name == "open" and (not receiver or receiver in ("os", "io", "fsspec", "path", "Path(path)"))) or (
+            name in OPENERS - {"open"} and "Location" not in receiver and "place" not in receiver
+        ):
+            yield call
+
+
+BYTES_IN_MEMORY = ("BufferReader", "file", "BytesIO")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=module_of)
+def test_files_are_opened_in_one_place(path: Path) -> None:
+    found = [call for call in openers(ast.parse(path.read_text())) if not any(b in call for b in BYTES_IN_MEMORY)]
+    assert not found or module_of(path) in MAY_OPEN, f"{module_of(path)} calls {found}: go through storage"
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -100,3 +206,14 @@ def test_public_names_load() -> None:
     assert dir(safetyfilter) == sorted(safetyfilter.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = safetyfilter.nothing
+    import safetyfilter.exports
+
+    assert callable(safetyfilter.export)  # no submodule of that name may hide the function
+    assert callable(safetyfilter.evaluate)
+    assert callable(safetyfilter.scan)
+
+
+def test_there_is_one_version() -> None:
+    from importlib.metadata import version
+
+    assert version("safetyfilter") == safetyfilter.__version__

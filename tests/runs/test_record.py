@@ -1,0 +1,139 @@
+"""``run.json``: read back as it was written, and a damaged one is told by file and field."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from safetyfilter import Policy, SignalPair
+from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.runs.record import COUNT_NAMES, RunRecord, RunSetup, SourceRecord
+from safetyfilter.signals import PAIR
+
+SETUP = RunSetup(
+    encoder=EncoderSpec(
+        architecture="ViT-B-32",
+        weights_sha256="ab" * 32,
+        image_size=(224, 224),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        interpolation="bicubic",
+        resize_mode="shortest",
+        width=512,
+    ),
+    pair=PAIR,
+    probes=("cd" * 32,),
+    signals=("explicit", "minor"),
+    views="whole",
+    decode="fast",
+    precision="float32",
+    limits=DecodeLimits(max_frames=1),
+)
+RECORD = RunRecord(
+    created="2026-01-02T03:04:05+00:00",
+    setup=SETUP,
+    policy=Policy.preset("strict"),
+    source=SourceRecord(kind="folder", keys="paths", location="aa", fingerprint="bb", parts=3),
+    secret_check="cc",
+    versions={"numpy": "2"},
+)
+COMPLETE = replace(
+    RECORD, complete=True, scores="dd", counts=dict.fromkeys(COUNT_NAMES, 0) | {"seen": 3, "kept": 1, "excluded": 2}
+)
+
+
+@pytest.mark.parametrize("record", [RECORD, COMPLETE], ids=["unfinished", "complete"])
+def test_it_is_read_back_as_it_was_written(record: RunRecord) -> None:
+    assert RunRecord.from_json(record.to_json(), "run.json") == record
+
+
+def test_a_pair_of_stand_ins_says_so_plainly() -> None:
+    pair = SignalPair(explicit="circle", minor="square", notice="These are shapes.")
+    setup = replace(SETUP, pair=pair, signals=pair.names)
+    text = replace(RECORD, setup=setup, policy=Policy().for_pair(pair)).to_json()
+    assert json.loads(text)["notice"] == "These are shapes."
+    assert RunRecord.from_json(text, "run.json").setup.pair.notice == "These are shapes."
+    assert "notice" not in RECORD.to_json()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("created", 5),
+        ("encoder", {"architecture": "x"}),
+        ("encoder", None),
+        ("pair", {"explicit": "a", "minor": "a"}),
+        ("pair", {"left": "a"}),
+        ("probes", "abc"),
+        ("probes", [1]),
+        ("signals", None),
+        ("views", None),
+        ("limits", {"max_pixels": True}),
+        ("policy", {"thresholds": {"explicit": 2.0, "minor": 0.5}, "exclude": [], "exclude_at": {}, "pair": {}}),
+        ("policy", []),
+        ("source", {"kind": "folder"}),
+        ("complete", 1),
+        ("counts", {"seen": 3, "kept": "1", "excluded": 2}),
+        ("counts", {"seen": 3, "kept": 1}),
+        ("schema", "2"),
+    ],
+)
+def test_a_damaged_field_is_named(field: str, value: object) -> None:
+    data = json.loads(COMPLETE.to_json()) | {field: value}
+    with pytest.raises(RunError, match=rf"RUN/run\.json: the field {field}") as caught:
+        RunRecord.from_json(json.dumps(data), "RUN/run.json")
+    assert "restore it, or remove the run" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", sorted(json.loads(COMPLETE.to_json()).keys() - {"setup_digest"}))
+def test_a_missing_field_is_named(field: str) -> None:
+    data = json.loads(COMPLETE.to_json())
+    del data[field]
+    with pytest.raises(RunError, match=f"the field {field}"):
+        RunRecord.from_json(json.dumps(data), "run.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "5", "{", '"run"', "{}"])
+def test_what_is_not_a_record(text: str) -> None:
+    with pytest.raises(RunError, match=r"run\.json"):
+        RunRecord.from_json(text, "run.json")
+
+
+@pytest.mark.parametrize(("schema", "remedy"), [(1, "scan into a new directory"), (3, "install the version")])
+def test_another_schema(schema: int, remedy: str) -> None:
+    with pytest.raises(SchemaError, match=remedy):
+        RunRecord.from_json(json.dumps({"schema": schema}), "run.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"views": "multi"}, "views"),
+        ({"precision": "bfloat16"}, "precision"),
+        ({"limits": DecodeLimits()}, "limits"),
+        ({"probes": ("ef" * 32,)}, "probes"),
+        ({"pair": SignalPair(explicit="a", minor="b")}, "pair"),
+        ({"encoder": replace(SETUP.encoder, width=768)}, "encoder"),
+    ],
+)
+def test_all_that_scores_depend_on_is_in_the_digest(change: dict, name: str) -> None:
+    other = replace(SETUP, **change)
+    assert other.digest != SETUP.digest
+    assert SETUP.differing(other) == [name]
+
+
+@pytest.mark.parametrize("name", ["key_digest", "content_digest", "status", "known_hash"])
+def test_a_signal_is_not_called_like_a_column_of_the_run(name: str) -> None:
+    with pytest.raises(RunError, match="rename it"):
+        replace(SETUP, signals=("explicit", "minor", name))
+
+
+def test_the_error_of_a_run_names_its_file(tmp_path: Path) -> None:
+    from safetyfilter import Run
+
+    (tmp_path / "run.json").write_text(json.dumps(json.loads(RECORD.to_json()) | {"complete": "yes"}))
+    with pytest.raises(RunError, match=rf"{tmp_path}/run\.json: the field complete is not true or false, but 'yes'"):
+        Run.open(tmp_path)

@@ -1,0 +1,270 @@
+"""A run reads back what it wrote, and refuses what it can't vouch for."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from safetyfilter import EmbedOptions, Policy, Run, SafetyFilter, ScoreBatch, apply_policy, open_source, scan
+from safetyfilter.batches import STATUS_CODES
+from safetyfilter.errors import (
+    CalibrationError,
+    OutputError,
+    RunError,
+    SafetyFilterError,
+    SchemaError,
+    SecretError,
+    UnfinishedRunError,
+)
+from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_scores
+from safetyfilter.storage import Location
+from tests.conftest import bad_images, good_images
+from tests.writers import write_files
+
+IMAGES = dict(sorted((good_images() | bad_images()).items()))
+FIXTURES = Path(__file__).with_name("fixtures")
+
+
+@pytest.fixture(scope="module")
+def safe(encoder, probes) -> SafetyFilter:
+    return SafetyFilter(encoder, probes, Policy(), EmbedOptions(views="whole"))
+
+
+@pytest.fixture(scope="module")
+def scanned(safe: SafetyFilter, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("run")
+    source = open_source(write_files(place / "pictures", IMAGES), part_size=8)
+    return scan(source, place / "run", safe, keep_embeddings=True).path
+
+
+@pytest.fixture
+def run(scanned: Path, tmp_path: Path) -> Run:
+    shutil.copytree(scanned, tmp_path / "run")
+    shutil.copy(scanned.with_name("run.secret"), tmp_path / "run.secret")
+    return Run.open(tmp_path / "run")
+
+
+def read_all(run: Run) -> None:
+    run.read_scores()
+    run.read_embeddings()
+
+
+class TestReading:
+    """Scores and embeddings of all samples, row by row."""
+
+    def test_scores_and_embeddings_belong_together(self, run: Run, safe: SafetyFilter) -> None:
+        scores, vectors = run.read_scores(), run.read_embeddings()
+        assert scores.column_names == ["key_digest", "content_digest", "explicit", "minor", "status"]
+        assert len(scores) == len(vectors) == len(IMAGES)
+        digester = run.digester()
+        row_of = {digester.key(name): row for row, name in enumerate(IMAGES)}
+        rows = [row_of[digest] for digest in scores["key_digest"].to_pylist()]
+        expected = safe.encoder.embed(list(IMAGES.values()), safe.options)
+        np.testing.assert_allclose(vectors, expected.vectors[rows].astype(np.float16), atol=2e-3)
+        np.testing.assert_allclose(
+            scores["minor"].to_numpy(), safe.probes.score(expected)["minor"][rows], atol=1e-5, equal_nan=True
+        )
+        contents = list(IMAGES.values())
+        assert scores["content_digest"].to_pylist() == [digester.content(contents[row]) for row in rows]
+
+    @pytest.mark.parametrize("folder", ["scores", "embeddings"])
+    def test_a_missing_part_is_an_error(self, run: Run, folder: str) -> None:
+        run.file(folder, 1).remove()
+        with pytest.raises(RunError, match="scan"):
+            read_all(run)
+
+    def test_an_unfinished_run_is_an_error(self, run: Run) -> None:
+        run.write_record(replace(run.record, complete=False))
+        for read in (run.read_scores, run.read_embeddings, lambda: run.align_labels(pa.table({"key": ["a"]}))):
+            with pytest.raises(UnfinishedRunError, match="run the same `safetyfilter scan` again"):
+                read()
+
+    @pytest.mark.parametrize("damage", [b"", b"PAR1", "cut"])
+    def test_a_damaged_part_is_an_error(self, run: Run, damage) -> None:
+        path = Path(run.file("scores", 1))
+        path.write_bytes(path.read_bytes()[:-50] if damage == "cut" else damage)
+        with pytest.raises(RunError, match="scan"):
+            run.read_scores()
+
+    def test_another_schema_is_an_error(self, run: Run) -> None:
+        part, meta = read_scores(run.file("scores", 1))
+        write_scores(part, run.file("scores", 1), meta | {"schema": 3})
+        with pytest.raises(SchemaError):
+            run.read_scores()
+
+    def test_a_part_with_another_fingerprint_is_an_error(self, run: Run) -> None:
+        part, meta = read_scores(run.file("scores", 1))
+        write_scores(part, run.file("scores", 1), meta | {"fingerprint": "another scan's"})
+        with pytest.raises(RunError, match=r"are not those that its run\.json speaks of"):
+            run.read_scores()
+        with pytest.raises(RunError, match=r"are not those that its run\.json speaks of"):
+            run.read_embeddings()
+
+    def test_embeddings_of_another_part_are_an_error(self, run: Run) -> None:
+        shutil.copy(run.file("embeddings", 0), run.file("embeddings", 1))
+        with pytest.raises(RunError, match="embeddings of other scores"):
+            run.read_embeddings()
+        assert len(run.read_scores()) == len(IMAGES)
+
+    def test_a_run_without_embeddings_says_so(self, run: Run, safe: SafetyFilter, tmp_path: Path) -> None:
+        source = open_source(write_files(tmp_path / "f", {"a.jpg": IMAGES["china.jpg"]}))
+        with pytest.raises(RunError, match="scan again with --keep-embeddings"):
+            scan(source, tmp_path / "other", safe).read_embeddings()
+
+
+class TestLabels:
+    """Labels in any order, by key."""
+
+    def test_they_are_put_into_the_runs_order(self, run: Run) -> None:
+        names = sorted(IMAGES, reverse=True)
+        labels = pa.table({"key": names, "minor": [name in good_images() for name in names]})
+        aligned = run.align_labels(labels.slice(2))
+        status = run.read_scores()["status"].to_pylist()
+        known = [label for label in aligned["minor"].to_pylist() if label is not None]
+        assert len(known) == len(IMAGES) - 2
+        pairs = zip(aligned["minor"].to_pylist(), status, strict=True)
+        assert all(label == (code == "ok") for label, code in pairs if label is not None)
+
+    def test_by_the_runs_own_digests_no_secret_is_needed(self, run: Run) -> None:
+        digests = run.read_scores()["key_digest"]
+        run.path.with_name("run.secret").unlink()
+        aligned = run.align_labels(pa.table({"key_digest": digests.take([2, 0]), "minor": [True, False]}))
+        assert aligned["minor"].to_pylist()[:3] == [False, None, True]
+        with pytest.raises(SecretError):
+            run.align_labels(pa.table({"key": list(IMAGES), "minor": [True] * len(IMAGES)}))
+
+    def test_labels_of_nobody_are_told(self, run: Run, caplog) -> None:
+        run.align_labels(pa.table({"key": ["china.jpg", "elsewhere.jpg"], "minor": [True, False]}))
+        assert "1 of 2 labels belong to no row" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("labels", "match"),
+        [
+            ({"minor": [True] * len(IMAGES)}, "no column key"),
+            ({"key": ["elsewhere.jpg"], "minor": [True]}, "no label's key is among the rows'"),
+            ({"key": ["china.jpg"] * 2, "minor": [True, False]}, "more than once, in 1 rows"),
+        ],
+    )
+    def test_labels_that_cant_be_joined(self, run: Run, labels: dict, match: str) -> None:
+        with pytest.raises(CalibrationError, match=match):
+            run.align_labels(pa.table(labels))
+
+
+def part(keys: list[int], *, known: list[bool] | None = None, vectors: np.ndarray | None = None) -> ScoredPart:
+    digests = np.array([[key] * 32 for key in keys], np.uint8)
+    scores = ScoreBatch(
+        values=np.array([[key / 255, key / 255] for key in keys], np.float32),
+        signals=("explicit", "minor"),
+        status=np.array([STATUS_CODES["empty"] if key == 9 else 0 for key in keys], np.uint8),
+    )
+    return ScoredPart.in_order(0, "s", digests, scores, None if known is None else np.array(known), vectors)
+
+
+class TestWriting:
+    """Parts are recorded whole, in order, with nothing of before beside them."""
+
+    def test_rows_are_put_in_order_with_all_that_belongs_to_them(self) -> None:
+        vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+        ordered = part([9, 200, 3], known=[True, False, False], vectors=vectors)
+        assert ordered.keys[:, 0].tolist() == [3, 9, 200] == ordered.contents[:, 0].tolist()
+        np.testing.assert_allclose(ordered.scores["minor"] * 255, [3, 9, 200], rtol=1e-6)
+        assert ordered.scores.failures == {1: "empty"}
+        assert ordered.known_hashes.tolist() == [False, True, False]
+        assert ordered.vectors.tolist() == [[4, 5], [0, 1], [2, 3]]
+
+    def test_a_part_out_of_order_is_a_fault(self) -> None:
+        good = part([1, 2])
+        with pytest.raises(RunError, match="not in the order of their keys"):
+            replace(good, keys=good.keys[::-1])
+        with pytest.raises(RunError, match="differ in length"):
+            replace(good, contents=good.contents[:1])
+
+    def test_what_is_written_is_read(self, run: Run) -> None:
+        written = part([9, 200, 3, 0], known=[False, True, False, False])
+        counts = run.write(written)
+        read, meta = read_scores(run.file("scores", 0))
+        np.testing.assert_array_equal(read.keys, written.keys)
+        assert read.scores.failures == written.scores.failures
+        assert read.known_hashes.tolist() == written.known_hashes.tolist()
+        assert meta["embeddings"] is None
+        table, _ = read_table(run.file("decisions", 0))
+        assert table["reasons"].to_pylist() == [[], [], ["unscored"], ["co_occurrence", "known_hash"]]
+        assert table["content_digest"].to_pylist()[0] is None  # all zeros: there were no bytes
+        assert (counts["seen"], counts["kept"], counts["known_hash"], counts["unscored"]) == (4, 2, 1, 1)
+
+    def test_an_image_on_a_list_stays_excluded_under_any_policy(self, run: Run) -> None:
+        run.write(part([1, 2], known=[True, False]))
+        lenient = Policy(thresholds={"explicit": 1, "minor": 1})
+        assert run.decide_part(0, lenient)["known_hash"] == 1
+
+    def test_embeddings_of_before_are_removed(self, run: Run) -> None:
+        place = run.file("embeddings", 0)
+        assert place.exists()
+        run.write(part([1, 2]))
+        assert not place.exists()
+        run.write(part([1, 2], vectors=np.ones((2, 4), np.float32)))
+        assert np.load(place).dtype == np.float16
+        assert read_meta(run.file("scores", 0))["embeddings"]
+
+    def test_an_empty_part(self, run: Run) -> None:
+        scores = ScoreBatch(values=np.empty((0, 2), np.float32), signals=("explicit", "minor"))
+        counts = run.write(ScoredPart.in_order(0, "s", np.empty((0, 32), np.uint8), scores))
+        assert counts == Counter({"seen": 0})
+
+    def test_parts_that_the_source_no_longer_has_are_removed(self, run: Run) -> None:
+        source = replace(run.record.source, parts=run.part_count - 1)
+        run.write_record(replace(run.record, source=source))
+        apply_policy(run, run.policy)
+        for folder in ("scores", "decisions", "embeddings"):
+            assert len(list((run.path / folder).glob("part-*"))) == source.parts
+
+
+class TestOtherPlaces:
+    """A run lies on this machine, until it can lie elsewhere."""
+
+    @pytest.mark.parametrize("out", ["s3://bucket/run", Path("s3://bucket/run"), "memory://run"])
+    def test_a_url_is_refused_and_leaves_nothing(self, out, safe: SafetyFilter, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        source = open_source(write_files(tmp_path / "f", {"a.jpg": IMAGES["china.jpg"]}))
+        with pytest.raises(OutputError, match="give a path on this machine"):
+            scan(source, out, safe)
+        with pytest.raises(OutputError, match="give a path on this machine"):
+            Run.open(out)
+        assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+class TestSchemas:
+    """Run directories of every version that ever wrote one, committed as they were written."""
+
+    def test_the_first_is_refused_with_what_to_do(self) -> None:
+        with pytest.raises(SchemaError, match=r"has schema 1, .* scan into a new directory") as caught:
+            Run.open(FIXTURES / "schema-1")
+        assert "keep or remove the old one as you would the secret" in str(caught.value)
+        with pytest.raises(SchemaError):
+            read_table(Location.of(FIXTURES / "schema-1" / "scores" / "part-00000.parquet"))
+
+    def test_the_first_is_not_written_over(self, safe: SafetyFilter, tmp_path: Path) -> None:
+        shutil.copytree(FIXTURES / "schema-1", tmp_path / "run")
+        before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+        source = open_source(write_files(tmp_path / "f", {"a.jpg": IMAGES["china.jpg"]}))
+        with pytest.raises(SafetyFilterError, match="schema 1"):
+            scan(source, tmp_path / "run", safe)
+        assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+    def test_the_second_is_read(self, tmp_path: Path, monkeypatch) -> None:
+        from safetyfilter import Decisions
+
+        monkeypatch.setenv("SAFETYFILTER_SECRET", "00" * 32)
+        shutil.copytree(FIXTURES / "schema-2", tmp_path / "run")
+        run = Run.open(tmp_path / "run")
+        assert (run.counts["seen"], run.counts["unscored"]) == (7, 1)
+        assert run.read_scores()["status"].to_pylist().count("ok") == 6
+        assert run.read_embeddings().shape == (7, 128)
+        assert str(run.record.setup.pair.notice)
+        decisions = Decisions.of(run)
+        assert [bool(bits) for bits in decisions.reasons(["0.png", "6.png"])] == [True, True]
+        assert apply_policy(run, Policy(thresholds={"explicit": 1, "minor": 1})).counts["unscored"] == 1
