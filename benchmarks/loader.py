@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import safetyfilter as sf
-from safetyfilter.loaders.torch import SafeDataset, SafeIterable
+from safetyfilter import SafeDataset, SafeIterable
 
 WORKERS = 2
 PASS, BATCH = 1600, 16

@@ -18,7 +18,7 @@ from quality_pictures import Pictures
 from safetyfilter.batches import Floats
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.evaluation.intervals import Proportion
-from safetyfilter.score.laion import load_laion_detector
+from safetyfilter.score.convert.detector import read_detector
 from safetyfilter.score.probe import LinearProbe, ProbeBank
 from safetyfilter.score.training import train_probe
 from safetyfilter.standin import PROMPTS, STANDIN_PAIR
@@ -102,8 +102,8 @@ def laion_tables(folder: Path) -> dict[str, dict[str, dict[str, int]]]:
         reference = folder / f"reference_{name}.npz"
         if not (reference.exists() and (folder / file).exists()):
             continue
-        detector = load_laion_detector(folder / file)
-        port = replace(detector, tables=())
+        detector = read_detector((folder / file).read_bytes())
+        port = replace(detector, vocabularies=())
         found[name] = {}
         with np.load(reference, allow_pickle=False) as arrays:
             for array in (key for key in arrays.files if key.endswith("_x")):

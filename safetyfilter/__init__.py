@@ -30,14 +30,15 @@ if TYPE_CHECKING:
     from safetyfilter.exports import export as export
     from safetyfilter.filter import SafetyFilter as SafetyFilter
     from safetyfilter.loaders.datasets import filter_dataset as filter_dataset
-    from safetyfilter.loaders.torch import SafeDataset as SafeDataset
-    from safetyfilter.loaders.torch import SafeIterable as SafeIterable
+    from safetyfilter.loaders.torch_iterable import SafeIterable as SafeIterable
+    from safetyfilter.loaders.torch_map import SafeDataset as SafeDataset
+    from safetyfilter.loaders.webdataset import safety_filter as safety_filter
     from safetyfilter.runs.apply import apply_policy as apply_policy
     from safetyfilter.runs.decisions import Decisions as Decisions
     from safetyfilter.runs.run import Run as Run
     from safetyfilter.score.bank import ProbeBank as ProbeBank
     from safetyfilter.score.bank import join_captions as join_captions
-    from safetyfilter.score.convert.fetch import convert_detector as convert_detector
+    from safetyfilter.score.convert.detector import convert_detector as convert_detector
     from safetyfilter.score.convert.fetch import fetch_probes as fetch_probes
     from safetyfilter.score.laion import LaionDetector as LaionDetector
     from safetyfilter.score.linear import LinearProbe as LinearProbe
@@ -69,21 +70,22 @@ _HOMES = {
     "PromptSet": "score.zero_shot",
     "Reason": "batches",
     "Run": "runs.run",
-    "SafeDataset": "loaders.torch",
-    "SafeIterable": "loaders.torch",
+    "SafeDataset": "loaders.torch_map",
+    "SafeIterable": "loaders.torch_iterable",
     "SafetyFilter": "filter",
     "SafetyFilterError": "errors",
     "ScoreBatch": "batches",
     "SignalPair": "signals",
     "apply_policy": "runs.apply",
     "calibrate_thresholds": "decide.risk",
-    "convert_detector": "score.convert.fetch",
+    "convert_detector": "score.convert.detector",
     "evaluate": "evaluation.measure",
     "export": "exports",
     "fetch_probes": "score.convert.fetch",
     "filter_dataset": "loaders.datasets",
     "join_captions": "score.bank",
     "open_source": "sources",
+    "safety_filter": "loaders.webdataset",
     "scan": "engine.scan",
     "train_probe": "score.training",
     "zero_shot_probes": "score.zero_shot",

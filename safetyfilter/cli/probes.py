@@ -38,7 +38,7 @@ def convert(
     json: JsonOption = False,
 ) -> None:
     """Convert a downloaded detector of LAION's to a probe, after a check that it is a published one."""
-    from safetyfilter.score.convert.fetch import convert_detector
+    from safetyfilter.score.convert.detector import convert_detector
 
     path = convert_detector(file, to=to)
     _show(path, use=path.stem if to is None else str(path), as_json=json)

@@ -17,6 +17,7 @@ import torch
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained, list_pretrained_tags_by_model
 
 from safetyfilter.errors import QuickGELUMismatchError, UnknownEncoderError, WeightsError
+from safetyfilter.storage import Location
 
 DEFAULT_MODEL = "ViT-L-14-quickgelu"
 DEFAULT_TAG = "openai"
@@ -130,7 +131,7 @@ def _file_quick_gelu(file: Path, *, default: bool) -> bool:
     """Whether a checkpoint needs QuickGELU, where its neighbour's configuration or its published name tells."""
     config = file.with_name("open_clip_config.json")
     if config.is_file():
-        loaded = json.loads(config.read_text(encoding="utf-8"))
+        loaded = json.loads(Location.of(config).read_text())
         return bool(loaded.get("model_cfg", loaded).get("quick_gelu", False))
     for model, tag in list_pretrained():
         listed = get_pretrained_cfg(model, tag)
