@@ -76,7 +76,7 @@ def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Ite
 
     rows = _Rows()
     for batch in job.scorer.stream(samples(), job.digester):
-        rows.append(batch)
+        rows.append(batch if job.keep_vectors else batch.without_vectors())
         report({"seen": len(batch), "unscored": int((batch.scores.status != OK).sum())})
         while read and read[0][1] <= len(rows):
             yield _scored(job, *read.popleft(), rows)

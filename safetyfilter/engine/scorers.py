@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, ScoreBatch, Unreadable
+from safetyfilter.errors import StorageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.runs.digests import NO_CONTENT, Digester, Digests
 from safetyfilter.score.bank import ProbeBank
@@ -47,6 +48,10 @@ class ScoredBatch:
             scores=ScoreBatch(values=scores.values[rows], signals=scores.signals, status=scores.status[rows]),
             vectors=self.vectors[rows],
         )
+
+    def without_vectors(self) -> ScoredBatch:
+        """Return the rows with embeddings of no width, so that those that were scored need not stay in memory."""
+        return replace(self, vectors=np.empty((len(self), 0), np.float32))
 
     @classmethod
     def joined(cls, batches: Sequence[ScoredBatch]) -> ScoredBatch:
@@ -173,14 +178,15 @@ class VectorScorer:
 
     def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
         """Normalise and score stored vectors; one that is missing, zero or not finite is a failure."""
-        iterator = iter(samples)
         absent = np.full(self.probes.width, np.nan, np.float32)
-        while batch := list(islice(iterator, _VECTORS_AT_ONCE)):
+        for batch in _batches(samples, _VECTORS_AT_ONCE):
             vectors = np.stack([absent if sample.vector is None else sample.vector for sample in batch])
-            vectors = vectors.astype(np.float32)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            finite = np.isfinite(vectors).all(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                vectors = vectors.astype(np.float32)
+                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+                vectors /= lengths
+            # what is divided by an infinite length is zero, which is finite and would be scored
+            finite = np.isfinite(vectors).all(axis=1) & np.isfinite(lengths[:, 0])
             missing = np.array([sample.vector is None for sample in batch], np.bool_)
             failed = np.where(missing, STATUS_CODES["missing"], STATUS_CODES["non_finite"])
             status = np.where(finite, OK, failed).astype(np.uint8)
@@ -190,6 +196,25 @@ class VectorScorer:
             contents = [NO_CONTENT if s.vector is None else digester.content(s.vector.tobytes()) for s in batch]
             digests = np.concatenate([keys, _digests(contents)], axis=1)
             yield ScoredBatch(digests=digests, scores=self.probes.score(embedded), vectors=vectors)
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Yield samples in lists of `size`; those before a fault of storage are yielded before it is raised."""
+    iterator = iter(samples)
+    while True:
+        batch: list[Sample] = []
+        fault: StorageError | None = None
+        try:
+            for sample in islice(iterator, size):
+                batch.append(sample)  # noqa: PERF402 - what was read before a fault must not be lost
+        except StorageError as error:
+            fault = error
+        if batch:
+            yield batch
+        if fault is not None:
+            raise fault
+        if len(batch) < size:
+            return
 
 
 def _caption(record: tuple[bytes, str | None]) -> str | None:
