@@ -16,6 +16,7 @@ from safetyfilter.cli.output import err, show_error
 from safetyfilter.errors import SafetyFilterError
 
 _EXIT_INTERRUPTED = 130
+_INTERRUPTED = "interrupted; finished parts are kept, and the same command goes on from there"
 
 
 def main() -> NoReturn:
@@ -31,7 +32,11 @@ def main() -> NoReturn:
     except SafetyFilterError as error:
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _fail("interrupted; finished parts are kept, and the same command goes on from there", _EXIT_INTERRUPTED)
+        _fail(_INTERRUPTED, _EXIT_INTERRUPTED)
+    except SystemExit as ended:  # Typer makes this of an interruption, without a word
+        if ended.code == _EXIT_INTERRUPTED:
+            _fail(_INTERRUPTED, _EXIT_INTERRUPTED)
+        raise
     except Exception as error:
         if os.environ.get("SAFETYFILTER_DEBUG"):
             raise
