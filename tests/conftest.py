@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safetyfilter import EmbedOptions
-from safetyfilter.batches import REAL_SIGNALS
-from safetyfilter.score.probe import LinearProbe, ProbeBank
+from safetyfilter import EmbedOptions, LinearProbe, ProbeBank
+from safetyfilter.signals import PAIR
 
 PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.jpg")
 
@@ -65,15 +64,6 @@ def bad_images() -> dict[str, bytes]:
     }
 
 
-def write_files(folder: Path, files: dict[str, bytes]) -> Path:
-    """Write files below a folder."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real open_clip model with random weights, small, as a local-dir."""
@@ -119,7 +109,7 @@ def probes(encoder) -> ProbeBank:
     rng = np.random.default_rng(0)
     vectors = encoder.embed([photograph(name) for name in PHOTOGRAPHS], EmbedOptions(views="whole")).vectors
     made, weight = [], np.zeros(32, np.float32)
-    for signal in REAL_SIGNALS.pair:
+    for signal in PAIR.names:
         weight = weight + rng.normal(size=32).astype(np.float32) * 40  # correlated, so that some have both signals
         made.append(
             LinearProbe(

@@ -1,26 +1,21 @@
-"""The command line as a user meets it: real processes, exit status, one sentence and the remedy."""
+"""The command line as a user meets it: exit status, one sentence and the remedy, and a result alone on its output."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from safetyfilter import ProbeBank
-from tests.conftest import bad_images, good_images, write_files
+import safetyfilter.engine.scan
+from safetyfilter import ProbeBank, storage
+from tests.cli.commands import command
+from tests.conftest import bad_images, good_images
+from tests.sources.flaky import FlakyFileSystem
+from tests.writers import write_files
 
 GOOD, BAD = good_images(), bad_images()
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "safetyfilter", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -30,86 +25,55 @@ def place(tmp_path_factory: pytest.TempPathFactory, probes, tiny_clip: Path) -> 
     probes.save(place / "probes.safetensors")
     ProbeBank([probe for probe in probes.probes if probe.signal == "minor"]).save(place / "one.safetensors")
     (place / "policy.toml").write_text("[thresholds]\nexplicit = 0.4\nminor = 0.4\n[exclude]\nexplicit = true\n")
+    (place / "odd.toml").write_text("[thresholds]\nexplicit = 2\n")
+    (place / "unknown.toml").write_text("[thresholds]\nviolence = 0.5\n")
+    (place / "hollow").mkdir()
+    write_files(place / "others", {"z.jpg": GOOD["china.jpg"]})
     return place
 
 
 @pytest.fixture(scope="module")
-def scanned(place: Path, tiny_clip: Path) -> dict[str, object]:
-    done = run(
-        "scan",
-        place / "pictures",
-        "--out",
-        place / "run",
-        "--encoder",
-        f"local-dir:{tiny_clip}",
-        "--probes",
-        place / "probes.safetensors",
-        "--batch-size",
-        4,
-        "--device",
-        "cpu",
-        "--precision",
-        "fp32",
-        "--engine",
-        "local",
-        "--keep-embeddings",
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert isinstance(result, dict)
+def scan(place: Path, tiny_clip: Path) -> list[object]:
+    """The arguments of a scan with the small model."""
+    return ["scan", place / "pictures", "--encoder", f"local-dir:{tiny_clip}", "--probes", place / "probes.safetensors",
+            "--batch-size", 4, "--device", "cpu", "--precision", "fp32", "--engine", "local"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scanned(place: Path, scan: list[object]) -> dict[str, object]:
+    done = command(*scan, "--out", place / "run", "--keep-embeddings", "--json")
     assert "images/s" in done.stderr
-    return result
+    return done.json
 
 
 def test_scan(scanned, place: Path) -> None:
     assert scanned["seen"] == len(GOOD | BAD) == scanned["kept"] + scanned["excluded"]
     assert scanned["unscored"] == len(BAD)
+    assert scanned["stand_in"] is False
     assert json.loads((place / "run" / "run.json").read_text())["counts"]["seen"] == scanned["seen"]
 
 
-def test_scan_again_does_nothing_anew(scanned, place: Path, tiny_clip: Path) -> None:
-    done = run(
-        "scan",
-        place / "pictures",
-        "--out",
-        place / "run",
-        "--encoder",
-        f"local-dir:{tiny_clip}",
-        "--probes",
-        place / "probes.safetensors",
-        "--device",
-        "cpu",
-        "--precision",
-        "fp32",
-        "--keep-embeddings",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "seen" in done.stdout
-    assert "unscored" in done.stdout
+def test_scan_again_does_nothing_anew(scanned, place: Path, scan: list[object]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (place / "run").glob("*/part-*")}
+    done = command(*scan, "--out", place / "run", "--keep-embeddings")
+    assert done.status == 0, done.stderr
+    assert re.search(rf"seen\W+{len(GOOD | BAD)}\W", done.stdout)
+    assert re.search(rf"unscored\W+{len(BAD)}\W", done.stdout)
+    assert {path: path.stat().st_mtime_ns for path in (place / "run").glob("*/part-*")} == before
 
 
-def test_decide_and_export(scanned, place: Path) -> None:
-    decided = run("decide", place / "run", "--policy", place / "policy.toml", "--json")
-    assert decided.returncode == 0, decided.stderr
-    counts = json.loads(decided.stdout)
+def test_decide_and_export(place: Path, scan: list[object], tmp_path: Path) -> None:
+    scanned = command(*scan, "--out", tmp_path / "run", "--json").json
+    done = command("decide", tmp_path / "run", "--policy", place / "policy.toml", "--json")
+    counts = done.json
+    assert "The threshold of minor was 0.5 and is now 0.4." in done.message
     assert counts["kept"] <= scanned["kept"]
     assert counts["policy"]["thresholds"] == {"explicit": 0.4, "minor": 0.4}
     for format in ("folder", "webdataset", "parquet", "keys"):
-        exported = run(
-            "export",
-            place / "run",
-            "--source",
-            place / "pictures",
-            "--to",
-            place / f"out-{format}",
-            "--format",
-            format,
-            "--json",
-        )
-        assert exported.returncode == 0, exported.stderr
-        assert json.loads(exported.stdout)["kept"] == counts["kept"]
-    assert len((place / "out-keys").read_text().splitlines()) == counts["kept"]
+        to = ["--to", tmp_path / f"out-{format}", "--format", format]
+        exported = command("export", tmp_path / "run", "--source", place / "pictures", *to, "--json").json
+        assert exported["kept"] == counts["kept"]
+    assert len((tmp_path / "out-keys").read_text().splitlines()) == counts["kept"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +98,7 @@ def test_decide_and_export(scanned, place: Path) -> None:
         ),
         # told before the default encoder is looked for, which can't be had here
         (["scan", "{}/pictures", "--out", "{}/new", "--probes", "{}/one.safetensors"], 2, "also needs explicit"),
-        (["scan", "{}/pictures", "--out", "{}/new", "--probes", "zero-short"], 1, "no probes of that name"),
+        (["scan", "{}/pictures", "--out", "{}/new", "--probes", "zero-short"], 1, "no published detector of that name"),
         (["scan", "{}/pictures", "--out", "{}/new", "--policy", "lenient"], 2, "the presets are"),
         (["scan", "{}/pictures", "--out", "{}/new", "--policy", "{}/odd.toml"], 2, "from 0 to 1"),
         (
@@ -155,17 +119,81 @@ def test_decide_and_export(scanned, place: Path) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
 def test_bad_input(scanned, place: Path, arguments: list[str], status: int, message: str) -> None:
-    (place / "hollow").mkdir(exist_ok=True)
-    write_files(place / "others", {"z.jpg": GOOD["china.jpg"]})
-    (place / "odd.toml").write_text("[thresholds]\nexplicit = 2\n")
-    (place / "unknown.toml").write_text("[thresholds]\nviolence = 0.5\n")
     before = sorted(place.rglob("*"))
-    done = run(*(argument.replace("{}", str(place)) for argument in arguments))
-    assert done.returncode == status, done.stderr
-    assert message in " ".join(done.stderr.replace("│", " ").split())
+    done = command(*(argument.replace("{}", str(place)) for argument in arguments))
+    assert done.status == status, done.stderr
+    assert message in done.message
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["scan", "{}/pictures", "--out", "s3://bucket/run"],
+        ["scan", "{}/pictures", "--out", "s3:/bucket/run"],
+        ["export", "{}/run", "--source", "{}/pictures", "--to", "s3://bucket/cleaned"],
+        ["demo", "--out", "s3://bucket/demo"],
+        ["train", "{}/run", "{}/labels.parquet", "--signal", "minor", "--out", "s3://bucket/p.safetensors"],
+        ["calibrate", "{}/run", "{}/labels.parquet", "--out", "s3://bucket/policy.toml"],
+        ["decide", "s3://bucket/run", "--policy", "strict"],
+    ],
+    ids=lambda arguments: "-".join(arguments[:1] + [part for part in arguments if part.startswith("s3")]),
+)
+def test_outputs_on_other_storage_are_refused(
+    scanned, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = command(*(argument.replace("{}", str(place)) for argument in arguments))
+    assert done.status == 1, done.stderr
+    assert re.search(r"can't be at s3:/.* yet; give a path on this machine$", done.message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_storage_that_fails_is_one_sentence_and_no_decision(
+    place: Path, scan: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    arguments = ["scan", f"flaky://{place / 'pictures'}", *scan[2:], "--out", tmp_path / "run"]
+    FlakyFileSystem.fail(1_000_000)
+    try:
+        done = command(*arguments, "--json")
+    finally:
+        FlakyFileSystem.fail(0)
+    assert (done.status, done.stdout) == (1, "")
+    error = done.stderr[done.stderr.index("error: ") :]
+    assert error.startswith("error: can't reach flaky://")
+    assert error.endswith("run the same command again when the storage is well\n")
+    assert error.count("\n") == 1
+    again = command(*arguments, "--json").json
+    assert again["unscored"] == len(BAD)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; finished parts are kept, and the same command goes on from there"),
+        (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh; set SAFETYFILTER_DEBUG=1 for the traceback"),
+    ],
+    ids=["interrupted", "fault of ours"],
+)
+def test_whatever_ends_a_command_is_one_sentence(
+    scan: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    status: int,
+    message: str,
+) -> None:
+    def ended(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(safetyfilter.engine.scan, "scan", ended)
+    done = command(*scan, "--out", tmp_path / "run")
+    assert (done.status, done.stdout) == (status, "")
+    assert f"error: {message}" in done.message
+    assert "Traceback" not in done.stderr
 
 
 def test_weights_that_cant_be_downloaded(place: Path) -> None:
@@ -173,16 +201,45 @@ def test_weights_that_cant_be_downloaded(place: Path) -> None:
         [sys.executable, "-m", "safetyfilter", "scan", str(place / "pictures"), "--out", str(place / "new")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={"PATH": "", "HF_HUB_OFFLINE": "1", "HF_HOME": str(place / "cache"), "HOME": str(place)},
     )
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (1, "")
     assert "Without a network, pass a checkpoint file" in " ".join(done.stderr.split())
     assert not (place / "new").exists()
 
 
+COMMANDS = {
+    "demo": ["--out", "--json"],
+    "scan": ["SOURCE", "--out", "--encoder", "--pretrained", "--probes", "--policy", "--engine", "--batch-size",
+             "--device", "--precision", "--keep-embeddings", "--json"],
+    "decide": ["RUN", "--policy", "--json"],
+    "export": ["RUN", "--source", "--to", "--format", "--json"],
+    "train": ["EMBEDDINGS", "LABELS", "--signal", "--out", "--json"],
+    "calibrate": ["SCORES", "LABELS", "--max-miss-rate", "--confidence", "--out", "--json"],
+    "evaluate": ["SCORES", "LABELS", "--policy", "--json"],
+    "probes fetch": ["NAME", "--json"],
+}  # fmt: skip
+"""The commands and their arguments that others rely on."""
+
+
 def test_help_names_every_command() -> None:
-    done = run("--help")
-    assert done.returncode == 0
-    for command in ("demo", "scan", "decide", "export"):
-        assert command in done.stdout
+    done = command("--help")
+    assert done.status == 0
+    names = set(re.findall(r"^│ ([a-z]+)  ", done.stdout, flags=re.MULTILINE))
+    assert names == {name.split()[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_names_its_arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = command(*name.split(), "--help")
+    assert done.status == 0
+    words = {word.lower() for word in re.findall(r"[\w-]+", done.stdout)}
+    assert {argument.lower() for argument in COMMANDS[name]} <= words
+
+
+def test_the_installed_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "safetyfilter", "fly"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command" in done.stderr

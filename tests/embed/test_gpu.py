@@ -10,7 +10,8 @@ import torch
 from safetyfilter import ClipEncoder, EmbedOptions, SafetyFilter, open_source, scan
 from safetyfilter.batches import Unreadable
 from safetyfilter.engine.processes import devices_of
-from tests.conftest import PHOTOGRAPHS, bad_images, encoded, good_images, photograph, write_files
+from tests.conftest import PHOTOGRAPHS, bad_images, encoded, good_images, photograph
+from tests.writers import write_files
 
 pytestmark = [
     pytest.mark.gpu,

@@ -60,7 +60,7 @@ def failure(data, **options):
     for decode in ("fast", "exact"):
         with pytest.raises(Unreadable) as caught:
             preparer(decode=decode, **options)(data)
-        codes.add(caught.value.code)
+        codes.add(caught.value.failure)
     (code,) = codes
     assert code in FAILURES
     return code
@@ -375,7 +375,7 @@ class TestHostile:
             try:
                 pixels = preparer(image_size=(16, 16))(bytes(damaged))
             except Unreadable as error:
-                assert error.code in FAILURES  # noqa: PT017 - either is right
+                assert error.failure in FAILURES  # noqa: PT017 - either is right
             else:
                 assert pixels.shape == (1, 16, 16, 3)
 
@@ -468,7 +468,7 @@ class TestHostile:
     def test_an_unknown_code_is_refused_and_a_failure_can_be_pickled(self):
         with pytest.raises(ValueError, match="not_an_image"):
             Unreadable("no such code")
-        assert pickle.loads(pickle.dumps(Unreadable("empty"))).code == "empty"
+        assert pickle.loads(pickle.dumps(Unreadable("empty"))).failure == "empty"
 
     def test_no_failure_names_the_file(self, tmp_path):
         with pytest.raises(Unreadable) as caught:

@@ -1,0 +1,80 @@
+"""The commands on labelled data: tables for people, and one sentence for what can't be."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter import EncoderSpec
+from tests.cli.commands import command
+
+DIGEST = "ab" * 32
+TRAIN = ("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p")
+
+
+def in_place(arguments: tuple[str, ...], place: Path) -> list[object]:
+    """The arguments with each file below the place."""
+    files = (".npy", ".parquet", ".json", ".toml", ".safetensors")
+    return [place / part if part.endswith(files) or part in ("p", "nowhere/p", "none") else part for part in arguments]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "scores.parquet", "labels.parquet"),
+        ("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.05", "--out", "p.toml"),
+        (*TRAIN, "--encoder-digest", DIGEST),
+    ],
+)
+def test_tables(arguments: tuple[str, ...], place: Path) -> None:
+    done = command(*in_place(arguments, place))
+    assert done.status == 0, done.stderr
+    assert "minor" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (TRAIN, 1, "nothing says which encoder"),
+        (("train", "x.npy", "labels.parquet", "--signal", "other", "--out", "p"), 1, "'other'"),
+        (("train", "x.npy", "short.parquet", "--signal", "minor", "--out", "p"), 1, "5 labels"),
+        ((*TRAIN, "--encoder-digest", "zz"), 1, "64 hex"),
+        (("train", "labels.parquet", "labels.parquet", "--signal", "minor", "--out", "p"), 1, "give a .npy"),
+        (("train", "x.npy", "x.npy", "--signal", "minor", "--out", "p"), 1, "are not Parquet"),
+        (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), 1, "there are no labels"),
+        (("train", "x.npy", "others.parquet", "--signal", "minor", "--out", "p"), 1, "and nothing in"),
+        ((*TRAIN, "--encoder-digest", "spec.json"), 1, "12 columns, and those of ViT"),
+        (("evaluate", "none", "labels.parquet"), 1, "give a run or a Parquet file"),
+        (("calibrate", "scores.parquet", "short.parquet", "--out", "p"), 1, "5 labels"),
+        (("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.0001", "--out", "p"), 1, "too few"),
+        (("calibrate", "scores.parquet", "labels.parquet", "--group-column", "none", "--out", "p"), 1, "none"),
+        (("calibrate", "scores.parquet", "labels.parquet", "--out", "nowhere/p"), 1, "is not a folder"),
+        (("evaluate", "scores.parquet", "labels.parquet", "--policy", "lax"), 2, "presets"),
+        (("evaluate", "keyed.parquet", "twice.parquet"), 1, "more than once, in 1 rows"),
+        (("evaluate", "keyed.parquet", "others.parquet"), 1, "no label's key"),
+        (("evaluate", "keyed.parquet", "named.parquet"), 1, "give the run itself"),
+        (("probes", "fetch", "laion-h14"), 2, "laion-l14, laion-b32"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(arguments: tuple[str, ...], status: int, message: str, place: Path) -> None:
+    five = {"minor": [1, 0, 1, 0, 1]}
+    keys = [bytes([i]) * 16 for i in range(5)]
+    pq.write_table(pa.table(five), place / "short.parquet")
+    pq.write_table(pa.table({"minor": [0.5] * 5, "key_digest": keys}), place / "keyed.parquet")
+    pq.write_table(pa.table({**five, "key_digest": [*keys[:4], keys[0]]}), place / "twice.parquet")
+    pq.write_table(pa.table({**five, "key_digest": [b"elsewhere" + key[:7] for key in keys]}), place / "others.parquet")
+    pq.write_table(pa.table({**five, "key": list("abcde")}), place / "named.parquet")
+    spec = EncoderSpec(
+        architecture="ViT-X", weights_sha256="", image_size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3,
+        interpolation="bicubic", resize_mode="squash", width=16,
+    )  # fmt: skip
+    (place / "spec.json").write_text(json.dumps({"encoder": spec.as_dict()}))
+    before = {path.name for path in place.iterdir()}
+    done = command(*in_place(arguments, place))
+    assert (done.status, done.stdout) == (status, ""), done.stderr
+    error = done.stderr[done.stderr.index("error: ") :]
+    assert message in error
+    assert error.count("\n") == 1
+    assert {path.name for path in place.iterdir()} == before

@@ -1,0 +1,121 @@
+"""``calibrate`` and ``evaluate``: from scores and labels on disk to a policy and to figures."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter import Policy, Run
+from tests.cli.commands import command
+from tests.cli.conftest import POLICY
+
+PAIR = ("explicit", "minor")
+
+
+def test_calibrate_then_evaluate(place: Path) -> None:
+    files = [place / "scores.parquet", place / "labels.parquet"]
+    rate = ["--max-miss-rate", 0.02, "--confidence", 0.95]
+    found = command("calibrate", *files, *rate, "--out", place / "policy.toml", "--json").json
+    assert found["rule"] == list(PAIR)
+    assert found["rule_upper_bound"] <= 0.02
+    policy = Policy.load(place / "policy.toml")
+    assert dict(policy.thresholds) == {one["signal"]: one["threshold"] for one in found["signals"]}
+    assert (place / "policy.toml").read_text().startswith("# Miss rate of the rule: at most 0.02 with confidence 0.95")
+    how = ["--policy", place / "policy.toml", "--group-column", "family", "--interval", "clopper-pearson"]
+    measured = command("evaluate", *files, *how, "--json").json
+    for one in found["signals"]:
+        assert measured["signals"][one["signal"]]["false_negatives"] == one["misses"]
+    assert len(measured["groups"]) == 40
+    apart = command("calibrate", *files, *rate, "--per-signal", "--out", place / "apart.toml", "--json").json
+    assert apart["rule"] is None
+    assert all(a["threshold"] >= b["threshold"] for a, b in zip(apart["signals"], found["signals"], strict=True))
+
+
+@pytest.mark.parametrize("named_by", ["key", "key_digest"])
+def test_a_run_joins_labels_by_key_and_measures_its_own_policy(
+    run: Run, truth: dict[str, bool], tmp_path: Path, named_by: str
+) -> None:
+    """Labels in another order, for part of the run; one picture of it can't be read."""
+    keys = sorted(truth, reverse=True)[1:]
+    names = keys if named_by == "key" else pa.array([run.digester().key(key) for key in keys], pa.binary(16))
+    columns = {signal: [truth[key] for key in keys] for signal in PAIR}
+    pq.write_table(pa.table({named_by: names, **columns}), tmp_path / "labels.parquet")
+    measured = command("evaluate", run.path, tmp_path / "labels.parquet", "--json").json
+    assert measured["samples"] == len(truth)
+    assert {name: one["threshold"] for name, one in measured["signals"].items()} == dict(POLICY.thresholds)
+    stored = run.read_scores().to_pydict()
+    for signal in PAIR:
+        scores = dict(zip(stored["key_digest"], stored[signal], strict=True))
+        # what is unscored is excluded, and so counts as found
+        found = {key: not scores[run.digester().key(key)] < POLICY.thresholds[signal] for key in keys}
+        counts = [sum(found[key] and truth[key] is side for key in keys) for side in (True, False)]
+        names_of_counts = ("true_positives", "false_positives")
+        assert [measured["signals"][signal][name] for name in names_of_counts] == counts
+        assert measured["signals"][signal]["unlabelled"] == 1
+    pq.write_table(pa.table({"key": ["elsewhere.jpg"], "minor": [True]}), tmp_path / "others.parquet")
+    done = command("evaluate", run.path, tmp_path / "others.parquet")
+    assert done.status == 1
+    assert "no label's key is among" in done.message
+
+
+@pytest.mark.parametrize("name", ["evaluate", "calibrate"])
+def test_an_unfinished_run_is_not_measured(run: Run, truth: dict[str, bool], tmp_path: Path, name: str) -> None:
+    """As a scan leaves it that was stopped: some parts, and a ``run.json`` that says so."""
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copy(f"{run.path}.secret", tmp_path / "run.secret")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"complete": False, "counts": {}}))
+    (tmp_path / "run" / "scores" / "part-00001.parquet").unlink()
+    columns = {signal: list(truth.values()) for signal in PAIR}
+    pq.write_table(pa.table({"key": list(truth), **columns}), tmp_path / "labels.parquet")
+    out = [] if name == "evaluate" else ["--out", tmp_path / "policy.toml"]
+    done = command(name, tmp_path / "run", tmp_path / "labels.parquet", *out, "--json")
+    assert (done.status, done.stdout) == (1, "")
+    assert done.message.endswith(
+        "is not finished; run the same `safetyfilter scan` again, which does only what is missing"
+    )
+    assert not (tmp_path / "policy.toml").exists()
+
+
+def test_labels_without_keys_do_not_join_a_run(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    """As many labels as rows would have been taken row by row, when rows were in the source's order."""
+    pq.write_table(pa.table({"minor": list(truth.values())}), tmp_path / "labels.parquet")
+    done = command("evaluate", run.path, tmp_path / "labels.parquet")
+    assert done.status == 1
+    assert "the labels have no column key" in done.message
+
+
+def test_labels_join_scores_of_the_users_own_by_key(place: Path) -> None:
+    scores, labels = (pq.read_table(place / f"{name}.parquet") for name in ("scores", "labels"))
+    keys = [f"{number}.jpg" for number in range(len(scores))]
+    files = ["evaluate", place / "scores.parquet", place / "labels.parquet", "--json"]
+    expected = command(*files).json
+    pq.write_table(scores.append_column("key", pa.array(keys)), place / "scores.parquet")
+    turned = labels.append_column("key", pa.array(keys)).take(list(reversed(range(len(keys)))))
+    pq.write_table(turned, place / "labels.parquet")
+    assert command(*files).json == expected
+
+
+def test_tables_fit_a_terminal(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    files = [place / "scores.parquet", place / "labels.parquet"]
+    done = command("evaluate", *files, "--group-column", "family")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.strip().startswith("f39: policy ") for line in lines) == 2
+    out = ["--out", place / "p.toml", "--group-column", "family", "--max-miss-rate", "0.5"]
+    assert re.search(r" group *\n", command("calibrate", *files, *out).stdout)
+
+
+def test_a_recall_without_labelled_pairs_is_said_not_to_be_measured(place: Path) -> None:
+    table = pq.read_table(place / "labels.parquet")
+    apart = [None if number % 2 else value for number, value in enumerate(table["minor"].to_pylist())]
+    others = [value if number % 2 else None for number, value in enumerate(table["explicit"].to_pylist())]
+    pq.write_table(pa.table({"minor": apart, "explicit": others}), place / "apart.parquet")
+    done = command("evaluate", place / "scores.parquet", place / "apart.parquet")
+    assert done.status == 0
+    assert "can't be measured" in done.stdout

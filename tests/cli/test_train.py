@@ -1,0 +1,112 @@
+"""``train``: from embeddings and labels on disk to a probe file."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter import ProbeBank, Run, SafetyFilter, open_source, scan
+from tests.cli.commands import command
+from tests.cli.conftest import PICTURES
+from tests.writers import write_files
+
+DIGEST = "ab" * 32
+
+
+def test_it_writes_a_probe_and_no_file_twice(place: Path) -> None:
+    arguments = ["train", place / "x.npy", place / "labels.parquet", "--signal", "minor", "--out",
+                 place / "p.safetensors", "--encoder-digest", DIGEST, "--group-column", "family",
+                 "--provenance", "random numbers", "--json"]  # fmt: skip
+    found = command(*arguments).json
+    (probe,) = ProbeBank.load(place / "p.safetensors").probes
+    assert (found["digest"], found["encoder"], probe.signal) == (probe.digest, DIGEST, "minor")
+    assert found["card"]["groups"] == 40
+    assert found["card"]["auc"] > 0.99
+    again = command(*arguments)
+    assert (again.status, again.stdout) == (1, "")
+    assert "exists; choose another name" in again.message
+
+
+def test_on_captions_too(place: Path) -> None:
+    (place / "spec.json").write_text(json.dumps({"encoder": {"architecture": "a", "digest": DIGEST}}))
+    found = command(
+        "train", place / "x.npy", place / "labels.parquet", "--signal", "minor", "--out", place / "p.safetensors",
+        "--encoder-digest", place / "spec.json", "--captions", place / "captions.npy", "--json",
+    ).json  # fmt: skip
+    assert (found["inputs"], found["encoder"]) == ("image+caption", DIGEST)
+
+
+@pytest.mark.parametrize("named_by", ["key", "key_digest"])
+def test_a_run_joins_labels_by_key_in_any_order(
+    run: Run, truth: dict[str, bool], tmp_path: Path, named_by: str
+) -> None:
+    keys = list(truth)[::-1][1:]
+    names = keys if named_by == "key" else pa.array([run.digester().key(key) for key in keys], pa.binary(16))
+    labels = pa.table({named_by: names, "minor": [truth[key] for key in keys]})
+    pq.write_table(labels, tmp_path / "labels.parquet")
+    out = tmp_path / "p.safetensors"
+    found = command("train", run.path, tmp_path / "labels.parquet", "--signal", "minor", "--out", out, "--json").json
+    assert found["encoder"] == run.record.setup.encoder.digest
+    readable = [key for key in keys if key != "broken.jpg"]
+    assert found["card"]["positives"] == sum(truth[key] for key in readable)
+    assert found["card"]["negatives"] == sum(not truth[key] for key in readable)
+
+
+def test_a_runs_captions_are_row_by_row_those_of_the_labels(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    """Captions that alone tell the signal: a probe on them is right only where each meets its own sample."""
+    keys = sorted(truth, key=lambda key: key[::-1])
+    random = np.random.default_rng(0).random(len(keys)) > 0.5
+    width = run.record.setup.encoder.width
+    captions = np.zeros((len(keys), width), np.float32)
+    captions[np.arange(len(keys)), random.astype(int)] = 1
+    np.save(tmp_path / "captions.npy", captions)
+    pq.write_table(pa.table({"key": keys, "minor": random.tolist()}), tmp_path / "labels.parquet")
+    out = tmp_path / "p.safetensors"
+    train = ["train", run.path, tmp_path / "labels.parquet", "--signal", "minor", "--out", out]
+    assert command(*train, "--captions", tmp_path / "captions.npy", "--json").json["inputs"] == "image+caption"
+    bank, vectors = ProbeBank.load(out), run.read_embeddings().astype(np.float32)
+    place = {digest: row for row, digest in enumerate(run.read_scores()["key_digest"].to_pylist())}
+    rows = [place[run.digester().key(key)] for key in keys]
+    scores = bank.score_vectors(np.concatenate([vectors[rows], captions], axis=1))[:, 0]
+    seen = np.isfinite(scores)
+    assert seen.sum() == len(keys) - 1
+    assert scores[seen & random].min() > scores[seen & ~random].max()
+
+
+def test_a_run_whose_pictures_changed_since_has_no_embeddings(
+    tmp_path: Path, encoder, probes, run: Run, truth: dict[str, bool]
+) -> None:
+    folder, out, safe = write_files(tmp_path / "pictures", PICTURES), tmp_path / "run", SafetyFilter(encoder, probes)
+    pq.write_table(pa.table({"key": list(truth), "minor": list(truth.values())}), tmp_path / "labels.parquet")
+    scan(open_source(folder), out, safe, keep_embeddings=True)
+    (folder / "chelsea.jpg").write_bytes(PICTURES["china.jpg"])
+    scan(open_source(folder), out, safe)
+    train = ["train", out, tmp_path / "labels.parquet", "--signal", "minor", "--out", tmp_path / "p.safetensors"]
+    done = command(*train, "--json")
+    assert (done.status, done.stdout) == (1, "")
+    assert done.message.endswith(f"{out} holds no embeddings; scan again with --keep-embeddings")
+    assert not (tmp_path / "p.safetensors").exists()
+
+
+def test_an_unfinished_run_is_not_trained_on(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copy(f"{run.path}.secret", tmp_path / "run.secret")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"complete": False, "counts": {}}))
+    pq.write_table(pa.table({"key": list(truth), "minor": list(truth.values())}), tmp_path / "labels.parquet")
+    train = ["train", tmp_path / "run", tmp_path / "labels.parquet", "--signal", "minor"]
+    done = command(*train, "--out", tmp_path / "p.safetensors")
+    assert done.status == 1
+    assert re.search(r"is not finished; run the same `safetyfilter scan` again", done.message)
+
+
+def test_parts_of_a_run_are_not_taken_apart(run: Run, place: Path) -> None:
+    out = ["--signal", "minor", "--out", place / "p.safetensors"]
+    done = command("train", run.path / "embeddings" / "part-00000.npy", place / "labels.parquet", *out)
+    assert done.status == 1
+    assert "give the run directory" in done.message
