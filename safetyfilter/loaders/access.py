@@ -18,7 +18,7 @@ Getter: TypeAlias = "str | Callable[[T], Any]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access(Generic[T]):
-    """How a loader gets at a sample's key and at its encoded image.
+    """The way in which a loader gets at a sample's key and at its encoded image.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ from safetyfilter.runs.index import Rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """Why each sample of a batch is excluded.
+    """The reasons for which each sample of a batch is excluded, if any.
 
     Attributes
     ----------

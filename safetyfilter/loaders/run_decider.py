@@ -71,9 +71,20 @@ class RunDecider:
 
     def stream(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[tuple[T, int]]:
         """Yield each sample with why it is excluded; no sample is read ahead, and `workers` makes no difference."""
-        check = self.image_check(access)
-        for sample in samples:
-            reasons = self._reasons(sample, access)
+        assert access.key is not None
+        key_of, reasons_of_key, check = access.key, self._decisions.reasons_of_key, self.image_check(access)
+        for sample in samples:  # a few microseconds each, so nothing is called that need not be
+            try:
+                key = key_of(sample)
+            except Exception as error:  # noqa: BLE001 - a sample without a key is excluded and the rest goes on
+                self._note(error)
+                key = None
+            if key is None:
+                reasons = _UNKNOWN
+            elif self.needs_images:
+                reasons = self._decisions.reasons_of_sample(str(key), access.content(sample, self._max_bytes))
+            else:
+                reasons = reasons_of_key(str(key))
             if check is not None and not check.done and not reasons and not check.same(sample):
                 reasons = _DRIFTED  # of the first, another image is as good as drifted
             yield sample, reasons
@@ -115,31 +126,25 @@ class RunDecider:
             + (f" (getting a key failed with {type(error).__name__}: {error})" if error is not None else "")
         ) from error
 
-    def _reasons(self, sample: T, access: Access[T]) -> int:
-        """Return why one sample is excluded; a sample without a key is unknown."""
-        key = self._key(sample, access)
-        if key is None:
-            return _UNKNOWN
-        if not self.needs_images:
-            return self._decisions.reasons_of_key(str(key))
-        return self._decisions.reasons_of_sample(str(key), access.content(sample, self._max_bytes))
-
-    def _key(self, sample: T, access: Access[T]) -> Any:
-        assert access.key is not None
-        try:
-            return access.key(sample)
-        except StorageError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a sample without a key is excluded and the rest goes on
-            self._error = error
-            return None
-
     def _keys(self, samples: Sequence[T], access: Access[T]) -> list[Any]:
+        """Return the samples' keys, None for what has none."""
         assert access.key is not None
         try:
             return list(map(access.key, samples))
         except Exception:  # noqa: BLE001 - of one sample; which one, and whether it is the only one, is seen one by one
-            return [self._key(sample, access) for sample in samples]
+            keys: list[Any] = [None] * len(samples)
+        for number, sample in enumerate(samples):
+            try:
+                keys[number] = access.key(sample)
+            except Exception as error:  # noqa: BLE001 - as in `stream`
+                self._note(error)
+        return keys
+
+    def _note(self, error: Exception) -> None:
+        """Keep what getting a key raised, which may be why none is known; a fault of storage is raised."""
+        if isinstance(error, StorageError):
+            raise error
+        self._error = error
 
     def _mark_drifted(self, bits: ReasonBits, rows: list[int], samples: Sequence[T], access: Access[T]) -> None:
         for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import datasets
 import numpy as np
 import pytest
+import torch
 import webdataset
 
 from safetyfilter import ClipEncoder, EmbedOptions, Policy, SafetyFilter, open_source, scan, zero_shot_probes
@@ -15,6 +17,15 @@ from safetyfilter.standin.render import PAIR, scenes
 from tests.loaders.training import Pictures, decide_by_truth
 
 COUNT, SHARD = 96, 24
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """One thread for the model that is trained: several would wait for each other at each of its tiny operations."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
+from safetyfilter.embed.pipeline import EmbeddingPipeline
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.loaders.datasets import filter_dataset
 from safetyfilter.runs.run import Run
 from tests.loaders.training import (
+    BY_AND_WORKERS,
     Diffusion,
     Pictures,
     check,
@@ -35,8 +37,9 @@ def stored(rows) -> list[dict]:
     return list(rows.cast_column("image", datasets.Image(decode=False)))
 
 
-@pytest.mark.parametrize("workers", [0, 2, 4])
-@pytest.mark.parametrize("by", ["numbers", "column", "filter"])
+@pytest.mark.parametrize(
+    ("by", "workers"), [("numbers", 0), ("numbers", 4), ("column", 2), ("filter", 0), ("filter", 2)]
+)
 def test_training_two_epochs_shuffled(pictures: Pictures, saved, catching, workers: int, by: str) -> None:
     if by == "filter":
         safe = filter_dataset(saved, catching, image_column="image")
@@ -63,8 +66,7 @@ def test_training_two_epochs_shuffled(pictures: Pictures, saved, catching, worke
         check(model, pictures, epochs=2)
 
 
-@pytest.mark.parametrize("workers", [0, 2, 4])
-@pytest.mark.parametrize("by", ["run", "content", "filter"])
+@pytest.mark.parametrize(("by", "workers"), BY_AND_WORKERS)
 def test_training_from_a_stream(pictures: Pictures, saved, catching, workers: int, by: str) -> None:
     stream = saved.to_iterable_dataset(num_shards=4).shuffle(seed=1, buffer_size=10)
     if by == "filter":
@@ -105,6 +107,18 @@ def test_rows_columns_features_and_bytes_stay(pictures: Pictures, saved) -> None
 def test_processes(pictures: Pictures, saved, num_proc) -> None:
     safe = filter_dataset(saved, pictures.saved_run, num_proc=num_proc, batch_size=7)
     assert safe["name"][:] == [key for key, keep in zip(pictures.keys, pictures.keep, strict=True) if keep]
+
+
+@pytest.mark.parametrize("num_proc", [None, 2])
+def test_a_filter_has_one_pipeline_for_all_rows(pictures: Pictures, saved, catching, monkeypatch, num_proc) -> None:
+    opened, run = [], EmbeddingPipeline.run
+    monkeypatch.setattr(EmbeddingPipeline, "run", lambda self, *given: opened.append(1) or run(self, *given))
+    safe = filter_dataset(saved.select(range(len(saved))), catching, num_proc=num_proc, batch_size=7)
+    assert len(opened) == (1 if num_proc is None else 0)  # or those are in other processes
+    alone = catching([pictures.content(number) for number in range(len(saved))])
+    assert safe["name"][:] == [key for key, keep in zip(pictures.keys, alone.keep.tolist(), strict=True) if keep]
+    with pytest.raises(UsageError, match="leave it out"):
+        filter_dataset(saved, catching, verify_content=True)
 
 
 def test_the_cache_knows_the_policy(pictures: Pictures, saved, online, tmp_path) -> None:

@@ -13,9 +13,11 @@ from safetyfilter.loaders import kept
 from safetyfilter.loaders.torch_iterable import SafeIterable
 from safetyfilter.loaders.torch_map import SafeDataset
 from tests.loaders.training import (
+    BY_AND_WORKERS,
     Diffusion,
     Pictures,
     Stream,
+    all_of,
     check,
     expected_report,
     holds,
@@ -28,8 +30,7 @@ from tests.loaders.training import (
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # four workers on a small machine
 
 
-@pytest.mark.parametrize("workers", [0, 2, 4])
-@pytest.mark.parametrize("by", ["run", "content", "filter"])
+@pytest.mark.parametrize(("by", "workers"), BY_AND_WORKERS)
 def test_training_two_epochs_shuffled(pictures: Pictures, catching, workers: int, by: str) -> None:
     stream = Stream(pictures.folder, pictures.keys, seed=1)
     if by == "filter":
@@ -113,7 +114,7 @@ def test_by_a_filter_broken_samples_are_unscored(pictures: Pictures, catching: S
 def test_another_source_is_an_error_not_an_empty_epoch(pictures: Pictures, workers: int, count: int) -> None:
     safe = SafeIterable([{"key": str(number)} for number in range(count)], pictures.folder_run, key="key")
     with pytest.raises(RunError, match="knows none of the first"):
-        list(DataLoader(safe, batch_size=None, num_workers=workers))
+        all_of(DataLoader(safe, batch_size=None, num_workers=workers))
     known = int(np.flatnonzero(pictures.keep)[0])
     mixed = SafeIterable(
         [{"key": str(number)} for number in range(count)] + [{"key": pictures.keys[known]}],
@@ -121,7 +122,7 @@ def test_another_source_is_an_error_not_an_empty_epoch(pictures: Pictures, worke
         key="key",
     )
     if count < 1000:
-        assert len(list(DataLoader(mixed, batch_size=None, num_workers=workers))) == 1
+        assert len(all_of(DataLoader(mixed, batch_size=None, num_workers=workers))) == 1
 
 
 def test_another_source_with_the_same_names_is_an_error_before_anything_passes(pictures: Pictures) -> None:
@@ -158,7 +159,7 @@ def test_cuda_in_a_forked_worker_is_an_error(pictures: Pictures, catching, monke
     safe = SafeIterable(Stream(pictures.folder, pictures.keys), catching, image="jpg")
     monkeypatch.setattr(catching.encoder, "device", torch.device("cuda"))
     with pytest.raises(DeviceError, match="multiprocessing_context='spawn'"):
-        list(DataLoader(safe, batch_size=None, num_workers=1))
+        all_of(DataLoader(safe, batch_size=None, num_workers=1))
 
 
 def test_what_is_missing_is_said(pictures: Pictures, catching: SafetyFilter) -> None:

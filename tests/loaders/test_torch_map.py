@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler, Sampler
 
-from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
-from safetyfilter.errors import RunError, UsageError
+from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan, storage
+from safetyfilter.embed.pipeline import EmbeddingPipeline
+from safetyfilter.errors import RunError, StorageError, UsageError
 from safetyfilter.loaders.torch_iterable import SafeIterable
 from safetyfilter.loaders.torch_map import SafeDataset
 from safetyfilter.runs.run import Run
+from tests.conftest import encoded, photograph
 from tests.loaders.training import (
     Diffusion,
     FolderPictures,
@@ -140,6 +142,37 @@ def test_by_a_filter(pictures: Pictures, catching: SafetyFilter) -> None:
     assert len(pickle.dumps(safe)) < 50_000  # not the model
 
 
+@pytest.mark.parametrize("held", ["beside", "in the samples"])
+def test_a_filter_has_one_pipeline_for_the_whole_data_set(encoder, probes, monkeypatch, held: str) -> None:
+    opened = []
+    run = EmbeddingPipeline.run
+    monkeypatch.setattr(EmbeddingPipeline, "run", lambda self, *given: opened.append(1) or run(self, *given))
+    picture = encoded(photograph("coffee.png").resize((32, 32)))
+    pictures = [picture, b"no picture"] * 1100
+    lenient = SafetyFilter(encoder, probes, Policy(thresholds={"explicit": 1, "minor": 1}))
+    options = {"images": pictures} if held == "beside" else {"image": bytes}
+    safe = SafeDataset(pictures, lenient, **options)
+    assert (len(safe), safe.filter_report()["unscored"]) == (1100, 1100)
+    assert len(opened) == 1
+
+
+def test_a_fault_of_storage_when_a_sample_is_asked_for_is_raised(pictures: Pictures, monkeypatch) -> None:
+    paths = [pictures.folder / key for key in pictures.keys]
+    safe = safe_folder(pictures, images=paths, verify_content="access")
+    reached = safe[0]
+
+    def timing_out(path: str, max_bytes: int | None) -> bytes:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    with monkeypatch.context() as context:
+        context.setattr(storage, "_read_local", timing_out)
+        with pytest.raises(StorageError, match="TimeoutError"):
+            safe[0]
+    assert safe.filter_report()["drifted"] == 0
+    assert torch.equal(safe[0], reached)
+
+
 def test_what_is_missing_is_said(pictures: Pictures, catching: SafetyFilter) -> None:
     data = FolderPictures(pictures.folder, pictures.keys)
     with pytest.raises(UsageError, match="give keys="):
@@ -179,7 +212,7 @@ def test_another_source_with_the_same_names_is_an_error(pictures: Pictures, tmp_
 
 def test_why_no_sample_has_a_key_is_said(pictures: Pictures) -> None:
     class Broken(FolderPictures):
-        def __getitem__(number: int) -> torch.Tensor:
+        def __getitem__(self, number: int) -> torch.Tensor:
             raise OSError("the disk is gone")
 
     with pytest.raises(RunError, match="OSError: the disk is gone"):

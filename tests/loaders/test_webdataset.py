@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from safetyfilter import Policy, SafetyFilter, open_source
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.loaders.webdataset import ShardKeys, safety_filter
-from tests.loaders.training import Diffusion, Pictures, check, seen, stack, train
+from tests.loaders.training import BY_AND_WORKERS, Diffusion, Pictures, check, seen, stack, train
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),  # four workers on a small machine
@@ -31,8 +31,7 @@ def loader(data, workers: int, **options) -> DataLoader:
     return DataLoader(data, batch_size=7, num_workers=workers, collate_fn=stack, **options)
 
 
-@pytest.mark.parametrize("workers", [0, 2, 4])
-@pytest.mark.parametrize("by", ["run", "content", "filter"])
+@pytest.mark.parametrize(("by", "workers"), BY_AND_WORKERS)
 def test_training_two_epochs_shuffled(pictures: Pictures, catching: SafetyFilter, workers: int, by: str) -> None:
     stage = (
         safety_filter(catching)
@@ -52,12 +51,6 @@ def test_training_two_epochs_shuffled(pictures: Pictures, catching: SafetyFilter
         assert not [number for number in seen(model, pictures) if not pictures.keep[number]]
     else:
         check(model, pictures, epochs=2)
-
-
-def test_spawned_workers(pictures: Pictures) -> None:
-    stage = safety_filter(pictures.tars_run, root=pictures.tars)
-    check(train(loader(pipeline(pictures).compose(stage), 2, multiprocessing_context="spawn")), pictures)
-    assert stage.filter_report()["kept"] == pictures.keep.sum()
 
 
 @pytest.mark.parametrize("by", ["run", "filter"])

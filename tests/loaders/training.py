@@ -7,12 +7,14 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader
 
 from safetyfilter.batches import OK
 from safetyfilter.loaders.torch_map import SafeDataset
@@ -22,6 +24,9 @@ from safetyfilter.runs.run import Run
 from safetyfilter.sources.base import Source
 
 SIDE = 32
+
+BY_AND_WORKERS = [("run", 0), ("run", 2), ("run", 4), ("content", 2), ("filter", 0), ("filter", 2)]
+"""What decides, and the processes of a loader: each of both, and each of what decides in one process and in several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,13 @@ class Pictures:
 
     def numbers(self) -> dict[str, int]:
         """Which picture a tensor is: by its pixels, as the model gets them."""
-        return {fingerprint(pixels(self.content(n))): n for n in range(len(self.keys)) if not self.damaged[n]}
+        return _numbers(self.folder, self.keys, tuple(self.damaged.tolist()))
+
+
+@cache
+def _numbers(folder: Path, keys: tuple[str, ...], damaged: tuple[bool, ...]) -> dict[str, int]:
+    sound = [number for number in range(len(keys)) if not damaged[number]]
+    return {fingerprint(pixels((folder / keys[number]).read_bytes())): number for number in sound}
 
 
 def pixels(encoded: bytes) -> torch.Tensor:
@@ -90,6 +101,16 @@ def train(batches: Iterable[torch.Tensor], model: Diffusion | None = None) -> Di
         model(images).backward()
         optimiser.step()
     return model
+
+
+def all_of(loader: DataLoader) -> list:
+    """All batches of a loader; where a worker raises, torch would only stop it seconds later, when it is collected."""
+    iterator = iter(loader)
+    try:
+        return list(iterator)
+    finally:
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
 
 
 def seen(model: Diffusion, pictures: Pictures) -> Counter[int]:
@@ -195,3 +216,18 @@ def expected_report(pictures: Pictures, times: int = 1) -> dict[str, int]:
 
 def holds(report: dict[str, int], expected: dict[str, int]) -> bool:
     return {name: count for name, count in report.items() if count} == {n: c for n, c in expected.items() if c}
+
+
+class OneAfterTheOther(torch.utils.data.IterableDataset):
+    """Pixels of several loaders with their names: spawned workers start slowly, so that they are shared."""
+
+    def __init__(self, mapped, iterables) -> None:
+        self.mapped, self.iterables = mapped, iterables
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        for position in range(info.id, len(self.mapped), info.num_workers):
+            yield "map", self.mapped[position]
+        for name, iterable in self.iterables.items():
+            for sample in iterable:
+                yield name, pixels(sample["jpg"])
