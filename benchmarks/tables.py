@@ -1,19 +1,20 @@
-"""What the README says of the committed results: ``python benchmarks/tables.py`` puts it there.
+"""Passages of the documentation that give committed results: ``python benchmarks/tables.py`` fills them in.
 
-In the README each such passage stands between two comments, ``<!-- NAME -->`` and ``<!-- end of NAME -->``. A test
-compares, so that no number stands there that is not in the JSON.
+On its page each passage stands between two comments, ``<!-- NAME -->`` and ``<!-- end of NAME -->``. A test compares,
+so that no number stands there that is not in the JSON.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+DOCS = Path(__file__).parents[1] / "docs"
 DETECTORS = {"l14": "ViT-L/14", "b32": "ViT-B/32"}
 BASELINES = {
     "one_signal": "one-signal cut (NeMo Curator's rule)",
@@ -92,7 +93,7 @@ def positions(result: Mapping[str, Any]) -> str:
 
 
 def machine(result: Mapping[str, Any]) -> str:
-    """What the throughput was measured on."""
+    """The machine that the throughput was measured on."""
     found = result["environment"]
     return f"Measured on {found['cores']} cores of {_article(found['cpu'])} with {found['instructions']}."
 
@@ -112,7 +113,7 @@ def other_machine(result: Mapping[str, Any]) -> str:
 
 
 def parity(result: Mapping[str, Any]) -> str:
-    """What fast decoding changes."""
+    """The difference that fast decoding makes."""
     found = result["decode_parity"]
     same = round(found["decisions"] * found["decisions_same"])
     return (
@@ -123,7 +124,7 @@ def parity(result: Mapping[str, Any]) -> str:
 
 
 def sizes(result: Mapping[str, Any]) -> str:
-    """How many pictures the quality was measured on."""
+    """The number of pictures that the quality was measured on."""
     counts = {name: result["counts"][name] for name in ("train", "calibration", "test")}
     return (
         f"Thresholds promise that at most {_short(result['sizes']['max_miss_rate'])} of pairs are missed, with "
@@ -134,7 +135,7 @@ def sizes(result: Mapping[str, Any]) -> str:
 
 
 def laion(result: Mapping[str, Any]) -> str:
-    """What dropping the vocabulary tables of LAION's detectors changes."""
+    """The decisions that change where the vocabulary tables of LAION's detectors are dropped."""
     changed = []
     for name, arrays in result["laion_tables_dropped"].items():
         few, rows = (sum(array[what] for array in arrays.values()) for what in ("changed", "rows"))
@@ -145,32 +146,50 @@ def laion(result: Mapping[str, Any]) -> str:
     )
 
 
-PASSAGES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "loader": ("loader.json", loader),
-    "throughput": ("throughput.json", throughput),
-    "machine": ("throughput.json", machine),
-    "other machine": ("throughput_amx.json", other_machine),
-    "parity": ("throughput.json", parity),
-    "sizes": ("quality.json", sizes),
-    "quality": ("quality.json", quality),
-    "positions": ("quality.json", positions),
-    "laion": ("quality.json", laion),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A passage of a page, the file of results that it comes from, and the function that writes it."""
+
+    page: str
+    results: str
+    write: Callable[[Mapping[str, Any]], str]
+
+    def text(self) -> str:
+        """The passage as the committed results have it."""
+        return self.write(json.loads((RESULTS / self.results).read_text(encoding="utf-8")))
+
+
+PASSAGES: dict[str, Passage] = {
+    "loader": Passage(page="loaders.md", results="loader.json", write=loader),
+    "throughput": Passage(page="speed.md", results="throughput.json", write=throughput),
+    "machine": Passage(page="speed.md", results="throughput.json", write=machine),
+    "other machine": Passage(page="speed.md", results="throughput_amx.json", write=other_machine),
+    "parity": Passage(page="speed.md", results="throughput.json", write=parity),
+    "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
+    "quality": Passage(page="quality.md", results="quality.json", write=quality),
+    "positions": Passage(page="quality.md", results="quality.json", write=positions),
+    "laion": Passage(page="quality.md", results="quality.json", write=laion),
 }
+"""All passages, by name."""
+
+PAGES = tuple(dict.fromkeys(passage.page for passage in PASSAGES.values()))
+"""The pages below ``docs/`` that hold passages."""
 
 
-def passages() -> dict[str, str]:
-    """All of them, by name."""
-    return {name: write(json.loads((RESULTS / file).read_text())) for name, (file, write) in PASSAGES.items()}
+def passages_of(page: str) -> list[str]:
+    """The names of a page's passages."""
+    return [name for name, passage in PASSAGES.items() if passage.page == page]
 
 
-def filled(readme: str) -> str:
-    """The README with each passage as the results have it."""
-    for name, text in passages().items():
+def filled(text: str, names: Iterable[str]) -> str:
+    """A page's text with the passages of these names as the results have them."""
+    for name in names:
+        passage = PASSAGES[name].text()
         between = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
-        readme, found = between.subn(lambda match, text=text: f"{match[1]}\n{text}\n{match[2]}", readme)
+        text, found = between.subn(lambda match, passage=passage: f"{match[1]}\n{passage}\n{match[2]}", text)
         if found != 1:
-            raise ValueError(f"the README has {found} places for {name}; put <!-- {name} --> and its end there, once")
-    return readme
+            raise ValueError(f"the page has {found} places for {name}; put <!-- {name} --> and its end there, once")
+    return text
 
 
 def _article(name: str) -> str:
@@ -195,4 +214,6 @@ def _percent(share: Mapping[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        path = DOCS / page
+        path.write_text(filled(path.read_text(encoding="utf-8"), passages_of(page)), encoding="utf-8")

@@ -1,5 +1,6 @@
-"""The README holds the committed results."""
+"""The documentation holds the committed results."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,15 +12,43 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import tables  # noqa: E402
 
 
-def test_the_readme_says_what_was_measured() -> None:
-    readme = tables.README.read_text(encoding="utf-8")
-    assert tables.filled(readme) == readme, "run python benchmarks/tables.py"
+@pytest.mark.parametrize("page", tables.PAGES)
+def test_a_page_says_what_was_measured(page: str) -> None:
+    text = (tables.DOCS / page).read_text(encoding="utf-8")
+    assert tables.filled(text, tables.passages_of(page)) == text, "run python benchmarks/tables.py"
 
 
-def test_every_result_is_in_the_readme() -> None:
-    assert {path.name for path in tables.RESULTS.glob("*.json")} == {file for file, _ in tables.PASSAGES.values()}
+def test_every_result_is_on_a_page() -> None:
+    used = {passage.results for passage in tables.PASSAGES.values()}
+    assert {path.name for path in tables.RESULTS.glob("*.json")} == used
 
 
-def test_a_readme_without_the_place_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 places for loader"):
-        tables.filled("# nothing\n")
+def test_every_place_for_results_has_a_passage() -> None:
+    places = [
+        (page.name, name)
+        for page in tables.DOCS.glob("*.md")
+        for name in re.findall(r"<!-- (?!end of )(.+?) -->", page.read_text(encoding="utf-8"))
+    ]
+    assert sorted(places) == sorted((passage.page, name) for name, passage in tables.PASSAGES.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("# nothing\n", 0),
+        ("<!-- loader -->\n\n<!-- end of loader -->\n" * 2, 2),
+    ],
+)
+def test_a_page_without_the_one_place_is_an_error(text: str, count: int) -> None:
+    with pytest.raises(ValueError, match=f"{count} places for loader"):
+        tables.filled(text, ["loader"])
+
+
+def test_a_passage_replaces_what_was_there() -> None:
+    text = "before\n<!-- machine -->\nold\n<!-- end of machine -->\nafter\n"
+    filled = tables.filled(text, ["machine"])
+    assert "old" not in filled
+    assert f"\n{tables.PASSAGES['machine'].text()}\n" in filled
+    assert filled.startswith("before\n")
+    assert filled.endswith("after\n")
+    assert tables.filled(filled, ["machine"]) == filled
