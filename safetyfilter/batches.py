@@ -24,7 +24,7 @@ ReasonBits: TypeAlias = npt.NDArray[np.uint16]
 FAILURES: Mapping[str, str] = MappingProxyType(
     {
         "missing": "there is no such file",
-        "unreadable": "the file can't be read, or is no regular file",
+        "unreadable": "the file can't be read, or is not a regular file",
         "empty": "no bytes",
         "not_an_image": "none of JPEG, PNG, WebP, GIF, BMP and TIFF",
         "truncated": "the file ends too early",
@@ -76,7 +76,7 @@ class Unreadable(Exception):  # noqa: N818 - a finding about a sample, which cal
 
 
 class Reason(enum.IntFlag):
-    """Why a sample is excluded; an empty set means it is kept.
+    """A set of reasons to exclude a sample; the empty set means that it is kept.
 
     >>> reasons = Reason.CO_OCCURRENCE | Reason.MINOR
     >>> str(reasons), "minor" in reasons, Reason.UNSCORED in reasons

@@ -60,7 +60,7 @@ class QuickGELUMismatchError(UsageError):
 
 
 class SourceError(SafetyFilterError, ValueError):
-    """A source that is no image folder, WebDataset, Parquet or saved data set, or can't be read."""
+    """A source that is not an image folder, WebDataset, Parquet or saved data set, or can't be read."""
 
 
 class SourceNotFoundError(SourceError, FileNotFoundError):

@@ -12,7 +12,7 @@ from safetyfilter.cli.output import counts_table, emit, sample_progress
 
 
 class Format(StrEnum):
-    """How kept samples are written."""
+    """The forms in which kept samples are written."""
 
     folder = "folder"
     webdataset = "webdataset"

@@ -1,4 +1,4 @@
-"""What the commands on labelled data share: their arguments, groups, and the file that they write."""
+"""Shared by the commands on labelled data: arguments, groups, and the file that they write."""
 
 from __future__ import annotations
 

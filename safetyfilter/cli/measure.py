@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from safetyfilter.signals import SignalPair
 
 _SHORT = {"co_occurrence": "rule", "excluded": "policy"}
-"""What the tables call the rule, and all that the policy excludes."""
+"""Short names of the rule, and of all that the policy excludes, for tables."""
 
 
 class Interval(StrEnum):
-    """How confidence intervals are made."""
+    """The methods of confidence intervals."""
 
     wilson = "wilson"
     clopper_pearson = "clopper-pearson"

@@ -1,4 +1,4 @@
-"""What a command prints: a result on standard output; progress, warnings and errors on standard error."""
+"""Prints a command's result on standard output; progress, warnings and errors on standard error."""
 
 from __future__ import annotations
 

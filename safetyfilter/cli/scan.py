@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Engine(StrEnum):
-    """Who does the work."""
+    """The engines that can do the work."""
 
     local = "local"
 
@@ -44,7 +44,7 @@ def scan(
         ),
     ] = None,
     policy: PolicyOption = "co-occurrence",
-    engine: Annotated[Engine, typer.Option(help="Who does the work.")] = Engine.local,
+    engine: Annotated[Engine, typer.Option(help="The engines that can do the work.")] = Engine.local,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",

@@ -1,1 +1,1 @@
-"""Encoded bytes -> embeddings: the only room that knows CLIP and the GPU."""
+"""Encoded bytes -> embeddings: the only package that knows CLIP and the GPU."""

@@ -13,7 +13,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     >>> resolve_device("cpu")
     device(type='cpu')
@@ -33,7 +33,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """Return the dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     >>> resolve_dtype("fp32", torch.device("cpu"))
     torch.float32
@@ -49,7 +49,10 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 @lru_cache
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively (AVX-512 BF16 or AMX); emulated, it is slower than float32."""
+    """Return True where the processor multiplies bfloat16 natively (AVX-512 BF16 or AMX).
+
+    Emulated, it is slower than float32.
+    """
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:

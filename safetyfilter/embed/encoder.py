@@ -139,7 +139,7 @@ class ClipEncoder:
         return encoder
 
     def on(self, device: str) -> ClipEncoder:
-        """The same encoder loaded onto another device."""
+        """Return the same encoder loaded onto another device."""
         return _load_again(self._require_origin(), device, self.spec)
 
     def __reduce__(self) -> tuple[Any, ...]:  # weights are loaded where they are needed, not sent
@@ -157,7 +157,7 @@ class ClipEncoder:
         return f"ClipEncoder({self.spec}, device={str(self.device)!r}, dtype={str(self.dtype).removeprefix('torch.')})"
 
     def preparer(self, options: EmbedOptions) -> ImagePreparer:
-        """What turns an encoded image into this model's input pixels."""
+        """Return a callable that turns an encoded image into this model's input pixels."""
         geometry = Geometry(
             image_size=self.spec.image_size,
             interpolation=self.spec.interpolation,

@@ -27,7 +27,7 @@ from safetyfilter.batches import Unreadable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What one image may cost.
+    """Limits on the cost of decoding one image.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class _Metered(io.BytesIO):
 
 
 def open_header(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile, int]:
-    """A parsed header whose size is within the limits, and the number of scans if it is a JPEG's."""
+    """Return a parsed header whose size is within the limits, and the number of scans if it is a JPEG's."""
     if not data:
         raise Unreadable("empty")
     parser = next((parser for magics, parser in _PARSERS if data.startswith(magics)), None)
@@ -134,7 +134,7 @@ def open_header(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile,
 
 
 def count_jpeg_scans(data: bytes, limit: int) -> int:
-    """How many scans the first picture in `data` has; counting stops above `limit`.
+    """Return the number of scans of the first picture in `data`; counting stops above `limit`.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def count_jpeg_scans(data: bytes, limit: int) -> int:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation, 1 to 8, that EXIF gives in its first directory; 1 where it gives none or is damaged.
+    """Return the orientation, 1 to 8, that EXIF gives in its first directory; 1 where it gives none or is damaged.
 
     Read here because Pillow's reader loads every tag, and warns about damaged ones.
 

@@ -128,7 +128,7 @@ def _mismatch(model: str, pretrained: str, other: str | None) -> str:
 
 
 def _file_quick_gelu(file: Path, *, default: bool) -> bool:
-    """Whether a checkpoint needs QuickGELU, where its neighbour's configuration or its published name tells."""
+    """True for a checkpoint that needs QuickGELU, by the configuration beside it or its published name."""
     config = file.with_name("open_clip_config.json")
     if config.is_file():
         loaded = json.loads(Location.of(config).read_text())

@@ -23,7 +23,7 @@ On two cores, ViT-B-32 embeds as many images a second in batches of 32 as in lar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedOptions:
-    """How images are prepared and batched.
+    """Options of how images are prepared and batched.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """What makes two encoders' embeddings interchangeable.
+    """The identity of an encoder: two with equal ones give interchangeable embeddings.
 
     Attributes
     ----------

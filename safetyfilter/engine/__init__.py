@@ -1,1 +1,1 @@
-"""Who does the work: the same rooms, one machine or many."""
+"""Engines: score the parts of a source in one process or on several devices, and record them."""

@@ -22,7 +22,7 @@ decided, and ``resumed`` for those of a part that was done already."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartJob:
-    """What scoring a source's parts takes; it can be sent to another process.
+    """Source, scorer and digester for scoring parts; it can be sent to another process.
 
     Attributes
     ----------

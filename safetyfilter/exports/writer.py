@@ -1,4 +1,4 @@
-"""What `export` needs of a format: a writer of kept samples to a place that is renamed once it is whole."""
+"""The protocol of writers: one for each format writes kept samples to a place that is renamed once it is whole."""
 
 from __future__ import annotations
 

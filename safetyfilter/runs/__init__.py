@@ -1,1 +1,1 @@
-"""Where samples come from, and what a run leaves behind."""
+"""Run directories: their record, scored parts, decisions, and the index of these."""

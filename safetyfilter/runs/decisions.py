@@ -49,7 +49,7 @@ class Decisions:
     Attributes
     ----------
     reasons_of_key : callable
-        One key -> why it is excluded, a `Reason` set as int, 0 for kept; `reasons` is faster for many at once.
+        One key -> the reasons to exclude it, a `Reason` set as int, 0 for kept; `reasons` is faster for many at once.
     """
 
     def __init__(self, index: DecisionIndex, digester: Digester, run: Path) -> None:
@@ -96,11 +96,11 @@ class Decisions:
 
     @property
     def fingerprint(self) -> str:
-        """What the decisions come from: another run, policy or part gives another."""
+        """A fingerprint of the run, its policy and its parts: another of these gives another."""
         return self.index.fingerprint
 
     def reasons_of_sample(self, key: str, content: bytes | None) -> int:
-        """Why one sample is excluded, its encoded image compared too; a known one without an image has drifted."""
+        """Return the reasons to exclude one sample, its image compared too; a known one without an image has drifted."""
         row = self.index.find_one(self.digester.key(key))
         if row < 0:
             return _UNKNOWN
@@ -108,7 +108,7 @@ class Decisions:
         return reasons if content is not None and self.unchanged(row, content) else reasons | _DRIFTED
 
     def unchanged(self, row: int, content: bytes) -> bool:
-        """Whether an encoded image is the one that was scored as this row of the index."""
+        """Return True for the encoded image that was scored as this row of the index."""
         held = int(self.index.contents[row])
         return held != 0 and held == int.from_bytes(self.digester.content(content)[:8], "little")
 
@@ -120,7 +120,7 @@ class Decisions:
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def reasons(self, keys: Sequence[str], contents: Sequence[bytes | None] | None = None) -> ReasonBits:
-        """Why samples are excluded.
+        """Return the reasons to exclude samples.
 
         Parameters
         ----------
@@ -188,7 +188,7 @@ def _held(path: Path, fingerprint: str) -> DecisionIndex | None:
 
 
 def _fingerprint(run: Run) -> str:
-    """What stands for the run's parts and policy, without opening a part: names, sizes, times and inodes."""
+    """A fingerprint of the run's parts and policy, without opening a part: names, sizes, times and inodes."""
     try:
         with os.scandir(run.path / "decisions") as entries:
             parts = sorted(
@@ -212,7 +212,7 @@ def _fingerprint(run: Run) -> str:
 
 
 def _index_folder(run: Run) -> Path:
-    """Where a run's index lies; made where it is missing."""
+    """The folder of a run's index; made where it is missing."""
     place = run.path / "index"
     try:
         place.mkdir(exist_ok=True)

@@ -150,7 +150,7 @@ class DecisionIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """Where an index's columns lie."""
+    """The offsets of an index's columns."""
 
     capacity: int
     bucket_bits: int

@@ -83,7 +83,7 @@ class RunSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRecord:
-    """What a run remembers of its source.
+    """The source, as a run remembers it.
 
     Attributes
     ----------

@@ -138,7 +138,7 @@ class Run:
         self.record = record
 
     def digester(self) -> Digester:
-        """Return what computes this run's digests; `SecretError` where the secret is missing or another run's."""
+        """Return the digester of this run; `SecretError` where the secret is missing or another run's."""
         digester = read_secret(self.path)
         if digester.text("secret") != self.record.secret_check:
             raise SecretError(
@@ -171,7 +171,7 @@ class Run:
 
     @property
     def part_count(self) -> int:
-        """How many parts the source has."""
+        """The number of the source's parts."""
         return self.record.source.parts
 
     def require_complete(self) -> None:
@@ -199,7 +199,7 @@ class Run:
         return not embeddings or (meta["embeddings"] is not None and self.file("embeddings", part.index).exists())
 
     def _fingerprint(self, index: int, state: str, digester: Digester) -> str:
-        """What stands for a part's samples and everything its scores depend on."""
+        """A fingerprint of a part's samples and everything that its scores depend on."""
         return digester.text(f"{self.record.setup.digest}\n{index}\n{state}")
 
     def write(self, part: ScoredPart, policy: Policy | None = None) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""What a source is: samples in a fixed order, in parts that can be read one by one."""
+"""The protocol of sources: samples in a fixed order, in parts that can be read one by one."""
 
 from __future__ import annotations
 

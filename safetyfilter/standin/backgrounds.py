@@ -1,4 +1,4 @@
-"""What lies behind the stand-in digits: photographs without people, and generated textures.
+"""Backgrounds of the stand-in digits: photographs without people, and generated textures.
 
 The photographs are the ones scikit-image and scikit-learn install as plain files; they are opened by path and nothing
 is downloaded. Photographs and texture families are dealt out by split, and no split shares one with another:

@@ -36,7 +36,7 @@ MISS_RATE = 0.005  # thresholds may miss this share of the validation pictures t
 
 
 class ProbeFigures(TypedDict):
-    """What probes and the rule reach: [value, low, high], with the 95 % interval."""
+    """Figures of probes and the rule: [value, low, high], with the 95 % interval."""
 
     auc: dict[str, list[float]]
     rule_recall: list[float]
@@ -44,7 +44,7 @@ class ProbeFigures(TypedDict):
 
 
 class Figures(TypedDict):
-    """What one evaluation found; every interval is 95 %."""
+    """The figures of one evaluation; every interval is 95 %."""
 
     precision: str
     resize: str

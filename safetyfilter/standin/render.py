@@ -79,8 +79,8 @@ def _colour(rng: np.random.Generator, under: NDArray[np.float32]) -> NDArray[np.
     weights = np.array([0.3, 0.59, 0.11], dtype=np.float32)
     light = under @ weights
     middle, spread = float(light.mean()), float(light.std())
-    room = 105 + 1.2 * spread
-    darker, lighter = middle - room, middle + room
+    contrast = 105 + 1.2 * spread
+    darker, lighter = middle - contrast, middle + contrast
     up = rng.random() < 0.5 if darker >= 0 and lighter <= 255 else (255 - lighter) > darker
     target = rng.uniform(min(lighter, 240), 255) if up else rng.uniform(0, max(darker, 15))
     colour = np.clip(target + rng.normal(0, 30, 3), 0, 255).astype(np.float32)
@@ -103,7 +103,7 @@ def _overlap(box: tuple[int, int, int, int], others: list[tuple[int, int, int, i
 def _lay_out(
     rng: np.random.Generator, size: tuple[int, int], inks: list[NDArray[np.float32]]
 ) -> list[tuple[int, int]] | None:
-    """Where the left upper corners lie, anywhere inside and apart from each other; None where no room was found."""
+    """The left upper corners, anywhere inside and apart from each other; None where they do not fit."""
     for _ in range(8):
         boxes: list[tuple[int, int, int, int]] = []
         for h, w in (ink.shape for ink in inks):
@@ -142,7 +142,7 @@ def _draw(
     tall = [rng.uniform(*scale) * min(width / stretch[0], height / stretch[1]) for _ in digits]
     smaller = 1.0
     corners: list[tuple[int, int]] | None = None
-    while corners is None:  # digits that find no room are drawn smaller: one that covers another would hide it
+    while corners is None:  # digits that do not fit are drawn smaller: one that covers another would hide it
         inks = [
             written(rng, split, digit, high * smaller, stretch, variety)
             for digit, high in zip(digits, tall, strict=True)
