@@ -43,7 +43,7 @@ FINDINGS = [
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
-    monkeypatch.setattr(storage.time, "sleep", waited.append)
+    monkeypatch.setattr(storage.retries.time, "sleep", waited.append)
     return waited
 
 

@@ -198,7 +198,7 @@ def test_another_source_is_an_error(tmp_path: Path, safe) -> None:
 def test_a_fault_of_the_sources_storage_is_told_as_such(
     tmp_path: Path, safe, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
     source = open_source(f"flaky://{write_folder(tmp_path / 'f', IMAGES, CAPTIONS)}")
     run = scan(source, tmp_path / "run", safe)
     FlakyFileSystem.fail(1_000, after=3)

@@ -220,7 +220,7 @@ def failing_storage(monkeypatch, pictures: Pictures) -> None:
         return read(path, max_bytes)
 
     monkeypatch.setattr(storage, "_read_local", timing_out)
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
 
 
 @pytest.mark.usefixtures("failing_storage")

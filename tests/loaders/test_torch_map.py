@@ -164,7 +164,7 @@ def test_a_fault_of_storage_when_a_sample_is_asked_for_is_raised(pictures: Pictu
     def timing_out(path: str, max_bytes: int | None) -> bytes:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
     with monkeypatch.context() as context:
         context.setattr(storage, "_read_local", timing_out)
         with pytest.raises(StorageError, match="TimeoutError"):

@@ -24,7 +24,7 @@ class ClientError(Exception):
 
 @pytest.fixture(autouse=True)
 def _no_waits(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
     yield
     FlakyFileSystem.fail(0)
 

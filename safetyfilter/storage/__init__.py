@@ -1,0 +1,31 @@
+"""Every byte that is read or written: a local path or a URL that fsspec knows, bounded, retried, whole or not at all.
+
+Two kinds of error are told apart. A *finding* is true of one file (not there, not permitted, no regular file): it is
+raised at once, and callers turn it into a status. A *fault* is the storage's (a time-out, a lost connection, a disk
+that fails): it is retried with exponential backoff, then raised as `StorageError`, so that no sample is judged by it.
+"""
+
+from safetyfilter.storage.location import Location, Place
+from safetyfilter.storage.machine import cache_folder, is_url, local_path, locked, mapped
+from safetyfilter.storage.reading import read_image, read_npy, read_parquet
+from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
+from safetyfilter.storage.writing import replacing, write_private
+
+__all__ = [
+    "ATTEMPTS",
+    "LONGEST_WAIT_S",
+    "Location",
+    "Place",
+    "cache_folder",
+    "is_fault",
+    "is_url",
+    "local_path",
+    "locked",
+    "mapped",
+    "read_image",
+    "read_npy",
+    "read_parquet",
+    "replacing",
+    "retried",
+    "write_private",
+]

@@ -1,0 +1,229 @@
+"""A file or a folder on a local disk, or on any storage that fsspec knows."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import OutputError, UsageError
+from safetyfilter.storage.retries import retried
+
+Place: TypeAlias = "str | os.PathLike[str] | Location"
+
+_BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A file or a folder, on a local disk or on any storage that fsspec knows.
+
+    Attributes
+    ----------
+    fs : AbstractFileSystem
+        The storage.
+    path : str
+        The path as `fs` takes it; never a chain of URLs.
+
+    Examples
+    --------
+    >>> place = Location.of("runs/first")
+    >>> (place / "run.json").name, place.is_local
+    ('run.json', True)
+    """
+
+    fs: AbstractFileSystem
+    path: str
+
+    @classmethod
+    def of(cls, place: Place) -> Location:
+        """Return the location of a path or a URL.
+
+        A path without ``://`` is local, to the letter: ``a::b.jpg`` is a file's name and no chain of URLs.
+
+        Raises
+        ------
+        UsageError
+            No installed package opens such URLs.
+        """
+        if isinstance(place, Location):
+            return place
+        text = os.fspath(place)
+        if "://" not in text:
+            return cls.local(text)
+        try:
+            fs, path = url_to_fs(text)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"can't open {text}: {error}; install the fsspec package of that storage") from error
+        return cls(fs, path)
+
+    @classmethod
+    def local(cls, path: str | bytes) -> Location:
+        """Return the location of a path that is local, whatever it looks like."""
+        return cls(LocalFileSystem(), os.path.abspath(os.fsdecode(path)))  # noqa: PTH100 - keeps symlinks and needs no file
+
+    @property
+    def is_local(self) -> bool:
+        """True for a file of this machine's own file system."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(self.fs, f"{self.path.rstrip('/')}/{name}")
+
+    def __fspath__(self) -> str:
+        if not self.is_local:
+            raise UsageError(f"{self} is not a local path; copy it to this machine first")
+        return self.path
+
+    def __str__(self) -> str:
+        return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
+
+    def exists(self) -> bool:
+        """Return True for a file or folder that is there."""
+        return retried(lambda: bool(self.fs.exists(self.path)), self)
+
+    def is_file(self) -> bool:
+        """Return True for a file."""
+        return retried(lambda: bool(self.fs.isfile(self.path)), self)
+
+    def names(self) -> list[str]:
+        """Return the sorted names of the files directly in this folder; none where there is no folder."""
+        try:
+            found = retried(lambda: self.fs.ls(self.path, detail=True), self)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "file")
+
+    def make_folder(self) -> None:
+        """Make this folder and those above it; OutputError where that fails."""
+        try:
+            self.fs.makedirs(self.path, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"can't make {self}: {error.strerror or error}; choose a writable place") from error
+
+    def remove(self) -> None:
+        """Remove this file, if it is there."""
+        with suppress(FileNotFoundError):
+            retried(lambda: self.fs.rm_file(self.path), self)
+
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
+        """Return the file's content.
+
+        Parameters
+        ----------
+        max_bytes : int or None
+            The most that is read. A larger file is not read at all.
+
+        Raises
+        ------
+        FileNotFoundError, PermissionError, IsADirectoryError, OSError
+            A finding about this file.
+        Unreadable
+            ``too_many_bytes``, or ``unreadable`` for what is no regular file.
+        StorageError
+            The storage failed each time it was asked.
+        """
+        return retried(lambda: _read_local(self.path, max_bytes) if self.is_local else self._fetch(max_bytes), self)
+
+    def read_text(self) -> str:
+        """Return the file's content as UTF-8 text; errors as of `read_bytes`, and UnicodeDecodeError."""
+        return self.read_bytes().decode("utf-8")
+
+    def open(self) -> io.BufferedReader:
+        """Return a seekable binary file whose reads are retried; errors as of `read_bytes`."""
+        return io.BufferedReader(_RetryingFile(self), _BUFFER)
+
+    def _fetch(self, max_bytes: int | None) -> bytes:
+        if max_bytes is None:
+            content: bytes = self.fs.cat_file(self.path)
+            return content
+        if self.fs.size(self.path) > max_bytes:
+            raise Unreadable("too_many_bytes")
+        content = self.fs.cat_file(self.path, end=max_bytes + 1)  # it may have grown since
+        if len(content) > max_bytes:
+            raise Unreadable("too_many_bytes")
+        return content
+
+
+class _RetryingFile(io.RawIOBase):
+    """A file for reading that is opened anew, at the same place, when its storage fails."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__()
+        self._location = location
+        self._position = 0
+        self._file: Any = None
+        retried(self._opened, location)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        def moved() -> int:
+            return int(self._opened().seek(offset, whence))
+
+        self._position = retried(moved, self._location)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        def read() -> int:
+            content = self._opened().read(len(buffer))
+            buffer[: len(content)] = content
+            return len(content)
+
+        count = retried(read, self._location, self._forget)
+        self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        chunks = []
+        while chunk := self.read(_BUFFER):  # io's own takes 8 KiB at a time
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def close(self) -> None:
+        self._forget()
+        super().close()
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            self._file = self._location.fs.open(self._location.path, "rb")
+            self._file.seek(self._position)
+        return self._file
+
+    def _forget(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def _read_local(path: str, max_bytes: int | None) -> bytes:
+    status = os.stat(path)  # noqa: PTH116 - before opening: to open a pipe would wait for a writer
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise Unreadable("unreadable")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise Unreadable("too_many_bytes")
+    with open(path, "rb") as file:
+        return file.read() if max_bytes is None else file.read(status.st_size)

@@ -1,0 +1,72 @@
+"""Tasks of this machine's own file system: mapped files, locks, and places that can't be elsewhere yet."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetyfilter.errors import OutputError
+from safetyfilter.storage.location import Location, Place
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # one slash: pathlib folds two into one
+
+
+def is_url(place: Place) -> bool:
+    """Return True for a URL of storage that is not this machine's, also where pathlib has folded its slashes.
+
+    >>> is_url("s3://bucket/run"), is_url(Path("s3://bucket/run")), is_url("C:/run"), is_url("file:///run")
+    (True, True, False, False)
+    """
+    if isinstance(place, Location):
+        return not place.is_local
+    match = _URL.match(os.fspath(place))
+    return match is not None and match[1] not in ("file", "local")
+
+
+def local_path(place: Place, what: str) -> Path:
+    """Return a place as a local path, for what can't be on other storage yet.
+
+    Raises
+    ------
+    OutputError
+        It is a URL.
+
+    Examples
+    --------
+    >>> local_path("s3://bucket/run", "a run directory")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.OutputError: a run directory can't be at s3://bucket/run yet; give a path on this machine
+    """
+    if is_url(place):
+        raise OutputError(f"{what} can't be at {place} yet; give a path on this machine")
+    text = os.fspath(place)
+    return Path(Location.of(text).path if text.startswith(("file://", "local://")) else text)
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """Return a local file mapped into memory, whose pages all processes share."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold a local file or folder against other processes; BlockingIOError where another holds it and `wait` is off."""
+    descriptor = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def cache_folder() -> Path:
+    """Return the user's cache of this library: ``safetyfilter`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "safetyfilter"

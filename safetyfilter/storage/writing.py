@@ -1,0 +1,102 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from safetyfilter.errors import OutputError, SafetyFilterError
+from safetyfilter.storage.location import Location, Place
+from safetyfilter.storage.retries import retried
+
+_PUTS_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"})
+"""Protocols of object storage, where an upload appears whole or not at all."""
+
+
+@contextmanager
+def replacing(place: Place) -> Iterator[IO[bytes]]:
+    """Write a file that appears whole or not at all: the one writer of files.
+
+    On a local disk, a temporary file beside it that is fsynced and renamed; on object storage, one upload; on other
+    storage, an upload under a temporary name that is then moved.
+
+    Yields
+    ------
+    file
+        Binary, for writing and seeking.
+
+    Raises
+    ------
+    OutputError
+        It can't be written.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "a.txt") as file:
+    ...     _ = file.write(b"whole")
+    >>> (folder / "a.txt").read_text(), len(list(folder.iterdir()))
+    ('whole', 1)
+    """
+    location = Location.of(place)
+    try:
+        if location.is_local:
+            with _replacing_local(Path(location.path)) as file:
+                yield file
+        else:
+            with tempfile.NamedTemporaryFile() as file:
+                yield file
+                file.flush()
+                retried(lambda: _upload(file.name, location), location)
+    except SafetyFilterError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"can't write {location}: {error.strerror or error}; make room or choose a writable place"
+        ) from error
+
+
+@contextmanager
+def _replacing_local(path: Path) -> Iterator[IO[bytes]]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _upload(file: str, location: Location) -> None:
+    protocols = {location.fs.protocol} if isinstance(location.fs.protocol, str) else set(location.fs.protocol)
+    if protocols & _PUTS_WHOLE:
+        location.fs.put_file(file, location.path)
+        return
+    temporary = f"{location.path}.{secrets.token_hex(4)}.tmp"
+    location.fs.put_file(file, temporary)
+    location.fs.mv(temporary, location.path)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new local file that only its owner can read (mode 0600); FileExistsError where there is one."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
