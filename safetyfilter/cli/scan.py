@@ -57,13 +57,13 @@ def scan(
 ) -> None:
     """Embed and score every sample of SOURCE, and decide what to keep."""
     from safetyfilter.decide.policy import Policy
-    from safetyfilter.runs.run import Run
+    from safetyfilter.runs.start import check_output
     from safetyfilter.sources import open_source
 
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
     policy_used = Policy.load(policy)
     batch = _batch_size(batch_size)
-    Run.check_output(out)
+    check_output(out)
     opened = open_source(source, image_column=image_column, key_column=key_column)
 
     from safetyfilter.embed.encoder import ClipEncoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,12 +10,12 @@ import numpy as np
 import open_clip
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
+from safetyfilter.embed.model import to_dtype, weights_digest, width_and_flops
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pipeline import EmbeddingPipeline, ReadItem
 from safetyfilter.embed.spec import EncoderSpec
@@ -67,10 +66,10 @@ class ClipEncoder:
         self.dtype = resolve_dtype(precision, self.device)
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
-        width, self.flops = _width_and_flops(model)
+        width, self.flops = width_and_flops(model)
         self.spec = EncoderSpec(
             architecture=architecture,
-            weights_sha256=_weights_digest(model),
+            weights_sha256=weights_digest(model),
             image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
             mean=tuple(preprocess["mean"]),
             std=tuple(preprocess["std"]),
@@ -81,7 +80,7 @@ class ClipEncoder:
         model.eval().requires_grad_(False)
         self._model = model
         self._tokenizer = tokenizer
-        self._visual: torch.nn.Module = _to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
+        self._visual: torch.nn.Module = to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
         self._origin: dict[str, Any] | None = None
         self._fill_color = int(preprocess.get("fill_color", 0))
         self._text_device = torch.device("cpu")
@@ -291,29 +290,3 @@ def _load_again(origin: dict[str, Any], device: str, spec: EncoderSpec) -> ClipE
 
 def _image_alone(image: ImageInput) -> tuple[None, ImageInput]:
     return None, image
-
-
-def _to_dtype(tower: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
-    tower.to(dtype)
-    for module in tower.modules():  # batch statistics lose too much in half precision, and cost nothing in float32
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.float()
-    return tower
-
-
-def _weights_digest(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().to("cpu").contiguous()
-        values = values.float() if values.is_floating_point() else values
-        digest.update(f"{name}\0{tuple(values.shape)}\0".encode())
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _width_and_flops(model: Any) -> tuple[int, float]:
-    size = model.visual.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    with FlopCounterMode(display=False) as counter:  # with gradients: the counter does not know the quicker attention
-        features = model.eval().visual(torch.zeros(1, 3, height, width))
-    return int((features[0] if isinstance(features, tuple) else features).shape[-1]), float(counter.get_total_flops())

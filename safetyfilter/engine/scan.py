@@ -14,6 +14,7 @@ from safetyfilter.runs.apply import apply_policy
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.start import start_run
 from safetyfilter.sources.base import Part, Source
 
 
@@ -54,12 +55,12 @@ def scan(
     Raises
     ------
     OtherRunError, OutputError
-        See `Run.start`.
+        See `start_run`.
     StorageError
         A sample could not be read though it was tried again. Finished parts are kept.
     """
     report = progress or _silent
-    run = Run.start(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy)
+    run = start_run(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy)
     with run.writing():
         parts = source.parts()
         todo = run.unscored_parts(parts, embeddings=keep_embeddings)

@@ -100,7 +100,7 @@ class Decisions:
         return self.index.fingerprint
 
     def reasons_of_sample(self, key: str, content: bytes | None) -> int:
-        """Return the reasons to exclude one sample, its image compared too; a known one without an image has drifted."""
+        """Return the reasons to exclude a sample, its image compared too; a known one without an image has drifted."""
         row = self.index.find_one(self.digester.key(key))
         if row < 0:
             return _UNKNOWN

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,13 @@ import pyarrow as pa
 
 from safetyfilter.batches import Reason
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import CalibrationError, OtherRunError, OutputError, RunError, SecretError, UnfinishedRunError
+from safetyfilter.errors import CalibrationError, RunError, SecretError, UnfinishedRunError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.labels import join_labels, key_column
 from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_decisions, write_scores
-from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
-from safetyfilter.runs.secret import create_secret, read_secret, secret_origin
-from safetyfilter.sources.base import Part, Source
+from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.secret import read_secret, secret_origin
+from safetyfilter.sources.base import Part
 from safetyfilter.storage import Location, local_path, locked, read_npy, replacing
 
 FOLDERS = ("scores", "decisions", "embeddings")
@@ -66,70 +64,6 @@ class Run:
         except (PermissionError, UnicodeDecodeError) as error:
             raise RunError(f"can't read {place}: {error}; scan again, finished parts are kept") from error
         return cls(path, RunRecord.from_json(text, place))
-
-    @staticmethod
-    def check_output(path: str | os.PathLike[str]) -> None:
-        """Raise `OutputError` unless a run could be written here; leaves nothing behind."""
-        path = local_path(path, "a run directory")
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path} is a file; give a directory for the run")
-        if path.is_dir() and not (path / "run.json").exists() and any(path.iterdir()):
-            raise OutputError(f"{path} is not empty and holds no run; give a new or empty directory")
-        existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-        try:  # a trial, since permissions alone don't tell on every file system
-            with tempfile.TemporaryDirectory(dir=existing, prefix=".safetyfilter-"):
-                pass
-        except OSError as error:
-            raise OutputError(
-                f"can't write to {existing}: {error.strerror}; choose a writable place for the run"
-            ) from error
-
-    @classmethod
-    def start(cls, path: str | os.PathLike[str], *, source: Source, setup: RunSetup, policy: Policy) -> Run:
-        """Start a run, or take up the one that is there.
-
-        Raises
-        ------
-        OtherRunError
-            The directory holds a run of another source, or with another encoder, probes or preparation.
-        OutputError
-            It can't be written.
-        """
-        cls.check_output(path)
-        path = local_path(path, "a run directory")
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        if (path / "run.json").exists():
-            run = cls.open(path)
-            digester, created = run.digester(), run.record.created
-            if differing := run.record.setup.differing(setup):
-                raise OtherRunError(
-                    f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
-                )
-            if run.record.source.location != digester.text(source.location):
-                raise OtherRunError(f"{path} holds a run of another source; give another --out, or remove that run")
-        else:
-            Location.of(path).make_folder()
-            digester = create_secret(path)
-        parts = source.parts()
-        record = RunRecord(
-            created=created,
-            setup=setup,
-            policy=policy,
-            source=SourceRecord(
-                kind=source.kind,
-                keys=source.keys,
-                location=digester.text(source.location),
-                fingerprint=digester.text("\n".join(part.state for part in parts)),
-                parts=len(parts),
-            ),
-            secret_check=digester.text("secret"),
-            versions=_versions(),
-        )
-        run = cls(path, record)
-        for folder in ("scores", "decisions"):
-            (Location.of(path) / folder).make_folder()
-        run.write_record(record)
-        return run
 
     def write_record(self, record: RunRecord) -> None:
         """Write ``run.json``, whole or not at all."""
@@ -351,11 +285,3 @@ def _file_digest(place: Location) -> str:
     """SHA-256 in hex of a file."""
     with place.open() as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
-    names = ("safetyfilter", "torch", "open_clip_torch", "numpy", "pyarrow", "Pillow")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
