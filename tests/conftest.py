@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zlib
 from pathlib import Path
+
+# Threads that share an operation wait for one another at each: on a busy machine a hundred times as long as they work.
+# Read once, when numpy and torch are imported; pipelines set the number of their own threads all the same.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -10,7 +10,7 @@ import parity  # noqa: E402
 
 
 def test_embeddings_and_decisions_are_those_of_exact_decoding() -> None:
-    found = parity.decode_parity(photographs=12, drawn=640)
-    assert found["decisions"] == 3 * (4 * 12 + 640)
+    found = parity.decode_parity(photographs=12, drawn=400)
+    assert found["decisions"] == 3 * (4 * 12 + 400)
     assert found["cosine_min"] >= parity.MIN_COSINE
     assert found["decisions_same"] >= parity.MIN_SAME

@@ -1,7 +1,7 @@
 """The pipeline: order, bounded read-ahead, out-of-memory halving, and errors that stop nothing else."""
 
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,31 +28,53 @@ def embed(encoder: ClipEncoder, images: list[bytes], **options: object) -> np.nd
     return encoder.embed(images, EmbedOptions(**options)).vectors
 
 
+@pytest.fixture(scope="module")
+def one_by_one(encoder: ClipEncoder) -> np.ndarray:
+    return np.concatenate([embed(encoder, [image]) for image in swatches(20)])
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 64, "auto"])
 @pytest.mark.parametrize("workers", [1, 4])
-def test_order_and_values_do_not_depend_on_batches(encoder: ClipEncoder, batch_size: int, workers: int) -> None:
-    images = swatches(20)
-    one_by_one = np.concatenate([embed(encoder, [image]) for image in images])
-    np.testing.assert_allclose(embed(encoder, images, batch_size=batch_size, workers=workers), one_by_one, atol=1e-6)
+def test_order_and_values_do_not_depend_on_batches(
+    encoder: ClipEncoder, one_by_one: np.ndarray, batch_size: int, workers: int
+) -> None:
+    found = embed(encoder, swatches(20), batch_size=batch_size, workers=workers)
+    np.testing.assert_allclose(found, one_by_one, atol=1e-6)
 
 
 def test_reading_ahead_is_bounded(encoder: ClipEncoder) -> None:
+    image, read, done, ahead = swatches(1)[0], 0, 0, []
+
+    def items() -> Iterator[int]:
+        nonlocal read
+        for number in range(80):
+            read += 1
+            ahead.append(read - done)
+            yield number
+
+    for records, _ in encoder.embed_stream(items(), lambda n: (n, image), EmbedOptions(batch_size=4)):
+        assert records == [*range(done, done + 4)]
+        done += 4
+    assert read == done == 80
+    assert max(ahead) <= 4 * 4 + 1  # three buffers, the batch that was just given, and one sample in hand
+
+
+def test_a_stream_that_is_left_stops_reading_and_leaves_no_thread(encoder: ClipEncoder) -> None:
     image, read = swatches(1)[0], []
 
     def items() -> Iterator[int]:
-        for number in range(200):
+        for number in itertools.count():
             read.append(number)
             yield number
 
     stream = encoder.embed_stream(items(), lambda n: (n, image), EmbedOptions(batch_size=4))
-    records, _ = next(stream)
-    time.sleep(0.3)
-    assert records == [0, 1, 2, 3]
-    assert len(read) <= 4 * 4 + 1
+    next(stream)
     stream.close()
-    time.sleep(0.3)
+    for thread in threading.enumerate():
+        if thread.name.startswith(("reader", "decode", "compute")):
+            thread.join(timeout=60)
+            assert not thread.is_alive()
     assert len(read) < 30
-    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "decode", "compute"))]
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(encoder: ClipEncoder) -> None:
@@ -102,7 +124,9 @@ def test_an_error_in_a_worker_is_named_and_stops_nothing_else(
     ((records, batch),) = encoder.embed_stream(items, lambda item: item)
     assert records == ["first", "second", "third", "fourth"]
     assert dict(batch.failures) == {1: "internal_error", 2: "missing"}
-    assert "sample second could not be prepared" in caplog.text
+    assert "a sample could not be prepared and is unscored" in caplog.text
+    assert "ZeroDivisionError: a fault of ours" in caplog.text
+    assert "second" not in caplog.text
 
 
 def test_a_source_that_fails_half_way_gives_what_came_before(encoder: ClipEncoder) -> None:
