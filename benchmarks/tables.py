@@ -71,7 +71,7 @@ def quality(result: Mapping[str, Any]) -> str:
     ]
     for way, name in (
         ("the same, not by number of digits", "the first, not by number of objects"),
-        ("the same, for other hands", "the first, calibrated on other hands"),
+        ("the same, for other hands", "the first, calibrated on other writers"),
     ):
         rule = next(row["rule"] for row in result["rows"] if row["way"] == way)
         lines.append((name, _percent(rule["recall"]), _percent(rule["wrongly_excluded"])))
