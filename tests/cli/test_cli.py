@@ -154,7 +154,7 @@ def test_outputs_on_other_storage_are_refused(
 def test_storage_that_fails_is_one_sentence_and_no_decision(
     place: Path, scan: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
     arguments = ["scan", f"flaky://{place / 'pictures'}", *scan[2:], "--out", tmp_path / "run"]
     FlakyFileSystem.fail(1_000_000)
     try:

@@ -38,7 +38,7 @@ class OutageFileSystem(FlakyFileSystem):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        storage.FIRST_WAIT_S = 0  # also in another process, where a test can't set it
+        storage.retries.FIRST_WAIT_S = 0  # also in another process, where a test can't set it
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BufferedReader:
         return io.BufferedReader(_OutageFile(path, mode), 512)

@@ -23,7 +23,7 @@ from safetyfilter.errors import StorageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample
-from tests.engine.memory import MemorySource, VectorSample
+from tests.engine.memory import MemorySource
 from tests.engine.pictures import GOOD
 
 DIGESTER = Digester(bytes(range(32)))
@@ -86,7 +86,7 @@ def stored_vectors(safe: SafetyFilter) -> Case:
     stored["prose"] = np.zeros(safe.probes.width, np.float16)
     return Case(
         scorer=VectorScorer(probes=safe.probes, encoder=safe.encoder.spec.digest),
-        samples={name: VectorSample(key=name, vector=vector) for name, vector in stored.items()},
+        samples={name: Sample(key=name, vector=vector) for name, vector in stored.items()},
         contents={name: b"" if vector is None else vector.tobytes() for name, vector in stored.items()},
         vectors=case.vectors,
         statuses=dict.fromkeys(GOOD, "ok") | {"empty": "missing", "prose": "non_finite"},
@@ -149,7 +149,7 @@ def test_each_part_holds_its_samples_in_the_order_of_their_digests(case: Case, d
 
 
 def has_content(sample: Sample) -> bool:
-    return sample.image is not None or getattr(sample, "vector", None) is not None
+    return sample.image is not None or sample.vector is not None
 
 
 def test_each_row_has_its_samples_own_status_score_and_embedding(case: Case, done: Done, safe: SafetyFilter) -> None:

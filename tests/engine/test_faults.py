@@ -17,7 +17,7 @@ STATUSES = [STATUS.get(name, "ok") for name in FILES]
 
 @pytest.fixture(autouse=True)
 def _outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "outage.json"))
     set_outage("nothing", faults=0)
 

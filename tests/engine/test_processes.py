@@ -13,8 +13,10 @@ from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.errors import DeviceError, RunError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources import Sample, open_source
-from tests.engine.memory import DyingScorer, MemorySource
-from tests.engine.pictures import ALL, SIGNALS, parts_in, rows_of
+from tests.engine.memory import ConstantScorer, DyingScorer, MemorySource
+from tests.engine.pictures import ALL, SIGNALS, rows_of
+
+DIGESTER = Digester(b"s" * 32)
 
 
 def test_a_scan_in_two_processes_is_that_in_one(folder: Path, tmp_path: Path, safe: SafetyFilter, scanned: Run) -> None:
@@ -30,17 +32,18 @@ def test_a_scan_in_two_processes_is_that_in_one(folder: Path, tmp_path: Path, sa
     assert run.read_embeddings().shape == scanned.read_embeddings().shape
 
 
-def test_a_process_that_fails_is_told(folder: Path, tmp_path: Path, safe: SafetyFilter) -> None:
-    source = open_source(folder, part_size=4)
-    with pytest.raises(DeviceError, match="no CUDA device for 'cuda:99': torch sees"):
-        scan(source, tmp_path / "run", safe, devices=["cpu", "cuda:99"])
-    assert parts_in(tmp_path / "run") == set(range(len(source.parts())))  # the other one did them all
-    assert scan(source, tmp_path / "run", safe).counts["seen"] == len(ALL)
+def test_the_error_of_a_process_is_raised_and_the_others_do_its_parts() -> None:
+    source = MemorySource(listed=[[Sample(key=f"{part}-{number}") for number in range(3)] for part in range(4)])
+    job = PartJob(source=source, scorer=ConstantScorer(), digester=DIGESTER)
+    found = []
+    with pytest.raises(DeviceError, match="no such device: cuda:99"):
+        found.extend(score_on_devices(job, source.parts(), ["cpu", "cuda:99"], report=lambda _: None))
+    assert {part.index: len(part) for part in found} == dict.fromkeys(range(4), 3)
 
 
 def test_a_process_that_ends_without_a_word_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     source = MemorySource(listed=[[Sample(key="a")], [Sample(key="b")]])
-    job = PartJob(source=source, scorer=DyingScorer(), digester=Digester(b"s" * 32))
+    job = PartJob(source=source, scorer=DyingScorer(), digester=DIGESTER)
     with pytest.raises(RunError, match="the process on cpu ended early, its message is above; run the same scan again"):
         list(score_on_devices(job, source.parts(), ["cpu"], report=lambda _: None))
     assert "the last words" in capfd.readouterr().err

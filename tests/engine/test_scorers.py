@@ -8,14 +8,13 @@ from safetyfilter.engine.scorers import ImageScorer, ScoredBatch, VectorScorer
 from safetyfilter.errors import EncoderMismatchError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources.base import Sample
-from tests.engine.memory import VectorSample
 from tests.engine.pictures import GOOD
 
 DIGESTER = Digester(b"s" * 32)
 
 
 def scored(scorer: VectorScorer, vectors: list[np.ndarray | None]) -> ScoredBatch:
-    samples = [VectorSample(key=str(number), vector=vector) for number, vector in enumerate(vectors)]
+    samples = [Sample(key=str(number), vector=vector) for number, vector in enumerate(vectors)]
     return ScoredBatch.joined(list(scorer.stream(samples, DIGESTER)))
 
 
@@ -61,7 +60,7 @@ def test_what_is_no_direction_is_unscored(scorer: VectorScorer, vector: np.ndarr
 
 def test_many_vectors_come_in_batches(scorer: VectorScorer) -> None:
     vector = np.ones(32, np.float16)
-    samples = (VectorSample(key=str(number), vector=vector) for number in range(20_000))
+    samples = (Sample(key=str(number), vector=vector) for number in range(20_000))
     batches = list(scorer.stream(samples, DIGESTER))
     assert sum(map(len, batches)) == 20_000
     assert len(batches) == 3
