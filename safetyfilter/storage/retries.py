@@ -55,9 +55,10 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
             if not is_fault(error):
                 raise
             if attempt == ATTEMPTS:
+                cause = f"{type(error).__name__}: {error}".removesuffix(": ")
                 raise StorageError(
-                    f"can't reach {what} after {ATTEMPTS} tries: {type(error).__name__}: {error}; run the same command "
-                    "again when the storage is well (a scan goes on with the parts that are missing)"
+                    f"can't reach {what} after {ATTEMPTS} tries: {cause}; a scan keeps its finished parts, run the "
+                    "same command again when the storage is well"
                 ) from error
             _log.info("storage failed (%s), trying again in %.1f s", type(error).__name__, wait)
         if forget is not None:
