@@ -2,10 +2,14 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from safetyfilter.standin import pictures
+from safetyfilter.standin.pictures import renderers
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # scripts import each other by name, and so do the processes that render
@@ -31,7 +35,10 @@ TINY = quality.Sizes(
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
     path = tmp_path_factory.mktemp("quality") / "quality.json"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, renderers() as pool:
+        # processes are started once, not for each few pictures
+        patch.setattr(pictures, "renderers", lambda: nullcontext(pool))
+        patch.setattr(quality_pictures, "ProcessPoolExecutor", lambda *_, **__: nullcontext(pool))
         patch.setitem(quality.SIZES, "quick", TINY)
         patch.setattr(sys, "argv", ["quality.py", "--quick", "--json", str(path)])
         quality.main()
