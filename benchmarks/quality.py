@@ -29,7 +29,7 @@ from safetyfilter import ClipEncoder, Policy
 from safetyfilter.decide.risk import Calibration, calibrate_thresholds
 from safetyfilter.evaluation.intervals import Proportion
 from safetyfilter.evaluation.measure import evaluate
-from safetyfilter.score.probe import ProbeBank
+from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.training import train_probe
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR

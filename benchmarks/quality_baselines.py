@@ -18,8 +18,9 @@ from quality_pictures import Pictures
 from safetyfilter.batches import Floats
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.evaluation.intervals import Proportion
+from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.convert.detector import read_detector
-from safetyfilter.score.probe import LinearProbe, ProbeBank
+from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.training import train_probe
 from safetyfilter.standin import PROMPTS, STANDIN_PAIR
 

@@ -132,9 +132,11 @@ class EmbeddingPipeline:
                 if pending is not None:
                     yield pending.collect(self._spec)
                 pending = launched
-                if self._device.type == "cpu":  # nothing runs behind our back: no reason to hold it
+                if self._device.type == "cpu" or launched.fault:  # nothing runs behind our back: no reason to hold it
                     yield pending.collect(self._spec)
                     pending = None
+                if launched.fault:
+                    raise launched.fault
             if pending is not None:
                 yield pending.collect(self._spec)
         finally:
@@ -205,7 +207,9 @@ class EmbeddingPipeline:
         self, buffer: _Buffer[R], free: queue.SimpleQueue[_Buffer[R]], threads: ThreadPoolExecutor | None
     ) -> _Launched[R]:
         """Wait for a buffer's rows, move it to the device and start the model on it."""
-        records = [row.result() for row in buffer.rows]
+        records, fault = _results(buffer.rows)
+        if fault and not records:
+            raise fault
         status = buffer.status[: len(records)].copy()
         pixels = buffer.pixels[: len(records)].flatten(0, 1)
         if self._copy_stream is None:
@@ -222,9 +226,10 @@ class EmbeddingPipeline:
             vectors.copy_(on_device, non_blocking=True)
             ready = compute.record_event()
             copied.synchronize()  # only the copy: the model is still running
-        buffer.rows = []
-        free.put(buffer)
-        return _Launched(records, status, vectors.unflatten(0, (len(records), -1)), ready)
+        if fault is None:  # else rows behind the fault may still be decoded into it
+            buffer.rows = []
+            free.put(buffer)
+        return _Launched(records, status, vectors.unflatten(0, (len(records), -1)), ready, fault)
 
     def _embed(self, pixels: torch.Tensor, threads: ThreadPoolExecutor | None) -> torch.Tensor:
         """Run the model, halving the micro-batch for good whenever the device runs out of memory."""
@@ -250,6 +255,7 @@ class _Launched(Generic[R]):
     status: StatusCodes
     vectors: torch.Tensor
     ready: torch.cuda.Event | None
+    fault: StorageError | None
 
     def collect(self, spec: EncoderSpec) -> tuple[list[R], EmbeddingBatch]:
         """Wait for the embeddings, and mark the rows that have none."""
@@ -262,6 +268,17 @@ class _Launched(Generic[R]):
         if vectors.shape[1] == 1:
             vectors = vectors[:, 0]
         return self.records, EmbeddingBatch(vectors=vectors, status=status, encoder=spec.digest)
+
+
+def _results(rows: list[Future[R]]) -> tuple[list[R], StorageError | None]:
+    """What was kept of the items before the first whose storage failed, and that fault."""
+    results: list[R] = []
+    for row in rows:
+        try:
+            results.append(row.result())
+        except StorageError as fault:
+            return results, fault
+    return results, None
 
 
 def _get(free: queue.SimpleQueue[_Buffer[R]]) -> _Buffer[R] | None:

@@ -13,6 +13,7 @@ from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.pipeline import EmbeddingPipeline
 from safetyfilter.embed.views import Geometry
+from safetyfilter.errors import StorageError
 from tests.conftest import encoded
 
 
@@ -163,3 +164,25 @@ def test_multi_gives_five_views(encoder: ClipEncoder) -> None:
     vectors = embed(encoder, images, views="multi", batch_size=2)
     assert vectors.shape == (3, 5, 32)
     np.testing.assert_allclose(vectors[:, 0], embed(encoder, images, views="whole"), atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 6])
+def test_what_came_before_a_fault_of_storage_is_embedded(encoder: ClipEncoder, at: int) -> None:
+    images, read = swatches(8), []
+
+    def load(number: int) -> tuple[int, bytes]:
+        if number == at:
+            raise StorageError("can't reach the disk")
+        read.append(number)
+        return number, images[number]
+
+    seen: list[int] = []
+
+    def consume() -> None:
+        for records, batch in encoder.embed_stream(range(8), load, EmbedOptions(batch_size=3)):
+            assert not batch.failures
+            seen.extend(records)
+
+    with pytest.raises(StorageError, match="can't reach the disk"):
+        consume()
+    assert seen == list(range(at))
