@@ -32,7 +32,7 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "too_many_bytes": "more bytes than DecodeLimits.max_bytes",
         "too_many_pixels": "more pixels than DecodeLimits.max_pixels",
         "too_many_scans": "a JPEG with more scans than DecodeLimits.max_jpeg_scans",
-        "too_many_parts": "more chunks, blocks or segments than DecodeLimits.max_parts",
+        "too_many_segments": "more chunks, blocks or segments than DecodeLimits.max_segments",
         "too_many_frames": "an animation, or a TIFF of several pages, of more pictures than DecodeLimits.max_frames",
         "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
         "out_of_memory": "decoding ran out of memory",

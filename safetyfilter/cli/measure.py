@@ -149,8 +149,8 @@ def _evaluation_tables(result: Evaluation) -> Group:
     title = f"{result.samples:,} samples, intervals at {result.confidence:.0%}"
     shares = Table("what", "threshold", "recall", "precision", title=title, title_justify="left", box=SIMPLE_HEAD)
     more = Table("what", "specificity", "F2", "AUC", "avg. prec.", "unscored", box=SIMPLE_HEAD)
-    for group, part in [("", result), *((f"{name}: ", part) for name, part in result.groups.items())]:
-        for metrics in [*part.signals.values(), part.rule, part.policy_metrics]:
+    for group, within in [("", result), *((f"{name}: ", within) for name, within in result.groups.items())]:
+        for metrics in [*within.signals.values(), within.rule, within.policy_metrics]:
             if metrics is None:
                 continue
             name = group + _SHORT.get(metrics.name, metrics.name)

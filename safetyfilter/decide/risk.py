@@ -16,13 +16,13 @@ import numpy.typing as npt
 from safetyfilter.decide.bounds import misses_allowed, positives_needed, upper_bound
 from safetyfilter.decide.calibration import Calibration, SignalCalibration
 from safetyfilter.errors import CalibrationError
-from safetyfilter.score.labels import Column, ColumnTable, Labels, column_of, has_column, scores_of
+from safetyfilter.score.labels import Column, Labels, NamedColumns, column_of, has_column, scores_of
 from safetyfilter.signals import PAIR, SignalPair
 
 
 def calibrate_thresholds(
-    scores: ColumnTable,
-    labels: ColumnTable,
+    scores: NamedColumns,
+    labels: NamedColumns,
     *,
     max_miss_rate: float,
     confidence: float = 0.95,
@@ -108,7 +108,7 @@ def groups_of(column: Column, count: int) -> npt.NDArray[np.str_]:
     return values.astype(str)
 
 
-def _signals(scores: ColumnTable, labels: ColumnTable, pair: SignalPair) -> tuple[str, ...]:
+def _signals(scores: NamedColumns, labels: NamedColumns, pair: SignalPair) -> tuple[str, ...]:
     there = tuple(signal for signal in pair.names if has_column(scores, signal) and has_column(labels, signal))
     if not there:
         raise CalibrationError(
@@ -120,8 +120,8 @@ def _signals(scores: ColumnTable, labels: ColumnTable, pair: SignalPair) -> tupl
 
 def _calibrate(
     signal: str,
-    scores: ColumnTable,
-    labels: ColumnTable,
+    scores: NamedColumns,
+    labels: NamedColumns,
     groups: Column | None,
     max_miss_rate: float,
     confidence: float,

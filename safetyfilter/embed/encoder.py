@@ -36,7 +36,7 @@ class ClipEncoder:
     model : torch.nn.Module
         An open_clip model in float32 on the CPU. The encoder takes it over: the image tower moves to the device.
     architecture : str
-        The name of its architecture, part of the encoder's identity.
+        The name of its architecture, which belongs to the encoder's identity.
     tokenizer : callable or None
         Texts -> (N, L) int64 tokens; None for an encoder that embeds no text.
     device : str
@@ -254,12 +254,12 @@ class ClipEncoder:
         """
         if self._tokenizer is None:
             raise UsageError("this encoder was made without a tokenizer; load it with ClipEncoder.load")
-        parts = [np.empty((0, self.spec.width), np.float32)]
+        vectors = [np.empty((0, self.spec.width), np.float32)]
         for start in range(0, len(texts), batch_size):
             tokens = self._tokenizer(list(texts[start : start + batch_size])).to(self._text_device)
             encode = self._model.encode_text
-            parts.append(F.normalize(encode(tokens).float(), dim=-1).cpu().numpy())  # type: ignore[operator]
-        return np.concatenate(parts)
+            vectors.append(F.normalize(encode(tokens).float(), dim=-1).cpu().numpy())  # type: ignore[operator]
+        return np.concatenate(vectors)
 
     def text_tower_to_device(self) -> None:
         """Move the text tower to the encoder's device, for as many captions as there are images."""

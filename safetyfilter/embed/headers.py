@@ -38,7 +38,7 @@ class DecodeLimits:
     max_jpeg_scans : int
         A progressive JPEG is decoded once over for each of its scans; encoders write about ten. Scans times pixels
         are at most 16 times `max_pixels`, so that a large picture may have fewer.
-    max_parts : int
+    max_segments : int
         Reads by Pillow's parsers, which walk chunks, blocks and segments in Python.
     max_frames : int
         Of an animation, or pages of a TIFF. Only the first is looked at, as by those who train on such files; one that
@@ -50,7 +50,7 @@ class DecodeLimits:
     max_pixels: int = 89_478_485
     max_bytes: int = 256 * 2**20
     max_jpeg_scans: int = 100
-    max_parts: int = 200_000
+    max_segments: int = 200_000
     max_frames: int = 50
     large_pixels: int = 25_000_000
 
@@ -98,7 +98,7 @@ class _Metered(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._left -= 1
         if self._left < 0:
-            raise Unreadable("too_many_parts")
+            raise Unreadable("too_many_segments")
         return super().read(size)
 
 
@@ -118,7 +118,7 @@ def open_header(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile,
     scans = count_jpeg_scans(data, limits.max_jpeg_scans) if parser is Jpeg else 0
     if scans > limits.max_jpeg_scans:
         raise Unreadable("too_many_scans")
-    picture = parser(_Metered(data, limits.max_parts))
+    picture = parser(_Metered(data, limits.max_segments))
     sizes = [picture.size]
     if isinstance(picture, TiffImageFile):  # a small picture may be stored as one tile of any size
         sizes.append((picture.tag_v2.get(TILEWIDTH, 0), picture.tag_v2.get(TILELENGTH, 0)))

@@ -32,7 +32,7 @@ STRIP_SHARE = 0.3
 
 
 def view_boxes(width: int, height: int) -> tuple[Box, Box, Box, Box, Box]:
-    """The parts of a picture that ``views="multi"`` looks at; the four crops cover every pixel and overlap.
+    """The views of a picture that ``views="multi"`` looks at; the four crops cover every pixel and overlap.
 
     Pictures whose sides differ by less than a factor of two are cut into quadrants of 60 % of each side; longer ones
     into four crops along the long side, square as long as four squares cover it with an overlap.
@@ -226,8 +226,8 @@ class Geometry:
         ignored = not self.squashes and self.resize_mode == "shortest" and height != width
         mode = "bicubic" if ignored else self.interpolation
 
-        def resize(part: torch.Tensor, to: tuple[int, int]) -> Pixels:
-            resized = interpolate(part, size=(to[1], to[0]), mode=mode, antialias=True)
+        def resize(crop: torch.Tensor, to: tuple[int, int]) -> Pixels:
+            resized = interpolate(crop, size=(to[1], to[0]), mode=mode, antialias=True)
             result: Pixels = resized[0].permute(1, 2, 0).numpy()
             return result
 

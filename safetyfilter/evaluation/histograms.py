@@ -10,7 +10,7 @@ import numpy as np
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError
 from safetyfilter.evaluation.drawing import ABSENT, MARK, PRESENT, Counts, Doubles, axes_for, bin_edges, labelled_scores
-from safetyfilter.score.labels import Column, ColumnTable, column_of, scores_of
+from safetyfilter.score.labels import Column, NamedColumns, column_of, scores_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ class ScoreHistogramDisplay:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JointScoreDisplay:
-    """The joint spread of the pair's scores, and the part of it that a policy excludes.
+    """The joint spread of the pair's scores, and the area of it that a policy excludes.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class JointScoreDisplay:
     unscored: int
 
     @classmethod
-    def from_scores(cls, scores: ColumnTable, policy: Policy | None = None, *, bins: int = 50) -> Self:
+    def from_scores(cls, scores: NamedColumns, policy: Policy | None = None, *, bins: int = 50) -> Self:
         """Return the histogram of scores with a column for each signal of the policy's pair; ``Policy()`` where None.
 
         >>> display = JointScoreDisplay.from_scores({"explicit": [.9, .1], "minor": [.2, .3]}, bins=2)

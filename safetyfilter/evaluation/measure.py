@@ -15,7 +15,7 @@ from safetyfilter.decide.risk import groups_of
 from safetyfilter.errors import CalibrationError
 from safetyfilter.evaluation.intervals import IntervalMethod
 from safetyfilter.evaluation.metrics import Detections, Measure, Metrics
-from safetyfilter.score.labels import Column, ColumnTable, Labels, column_of, has_column, scores_of
+from safetyfilter.score.labels import Column, Labels, NamedColumns, column_of, has_column, scores_of
 
 EXCLUSION_RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 """The shares of all samples excluded at which recall is reported."""
@@ -77,8 +77,8 @@ class Evaluation:
 
 
 def evaluate(
-    scores: ColumnTable,
-    labels: ColumnTable,
+    scores: NamedColumns,
+    labels: NamedColumns,
     policy: Policy | None = None,
     *,
     groups: Column | None = None,
@@ -148,7 +148,7 @@ def evaluate(
     return replace(whole, groups=within)
 
 
-def _labels(scores: ColumnTable, labels: ColumnTable, policy: Policy) -> dict[str, Labels]:
+def _labels(scores: NamedColumns, labels: NamedColumns, policy: Policy) -> dict[str, Labels]:
     """Return the labels, of one length, of each of the policy's signals that has scores and labels: one or more."""
     names = [s for s in policy.thresholds if has_column(scores, s) and has_column(labels, s)]
     if not names:

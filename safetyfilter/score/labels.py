@@ -14,7 +14,7 @@ from safetyfilter.errors import CalibrationError
 Column: TypeAlias = Any
 """Anything `numpy.asarray` takes: an array, a list, a pandas or a PyArrow column."""
 
-ColumnTable: TypeAlias = Any
+NamedColumns: TypeAlias = Any
 """Anything that gives a column by name: a mapping, a `ScoreBatch`, a pandas or a PyArrow table."""
 
 
@@ -75,32 +75,32 @@ class Labels:
         return cls(present=numbers == 1, known=known)
 
 
-def column_of(table: ColumnTable, name: str, what: str) -> npt.NDArray[Any]:
-    """Return one column of a table as an array; `CalibrationError` where it has none of this name.
+def column_of(columns: NamedColumns, name: str, what: str) -> npt.NDArray[Any]:
+    """Return one column as an array; `CalibrationError` where it has none of this name.
 
     >>> column_of({"explicit": [0.25]}, "explicit", "scores").tolist()
     [0.25]
     """
-    if not isinstance(table, Mapping) and not hasattr(table, "__getitem__"):
-        raise CalibrationError(f"the {what} are {type(table).__name__}; give a column for each signal, by name")
+    if not isinstance(columns, Mapping) and not hasattr(columns, "__getitem__"):
+        raise CalibrationError(f"the {what} are {type(columns).__name__}; give a column for each signal, by name")
     try:
-        return np.asarray(table[name])
+        return np.asarray(columns[name])
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        there = list(getattr(table, "column_names", None) or getattr(table, "keys", list)())
+        there = list(getattr(columns, "column_names", None) or getattr(columns, "keys", list)())
         raise CalibrationError(
             f"the {what} have no column {name!r}; add it, or name one of those there are: "
             f"{', '.join(map(str, there)) or 'none'}"
         ) from error
 
 
-def has_column(table: ColumnTable, name: str) -> bool:
-    """Return True where the table has a column of this name.
+def has_column(columns: NamedColumns, name: str) -> bool:
+    """Return True where there is a column of this name.
 
     >>> has_column({"explicit": [0.25]}, "minor")
     False
     """
     try:
-        column_of(table, name, "table")
+        column_of(columns, name, "columns")
     except CalibrationError:
         return False
     return True

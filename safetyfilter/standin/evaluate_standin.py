@@ -30,7 +30,9 @@ from .render import PAIR, Pairs, Scene, scenes
 WEIGHTS = Path(__file__).parent / "weights"
 NAMES = ("three", "seven")  # of `PAIR`
 Floats = NDArray[np.float32]
-Part = tuple[Floats, NDArray[np.bool_]]  # embeddings; which of `PAIR` each picture holds, and whether one digit only
+Embedded = tuple[
+    Floats, NDArray[np.bool_]
+]  # embeddings; which of `PAIR` each picture holds, and whether one digit only
 Resize = Literal["squash", "shortest"]
 MISS_RATE = 0.005  # thresholds may miss this share of the validation pictures that hold a signal
 
@@ -71,7 +73,7 @@ def load(directory: Path, precision: str = "fp32") -> open_clip.CLIP:
 
 
 @torch.inference_mode()
-def embed(model: open_clip.CLIP, pictures: Iterable[Scene], resize: Resize = "squash") -> Part:
+def embed(model: open_clip.CLIP, pictures: Iterable[Scene], resize: Resize = "squash") -> Embedded:
     """Embed scenes as JPEG files.
 
     Returns
@@ -133,11 +135,11 @@ def evaluate(
     """
     model = load(directory, precision)
 
-    def part(count: int, split: Split, pairs: Pairs) -> Part:
+    def embedded(count: int, split: Split, pairs: Pairs) -> Embedded:
         return embed(model, scenes(count, split=split, seed=seed, pairs=pairs), resize)
 
-    train, validation = part(counts[0], "train", False), part(counts[1], "validation", False)
-    test, both = part(counts[2], "test", True), part(counts[3], "test", "only")
+    train, validation = embedded(counts[0], "train", False), embedded(counts[1], "validation", False)
+    test, both = embedded(counts[2], "test", True), embedded(counts[3], "test", "only")
     directions = zero_shot_directions(model, directory)
     zero_shot_auc = {
         name: auc_interval(test[1][:, column], test[0] @ directions[column]) for column, name in enumerate(NAMES)
@@ -160,9 +162,11 @@ def evaluate(
     )
 
 
-def _probe_figures(train: Part, validation: Part, test: Part, both: Part, *, apart: bool) -> ProbeFigures:
+def _probe_figures(
+    train: Embedded, validation: Embedded, test: Embedded, both: Embedded, *, apart: bool
+) -> ProbeFigures:
     auc = {}
-    passes_test, passes_both = (np.ones(len(part[0]), dtype=bool) for part in (test, both))
+    passes_test, passes_both = (np.ones(len(split[0]), dtype=bool) for split in (test, both))
     for column, name in enumerate(NAMES):
         # No training picture holds both, so pictures of the other signal, as negatives, teach a probe that the one
         # rules out the other: on a picture of both it would then score low. Where it stands alone it is needed, though.

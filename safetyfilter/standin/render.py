@@ -107,7 +107,7 @@ def _lay_out(
     for _ in range(8):
         boxes: list[tuple[int, int, int, int]] = []
         for h, w in (ink.shape for ink in inks):
-            x, y = (int(rng.integers(0, max(1, side - part + 1))) for side, part in zip(size, (w, h), strict=True))
+            x, y = (int(rng.integers(0, max(1, side - length + 1))) for side, length in zip(size, (w, h), strict=True))
             boxes.append((x, y, x + w, y + h))
             if _overlap(boxes[-1], boxes[:-1]) >= 0.06:
                 break

@@ -166,7 +166,7 @@ def save(model: open_clip.CLIP, seen_tokens: torch.Tensor, directory: Path) -> N
     directory.mkdir(parents=True, exist_ok=True)
     state = {}
     for name, value in model.state_dict().items():
-        norm = any(part in name for part in ("bn", "downsample.1", "ln_", "logit"))
+        norm = any(word in name for word in ("bn", "downsample.1", "ln_", "logit"))
         state[name] = value.clone().contiguous() if norm or not value.is_floating_point() else value.half().contiguous()
     state["token_embedding.weight"][~seen_tokens] = 0
     save_file(state, directory / "open_clip_model.safetensors", metadata={"format": "pt"})

@@ -78,7 +78,7 @@ class Location:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The last name in the path."""
         return self.path.rstrip("/").rpartition("/")[2]
 
     def __truediv__(self, name: str) -> Location:

@@ -333,13 +333,13 @@ HOSTILE = {
         png(3, 1, chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
         "undecodable",
     ),
-    "png of 300,000 chunks": (png(3, 1, chunk(b"teST", b"") * 300_000), "too_many_parts"),
+    "png of 300,000 chunks": (png(3, 1, chunk(b"teST", b"") * 300_000), "too_many_segments"),
     "gif of 1,000,000 blocks": (
         b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"!\xfe" + b"\1a" * 10**6,
-        "too_many_parts",
+        "too_many_segments",
     ),
-    "jpeg of nothing but filling": (b"\xff\xd8\xff" + b"\xff\0a" * 10**6, "too_many_parts"),
-    "bmp of 1,000,000 runs": (bmp(1000, 1000, 1, (b"\1\5" * 1000 + b"\0\0") * 1000 + b"\0\1"), "too_many_parts"),
+    "jpeg of nothing but filling": (b"\xff\xd8\xff" + b"\xff\0a" * 10**6, "too_many_segments"),
+    "bmp of 1,000,000 runs": (bmp(1000, 1000, 1, (b"\1\5" * 1000 + b"\0\0") * 1000 + b"\0\1"), "too_many_segments"),
     "progressive jpeg of 5,000 scans": (more_scans(encode(photograph(), progressive=True), 5000), "too_many_scans"),
 }
 
