@@ -200,7 +200,7 @@ def test_a_fault_of_storage_is_not_a_bad_policy(tmp_path: Path, monkeypatch: pyt
     def failing(*_: object) -> bytes:
         raise TimeoutError
 
-    monkeypatch.setattr(storage, "_read_local", failing)
+    monkeypatch.setattr(storage.location, "_read_local", failing)
     monkeypatch.setattr(storage.retries.time, "sleep", lambda _: None)
     with pytest.raises(StorageError):
         Policy.load(tmp_path / "p.toml")

@@ -212,14 +212,14 @@ def failing_storage(monkeypatch, pictures: Pictures) -> None:
     """Storage that times out each time the second picture is read."""
     from safetyfilter import storage
 
-    read = storage._read_local
+    read = storage.location._read_local
 
     def timing_out(path: str, max_bytes: int | None) -> bytes:
         if path.endswith(pictures.keys[1]):
             raise TimeoutError("timed out")
         return read(path, max_bytes)
 
-    monkeypatch.setattr(storage, "_read_local", timing_out)
+    monkeypatch.setattr(storage.location, "_read_local", timing_out)
     monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
 
 

@@ -166,7 +166,7 @@ def test_a_fault_of_storage_when_a_sample_is_asked_for_is_raised(pictures: Pictu
 
     monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
     with monkeypatch.context() as context:
-        context.setattr(storage, "_read_local", timing_out)
+        context.setattr(storage.location, "_read_local", timing_out)
         with pytest.raises(StorageError, match="TimeoutError"):
             safe[0]
     assert safe.filter_report()["drifted"] == 0
