@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from safetyfilter import __version__
+from safetyfilter.cli.output import emit_line
+
+_ORDER = ("demo", "scan", "decide", "export", "train", "calibrate", "evaluate", "probes")
+"""Commands in the order in which a user meets them; others follow."""
+
+
+class InOrder(TyperGroup):
+    """Lists commands in the order of the job."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands' names."""
+        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
 
 app = typer.Typer(
     name="safetyfilter",
+    cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -25,3 +42,18 @@ ColumnOption = Annotated[
     str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")
 ]
 KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        emit_line(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass

@@ -25,6 +25,11 @@ def emit(result: Mapping[str, Any], *, as_json: bool, shown: RenderableType | No
         Console().print(shown)
 
 
+def emit_line(text: str) -> None:
+    """Print one line as the result."""
+    sys.stdout.write(f"{text}\n")
+
+
 def show_error(message: str) -> None:
     """Print an error as one line."""
     err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)

@@ -103,7 +103,7 @@ def read_detector(data: bytes, card: DetectorCard | None = None) -> LaionDetecto
     Traceback (most recent call last):
         ...
     safetyfilter.errors.ProbeError: the detector's file is damaged or not LAION's: it is not a readable zip (File is \
-not a zip file); fetch it again with `safetyfilter probes fetch`
+not a zip file); fetch it again with `safetyfilter probes fetch laion-l14`
     """
     if len(data) > MAX_ZIP:
         raise damaged(f"it has {len(data):,} bytes, and the published ones have about a million")
