@@ -1,6 +1,7 @@
 """Storage: faults are retried and raised, findings are told at once, and a file appears whole or not at all."""
 
 import errno
+import io
 import os
 import threading
 from pathlib import Path
@@ -17,7 +18,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from safetyfilter import storage
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, StorageError, UsageError
-from safetyfilter.storage import Location, local_path, read_image, read_npy, read_parquet, replacing, retried
+from safetyfilter.storage import (
+    Location,
+    local_path,
+    parse_parquet,
+    read_image,
+    read_npy,
+    read_parquet,
+    replacing,
+    retried,
+)
 
 
 class ClientError(Exception):
@@ -299,6 +309,34 @@ class TestTables:
         with replacing(place) as file:
             pa.parquet.write_table(table, file)
         assert read_parquet(place) == table
+
+    def test_damaged_parquet_is_a_value_error_whatever_pyarrow_raises(self) -> None:
+        buffer = io.BytesIO()
+        table = pa.table({"minor": np.random.default_rng(0).random(500), "key": [f"ü{i}" for i in range(500)]})
+        pa.parquet.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        whole = np.frombuffer(buffer.getvalue(), np.uint8)
+        assert parse_parquet(whole.tobytes()) == table
+        rng, raised = np.random.default_rng(1), set()
+        for place in rng.integers(4, len(whole) - 8, 300):
+            content = whole.copy()
+            content[place] ^= 1 << rng.integers(8)
+            try:
+                parse_parquet(content.tobytes())
+            except ValueError as error:
+                raised.add(type(error.__cause__))
+        assert len(raised) > 1  # an error of any other type would have ended the test
+        assert OSError in raised
+
+    def test_a_page_that_is_not_what_was_written_is_damage(self) -> None:
+        buffer = io.BytesIO()
+        table = pa.table({"minor": np.arange(500.0)})
+        pa.parquet.write_table(
+            table, buffer, compression="none", use_dictionary=False, write_statistics=False, write_page_checksum=True
+        )
+        content = buffer.getvalue().replace(np.float64(250).tobytes(), np.float64(-250).tobytes())
+        assert content != buffer.getvalue()
+        with pytest.raises(ValueError, match="CRC checksum"):
+            parse_parquet(content)
 
     @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY"])
     def test_what_is_not_an_array(self, tmp_path: Path, content: bytes) -> None:

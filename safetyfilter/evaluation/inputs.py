@@ -242,7 +242,7 @@ def _read_table(place: str | Path, what: str) -> pa.Table:
     except FileNotFoundError as error:
         kinds = "a run or a Parquet file" if what == "scores" else "a Parquet file"
         raise CalibrationError(f"there are no {what} at {place}; give {kinds}") from error
-    except (PermissionError, IsADirectoryError, pa.ArrowException) as error:
+    except (PermissionError, IsADirectoryError, ValueError) as error:
         raise CalibrationError(f"the {what} in {place} are not Parquet ({error}); give a Parquet file") from error
 
 

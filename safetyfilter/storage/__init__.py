@@ -7,7 +7,7 @@ that fails): it is retried with exponential backoff, then raised as `StorageErro
 
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.machine import cache_folder, is_url, local_path, locked, mapped
-from safetyfilter.storage.reading import read_image, read_npy, read_parquet
+from safetyfilter.storage.reading import parse_parquet, read_image, read_npy, read_parquet
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
 from safetyfilter.storage.writing import replacing, write_private
 
@@ -22,6 +22,7 @@ __all__ = [
     "local_path",
     "locked",
     "mapped",
+    "parse_parquet",
     "read_image",
     "read_npy",
     "read_parquet",

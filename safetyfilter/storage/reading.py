@@ -15,6 +15,9 @@ from safetyfilter.errors import StorageError
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.retries import retried
 
+_PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""The errors of pyarrow on damaged bytes in memory: OSError, say, where a page can't be decompressed."""
+
 
 def read_image(place: Place, max_bytes: int) -> bytes:
     """Return an image file's bytes: the one reader of images.
@@ -44,8 +47,30 @@ def read_image(place: Place, max_bytes: int) -> bytes:
 
 
 def read_parquet(place: Place) -> pa.Table:
-    """Return a Parquet file's table; errors as of `Location.read_bytes`, and pyarrow's where it is damaged."""
-    return pq.read_table(pa.BufferReader(Location.of(place).read_bytes()))
+    """Return a Parquet file's table; errors as of `Location.read_bytes` and of `parse_parquet`."""
+    return parse_parquet(Location.of(place).read_bytes())
+
+
+def parse_parquet(data: bytes) -> pa.Table:
+    """Return the table in a Parquet file's bytes, whose pages are held against their checksums where they have them.
+
+    Raises
+    ------
+    ValueError
+        The bytes are damaged, or not Parquet. Never an OSError, which would read as the storage's.
+
+    Examples
+    --------
+    >>> parse_parquet(b"no table")
+    Traceback (most recent call last):
+        ...
+    ValueError: Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.
+    """
+    try:
+        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except _PARQUET_ERRORS as error:
+        text = str(error).removeprefix("Could not open Parquet input source '<Buffer>': ")
+        raise ValueError(text or type(error).__name__) from error
 
 
 def read_npy(place: Place) -> npt.NDArray[Any]:
