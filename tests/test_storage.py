@@ -28,10 +28,19 @@ from safetyfilter.storage import (
     replacing,
     retried,
 )
+from safetyfilter.storage.file import RetryingFile
 
 
 class ClientError(Exception):
     """As storage clients raise: not an OSError."""
+
+
+def refused(code: str, message: str, kind: type[OSError] = PermissionError, *first: int) -> OSError:
+    """An answer of object storage, as s3fs makes an OSError of botocore's error."""
+    error, cause = kind(*first, message), ClientError(f"An error occurred ({code}): {message}")
+    cause.response = {"Error": {"Code": code, "Message": message}}
+    error.__cause__ = cause
+    return error
 
 
 FAULTS = [
@@ -39,12 +48,19 @@ FAULTS = [
     ConnectionResetError(errno.ECONNRESET, "reset"),
     OSError(errno.EIO, "input/output error"),
     OSError(errno.ESTALE, "stale handle"),
+    refused("ExpiredToken", "The provided token has expired."),
+    refused("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+    refused("InvalidToken", "The provided token is malformed.", OSError, errno.EINVAL),
+    refused("400", "Bad Request", OSError, errno.EINVAL),
+    PermissionError("Unable to locate credentials"),
     ClientError("503 slow down"),
 ]
 FINDINGS = [
     (FileNotFoundError("gone"), "missing"),
     (NotADirectoryError("a file on the way"), "missing"),
     (PermissionError("not yours"), "unreadable"),
+    (PermissionError(errno.EACCES, "Permission denied", "/expired/credentials.jpg"), "unreadable"),
+    (refused("AccessDenied", "expired/credentials.jpg: Access Denied"), "unreadable"),
     (IsADirectoryError("a folder"), "unreadable"),
     (OSError(errno.ENAMETOOLONG, "name too long"), "unreadable"),
 ]
@@ -73,6 +89,14 @@ class Failing(MemoryFileSystem):
         if self.left:
             self.left -= 1
             raise self.error
+
+    def info(self, path, **kwargs):
+        if not kwargs.pop("unasked", False):
+            self._fail()
+        return super().info(path, **kwargs)
+
+    def size(self, path):
+        return self.info(path, unasked=True)["size"]
 
     def cat_file(self, path, start=None, end=None, **kwargs):
         self._fail()
@@ -122,6 +146,7 @@ class TestFaults:
         with pytest.raises(StorageError, match="run the same command again") as caught:
             read_image(failing(error, storage.ATTEMPTS), 100)
         assert caught.value.__cause__ is error
+        assert str(error) in str(caught.value)
         assert caught.value.exit_status == 1
 
     @pytest.mark.parametrize(("error", "failure"), FINDINGS, ids=lambda e: type(e).__name__)
@@ -150,6 +175,83 @@ class TestFaults:
             file.seek(-10, os.SEEK_END)
             assert file.read() == content[-10:]
         assert place.fs.left == 0
+
+    @pytest.mark.parametrize(("operation", "opening"), [("seek", True), ("seek", False), ("read", False)])
+    def test_a_file_that_is_broken_for_good_is_opened_anew(self, operation: str, opening: bool) -> None:
+        faults = [operation] if opening else []
+        opened = []
+
+        class Broken(io.BytesIO):
+            """Fails once at an operation, and from then on at each, also when it is closed."""
+
+            broken = False
+
+            def step(self, name: str) -> None:
+                if self.broken or name in faults:
+                    faults.clear()
+                    self.broken = True
+                    raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+            def seek(self, *arguments: int) -> int:
+                self.step("seek")
+                return super().seek(*arguments)
+
+            def read(self, size: int | None = -1) -> bytes:
+                self.step("read")
+                return super().read(size)
+
+            def close(self) -> None:
+                if not self.closed:
+                    super().close()
+                    self.step("close")
+
+        def open_file() -> Broken:
+            opened.append(Broken(b"0123456789"))
+            return opened[-1]
+
+        with RetryingFile(open_file, "a file") as file:
+            assert file.read(3) == b"012"
+            faults[:] = [] if opening else [operation]
+            assert file.seek(2, os.SEEK_CUR) == 5
+            assert file.read(2) == b"56"
+        assert [one.broken for one in opened] == [True, False]
+        assert all(one.closed for one in opened)
+
+    def test_after_an_error_a_file_goes_on_where_it_was(self) -> None:
+        errors = [KeyError("a fault of the client's own"), None]
+
+        class Odd(io.BytesIO):
+            """Reads, and loses its place, and fails."""
+
+            def read(self, size: int | None = -1) -> bytes:
+                content = super().read(size)
+                if error := errors.pop(0):
+                    raise error
+                return content
+
+        with RetryingFile(lambda: Odd(b"0123"), "a file") as file:
+            with pytest.raises(KeyError):
+                file.read(2)
+            assert file.read(2) == b"01"
+
+    def test_a_fault_does_not_say_that_nothing_is_there(self) -> None:
+        place = failing(TimeoutError(), storage.ATTEMPTS - 1)
+        assert place.exists()
+        assert place.fs.left == 0
+        place.fs.left = 3 * storage.ATTEMPTS
+        for asked in (place.exists, place.is_file):
+            with pytest.raises(StorageError):
+                asked()
+
+    def test_what_is_there(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "link").symlink_to("file")
+        (tmp_path / "loop").symlink_to("loop")
+        (tmp_path / "dangling").symlink_to("nothing")
+        names = ("file", "link", ".", "no", "file/no", "dangling", "loop", "n" * 300, "a\0b")
+        places = [Location.local(f"{tmp_path}/{name}") for name in names]
+        assert [place.is_file() for place in places] == [True, True, *[False] * 7]
+        assert [place.exists() for place in places] == [True, True, True, *[False] * 6]
 
     def test_an_open_file_whose_storage_is_gone(self) -> None:
         place = failing(TimeoutError(), 1000, bytes(5_000_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,10 @@ def run_at(place: str | Path) -> Run | None:
     >>> run_at("no-such-run") is None
     True
     """
-    return Run.open(place) if (Location.of(place) / "run.json").is_file() else None
+    with suppress(PermissionError):  # of which `Run.open` tells
+        if not (Location.of(place) / "run.json").is_file():
+            return None
+    return Run.open(place)
 
 
 def _by_label(run: Run, labels: pa.Table, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -45,7 +45,13 @@ name (laion-l14, laion-b32); make a file with `safetyfilter train` or ProbeBank.
                 "network, or `safetyfilter probes convert` on LAION's zip file"
             )
         return path
-    if not Location.of(path_or_name).is_file():
+    try:
+        there = Location.of(path_or_name).is_file()
+    except PermissionError as error:
+        raise ProbeError(
+            f"can't read the probes in {path_or_name}: {error.strerror or error}; make it readable"
+        ) from error
+    if not there:
         raise ProbeError(
             f"there is no probe file at {path_or_name}, and no published detector of that name ({', '.join(NAMES)}); "
             "make a file with `safetyfilter train` or ProbeBank.save"

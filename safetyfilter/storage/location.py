@@ -8,19 +8,18 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import OutputError, UsageError
+from safetyfilter.errors import OutputError, StorageError, UsageError
+from safetyfilter.storage.file import BUFFER, RetryingFile
 from safetyfilter.storage.retries import retried
 
 Place: TypeAlias = "str | os.PathLike[str] | Location"
-
-_BUFFER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +92,20 @@ class Location:
         return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
 
     def exists(self) -> bool:
-        """Return True for a file or folder that is there."""
-        return retried(lambda: bool(self.fs.exists(self.path)), self)
+        """Return True for a file or folder that is there; errors as of `is_file`."""
+        return self._kind() is not None
 
     def is_file(self) -> bool:
-        """Return True for a file."""
-        return retried(lambda: bool(self.fs.isfile(self.path)), self)
+        """Return True for a file.
+
+        Raises
+        ------
+        PermissionError
+            A folder on the way may not be looked into.
+        StorageError
+            The storage failed each time it was asked, which does not say that nothing is there.
+        """
+        return self._kind() == "file"
 
     def names(self) -> list[str]:
         """Return the sorted names of the files directly in this folder; none where there is no folder."""
@@ -145,76 +152,33 @@ class Location:
 
     def open(self) -> io.BufferedReader:
         """Return a seekable binary file whose reads are retried; errors as of `read_bytes`."""
-        return io.BufferedReader(_RetryingFile(self), _BUFFER)
+        return io.BufferedReader(RetryingFile(lambda: self.fs.open(self.path, "rb"), self), BUFFER)
+
+    def _kind(self) -> str | None:
+        """Return ``file``, ``directory`` or ``other``, as fsspec has it; None where nothing is there."""
+        try:  # not fs.exists or fs.isfile, which take each fault for an answer
+            kind: str = retried(lambda: self.fs.info(self.path), self)["type"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:  # a name that can't be: too long, a loop, with a null character
+            if self.is_local and not isinstance(error, PermissionError | StorageError):
+                return None
+            raise
+        return kind
 
     def _fetch(self, max_bytes: int | None) -> bytes:
         if max_bytes is None:
             content: bytes = self.fs.cat_file(self.path)
             return content
-        if self.fs.size(self.path) > max_bytes:
+        size = self.fs.size(self.path)  # None where the storage does not tell
+        if size is not None and size > max_bytes:
             raise Unreadable("too_many_bytes")
+        if size == 0:  # of which object storage gives no range
+            return b""
         content = self.fs.cat_file(self.path, end=max_bytes + 1)  # it may have grown since
         if len(content) > max_bytes:
             raise Unreadable("too_many_bytes")
         return content
-
-
-class _RetryingFile(io.RawIOBase):
-    """A file for reading that is opened anew, at the same place, when its storage fails."""
-
-    def __init__(self, location: Location) -> None:
-        super().__init__()
-        self._location = location
-        self._position = 0
-        self._file: Any = None
-        retried(self._opened, location)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        def moved() -> int:
-            return int(self._opened().seek(offset, whence))
-
-        self._position = retried(moved, self._location)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        def read() -> int:
-            content = self._opened().read(len(buffer))
-            buffer[: len(content)] = content
-            return len(content)
-
-        count = retried(read, self._location, self._forget)
-        self._position += count
-        return count
-
-    def readall(self) -> bytes:
-        chunks = []
-        while chunk := self.read(_BUFFER):  # io's own takes 8 KiB at a time
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def close(self) -> None:
-        self._forget()
-        super().close()
-
-    def _opened(self) -> Any:
-        if self._file is None:
-            self._file = self._location.fs.open(self._location.path, "rb")
-            self._file.seek(self._position)
-        return self._file
-
-    def _forget(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
 
 
 def _read_local(path: str, max_bytes: int | None) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from safetyfilter.batches import Unreadable
@@ -19,8 +21,22 @@ ATTEMPTS = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 """The pause after the first fault, doubled after each further one, and its upper limit."""
 
-_FINDINGS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_FINDINGS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _FINDING_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+_CREDENTIAL_CODES = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "400",  # of a request for a file's size, whose answer has no room for more: an expired token
+    }
+)
+"""Codes in an answer of object storage that tell of the credentials or the clock, and of no one file."""
+_CREDENTIAL_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_CREDENTIAL_CODES - {'400'}))}|credentials?|expired)\b")
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +51,7 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
     what : object
         The place, for the error.
     forget : callable or None
-        Called after each fault, to drop what may be broken.
+        Called after each fault, to drop what may be broken; what it raises is of no further interest.
 
     Raises
     ------
@@ -62,7 +78,8 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
                 ) from error
             _log.info("storage failed (%s), trying again in %.1f s", type(error).__name__, wait)
         if forget is not None:
-            forget()
+            with suppress(Exception):
+                forget()
         time.sleep(wait * random.uniform(0.5, 1))  # many threads that failed together must not come back together
         wait = min(2 * wait, LONGEST_WAIT_S)
     raise AssertionError  # pragma: no cover
@@ -71,11 +88,44 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
 def is_fault(error: Exception) -> bool:
     """Return True for an error that is the storage's, False for one that is true of the file or of the call.
 
+    A refusal is true of the file, but for one of object storage because the credentials expired, or the clock is wrong:
+    that would be so for every file.
+
     >>> is_fault(TimeoutError()), is_fault(FileNotFoundError()), is_fault(ValueError("null byte"))
     (True, False, False)
+    >>> is_fault(PermissionError("Access Denied")), is_fault(PermissionError("The provided token has expired."))
+    (False, True)
     """
-    if isinstance(error, (SafetyFilterError, Unreadable, *_FINDINGS)):
+    if isinstance(error, (SafetyFilterError, Unreadable)):
+        return False
+    if isinstance(error, PermissionError):
+        return _is_about_credentials(error)
+    if isinstance(error, _FINDINGS):
         return False
     if isinstance(error, OSError):
-        return error.errno not in _FINDING_ERRNOS
+        return error.errno not in _FINDING_ERRNOS or _is_about_credentials(error)
     return type(error).__module__ != "builtins"  # the errors of storage clients, most of which are no OSError
+
+
+def _is_about_credentials(error: OSError) -> bool:
+    if error.filename is not None:  # the operating system's, which knows none; the name may have any word in it
+        return False
+    chain = list(_chain(error))
+    if codes := {code for link in chain if (code := _code(link)) is not None}:
+        return not codes.isdisjoint(_CREDENTIAL_CODES)
+    return any(_CREDENTIAL_WORDS.search(str(link)) for link in chain)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _code(error: BaseException) -> str | None:
+    """Return the code in an answer of object storage, as botocore's errors carry it."""
+    response = getattr(error, "response", None)
+    details = response.get("Error") if isinstance(response, dict) else None
+    code = details.get("Code") if isinstance(details, dict) else None
+    return None if code is None else str(code)
