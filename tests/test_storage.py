@@ -20,6 +20,7 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, StorageError, UsageError
 from safetyfilter.storage import (
     Location,
+    cache_folder,
     local_path,
     parse_parquet,
     read_image,
@@ -376,18 +377,38 @@ class TestWriting:
 class TestUrls:
     """What can't be elsewhere yet is refused, and no folder called ``s3:`` is made."""
 
-    @pytest.mark.parametrize("url", ["s3://bucket/run", "gs://b/run", "memory://run", "hdfs://h/run"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "s3://bucket/run",
+            "S3://bucket/run",
+            "gs://b/run",
+            "memory://run",
+            "hdfs://h/run",
+            "simplecache::s3://b/run",
+            "simplecache::file:///run",
+            "zip://run::s3://b/a.zip",
+            "blockcache::simplecache::memory://run",
+        ],
+    )
     def test_a_url_is_refused(self, url: str) -> None:
         for place in (url, Path(url)):  # pathlib makes s3:/bucket/run of it
             with pytest.raises(OutputError, match="give a path on this machine"):
                 local_path(place, "a run directory")
 
-    @pytest.mark.parametrize("path", ["run", "./s3:/run", "/a/b", "a:b", "C:/run"])
+    @pytest.mark.parametrize("path", ["run", "./s3:/run", "/a/b", "a:b", "C:/run", "a::b", "/a::s3:/b"])
     def test_a_path_is_one(self, path: str) -> None:
         assert local_path(path, "a run directory") == Path(path)
 
-    def test_a_file_url_is_local(self, tmp_path: Path) -> None:
-        assert local_path(f"file://{tmp_path}/run", "a run directory") == tmp_path / "run"
+    @pytest.mark.parametrize("protocol", ["file://", "local://", "file:", "local:", "FILE://"])
+    def test_a_file_url_is_local(self, tmp_path: Path, protocol: str) -> None:
+        for place in (f"{protocol}{tmp_path}/run", Path(f"{protocol}{tmp_path}/run")):
+            assert local_path(place, "a run directory") == tmp_path / "run"
+
+    def test_the_cache_is_on_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", "s3://cache")
+        with pytest.raises(OutputError, match=r"the cache in \$XDG_CACHE_HOME can't be at s3://cache yet"):
+            cache_folder()
 
     def test_unknown_storage(self) -> None:
         with pytest.raises(UsageError, match="install the fsspec package"):

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
 from safetyfilter.cli.output import counts_table, emit, err, sample_progress
-from safetyfilter.storage import local_path
 
 
 @app.command()
@@ -30,8 +29,7 @@ def demo(
             if what == "scanning":
                 progress.begin()
 
-        place = local_path(out, "the demo") if out else _new("safetyfilter-demo")
-        result = run_demo(place, progress=progress, step=step)
+        result = run_demo(out or _new("safetyfilter-demo"), progress=progress, step=step)
     emit(result, as_json=json)
     if not json:
         _show(result)

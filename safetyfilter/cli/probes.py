@@ -14,7 +14,7 @@ from safetyfilter.cli.output import emit, err
 probes_app = typer.Typer(no_args_is_help=True, help="Published probes.")
 app.add_typer(probes_app, name="probes")
 
-FolderOption = Annotated[Path | None, typer.Option(help="A folder; the user's cache where left out.")]
+FolderOption = Annotated[str | None, typer.Option(help="A folder; the user's cache where left out.")]
 
 
 @probes_app.command()
@@ -33,7 +33,7 @@ def fetch(
 
 @probes_app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="LAION's zip file, downloaded elsewhere.")],
+    file: Annotated[str, typer.Argument(help="LAION's zip file, downloaded elsewhere.")],
     to: FolderOption = None,
     json: JsonOption = False,
 ) -> None:

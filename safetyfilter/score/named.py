@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 
 from safetyfilter.errors import ProbeError
-from safetyfilter.storage import Location, cache_folder
+from safetyfilter.storage import Location, cache_folder, local_path
 
 NAMES: tuple[str, ...] = ("laion-l14", "laion-b32")
 """The published detectors that ``safetyfilter probes fetch`` knows."""
 
 
 def cached_probe_file(name: str, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Return the path of a detector's probe file in a folder, the user's cache where None.
+    """Return the path of a detector's probe file in a folder, the user's cache where None; OutputError for a URL.
 
     >>> str(cached_probe_file("laion-l14", "probes"))
     'probes/laion-l14.safetensors'
     """
-    return (cache_folder() if folder is None else Path(folder)) / f"{name}.safetensors"
+    return (cache_folder() if folder is None else local_path(folder, "a detector's probe file")) / f"{name}.safetensors"
 
 
 def probe_file(path_or_name: str | os.PathLike[str]) -> str | os.PathLike[str]:

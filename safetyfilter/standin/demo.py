@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
@@ -18,7 +18,7 @@ from safetyfilter.sources import open_source
 from safetyfilter.standin import ENCODER, STANDIN_PAIR
 from safetyfilter.standin.pictures import renderers, write_folder, write_tars
 from safetyfilter.standin.probes import choose_thresholds, fit_probes, measure
-from safetyfilter.storage import replacing
+from safetyfilter.storage import local_path, replacing
 
 PICTURES: Mapping[str, int] = {"train": 4000, "validation": 6000, "test": 2000}
 _OPTIONS = EmbedOptions(views="whole")
@@ -28,14 +28,19 @@ Step = Callable[[str], None]
 
 
 def run_demo(
-    out: Path, *, seed: int = 0, step: Step = lambda _: None, progress: Progress | None = None, scale: float = 1.0
+    out: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    step: Step = lambda _: None,
+    progress: Progress | None = None,
+    scale: float = 1.0,
 ) -> dict[str, object]:
     """Do the whole job below a directory, and measure it.
 
     Parameters
     ----------
-    out : Path
-        A new or empty directory.
+    out : path
+        A new or empty directory on this machine.
     seed : int
         Of the pictures.
     step : callable
@@ -51,7 +56,13 @@ def run_demo(
         ``seen``, ``kept``, ``excluded``, ``reasons``, ``auc`` and ``zero_shot_auc`` by signal on the test split,
         ``rule_recall`` (share of the pictures holding both that are excluded), ``rule_wrongly_excluded`` (share of
         the other readable pictures that are excluded), ``paths`` and more.
+
+    Raises
+    ------
+    OutputError
+        The directory is not empty, is on other storage, or can't be written.
     """
+    out = local_path(out, "the demo")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there already; give a new or empty directory with --out")
     started = time.perf_counter()

@@ -13,28 +13,45 @@ from pathlib import Path
 from safetyfilter.errors import OutputError
 from safetyfilter.storage.location import Location, Place
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # one slash: pathlib folds two into one
+_PROTOCOL = r"([A-Za-z][A-Za-z0-9+.-]+)"
+_URL = re.compile(rf"{_PROTOCOL}:/")  # one slash: pathlib folds two into one
+_CHAIN = re.compile(rf"{_PROTOCOL}(:/[^:]*)?::")
+_HERE = ("file", "local")
 
 
 def is_url(place: Place) -> bool:
     """Return True for a URL of storage that is not this machine's, also where pathlib has folded its slashes.
 
+    So is a chain of URLs, whatever is at its end.
+
     >>> is_url("s3://bucket/run"), is_url(Path("s3://bucket/run")), is_url("C:/run"), is_url("file:///run")
     (True, True, False, False)
+    >>> is_url("simplecache::s3://bucket/run"), is_url("a.jpg::b.jpg")
+    (True, False)
     """
     if isinstance(place, Location):
         return not place.is_local
-    match = _URL.match(os.fspath(place))
-    return match is not None and match[1] not in ("file", "local")
+    text = os.fspath(place)
+    if _CHAIN.match(text) and any(_URL.match(link) for link in text.split("::")[1:]):
+        return True
+    match = _URL.match(text)
+    return match is not None and match[1].lower() not in _HERE
 
 
 def local_path(place: Place, what: str) -> Path:
     """Return a place as a local path, for what can't be on other storage yet.
 
+    Parameters
+    ----------
+    place : path, URL or Location
+        A path, or a URL of this machine, such as ``file:///runs/first``.
+    what : str
+        For the error: that which is to be there.
+
     Raises
     ------
     OutputError
-        It is a URL.
+        It is a URL of other storage, or a chain of URLs.
 
     Examples
     --------
@@ -42,11 +59,16 @@ def local_path(place: Place, what: str) -> Path:
     Traceback (most recent call last):
         ...
     safetyfilter.errors.OutputError: a run directory can't be at s3://bucket/run yet; give a path on this machine
+    >>> str(local_path("file:///runs/first", "a run directory"))
+    '/runs/first'
     """
     if is_url(place):
         raise OutputError(f"{what} can't be at {place} yet; give a path on this machine")
     text = os.fspath(place)
-    return Path(Location.of(text).path if text.startswith(("file://", "local://")) else text)
+    if (match := _URL.match(text)) is None:
+        return Path(text)
+    rest = text[match.end() - 1 :]
+    return Path(Location.local(rest.removeprefix("//")).path)
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -67,6 +89,12 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache of this library: ``safetyfilter`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``."""
+    """Return the user's cache of this library: ``safetyfilter`` in ``$XDG_CACHE_HOME``, or in ``~/.cache``.
+
+    Raises
+    ------
+    OutputError
+        ``$XDG_CACHE_HOME`` is a URL.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "safetyfilter"
+    return (local_path(root, "the cache in $XDG_CACHE_HOME") if root else Path.home() / ".cache") / "safetyfilter"

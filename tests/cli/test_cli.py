@@ -133,13 +133,15 @@ def test_bad_input(scanned, place: Path, arguments: list[str], status: int, mess
     [
         ["scan", "{}/pictures", "--out", "s3://bucket/run"],
         ["scan", "{}/pictures", "--out", "s3:/bucket/run"],
+        ["scan", "{}/pictures", "--out", "simplecache::s3://bucket/run"],
         ["export", "{}/run", "--source", "{}/pictures", "--to", "s3://bucket/cleaned"],
+        ["export", "{}/run", "--source", "{}/pictures", "--to", "simplecache::s3://bucket/cleaned"],
         ["demo", "--out", "s3://bucket/demo"],
         ["train", "{}/run", "{}/labels.parquet", "--signal", "minor", "--out", "s3://bucket/p.safetensors"],
         ["calibrate", "{}/run", "{}/labels.parquet", "--out", "s3://bucket/policy.toml"],
         ["decide", "s3://bucket/run", "--policy", "strict"],
     ],
-    ids=lambda arguments: "-".join(arguments[:1] + [part for part in arguments if part.startswith("s3")]),
+    ids=lambda arguments: "-".join(arguments[:1] + [part for part in arguments if "s3:" in part]),
 )
 def test_outputs_on_other_storage_are_refused(
     scanned, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -147,7 +149,7 @@ def test_outputs_on_other_storage_are_refused(
     monkeypatch.chdir(tmp_path)
     done = command(*(argument.replace("{}", str(place)) for argument in arguments))
     assert done.status == 1, done.stderr
-    assert re.search(r"can't be at s3:/.* yet; give a path on this machine$", done.message)
+    assert re.search(r"can't be at (simplecache::)?s3:/.* yet; give a path on this machine$", done.message)
     assert list(tmp_path.iterdir()) == []
 
 

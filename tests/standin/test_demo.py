@@ -9,9 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from safetyfilter.errors import OutputError
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
 from safetyfilter.sources import open_source
+from safetyfilter.standin.demo import run_demo
 from tests.cli.commands import command
 
 
@@ -67,3 +69,13 @@ def test_an_output_that_is_there_is_left_alone(demo) -> None:
     done = command("demo", "--out", out)
     assert (done.status, done.stdout) == (1, "")
     assert "new or empty directory" in done.message
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/demo", Path("s3://bucket/demo")])
+def test_an_output_on_other_storage_is_refused(
+    out: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"the demo can't be at s3:/.*bucket/demo yet; give a path on this machine"):
+        run_demo(out)
+    assert list(tmp_path.iterdir()) == []

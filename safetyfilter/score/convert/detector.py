@@ -33,7 +33,7 @@ def convert_detector(zip_file: str | os.PathLike[str], *, to: str | os.PathLike[
         ``clip_autokeras_binary_nsfw.zip`` (ViT-L/14) or ``clip_autokeras_nsfw_b32.zip`` (ViT-B/32), as published. Its
         SHA-256 is checked, and it is read as untrusted all the same.
     to : str or path, optional
-        A folder; the user's cache where None, in which `ProbeBank.load` finds the detector by its name.
+        A folder on this machine; the user's cache where None, in which `ProbeBank.load` finds the detector by its name.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def convert_detector(zip_file: str | os.PathLike[str], *, to: str | os.PathLike[
     ProbeError
         The file is missing, damaged, or not one of the published ones. Nothing is written then.
     OutputError
-        The folder can't be written.
+        The folder is on other storage, or can't be written.
 
     Examples
     --------

@@ -27,7 +27,7 @@ def fetch_probes(name: str, *, to: str | os.PathLike[str] | None = None, reposit
     name : str
         ``laion-l14`` or ``laion-b32``.
     to : str or path, optional
-        A folder; the user's cache where None, in which `ProbeBank.load` finds the detector by its name.
+        A folder on this machine; the user's cache where None, in which `ProbeBank.load` finds the detector by its name.
     repository : str
         The URL to download from; a mirror serves the same bytes or none, since their SHA-256 is checked.
 
@@ -43,7 +43,7 @@ def fetch_probes(name: str, *, to: str | os.PathLike[str] | None = None, reposit
     WeightsError
         It can't be downloaded, or what came is not the published file.
     OutputError
-        The folder can't be written.
+        The folder is on other storage, or can't be written.
 
     Examples
     --------

@@ -27,6 +27,7 @@ from safetyfilter.score.convert.network import MAX_ZIP
 from safetyfilter.score.convert.published import LICENCE, PUBLISHED, REPOSITORY, PublishedDetector
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.named import NAMES
+from tests.cli.commands import command
 from tests.score.published_files import DATA, ZIPS, Network, needs_laion, packed
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -191,6 +192,24 @@ def test_a_place_that_is_not_a_folder(small: bytes, repository: Repository, tmp_
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose a writable place"):
         fetch_probes("laion-b32", to=tmp_path / "file", repository=repository.url)
+
+
+@pytest.mark.parametrize("to", ["s3://bucket/probes", Path("s3://bucket/probes"), "simplecache::s3://bucket/probes"])
+def test_a_folder_on_other_storage_is_refused(
+    small: bytes, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str | Path
+) -> None:
+    (repository.folder / ZIPS["laion-b32"]).write_bytes(small)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    message = f"a detector's probe file can't be at {to} yet; give a path on this machine"
+    with pytest.raises(OutputError, match=message):
+        fetch_probes("laion-b32", to=to, repository=repository.url)
+    with pytest.raises(OutputError, match=message):
+        convert_detector(repository.folder / ZIPS["laion-b32"], to=to)
+    done = command("probes", "convert", repository.folder / ZIPS["laion-b32"], "--to", to)
+    assert (done.status, done.stdout) == (1, "")
+    assert done.message == f"error: {message}"
+    assert list(Path.cwd().iterdir()) == repository.asked == []
 
 
 def test_names() -> None:
