@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.sources.files import require_folder
 from safetyfilter.storage import Location, read_image
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
@@ -54,6 +55,9 @@ class Sample:
         The encoded image; None where it is read from `place`, or where there is none.
     place : Location or None
         A file to read the image from, in the thread that decodes it.
+    listed : bool
+        True for a `place` that was there when the source was listed, by which a file that is missing is told from
+        storage that went away.
     failure : str or None
         Why there is no image, as a status.
     extension : str
@@ -76,6 +80,7 @@ class Sample:
     key: str
     image: bytes | None = None
     place: Location | None = None
+    listed: bool = False
     failure: str | None = None
     extension: str = "jpg"
     caption: str | None = None
@@ -96,7 +101,7 @@ class Sample:
         Unreadable
             There is none, or it is larger; with the failure.
         StorageError
-            The storage failed each time it was asked.
+            The storage failed each time it was asked, or the file's folder went away since it was listed.
         """
         if self.failure is not None:
             raise Unreadable(self.failure)
@@ -106,7 +111,12 @@ class Sample:
             return self.image
         if self.place is None:
             raise Unreadable("missing")
-        return read_image(self.place, max_bytes)
+        try:
+            return read_image(self.place, max_bytes)
+        except Unreadable as finding:
+            if self.listed and finding.failure == "missing":
+                require_folder(self.place)
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from traceback import walk_tb
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,9 @@ from safetyfilter.sources.base import BATCH_SIZE, PART_SIZE, Part, Sample, Sampl
 from safetyfilter.sources.parts import stretches
 from safetyfilter.sources.tables import Columns, samples_of, undecoded
 from safetyfilter.storage import is_fault, retried
+
+_READERS = ("datasets", "json", "pyarrow")
+"""Packages that read a saved data set's files, and raise errors of their own for damaged ones."""
 
 
 class DatasetSource:
@@ -132,14 +136,22 @@ def _load(place: str) -> Any:
     try:
         return datasets.load_from_disk(place)
     except Exception as error:  # datasets raises many kinds for a damaged folder
-        # pyarrow's own errors for damaged files are OSErrors too, without a number
-        if isinstance(error, TimeoutError | ConnectionError) or (
-            isinstance(error, OSError) and error.errno is not None and is_fault(error)
-        ):
+        if is_fault(error) and not _is_damage(error):
             raise
         raise SourceError(
             f"can't load the data set saved at {place}: {error}; save it again with Dataset.save_to_disk"
         ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Return True for what pyarrow, json or datasets say of a file's content: the last to run was their code."""
+    if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+        return False
+    module = type(error).__module__
+    if type(error) is OSError:  # pyarrow's, for a file that ends too early, and that of many storage clients
+        frames = list(walk_tb(error.__traceback__))
+        module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    return module.partition(".")[0] in _READERS
 
 
 def _prefix(split: str) -> str:

@@ -55,6 +55,7 @@ class Listing:
         if _WEB.search(str(place)):
             raise SourceError(f"{place} is a link, and links are never fetched; pass data that you already hold")
         self.root = root = Location.of(place)
+        root.fs.invalidate_cache()  # fsspec keeps a storage's listings from one scan in a process to the next
         info = _info(root)
         self.is_folder = info is not None and info["type"] == "directory"
         found: Iterable[tuple[str, Mapping[str, Any]]]
@@ -111,6 +112,38 @@ class Listing:
     def state(self, names: Iterable[str]) -> str:
         """Return names, sizes and times of files as text."""
         return "\n".join(f"{name}:{self._states[name]}" for name in names)
+
+
+def require_folder(file: Location) -> None:
+    """Return if the folder of a file that was listed once still holds anything, a link that leads nowhere for example.
+
+    Raises
+    ------
+    StorageError
+        It does not: it was unmounted, moved or emptied, which says nothing about the file. Or the storage failed each
+        time it was asked.
+
+    Examples
+    --------
+    >>> require_folder(Location.of("/no-such-folder/a.jpg"))
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.StorageError: the folder /no-such-folder is no longer there; ...
+    """
+    folder = Location(file.fs, file.path.rpartition("/")[0] or file.fs.root_marker)
+    folder.fs.invalidate_cache(folder.path)
+    try:
+        names: list[str] = retried(lambda: folder.fs.ls(folder.path, detail=False), folder)
+        if any(name.rstrip("/") != folder.path.rstrip("/") for name in names):
+            return
+    except PermissionError:
+        return  # it is there
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    raise StorageError(
+        f"the folder {folder} is no longer there; a scan keeps its finished parts: if it was not removed on purpose, "
+        "mount it or move it back, then run the same command again"
+    )
 
 
 def _info(place: Location) -> dict[str, Any] | None:

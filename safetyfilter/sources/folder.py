@@ -93,6 +93,7 @@ class FolderSource:
         return Sample(
             key=name,
             place=self._listing.place(name),
+            listed=True,
             extension=_split(name)[1],
             caption=caption,
             members=members or {},

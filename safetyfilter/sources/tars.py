@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ from safetyfilter.sources.base import (
     caption_of,
 )
 from safetyfilter.sources.files import Listing
-from safetyfilter.sources.parts import SMALLEST_PART, gathered
+from safetyfilter.sources.parts import SMALLEST_PART
 from safetyfilter.sources.reading import WatchedFile, reading
 
 _DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError)
+_TRUSTED = 5
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +37,9 @@ class WebDatasetSource:
 
     A sample's key is ``SHARD.tar/KEY``: the shard's path relative to the source, and the sample's name in it. The rest
     of a damaged shard is on record as one sample, unscored; what could not be listed has no decision, and a loader
-    excludes it as unknown. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples or so,
-    estimated from the first shard's bytes a sample.
+    excludes it as unknown. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples. They are
+    counted by the shards' headers, as far as needed; on remote storage, where that means to read the shards, a shard is
+    trusted to hold enough where the one counted last says that it holds `_TRUSTED` times as many.
 
     Parameters
     ----------
@@ -45,7 +48,8 @@ class WebDatasetSource:
     image_field : str or None
         The extension of the image to score. Where None, a sample must have exactly one image.
     part_size : int
-        Shards are gathered up to so many samples, where it is below `SMALLEST_PART`.
+        Shards are gathered up to so many samples, where it is below `SMALLEST_PART`, or, by an estimate, on remote
+        storage: a part's first thousand samples are read there to open the source, and again to scan it.
 
     Raises
     ------
@@ -64,22 +68,32 @@ class WebDatasetSource:
         self._listing = listing
         self._shards = [name for name in listing.names if name.lower().endswith(".tar")]
         self._image_field = image_field
-        self._part_size = min(SMALLEST_PART, part_size)
+        self._least = min(SMALLEST_PART, part_size)
+        self._wanted = self._least if listing.root.is_local else part_size
 
     @cached_property
     def _ranges(self) -> list[range]:
-        sizes = [self._listing.size(shard) for shard in self._shards]
-        bytes_a_sample = self._bytes_a_sample()
-        return gathered([size / bytes_a_sample for size in sizes], self._part_size)
-
-    def _bytes_a_sample(self) -> float:
-        """Return the bytes a sample of the first shard that has any; no more of it is read than a part needs."""
-        for shard in self._shards:
-            with self._opened(shard) as stream:
-                count, stopped_at = _count(stream, self._part_size)
-            if count:
-                return max((self._listing.size(shard) if stopped_at is None else stopped_at) / count, 1)
-        return 1
+        found: list[range] = []
+        start, counted, estimated, bytes_a_sample = 0, 0, 0.0, math.inf
+        for number, shard in enumerate(self._shards):
+            size = self._listing.size(shard)
+            if counted < self._least:
+                if not self._listing.root.is_local and size / bytes_a_sample >= _TRUSTED * self._least:
+                    counted = self._least
+                else:
+                    with self._opened(shard, buffered=not self._listing.root.is_local) as stream:
+                        more, stopped_at = _count(stream, self._least - counted)
+                    counted += more
+                    bytes_a_sample = max((stopped_at or size) / more, 1) if more else bytes_a_sample
+            estimated += size / bytes_a_sample
+            if counted >= self._least and (self._wanted == self._least or estimated >= self._wanted):
+                found.append(range(start, number + 1))
+                start, counted, estimated = number + 1, 0, 0.0
+        if start < len(self._shards):
+            if found and counted < self._least == SMALLEST_PART:
+                start = found.pop().start
+            found.append(range(start, len(self._shards)))
+        return found
 
     def parts(self) -> Sequence[Part]:
         """Return runs of shards, in the order of their names."""
@@ -118,9 +132,9 @@ class WebDatasetSource:
                 yield Sample(key=f"{shard}/", failure="damaged_shard", shard=shard)
 
     @contextmanager
-    def _opened(self, shard: str) -> Iterator[WatchedFile]:
+    def _opened(self, shard: str, *, buffered: bool = True) -> Iterator[WatchedFile]:
         try:
-            with reading(self._listing.place(shard)) as stream:
+            with reading(self._listing.place(shard), buffered=buffered) as stream:
                 yield stream
         except StorageError:
             raise
@@ -160,17 +174,19 @@ def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[s
 
 
 def _count(stream: WatchedFile, limit: int) -> tuple[int, int | None]:
-    """Return the samples of a tar, `limit` at most, and the place behind the last one if there are more."""
+    """Return the samples of a tar, `limit` at most, and the place in it where counting stopped before its end."""
     count, last = 0, None
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:*") as tar:
             for member in tar:
+                if member.size < 0:
+                    break  # damaged; it would be followed by members that were there before
                 key = base_plus_ext(member.name)[0] if member.isreg() else None
                 if key is not None and key != last:
                     if count == limit:
                         return count, stream.tell()
                     count, last = count + 1, key
-    except _DAMAGE:
+    except Exception:  # each compression has errors of its own, and what can't be read isn't counted
         if stream.fault is not None:
             raise
     return count, None

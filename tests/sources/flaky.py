@@ -68,4 +68,24 @@ class _FlakyFile(io.FileIO):
         return super().readall()
 
 
+class CachedFileSystem(FlakyFileSystem):
+    """The same as ``cached:///path``, with one instance a process that keeps its listings, as object storage has it."""
+
+    protocol = "cached"
+    cachable = True
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
+        if path not in self.dircache:
+            self.dircache[path] = super().ls(path)
+        return self.dircache[path] if detail else [info["name"] for info in self.dircache[path]]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        listed = self.dircache[parent] if (parent := self._parent(path)) in self.dircache else []
+        return next((info for info in listed if info["name"] == path), None) or super().info(path)
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.dircache.clear()
+
+
 fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+fsspec.register_implementation("cached", CachedFileSystem, clobber=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from pathlib import Path
 
@@ -74,6 +75,47 @@ def test_few_faults_are_survived_and_more_are_raised(url: str, reader, error) ->
     assert reader(source) == reader(open_source(url)) == right
 
 
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: PermissionError(13, "Permission denied"),
+        lambda: FileNotFoundError(2, "No such file or directory"),
+        lambda: OSError(22, "Invalid argument"),
+        lambda: ValueError("I/O operation on closed file"),
+        lambda: EOFError("short"),
+        lambda: RuntimeError("Session is closed"),
+    ],
+)
+@pytest.mark.parametrize("reader", [read, exported])
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_what_an_open_file_raises_is_not_damage(tmp_path: Path, kind: str, reader, error, after: int) -> None:
+    url = f"flaky://{WRITERS[kind](tmp_path / 'source', IMAGES, CAPTIONS)}"
+    source = open_source(url)
+    right = reader(source)
+    FlakyFileSystem.fail(100, error=error, after=after)
+    with pytest.raises(
+        StorageError, match=rf"can't read flaky://.* to its end: {type(error()).__name__}: .*"
+    ) as raised:
+        reader(source)
+    assert str(raised.value).endswith("run the same command again when the storage is well")
+    assert isinstance(raised.value.__cause__, type(error()))
+    FlakyFileSystem.fail(0)
+    assert reader(source) == right
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_source_is_listed_anew_each_time_it_is_opened(tmp_path: Path, kind: str) -> None:
+    place = WRITERS[kind](tmp_path / "source", IMAGES, CAPTIONS)
+    before = [part.state for part in open_source(f"cached://{place}").parts()]
+    shutil.rmtree(place)
+    changed = {name: content + b"more" for name, content in IMAGES.items()} | {"zzz.jpg": b"new"}
+    WRITERS[kind](place, changed, dict(CAPTIONS) | {"zzz.jpg": "new"})
+    source = open_source(f"cached://{place}")
+    assert [content for _, content, _ in read(source)] == list(changed.values())
+    assert [part.state for part in source.parts()] != before
+
+
 @pytest.mark.parametrize("operation", ["info", "ls", "open", "read"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_faults_while_a_source_is_opened(tmp_path: Path, kind: str, operation: str) -> None:
@@ -105,9 +147,12 @@ def test_the_cause_is_told_once(tmp_path: Path) -> None:
     assert "".join(traceback.format_exception(raised.value)).count("after 5 tries") == 1
 
 
-def test_faults_of_a_saved_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [TimeoutError, lambda: OSError(5, "Input/output error"), lambda: OSError("timed out"), ClientError]
+)
+def test_faults_of_a_saved_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error) -> None:
     place = WRITERS["datasets"](tmp_path / "source", IMAGES, CAPTIONS)
-    load, faults = datasets.load_from_disk, [TimeoutError(), OSError(5, "Input/output error")]
+    load, faults = datasets.load_from_disk, [error() for _ in range(storage.ATTEMPTS - 1)]
 
     def flaky(path: str) -> object:
         if faults:
@@ -117,7 +162,7 @@ def test_faults_of_a_saved_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(datasets, "load_from_disk", flaky)
     right = read(open_source(place))
     assert [content for _, content, _ in right] == list(IMAGES.values())
-    faults.extend(TimeoutError() for _ in range(storage.ATTEMPTS))
+    faults.extend(error() for _ in range(storage.ATTEMPTS))
     with pytest.raises(StorageError, match="after 5 tries"):
         open_source(place)
     assert read(open_source(place)) == right

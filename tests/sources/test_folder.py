@@ -1,13 +1,15 @@
 """Image folders: which files are samples, and names as they are."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import SourceError
+from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources import open_source
 from tests.sources.contract import CAPTIONS, IMAGES, LIMIT, SourceContract, keys_of, samples_of, states_of
+from tests.sources.flaky import FlakyFileSystem  # noqa: F401 - registers flaky://
 from tests.writers import write_files, write_folder
 
 
@@ -71,7 +73,7 @@ def test_a_caption_is_in_the_state(tmp_path: Path) -> None:
 
 
 def test_what_vanished_since_is_missing_and_its_sidecar_an_error(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.jpg": b"x", "a.txt": b"caption"})
+    write_files(tmp_path, {"a.jpg": b"x", "a.txt": b"caption", "b.jpg": b"x"})
     source = open_source(tmp_path)
     (tmp_path / "a.txt").unlink()
     assert samples_of(source, captions=True)[0].caption is None
@@ -80,3 +82,27 @@ def test_what_vanished_since_is_missing_and_its_sidecar_an_error(tmp_path: Path)
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(Unreadable, match="missing"):
         samples_of(source)[0].read(LIMIT)
+
+
+@pytest.mark.parametrize("scheme", ["", "flaky://"])
+@pytest.mark.parametrize("emptied", [True, False])
+@pytest.mark.parametrize("away", ["", "deep"])
+def test_a_folder_that_goes_away_is_a_fault_of_storage(tmp_path: Path, scheme: str, away: str, emptied: bool) -> None:
+    place = write_files(tmp_path / "source", {"deep/a.jpg": b"x", "deep/b.jpg": b"y"})
+    samples = samples_of(open_source(f"{scheme}{place}"))
+    shutil.move(place / away, tmp_path / "elsewhere")
+    if emptied:  # as it is where it was unmounted
+        (place / away).mkdir()
+    for sample in samples:
+        with pytest.raises(StorageError, match=r"the folder .*deep is no longer there; .* run the same command again"):
+            sample.read(LIMIT)
+    if emptied:
+        (place / away).rmdir()
+    shutil.move(tmp_path / "elsewhere", place / away)
+    assert [sample.read(LIMIT) for sample in samples] == [b"x", b"y"]
+
+
+def test_a_link_that_leads_nowhere_is_missing_though_it_is_alone(tmp_path: Path) -> None:
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "none" / "none.jpg")
+    with pytest.raises(Unreadable, match="missing"):
+        samples_of(open_source(tmp_path))[0].read(LIMIT)

@@ -11,6 +11,7 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.errors import SourceError
 from safetyfilter.sources import open_source
 from tests.sources.contract import CAPTIONS, IMAGES, LIMIT, SourceContract, keys_of, samples_of, states_of
+from tests.sources.flaky import FlakyFileSystem  # noqa: F401 - registers flaky://
 from tests.writers import write_tars
 
 
@@ -115,6 +116,51 @@ def test_shards_are_gathered(tmp_path: Path, shards: list[int], expected: list[i
     source = open_source(tmp_path)
     assert [len(list(source.samples(part))) for part in source.parts()] == expected
     assert all(part.state.count(".tar:") >= 1 for part in source.parts())
+
+
+def test_a_part_has_samples_enough_though_the_first_shard_promises_more(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {f"{number}.jpg": b"x" for number in range(1_000)})
+    for shard in range(1, 6):
+        write_tar(tmp_path / f"{shard}.tar", {"large.jpg": bytes(2_000_000)})
+    write_tar(tmp_path / "6.tar", {f"{number}.jpg": b"x" for number in range(1_000)})
+    source = open_source(tmp_path)
+    assert [len(list(source.samples(part))) for part in source.parts()] == [1_000, 1_005]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_shards_are_counted_as_far_as_they_can_be_read(tmp_path: Path, mode: str) -> None:
+    members = {f"{number}.jpg": b"x" for number in range(1_200)}
+    for shard in range(4):
+        write_tar(tmp_path / f"{shard}.tar", members, mode)
+    whole = (tmp_path / "1.tar").read_bytes()
+    (tmp_path / "1.tar").write_bytes(whole[: len(whole) // 2])
+    source = open_source(tmp_path)
+    counts = [len(list(source.samples(part))) for part in source.parts()]
+    assert len(counts) == 3
+    assert counts[0] == counts[2] == 1_200
+    assert counts[1] > 1_200
+
+
+def test_on_remote_storage_the_same_but_for_what_the_last_count_makes_sure(tmp_path: Path) -> None:
+    few, more, many = ({f"{number}.jpg": b"x" for number in range(count)} for count in (600, 1_100, 6_000))
+    for shard, members in enumerate([few, few, many, {"large.jpg": bytes(600_000)}, more]):
+        write_tar(tmp_path / f"{shard}.tar", members)
+    source = open_source(f"flaky://{tmp_path}", part_size=1_000)
+    assert [len(list(source.samples(part))) for part in source.parts()] == [1_200, 6_000, 1_101]
+    source = open_source(f"flaky://{tmp_path}", part_size=5_000)
+    assert [len(list(source.samples(part))) for part in source.parts()] == [7_200, 1_101]
+
+
+@pytest.mark.parametrize("size", [b"\x80\0\0" + b"\x7f" * 9, b"\x80\0\0\0\0" + b"\x7f" * 7, b"77777777777 "])
+def test_a_header_of_an_impossible_size_is_damage(tmp_path: Path, size: bytes) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x", "1.jpg": b"y", "2.jpg": b"z"})
+    whole = bytearray(path.read_bytes())
+    header = whole[1024:1536]
+    header[124:136] = size
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    whole[1024:1536] = header
+    path.write_bytes(whole)
+    assert [(sample.key, sample.failure) for sample in samples_of(open_source(path))] == [("a.tar/", "damaged_shard")]
 
 
 def test_a_change_in_any_shard_of_a_part_is_in_its_state(tars: Path) -> None:
