@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.errors import StorageError, UsageError
-from safetyfilter.storage import read_image
+from safetyfilter.storage import is_fault, read_image
 
 T = TypeVar("T")
 Getter: TypeAlias = "str | Callable[[T], Any]"
@@ -55,17 +55,47 @@ class Access(Generic[T]):
         assert self.image is not None
         try:
             return sample, image_input(self.image(sample))
-        except (UsageError, StorageError):
+        except UsageError:
             raise
         except Unreadable as failure:
             return sample, failure
-        except Exception:  # noqa: BLE001 - a sample without an image is excluded and the rest goes on
+        except Exception as error:  # noqa: BLE001 - a sample without an image is excluded and the rest goes on
+            raise_fault(error)
             return sample, Unreadable("missing")
 
     def content(self, sample: T, max_bytes: int) -> bytes | None:
         """Return a sample's encoded image; None where there is none of at most so many bytes; errors as of `loaded`."""
         image = self.loaded(sample)[1]
         return None if isinstance(image, Unreadable) else encoded_bytes(image, max_bytes)
+
+
+def raise_fault(error: Exception) -> None:
+    """Raise a fault of storage that a data set or a getter ran into; return from an error that is a sample's own.
+
+    Raises
+    ------
+    StorageError
+        The error is one, or is the operating system's word on storage: it has a number, or is a time-out or a lost
+        connection. An OSError without a number is not taken for one: decoders raise such for a damaged image.
+
+    Examples
+    --------
+    >>> raise_fault(KeyError("key")), raise_fault(OSError("image file is truncated"))
+    (None, None)
+    >>> raise_fault(TimeoutError("timed out"))
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.StorageError: can't read a sample: TimeoutError: timed out; ...
+    """
+    if isinstance(error, StorageError):
+        raise error
+    numbered = isinstance(error, OSError) and error.errno is not None
+    if is_fault(error) and (numbered or isinstance(error, TimeoutError | ConnectionError)):
+        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise StorageError(
+            f"can't read a sample: {cause}; that says nothing about the sample: try again when the storage is well, or "
+            "retry in the data set's own code"
+        ) from error
 
 
 class Named:

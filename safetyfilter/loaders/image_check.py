@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from safetyfilter.errors import RunError, StorageError, UsageError
-from safetyfilter.loaders.access import Access
+from safetyfilter.errors import RunError, UsageError
+from safetyfilter.loaders.access import Access, raise_fault
 from safetyfilter.runs.decisions import Decisions
 
 _COMPARED = 64
@@ -89,9 +89,8 @@ class ImageCheck:
         assert self._access.key is not None
         try:
             key = self._access.key(sample)
-        except StorageError:
-            raise
-        except Exception:  # noqa: BLE001 - a sample without a key is unknown, and is not compared
+        except Exception as error:  # noqa: BLE001 - a sample without a key is unknown, and is not compared
+            raise_fault(error)
             return -1
         return -1 if key is None else int(self._decisions.find([str(key)])[0])
 

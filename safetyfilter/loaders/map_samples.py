@@ -8,8 +8,8 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from safetyfilter.errors import StorageError, UsageError
-from safetyfilter.loaders.access import Access, Getter, getter_of
+from safetyfilter.errors import UsageError
+from safetyfilter.loaders.access import Access, Getter, getter_of, raise_fault
 from safetyfilter.loaders.decided import Decided
 from safetyfilter.loaders.deciders import Decider
 from safetyfilter.loaders.image_check import spread
@@ -107,9 +107,8 @@ class MapSamples:
     def _read(self, number: int) -> Any:
         try:
             return self._dataset[number]
-        except StorageError:
-            raise
         except Exception as error:  # noqa: BLE001 - one broken sample is excluded, and the rest goes on
+            raise_fault(error)
             return _Broken(error)
 
 

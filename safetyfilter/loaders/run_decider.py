@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from safetyfilter.batches import Reason, ReasonBits
-from safetyfilter.errors import RunError, StorageError, UsageError
-from safetyfilter.loaders.access import Access
+from safetyfilter.errors import RunError, UsageError
+from safetyfilter.loaders.access import Access, raise_fault
 from safetyfilter.loaders.decided import Decided
 from safetyfilter.loaders.image_check import ImageCheck, Recheck
 from safetyfilter.runs.decisions import Decisions
@@ -142,8 +142,7 @@ class RunDecider:
 
     def _note(self, error: Exception) -> None:
         """Keep what getting a key raised, which may be why none is known; a fault of storage is raised."""
-        if isinstance(error, StorageError):
-            raise error
+        raise_fault(error)
         self._error = error
 
     def _mark_drifted(self, bits: ReasonBits, rows: list[int], samples: Sequence[T], access: Access[T]) -> None:

@@ -32,8 +32,9 @@ class SafeIterable(IterableDataset[T_co]):
     verify_content : bool
         Also exclude a sample whose encoded image is not the one that was scored. Needs `image`.
     shard : bool or "auto"
-        True shares the samples out among the workers of a `DataLoader` and the ranks, each with every n-th one. With
-        ``"auto"`` they do, but for an `IterableDataset`, which is left to shard itself as it would without a filter.
+        Whether samples are shared out; it has nothing to do with tars. True shares them out among the workers of a
+        `DataLoader` and the ranks, each with every n-th one. ``"auto"`` does so too, but for an `IterableDataset`,
+        which is left to share its samples out itself as it would without a filter.
     rank, world_size : int or None
         This process among those that train; from torch.distributed where None and that is in use.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import UnidentifiedImageError
 
 from safetyfilter import Policy, SafetyFilter
 from safetyfilter.batches import Reason
@@ -235,6 +236,85 @@ def test_storage_that_fails_is_an_error_and_no_reason(pictures: Pictures, catchi
     with pytest.raises(StorageError, match="TimeoutError"):
         list(safe)
     assert safe.filter_report()["drifted"] == 0
+
+
+class FailingAtSecond:
+    """A data set, and getters of its samples, of which one fails at the second sample."""
+
+    def __init__(self, samples: list[dict], fails: str, error: Exception) -> None:
+        self.samples, self.fails, self.error = samples, fails, error
+
+    def _got(self, what: str, sample: dict, value: object) -> object:
+        if what == self.fails and sample["number"] == 1:
+            raise self.error
+        return value
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> object:
+        return self._got("sample", self.samples[number], self.samples[number])
+
+    def key(self, sample: dict) -> object:
+        return self._got("key", sample, sample["key"])
+
+    def image(self, sample: dict) -> object:
+        return self._got("image", sample, sample["jpg"])
+
+
+FAULTS = [TimeoutError("timed out"), ConnectionResetError(104, "reset"), OSError(5, "Input/output error")]
+FINDINGS = [
+    FileNotFoundError(2, "gone"),
+    OSError("image file is truncated"),
+    UnidentifiedImageError("no image"),
+    KeyError("k"),
+]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("fails", "by"),
+    [("sample", "run"), ("key", "run"), ("image", "run"), ("sample", "filter"), ("image", "filter")],
+)
+def test_a_fault_in_the_users_own_code_is_no_reason(samples, pictures, catching, fails: str, by: str, error) -> None:
+    data = FailingAtSecond(samples, fails, error)
+    verify, decides = (True, pictures.folder_run) if by == "run" else (False, catching)
+    with pytest.raises(StorageError, match=rf"can't read a sample: {type(error).__name__}: .*try again") as raised:
+        SafeDataset(data, decides, key=data.key, image=data.image, verify_content=verify)
+    assert raised.value.__cause__ is error
+    if fails != "sample":
+        safe = SafeIterable(samples, decides, key=data.key, image=data.image, verify_content=verify)
+        with pytest.raises(StorageError, match="can't read a sample"):
+            list(safe)
+
+
+def test_a_fault_when_a_sample_is_asked_for_does_not_make_it_drifted(samples, pictures) -> None:
+    data = FailingAtSecond([sample | {"number": int(sample["number"])} for sample in samples], "", FAULTS[0])
+    safe = SafeDataset(data, pictures.folder_run, keys=pictures.keys, image=data.image, verify_content="access")
+    first = safe[0]
+    data.fails = "image"
+    data.samples[first["number"]]["number"] = 1
+    with pytest.raises(StorageError, match="can't read a sample"):
+        safe[0]
+    assert safe.filter_report()["drifted"] == 0
+
+
+def test_a_fault_while_the_first_images_are_compared_is_raised(samples, pictures) -> None:
+    decider = decider_of(pictures.folder_run)
+    for fails in ("key", "image"):
+        data = FailingAtSecond(samples, fails, FAULTS[2])
+        check = decider.image_check(Access(key=data.key, image=data.image))
+        with pytest.raises(StorageError, match="can't read a sample"):
+            check.same(samples[1])
+
+
+@pytest.mark.parametrize("error", FINDINGS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("fails", ["sample", "key", "image"])
+def test_what_a_sample_itself_is_at_fault_for_excludes_it(samples, pictures, fails: str, error) -> None:
+    data = FailingAtSecond(samples, fails, error)
+    safe = SafeDataset(data, pictures.folder_run, key=data.key, image=data.image, verify_content=True)
+    assert 1 not in [sample["number"] for sample in safe]
+    assert safe.filter_report()["drifted" if fails == "image" else "unknown"] == 1
 
 
 @pytest.mark.parametrize("bad", ["no run", "unfinished", "schema", "part", "secret"])
