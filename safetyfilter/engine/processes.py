@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
+import os
 import queue
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -61,9 +65,11 @@ def score_on_devices(
     for task in (*parts, *[None] * len(devices)):
         tasks.put(task)
     workers = [context.Process(target=_work, daemon=True, args=(job, device, tasks, results)) for device in devices]
+    started: list[Any] = []
     try:
         for worker in workers:
             worker.start()
+            started.append(worker)
         error: Exception | None = None
         while any(worker.is_alive() for worker in workers) or not results.empty():
             try:
@@ -79,7 +85,7 @@ def score_on_devices(
                     report(result)
         failed = [device for device, worker in zip(devices, workers, strict=True) if worker.exitcode]
     finally:
-        for worker in workers:
+        for worker in started:  # one that could not be started can't be ended, which would hide why
             worker.terminate()
             worker.join()
     if error is not None:
@@ -93,6 +99,7 @@ def score_on_devices(
 
 def _work(job: PartJob, device: str, tasks: Any, results: Any) -> None:
     """Score what the queue gives, on one device; runs in a process of its own."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def parts() -> Iterator[Part]:
         while (part := tasks.get()) is not None:
@@ -108,3 +115,11 @@ def _work(job: PartJob, device: str, tasks: Any, results: Any) -> None:
     except SafetyFilterError as error:
         results.put(error)
         raise SystemExit(1) from None
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended, however that was: a full queue would be waited at for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
