@@ -15,8 +15,9 @@ from common import SEED
 
 import safetyfilter as sf
 from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.runs.decided import write_decisions
 from safetyfilter.runs.decisions import Decisions
-from safetyfilter.runs.parts import ScoredPart, write_decisions
+from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import create_secret

@@ -86,7 +86,7 @@ def main() -> None:
     checkouts = {"this": Path(__file__).resolve().parents[1]}
     if options.against:
         checkouts["other"] = options.against.resolve()
-    count, repetitions = (5000, 2) if options.quick else (20_000, 5)
+    count, repetitions = (5000, 2) if options.quick else (10_000, 3)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

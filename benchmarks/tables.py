@@ -134,6 +134,21 @@ def sizes(result: Mapping[str, Any]) -> str:
     )
 
 
+def overhead(result: Mapping[str, Any]) -> str:
+    """A scan's own time a sample, now and before, by source."""
+    return _table(
+        ("source", "with embeddings kept", "microseconds a sample", "in version 0.1.0"),
+        [
+            (
+                row["source"],
+                "yes" if row["embeddings"] else "no",
+                *(f"{row['microseconds'][name][0]:.0f}" for name in ("this", "other")),
+            )
+            for row in result["rows"]
+        ],
+    )
+
+
 def laion(result: Mapping[str, Any]) -> str:
     """The decisions that change where the vocabulary tables of LAION's detectors are dropped."""
     changed = []
@@ -165,6 +180,7 @@ PASSAGES: dict[str, Passage] = {
     "machine": Passage(page="speed.md", results="throughput.json", write=machine),
     "other machine": Passage(page="speed.md", results="throughput_amx.json", write=other_machine),
     "parity": Passage(page="speed.md", results="throughput.json", write=parity),
+    "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
     "positions": Passage(page="quality.md", results="quality.json", write=positions),

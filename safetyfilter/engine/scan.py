@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+import torch
+
+from safetyfilter.embed.devices import resolve_device
 from safetyfilter.engine.parts import PartJob, Progress, score_parts
 from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.engine.scorers import ImageScorer
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.runs.apply import apply_policy
+from safetyfilter.runs.apply import decide_parts
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.run import Run
-from safetyfilter.runs.start import start_run
+from safetyfilter.runs.start import started
 from safetyfilter.sources.base import Part, Source
 
 
@@ -54,28 +58,32 @@ def scan(
 
     Raises
     ------
+    UsageError, DeviceError
+        A device that does not exist.
     OtherRunError, OutputError
-        See `start_run`.
+        See `safetyfilter.runs.start.started`.
     StorageError
         A sample could not be read though it was tried again. Finished parts are kept.
     """
     report = progress or _silent
-    run = start_run(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy)
-    with run.writing():
+    used = [str(resolve_device(device)) for device in devices or devices_of(safety_filter.encoder.device)]
+    if devices and len(used) == 1 and torch.device(used[0]) != safety_filter.encoder.device:
+        safety_filter = replace(safety_filter, encoder=safety_filter.encoder.on(used[0]))
+    with started(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy) as run:
         parts = source.parts()
         todo = run.unscored_parts(parts, embeddings=keep_embeddings)
         _report_resumed(run, report, {part.index for part in parts} - {part.index for part in todo})
-        used = list(devices or devices_of(safety_filter.encoder.device))[: len(todo)]
         job = PartJob(
             source=source,
             scorer=ImageScorer(safety_filter),
             digester=run.digester(),
             keep_vectors=keep_embeddings,
         )
-        for part in _scored(job, todo, used, report):
+        for part in _scored(job, todo, used[: len(todo)], report):
             counts = run.write(part)
             report({name: counts[name] for name in ("kept", "excluded")})
-        return apply_policy(run, safety_filter.policy)
+        run.seal_scores(parts)
+        return decide_parts(run, safety_filter.policy)
 
 
 def _scored(job: PartJob, parts: Sequence[Part], devices: Sequence[str], report: Progress) -> Iterator[ScoredPart]:

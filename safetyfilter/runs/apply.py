@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from safetyfilter.decide.policy import Policy
+from safetyfilter.errors import UnfinishedRunError
 from safetyfilter.runs.decisions import index_of
+from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.stored import part_metas
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded`` and ``unscored``."""
@@ -20,7 +23,7 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
     Parameters
     ----------
     run : Run
-        With all its parts scored.
+        With all its parts scored by a scan that came to its end.
     policy : Policy
         In the real signals' names, or in the run's own.
     progress : callable or None
@@ -35,15 +38,29 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
     ------
     PolicyError
         The policy names a signal that the run has no scores of.
+    UnfinishedRunError
+        The scan is not finished.
     RunError
-        A part has no scores; scan again.
+        A part is missing or not of this run, or another process is writing it.
     """
+    with run.writing():
+        run.record = Run.open(run.path).record  # another process may have decided since
+        return decide_parts(run, policy, progress=progress)
+
+
+def decide_parts(run: Run, policy: Policy, *, progress: Progress | None = None) -> Run:
+    """Decide on all parts of a run that is held for writing; arguments and errors as of `apply_policy`."""
     policy = policy.for_pair(run.record.setup.pair)
     policy.require(run.record.setup.signals)
-    metas = run.part_metas()  # a missing part is told before anything is changed
+    if not run.record.scores:
+        raise UnfinishedRunError(
+            f"the scan of {run.path} is not finished, and some of its scores may be of another time; run the same scan "
+            "again, which does only what is missing"
+        )
+    part_metas(run.root, run.record)  # a missing or foreign part is told before anything is changed
     run.write_record(replace(run.record, complete=False, counts={}))
-    total: Counter[str] = Counter()
-    for index in range(len(metas)):
+    total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
+    for index in range(run.part_count):
         counts = run.decide_part(index, policy)
         total.update(counts)
         if progress:

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits
-from safetyfilter.errors import RunError, SchemaError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digester
-from safetyfilter.runs.index import Bytes, DecisionIndex, Rows, records, write_index
-from safetyfilter.runs.parts import SCHEMA_VERSION, digests_of, read_table
+from safetyfilter.batches import Reason, ReasonBits
+from safetyfilter.errors import RunError
+from safetyfilter.runs.decided import read_decisions
+from safetyfilter.runs.digests import Digester
+from safetyfilter.runs.index import DecisionIndex, Rows, records, write_index
+from safetyfilter.runs.parts import SCHEMA_VERSION
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.stored import require_own
 from safetyfilter.storage import Location, cache_folder, locked
 
 _CHUNK = 1 << 16
@@ -247,48 +248,31 @@ def _row_count(place: Location) -> int:
 def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
     """The run's parts as rows of an index, in batches large enough to be sorted well, read in a few threads."""
     policy = run.policy.digest
-    waiting: list[Future[npt.NDArray[Any]]] = []
+    fingerprints: list[str] = []
+
+    def taken(part: Future[tuple[npt.NDArray[Any], str]]) -> npt.NDArray[Any]:
+        rows, fingerprint = part.result()
+        fingerprints.append(fingerprint)
+        return rows
+
+    waiting: list[Future[tuple[npt.NDArray[Any], str]]] = []
     ready: list[npt.NDArray[Any]] = []
     with ThreadPoolExecutor(4) as pool:
         for index in range(run.part_count):
             waiting.append(pool.submit(_part, run, index, policy))
             if len(waiting) == 8:
-                ready.append(waiting.pop(0).result())
+                ready.append(taken(waiting.pop(0)))
             if sum(map(len, ready)) >= 1 << 20:
                 yield np.concatenate(ready)
                 ready.clear()
-        yield from (future.result() for future in waiting)
+        yield from (taken(future) for future in waiting)
     yield from ready
+    require_own(fingerprints, run.record, run.root)
 
 
-def _part(run: Run, index: int, policy: str) -> npt.NDArray[Any]:
-    place = run.file("decisions", index)
-    table, meta = read_table(place)
-    if meta.get("policy") != policy:
+def _part(run: Run, index: int, policy: str) -> tuple[npt.NDArray[Any], str]:
+    """A part's decisions as rows of an index, and the fingerprint of the scores that they rest on."""
+    decided = read_decisions(run.file("decisions", index))
+    if decided.policy != policy:
         raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
-    wanted = {
-        "key_digest": pa.binary(DIGEST_BYTES),
-        "content_digest": pa.binary(DIGEST_BYTES),
-        "keep": pa.bool_(),
-        "reasons": pa.list_(pa.string()),
-    }
-    found = {field.name: field.type for field in table.schema}
-    if any(found.get(name) != kind for name, kind in wanted.items()) or table.column("key_digest").null_count:
-        raise SchemaError(f"{place} does not hold the columns of decisions; run `safetyfilter decide` again")
-    keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
-    return records(keys, contents, _reasons(table, place))
-
-
-def _reasons(table: pa.Table, place: Location) -> Bytes:
-    """Reason sets from the column of names; a row that says neither keep nor why is excluded as unknown."""
-    lists = table.column("reasons").combine_chunks()
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    positions = pc.index_in(pc.list_flatten(lists), value_set=pa.array(REASON_NAMES))
-    if positions.null_count:
-        raise SchemaError(f"{place} gives reasons that this version does not know; use the version that wrote it")
-    bits = np.zeros(len(table), np.uint8)
-    owners = np.repeat(np.arange(len(table)), lengths)
-    np.bitwise_or.at(bits, owners, np.left_shift(1, positions.to_numpy(zero_copy_only=False)).astype(np.uint8))
-    keep = pc.fill_null(table.column("keep"), False).to_numpy()
-    bits[~keep & (bits == 0)] = _UNKNOWN
-    return bits
+    return records(decided.keys, decided.contents, decided.reason_bits.astype(np.uint8)), decided.fingerprint

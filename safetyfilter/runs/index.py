@@ -70,11 +70,11 @@ class DecisionIndex:
             layout = _Layout(capacity=header["capacity"], bucket_bits=header["bucket_bits"])
             if header["magic"] != _MAGIC or len(self._map) != layout.rows + header["rows"] * _WIDTH:
                 raise ValueError("another layout, or cut short")
+            self.fingerprint = str(header["fingerprint"])
+            rows = self._length = int(header["rows"])
+            self._window = int(header["longest"]) * _WIDTH
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"can't read the index {path}: {error}; remove it, and it is built again") from error
-        self.fingerprint: str = header["fingerprint"]
-        rows = self._length = int(header["rows"])
-        self._window = int(header["longest"]) * _WIDTH
         self._shift = 32 - layout.bucket_bits
         self._offset = layout.rows
         self._starts: npt.NDArray[Any] = np.frombuffer(

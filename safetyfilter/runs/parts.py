@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from safetyfilter.batches import (
-    REASON_NAMES,
     STATUS_NAMES,
-    ReasonBits,
     ScoreBatch,
     StatusCodes,
-    count_decisions,
+    Unreadable,
 )
-from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.errors import RunError, SchemaError, StorageError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order
-from safetyfilter.storage import Location, replacing
+from safetyfilter.storage import Location, read_parquet, replacing
 
 SCHEMA_VERSION = 2
 _META = b"safetyfilter"
@@ -103,20 +101,25 @@ class ScoredPart:
         return len(self.keys)
 
 
-def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) -> None:
-    """Write a part's scores, whole or not at all, with what else is known of them."""
-    signals = part.scores.signals
-    columns = {"key_digest": _digest_column(part.keys), "content_digest": _digest_column(part.contents)}
-    columns |= {signal: pa.array(part.scores[signal], pa.float32()) for signal in signals}
+def scores_table(part: ScoredPart) -> pa.Table:
+    """Return a part's scores as a table: the columns of a file in ``scores/``."""
+    columns = {"key_digest": digest_column(part.keys), "content_digest": digest_column(part.contents)}
+    columns |= {signal: pa.array(part.scores[signal], pa.float32()) for signal in part.scores.signals}
     names = pa.DictionaryArray.from_arrays(pa.array(part.scores.status), pa.array(STATUS_NAMES))
     columns["status"] = names.cast(pa.string())
     if part.known_hashes is not None:
         columns[_KNOWN_HASH] = pa.array(part.known_hashes)
-    write_table(pa.table(columns), place, {"signals": list(signals), "index": part.index, **meta})
+    return pa.table(columns)
+
+
+def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) -> None:
+    """Write a part's scores, whole or not at all, with what else is known of them."""
+    own = {"signals": list(part.scores.signals), "index": part.index, "content": _content_of(part)}
+    write_table(scores_table(part), place, {**own, **meta})
 
 
 def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
-    """Return a part without its vectors, and its metadata; `RunError` where it is damaged."""
+    """Return a part without its vectors, and its metadata; `RunError` where it is damaged, however little."""
     table, meta = read_table(place)
     try:
         signals = tuple(meta["signals"])
@@ -130,49 +133,30 @@ def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
             scores=ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status"))),
             known_hashes=known,
         )
+        whole = meta["content"] == _content_of(part)
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        raise RunError(f"{place} does not hold the columns of scores ({error}); remove it and scan again") from error
+        raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
+    if not whole:
+        raise RunError(f"{place} is damaged: its scores are not those that were written; scan again")
     return part, meta
 
 
-def write_decisions(
-    part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, object]
-) -> Counter[str]:
-    """Write the decisions on a part, and count them.
+def _content_of(part: ScoredPart) -> str:
+    known = () if part.known_hashes is None else (part.known_hashes,)
+    return content_digest(part.keys, part.contents, part.scores.values, part.scores.status, *known)
 
-    Parameters
-    ----------
-    part : ScoredPart
-        The part that was decided on.
-    reason_bits : ndarray
-        (N,) uint16, a `Reason` set each.
-    place : Location
-        The file.
-    meta : mapping
-        The fingerprint of the scores and the digest of the policy.
 
-    Returns
-    -------
-    Counter
-        ``seen``, ``kept``, ``excluded`` and one count a reason; they are checked to add up.
+def content_digest(*columns: npt.NDArray[Any]) -> str:
+    """Return the SHA-256 in hex over columns of numbers, with their shapes and types.
+
+    >>> content_digest(np.uint8([1, 2])) == content_digest(np.uint8([1, 3]))
+    False
     """
-    counts = count_decisions(reason_bits)
-    if not counts["seen"] == len(part) == counts["kept"] + counts["excluded"]:
-        raise RunError(f"{len(part)} scores got the decisions {dict(counts)}: a fault of the library, report it")
-    set_bits = (reason_bits[:, None] >> np.arange(len(REASON_NAMES), dtype=np.uint16)) & 1 == 1
-    offsets = np.concatenate([[0], np.cumsum(set_bits.sum(axis=1))]).astype(np.int32)
-    codes = pa.array(np.nonzero(set_bits)[1].astype(np.int8))
-    names = pa.DictionaryArray.from_arrays(codes, pa.array(REASON_NAMES)).cast(pa.string())
-    table = pa.table(
-        {
-            "key_digest": _digest_column(part.keys),
-            "content_digest": _digest_column(part.contents),
-            "keep": pa.array(reason_bits == 0),
-            "reasons": pa.ListArray.from_arrays(pa.array(offsets), names),
-        }
-    )
-    write_table(table, place, {**meta, "counts": counts})
-    return counts
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(f"{column.shape}{column.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
 
 
 def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) -> None:
@@ -185,11 +169,11 @@ def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) ->
 def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
     """Return a part's table and its metadata; `RunError` where it is missing or damaged, `SchemaError` by version."""
     try:
-        table = pq.read_table(pa.BufferReader(place.read_bytes()))
+        table = read_parquet(place)
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
-    except pa.ArrowException as error:
-        raise RunError(f"{place} is damaged ({error}); scan again, which redoes only damaged parts") from error
+    except (PermissionError, IsADirectoryError, Unreadable, ValueError) as error:
+        raise RunError(f"{place} can't be read ({error}); scan again, which redoes only damaged parts") from error
     return table, _checked(table.schema.metadata, place)
 
 
@@ -198,7 +182,9 @@ def read_meta(place: Location) -> dict[str, Any] | None:
     try:
         with place.open() as file:  # the end of the file is enough
             return _checked(pq.read_schema(file).metadata, place)
-    except (FileNotFoundError, pa.ArrowException, RunError):
+    except StorageError:
+        raise
+    except Exception:  # noqa: BLE001 - pyarrow raises nearly every built-in error on damaged files
         return None
 
 
@@ -214,7 +200,7 @@ def digests_of(column: pa.ChunkedArray) -> Digests:
     return digests
 
 
-def _digest_column(digests: Digests) -> pa.Array:
+def digest_column(digests: Digests) -> pa.Array:
     """A column of 16 bytes each, null where there was no content."""
     missing = ~digests.any(axis=1)
     valid = pa.array(~missing).buffers()[1] if missing.any() else None
@@ -233,11 +219,14 @@ def _status_codes(column: pa.ChunkedArray) -> StatusCodes:
 def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads((metadata or {})[_META])
-    except (KeyError, json.JSONDecodeError) as error:
+        schema = meta["schema"]
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{place} is not a part of a run; remove it and scan again") from error
-    if meta.get("schema") != SCHEMA_VERSION:
+    if schema != SCHEMA_VERSION:
         raise SchemaError(
-            f"{place} has schema {meta.get('schema')}, this version reads {SCHEMA_VERSION}; use the version that wrote "
+            f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}; use the version that wrote "
             "it, or scan into a new directory"
         )
+    if not isinstance(meta.get("fingerprint"), str):
+        raise RunError(f"{place} is damaged: it does not say what it was made from; scan again")
     return meta

@@ -170,8 +170,8 @@ class RunRecord:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
-            raise RunError(f"{place} is not JSON ({error}); scan again, finished parts are kept") from error
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{place} is not JSON ({error}); restore it, or scan into a new directory") from error
         fields = _Fields(data, place)
         if (schema := fields.get("schema", int)) != SCHEMA_VERSION:
             raise SchemaError(_other_schema(place, schema))
@@ -185,14 +185,17 @@ class RunRecord:
             views=fields.get("views", str),
             decode=fields.get("decode", str),
             precision=fields.get("precision", str),
-            limits=DecodeLimits(**{f.name: limits.get(f.name, int) for f in dataclasses.fields(DecodeLimits)}),
+            limits=fields.built("limits", lambda _: _limits(limits)),
         )
+        policy = fields.built("policy", Policy.from_dict)
+        fields.require("setup_digest", setup.digest)
+        _Fields(data["policy"], place, "policy.").require("digest", policy.digest)
         complete, counts = fields.get("complete", bool), _Fields(fields.get("counts", dict), place, "counts.")
         expected = ("seen", "kept", "excluded", *(name for name in REASON_NAMES if name in counts.data))
         return cls(
             created=fields.get("created", str),
             setup=setup,
-            policy=fields.built("policy", Policy.from_dict),
+            policy=policy,
             source=SourceRecord(
                 kind=source.get("kind", str),
                 keys=source.get("keys", str),
@@ -204,7 +207,7 @@ class RunRecord:
             versions=fields.get("versions", dict),
             complete=complete,
             scores=fields.get("scores", str),
-            counts=dict.fromkeys(COUNT_NAMES, 0) | {n: counts.get(n, int) for n in expected} if complete else {},
+            counts=_added_up({n: counts.get(n, int) for n in expected}, place) if complete else {},
         )
 
 
@@ -218,7 +221,9 @@ class _Fields:
 
     def get(self, name: str, kind: type[T]) -> T:
         value = self.data.get(name) if isinstance(self.data, dict) else None
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        if not isinstance(value, kind) or (
+            isinstance(value, int) and kind is int and (value is True or value is False or value < 0)
+        ):
             raise RunError(
                 f"{self.place}: the field {self.prefix}{name} is not {_KINDS[kind]}, but {value!r}; the file is "
                 "damaged: restore it, or remove the run and scan again"
@@ -230,6 +235,14 @@ class _Fields:
         return tuple(
             _Fields({str(n): value}, self.place, f"{name}.").get(str(n), str) for n, value in enumerate(values)
         )
+
+    def require(self, name: str, expected: str) -> None:
+        """Raise `RunError` unless a digest is that of the other fields."""
+        if self.get(name, str) != expected:
+            raise RunError(
+                f"{self.place}: the field {self.prefix}{name} is not that of the other fields; the file was changed: "
+                "restore it, or remove the run and scan again"
+            )
 
     def built(self, name: str, build: Any) -> Any:
         """The value that `build` makes of an object."""
@@ -245,12 +258,25 @@ class _Fields:
 
 
 _KINDS: Mapping[type, str] = {
-    int: "a whole number",
+    int: "a whole number from 0",
     str: "a text",
     bool: "true or false",
     dict: "an object",
     list: "a list",
 }
+
+
+def _limits(fields: _Fields) -> DecodeLimits:
+    return DecodeLimits(**{f.name: fields.get(f.name, int) for f in dataclasses.fields(DecodeLimits)})
+
+
+def _added_up(counts: Mapping[str, int], place: object) -> dict[str, int]:
+    if counts["seen"] != counts["kept"] + counts["excluded"]:
+        raise RunError(
+            f"{place}: the field counts does not add up: {dict(counts)}; the file is damaged: restore it, or remove "
+            "the run and scan again"
+        )
+    return dict.fromkeys(COUNT_NAMES, 0) | dict(counts)
 
 
 def _other_schema(place: object, schema: int) -> str:

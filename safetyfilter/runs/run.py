@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from safetyfilter.batches import Reason
+from safetyfilter.batches import Reason, Unreadable
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError, RunError, SecretError, UnfinishedRunError
+from safetyfilter.runs.decided import read_decisions, write_decisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.labels import join_labels, key_column
-from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_decisions, write_scores
+from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, write_scores
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.secret import read_secret, secret_origin
+from safetyfilter.runs.stored import (
+    FOLDERS,
+    file_digest,
+    fingerprint_of,
+    holds,
+    load_embeddings,
+    load_scores,
+    part_file,
+    remove_parts,
+)
 from safetyfilter.sources.base import Part
-from safetyfilter.storage import Location, local_path, locked, read_npy, replacing
-
-FOLDERS = ("scores", "decisions", "embeddings")
+from safetyfilter.storage import Location, local_path, locked, replacing
 
 
 @dataclass(slots=True)
@@ -55,14 +62,14 @@ class Run:
         SchemaError
             It was written by another version of the schema.
         """
-        path = local_path(path, "a run directory")
+        path = run_path(path)
         place = Location.of(path) / "run.json"
         try:
             text = place.read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"no run at {path}; make one with `safetyfilter scan SOURCE --out {path}`") from error
-        except (PermissionError, UnicodeDecodeError) as error:
-            raise RunError(f"can't read {place}: {error}; scan again, finished parts are kept") from error
+        except (PermissionError, IsADirectoryError, UnicodeDecodeError, Unreadable) as error:
+            raise RunError(f"can't read {place}: {error}; restore it, or scan into a new directory") from error
         return cls(path, RunRecord.from_json(text, place))
 
     def write_record(self, record: RunRecord) -> None:
@@ -84,13 +91,8 @@ class Run:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the run for writing; `RunError` while another process does."""
-        try:
-            with locked(self.path, wait=False):
-                for left in self.path.glob("*/.*.tmp"):  # by a process that was killed
-                    left.unlink()
-                yield
-        except BlockingIOError as error:
-            raise RunError(f"another process is writing {self.path}; wait for it, or give another --out") from error
+        with held(self.path):
+            yield
 
     @property
     def policy(self) -> Policy:
@@ -112,14 +114,22 @@ class Run:
         """Raise `UnfinishedRunError` unless every part is scored and decided."""
         if not self.record.complete:
             raise UnfinishedRunError(
-                f"the run {self.path} is not finished; run the same `safetyfilter scan` again, "
-                "which does only what is missing"
+                f"the run {self.path} is not finished; "
+                + (
+                    "run `safetyfilter decide` again"
+                    if self.record.scores
+                    else "run the same `safetyfilter scan` again, which does only what is missing"
+                )
             )
+
+    @property
+    def root(self) -> Location:
+        """The directory as a place of storage."""
+        return Location.of(self.path)
 
     def file(self, folder: str, index: int) -> Location:
         """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""
-        suffix = "npy" if folder == "embeddings" else "parquet"
-        return Location.of(self.path) / folder / f"part-{index:05d}.{suffix}"
+        return part_file(self.root, folder, index)
 
     def unscored_parts(self, parts: Sequence[Part], *, embeddings: bool = False) -> list[Part]:
         """Return the parts whose scores, or wanted embeddings, are missing or no longer hold."""
@@ -127,10 +137,14 @@ class Run:
         return [part for part in parts if not self._is_scored(part, digester, embeddings)]
 
     def _is_scored(self, part: Part, digester: Digester, embeddings: bool) -> bool:
-        meta = read_meta(self.file("scores", part.index))
-        if meta is None or meta["fingerprint"] != self._fingerprint(part.index, part.state, digester):
+        try:
+            _, meta = read_scores(self.file("scores", part.index))  # all of it: what is damaged is done again
+        except RunError:
             return False
-        return not embeddings or (meta["embeddings"] is not None and self.file("embeddings", part.index).exists())
+        if meta["fingerprint"] != self._fingerprint(part.index, part.state, digester):
+            return False
+        kept = meta.get("embeddings")
+        return not embeddings or (kept is not None and holds(self.file("embeddings", part.index), kept))
 
     def _fingerprint(self, index: int, state: str, digester: Digester) -> str:
         """A fingerprint of a part's samples and everything that its scores depend on."""
@@ -150,22 +164,26 @@ class Run:
             The run's own where None.
         """
         policy = policy or self.policy
-        place, held = self.file("embeddings", part.index), None
+        place, kept = self.file("embeddings", part.index), None
         place.remove()
         if part.vectors is not None:
-            (Location.of(self.path) / "embeddings").make_folder()
+            (self.root / "embeddings").make_folder()
             with replacing(place) as file:
                 np.save(file, part.vectors.astype(np.float16, copy=False))
-            held = _file_digest(place)
+            kept = file_digest(place)
         fingerprint = self._fingerprint(part.index, part.state, self.digester())
-        write_scores(part, self.file("scores", part.index), {"fingerprint": fingerprint, "embeddings": held})
+        write_scores(part, self.file("scores", part.index), {"fingerprint": fingerprint, "embeddings": kept})
         return self._decide(part, fingerprint, policy)
 
     def decide_part(self, index: int, policy: Policy) -> Counter[str]:
         """Decide on a part's stored scores, unless that was done; its counts."""
-        meta, decided = read_meta(self.file("scores", index)), read_meta(self.file("decisions", index))
-        if meta and decided and (decided["fingerprint"], decided["policy"]) == (meta["fingerprint"], policy.digest):
-            return Counter(decided["counts"])
+        meta = read_meta(self.file("scores", index))
+        try:
+            decided = read_decisions(self.file("decisions", index))
+        except RunError:
+            decided = None  # missing or damaged: made again
+        if meta and decided and (decided.fingerprint, decided.policy) == (meta["fingerprint"], policy.digest):
+            return Counter(decided.counts)
         part, meta = read_scores(self.file("scores", index))
         return self._decide(part, meta["fingerprint"], policy)
 
@@ -176,17 +194,27 @@ class Run:
         meta = {"fingerprint": fingerprint, "policy": policy.digest}
         return write_decisions(part, bits, self.file("decisions", part.index), meta)
 
-    def finish(self, counts: Counter[str], policy: Policy) -> None:
-        """Record that every part is scored and decided, and remove parts that the source no longer has."""
-        for folder in FOLDERS:
-            place = Location.of(self.path) / folder
-            for name in place.names():
-                number = name.removeprefix("part-").partition(".")[0]
-                if name.startswith("part-") and int(number) >= self.part_count:
-                    (place / name).remove()
-        fingerprints = [self._meta(index)["fingerprint"] for index in range(self.part_count)]
-        record = replace(self.record, policy=policy, counts=dict(counts), complete=True, scores=_joined(fingerprints))
-        self.write_record(record)
+    def seal_scores(self, parts: Sequence[Part]) -> None:
+        """Record that all parts of the source are scored, and remove those that it no longer has.
+
+        From here on the record vouches for these scores: no others are decided on or read.
+
+        Raises
+        ------
+        UnfinishedRunError
+            A part is not scored, or its scores no longer hold.
+        """
+        digester = self.digester()
+        fingerprints = [self._fingerprint(part.index, part.state, digester) for part in parts]
+        for part, fingerprint in zip(parts, fingerprints, strict=True):
+            if (read_meta(self.file("scores", part.index)) or {}).get("fingerprint") != fingerprint:
+                raise UnfinishedRunError(f"part {part.index} of {self.path} is not scored; run the same scan again")
+        remove_parts(self.root, len(parts))
+        self.write_record(replace(self.record, scores=fingerprint_of(fingerprints)))
+
+    def finish(self, counts: Mapping[str, int], policy: Policy) -> None:
+        """Record that every part is decided under a policy."""
+        self.write_record(replace(self.record, policy=policy, counts=dict(counts), complete=True))
 
     def read_scores(self) -> pa.Table:
         """Return the scores of all samples: the columns of ``scores/``, rows in the run's order.
@@ -197,13 +225,7 @@ class Run:
             The run is not finished, or a part is missing, damaged, or not of this run.
         """
         self.require_complete()
-        tables, fingerprints = [], []
-        for index in range(self.part_count):
-            table, meta = read_table(self.file("scores", index))
-            tables.append(table.replace_schema_metadata())
-            fingerprints.append(meta["fingerprint"])
-        self._require_own(fingerprints)
-        return pa.concat_tables(tables)
+        return load_scores(self.root, self.record)
 
     def read_embeddings(self) -> npt.NDArray[np.float16]:
         """Return (N, D) or (N, V, D) float16, the embeddings of all samples in the order of `read_scores`.
@@ -216,22 +238,7 @@ class Run:
             As `read_scores`; or the run was made without embeddings, or they are not those of its scores.
         """
         self.require_complete()
-        metas = [self._meta(index) for index in range(self.part_count)]
-        self._require_own([meta["fingerprint"] for meta in metas])
-        arrays: list[npt.NDArray[np.float16]] = []
-        for index, meta in enumerate(metas):
-            place = self.file("embeddings", index)
-            if meta["embeddings"] is None:
-                raise RunError(f"{self.path} holds no embeddings; scan again with --keep-embeddings")
-            try:
-                if _file_digest(place) != meta["embeddings"]:
-                    raise RunError(f"{place} holds the embeddings of other scores; scan again with --keep-embeddings")
-                arrays.append(read_npy(place))
-            except (FileNotFoundError, ValueError) as error:
-                if isinstance(error, RunError):
-                    raise
-                raise RunError(f"can't read {place}: {error}; scan again with --keep-embeddings") from error
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        return load_embeddings(self.root, self.record)
 
     def align_labels(self, labels: pa.Table) -> pa.Table:
         """Return labels in the order of `read_scores`, with nulls for samples that have none.
@@ -257,31 +264,25 @@ class Run:
         label_keys = key_column(labels, None if "key_digest" in labels.column_names else self.digester())
         return join_labels(labels, key_column(self.read_scores()), label_keys)
 
-    def part_metas(self) -> list[dict[str, Any]]:
-        """Return the metadata of all parts' scores; `RunError` where one is missing."""
-        return [self._meta(index) for index in range(self.part_count)]
 
-    def _meta(self, index: int) -> dict[str, Any]:
-        meta = read_meta(self.file("scores", index))
-        if meta is None:
-            raise RunError(
-                f"part {index} of {self.path} has no scores; run the same scan again, which does only what is missing"
-            )
-        return meta
-
-    def _require_own(self, fingerprints: Sequence[str]) -> None:
-        if _joined(fingerprints) != self.record.scores:
-            raise RunError(
-                f"the scores in {self.path} are not those that its run.json speaks of; run the same scan again, which "
-                "does only what is missing"
-            )
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a run directory for writing; `RunError` while another process does."""
+    try:
+        with locked(path, wait=False):
+            for folder in (path, *(path / name for name in FOLDERS)):
+                for left in folder.glob(".*.tmp"):  # by a process that was killed
+                    left.unlink()
+            yield
+    except BlockingIOError as error:
+        raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error
 
 
-def _joined(fingerprints: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+def run_path(path: str | os.PathLike[str]) -> Path:
+    """Return the local path of a run directory, with a name beside which its secret can lie.
 
-
-def _file_digest(place: Location) -> str:
-    """SHA-256 in hex of a file."""
-    with place.open() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    >>> run_path("runs/first"), run_path(".").name == Path.cwd().name
+    (PosixPath('runs/first'), True)
+    """
+    local = local_path(path, "a run directory")
+    return local if local.name not in ("", "..") else local.resolve()

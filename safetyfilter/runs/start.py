@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
-from safetyfilter.runs.run import Run
+from safetyfilter.runs.run import Run, held, run_path
 from safetyfilter.runs.secret import create_secret
 from safetyfilter.sources.base import Source
-from safetyfilter.storage import Location, local_path
+from safetyfilter.storage import Location
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
     """Raise `OutputError` unless a run could be written here; leaves nothing behind."""
-    path = local_path(path, "a run directory")
+    path = run_path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; give a directory for the run")
     if path.is_dir() and not (path / "run.json").exists() and any(path.iterdir()):
@@ -34,8 +37,9 @@ def check_output(path: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def start_run(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, policy: Policy) -> Run:
-    """Start a run, or take up the one that is there.
+@contextmanager
+def started(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, policy: Policy) -> Iterator[Run]:
+    """Start a run, or take up the one that is there, and hold it for writing.
 
     Raises
     ------
@@ -43,9 +47,17 @@ def start_run(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, 
         The directory holds a run of another source, or with another encoder, probes or preparation.
     OutputError
         It can't be written.
+    RunError
+        Another process is writing it; nothing is changed.
     """
     check_output(path)
-    path = local_path(path, "a run directory")
+    path = run_path(path)
+    Location.of(path).make_folder()
+    with held(path):
+        yield _started(path, source, setup, policy)
+
+
+def _started(path: Path, source: Source, setup: RunSetup, policy: Policy) -> Run:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     if (path / "run.json").exists():
         run = Run.open(path)
@@ -57,7 +69,6 @@ def start_run(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, 
         if run.record.source.location != digester.text(source.location):
             raise OtherRunError(f"{path} holds a run of another source; give another --out, or remove that run")
     else:
-        Location.of(path).make_folder()
         digester = create_secret(path)
     parts = source.parts()
     record = RunRecord(

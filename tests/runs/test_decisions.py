@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
-from safetyfilter.batches import Reason
+from safetyfilter.batches import Reason, count_decisions
 from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRunError
 from safetyfilter.runs import decisions as module
 from safetyfilter.runs.decisions import Decisions, index_of
-from safetyfilter.runs.parts import read_table, write_table
+from safetyfilter.runs.parts import content_digest, digests_of, read_table, write_table
 from safetyfilter.runs.run import Run
 from tests.conftest import bad_images, good_images
 from tests.writers import write_files
@@ -119,7 +119,10 @@ class TestOfARun:
         silent = pa.array([None] * len(table), pa.bool_())
         table = table.set_column(2, "keep", silent)
         table = table.set_column(3, "reasons", pa.array([None] * len(table), pa.list_(pa.string())))
-        write_table(table, run.file("decisions", 0), meta)
+        digests = [digests_of(table.column(name)) for name in ("key_digest", "content_digest")]
+        bits = np.full(len(table), Reason.UNKNOWN, np.uint16)
+        said = {"content": content_digest(*digests, bits), "counts": count_decisions(bits)}
+        write_table(table, run.file("decisions", 0), meta | said)
         decisions = Decisions.of(run)
         held = set(read_table(run.file("decisions", 0))[0]["key_digest"].to_pylist())
         of_part = [name for name in IMAGES if run.digester().key(name) in held]

@@ -1,5 +1,6 @@
 """``run.json``: read back as it was written, and a damaged one is told by file and field."""
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,11 @@ def test_a_pair_of_stand_ins_says_so_plainly() -> None:
         ("complete", 1),
         ("counts", {"seen": 3, "kept": "1", "excluded": 2}),
         ("counts", {"seen": 3, "kept": 1}),
+        ("counts", {"seen": 3, "kept": 1, "excluded": 1}),
+        ("counts", {"seen": 3, "kept": -1, "excluded": 4}),
+        ("source", {"kind": "folder", "keys": "", "location": "", "fingerprint": "", "parts": -1}),
+        ("limits", {field.name: 0 for field in dataclasses.fields(DecodeLimits)}),
+        ("setup_digest", "ab" * 32),
         ("schema", "2"),
     ],
 )
@@ -88,7 +94,31 @@ def test_a_damaged_field_is_named(field: str, value: object) -> None:
     assert "restore it, or remove the run" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", sorted(json.loads(COMPLETE.to_json()).keys() - {"setup_digest"}))
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("views", "multi"),
+        ("signals", ["explicit", "minor", "more"]),
+        ("probes", []),
+        ("precision", "int8"),
+        ("decode", ""),
+    ],
+)
+def test_a_setup_that_was_changed_is_told(field: str, value: object) -> None:
+    data = json.loads(COMPLETE.to_json()) | {field: value}
+    with pytest.raises(RunError, match="the field setup_digest is not that of the other fields"):
+        RunRecord.from_json(json.dumps(data), "run.json")
+
+
+@pytest.mark.parametrize("change", [{"width": "x"}, {"image_size": None}, {"width": 4}])
+def test_an_encoder_that_was_changed_is_told(change: dict) -> None:
+    data = json.loads(COMPLETE.to_json())
+    data["encoder"] |= change
+    with pytest.raises(RunError, match=r"run\.json: the field"):
+        RunRecord.from_json(json.dumps(data), "run.json")
+
+
+@pytest.mark.parametrize("field", sorted(json.loads(COMPLETE.to_json())))
 def test_a_missing_field_is_named(field: str) -> None:
     data = json.loads(COMPLETE.to_json())
     del data[field]
@@ -96,7 +126,7 @@ def test_a_missing_field_is_named(field: str) -> None:
         RunRecord.from_json(json.dumps(data), "run.json")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "5", "{", '"run"', "{}"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "5", "{", '"run"', "{}", "[" * 100_000])
 def test_what_is_not_a_record(text: str) -> None:
     with pytest.raises(RunError, match=r"run\.json"):
         RunRecord.from_json(text, "run.json")

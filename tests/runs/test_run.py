@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from safetyfilter import EmbedOptions, Policy, Run, SafetyFilter, ScoreBatch, apply_policy, open_source, scan
+from safetyfilter import (
+    Decisions,
+    EmbedOptions,
+    Policy,
+    ProbeBank,
+    Run,
+    SafetyFilter,
+    ScoreBatch,
+    apply_policy,
+    open_source,
+    scan,
+)
 from safetyfilter.batches import STATUS_CODES
 from safetyfilter.errors import (
     CalibrationError,
@@ -77,10 +89,12 @@ class TestReading:
         with pytest.raises(RunError, match="scan"):
             read_all(run)
 
-    def test_an_unfinished_run_is_an_error(self, run: Run) -> None:
-        run.write_record(replace(run.record, complete=False))
+    @pytest.mark.parametrize("stopped", ["scan", "decide"])
+    def test_an_unfinished_run_is_an_error(self, run: Run, stopped: str) -> None:
+        scores = "" if stopped == "scan" else run.record.scores
+        run.write_record(replace(run.record, complete=False, scores=scores))
         for read in (run.read_scores, run.read_embeddings, lambda: run.align_labels(pa.table({"key": ["a"]}))):
-            with pytest.raises(UnfinishedRunError, match="run the same `safetyfilter scan` again"):
+            with pytest.raises(UnfinishedRunError, match=f"`safetyfilter {stopped}` again"):
                 read()
 
     @pytest.mark.parametrize("damage", [b"", b"PAR1", "cut"])
@@ -106,7 +120,7 @@ class TestReading:
 
     def test_embeddings_of_another_part_are_an_error(self, run: Run) -> None:
         shutil.copy(run.file("embeddings", 0), run.file("embeddings", 1))
-        with pytest.raises(RunError, match="embeddings of other scores"):
+        with pytest.raises(RunError, match="does not hold the embeddings of its scores"):
             run.read_embeddings()
         assert len(run.read_scores()) == len(IMAGES)
 
@@ -215,12 +229,155 @@ class TestWriting:
         counts = run.write(ScoredPart.in_order(0, "s", np.empty((0, 32), np.uint8), scores))
         assert counts == Counter({"seen": 0})
 
-    def test_parts_that_the_source_no_longer_has_are_removed(self, run: Run) -> None:
-        source = replace(run.record.source, parts=run.part_count - 1)
-        run.write_record(replace(run.record, source=source))
-        apply_policy(run, run.policy)
-        for folder in ("scores", "decisions", "embeddings"):
-            assert len(list((run.path / folder).glob("part-*"))) == source.parts
+    def test_parts_that_the_source_no_longer_has_are_removed(self, run: Run, scanned: Path, safe: SafetyFilter) -> None:
+        source = open_source(write_files(run.path.parent / "pictures", IMAGES), part_size=8)
+        run = scan(source, run.path.parent / "again", safe, keep_embeddings=True)
+        (run.path / "scores" / "part-x.parquet").write_text("of another tool")
+        for name in sorted(IMAGES)[-8:]:
+            (run.path.parent / "pictures" / name).unlink()
+        run = scan(open_source(run.path.parent / "pictures", part_size=8), run.path, safe)
+        for folder, count in (("scores", 2), ("decisions", 2), ("embeddings", 1)):  # the second part was done again
+            assert len(list((run.path / folder).glob("part-0*"))) == count
+        assert run.part_count == 2
+        assert (run.path / "scores" / "part-x.parquet").exists()
+
+
+def everything(run: Run) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+class TestForeignParts:
+    """Only scores that the record vouches for are decided on, and only decisions on these are used."""
+
+    @pytest.fixture
+    def other(self, run: Run, safe: SafetyFilter) -> Run:
+        """A run of the same source under the same secret, with probes that keep everything."""
+        probes = ProbeBank([replace(probe, bias=probe.bias - 1000) for probe in safe.probes.probes])
+        source = open_source(write_files(run.path.parent / "pictures", IMAGES), part_size=8)
+        shutil.copy(run.path.with_name("run.secret"), run.path.with_name("other.secret"))
+        return scan(source, run.path.with_name("other"), replace(safe, probes=probes))
+
+    def test_decisions_of_another_run_are_refused(self, run: Run, other: Run) -> None:
+        for path in (other.path / "decisions").glob("*"):
+            shutil.copy(path, run.path / "decisions")
+        with pytest.raises(RunError, match=r"are not those that its run\.json speaks of"):
+            Decisions.of(run)
+
+    @pytest.mark.parametrize("what", ["scores of another run", "swapped parts", "a part twice", "fewer", "none"])
+    def test_deciding_launders_nothing(self, run: Run, other: Run, what: str) -> None:
+        first, second = (run.file("scores", index) for index in (0, 1))
+        if what == "scores of another run":
+            shutil.copy(other.file("scores", 0), first)
+        elif what == "swapped parts":
+            content = first.read_bytes()
+            shutil.copy(second, first)
+            Path(second).write_bytes(content)
+        elif what == "a part twice":
+            shutil.copy(first, second)
+        else:
+            parts = {"fewer": run.part_count - 1, "none": 0}[what]
+            run.write_record(replace(run.record, source=replace(run.record.source, parts=parts)))
+        before = everything(run)
+        with pytest.raises(RunError, match=r"are not those that its run\.json speaks of"):
+            apply_policy(run, Policy.preset("strict"))
+        assert everything(run) == before
+
+    def test_a_stopped_scan_is_not_completed_by_deciding(self, safe: SafetyFilter, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "pictures", IMAGES)
+        run = scan(open_source(folder, part_size=8), tmp_path / "run", safe)
+        last = sorted(IMAGES)[-1]
+        for name in (sorted(IMAGES)[0], last):  # in the first part and in the last
+            (folder / name).write_bytes(IMAGES["rocket.jpg"] + b" changed")
+
+        def stop(counts) -> None:
+            if "kept" in counts and not counts.get("resumed"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            scan(open_source(folder, part_size=8), tmp_path / "run", safe, progress=stop)
+        with pytest.raises(UnfinishedRunError, match="some of its scores may be of another time"):
+            apply_policy(Run.open(run.path), Policy())
+        with pytest.raises(UnfinishedRunError):
+            Decisions.of(Run.open(run.path))
+        again = scan(open_source(folder, part_size=8), tmp_path / "run", safe)
+        content = (folder / last).read_bytes()
+        assert again.read_scores()["content_digest"].to_pylist().count(again.digester().content(content)) >= 1
+
+    def test_a_stopped_decision_is_completed_by_deciding_again(self, run: Run) -> None:
+        run.write_record(replace(run.record, complete=False, counts={}))
+        assert apply_policy(run, Policy.preset("strict")).counts["seen"] == len(IMAGES)
+
+
+class TestTwoAtOnce:
+    """One process writes a run at a time; another one changes nothing."""
+
+    def test_a_refused_scan_leaves_the_run_as_it_is(self, run: Run, safe: SafetyFilter) -> None:
+        source, before = open_source(write_files(run.path.parent / "f", IMAGES)), everything(run)
+        with run.writing(), pytest.raises(RunError, match="another process is writing"):
+            scan(source, run.path, safe)
+        assert everything(run) == before
+
+    def test_deciding_waits_its_turn(self, run: Run) -> None:
+        before = everything(run)
+        with run.writing(), pytest.raises(RunError, match="another process is writing"):
+            apply_policy(Run.open(run.path), Policy.preset("strict"))
+        assert everything(run) == before
+
+    def test_what_a_killed_process_left_is_swept_up(self, run: Run) -> None:
+        left = [run.path / ".run.json.1-ab.tmp", run.path / "scores" / ".part-00000.parquet.1-ab.tmp"]
+        building = run.path / "index" / ".decisions.bin.1-ab.tmp"  # a reader may be building it now
+        building.parent.mkdir(exist_ok=True)
+        for path in (*left, building):
+            path.write_text("half")
+        with run.writing():
+            assert not [path for path in left if path.exists()]
+        assert building.exists()
+
+
+class TestDamage:
+    """A part that is damaged is told, and the next scan makes it again."""
+
+    @pytest.mark.parametrize("folder", ["scores", "decisions", "embeddings"])
+    @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "text"])
+    def test_the_next_scan_mends_it(self, scanned: Path, tmp_path: Path, safe, folder: str, damage: str) -> None:
+        for name in ("pictures", "run"):
+            shutil.copytree(scanned.parent / name, tmp_path / name)
+        shutil.copy(scanned.with_name("run.secret"), tmp_path / "run.secret")
+        run = Run.open(tmp_path / "run")
+        source = open_source(scanned.parent / "pictures", part_size=8)
+        place = Path(run.file(folder, 1))
+        content = bytearray(place.read_bytes())
+        if damage == "bit":
+            content[len(content) // 2 if folder == "embeddings" else 40] ^= 1
+        place.write_bytes({"bit": content, "cut": content[:-60], "empty": b"", "text": b"text"}[damage])
+        if folder != "decisions":
+            with pytest.raises(RunError):
+                read_all(run)
+        assert scan(source, run.path, safe, keep_embeddings=True).counts == Run.open(scanned).counts
+        read_all(Run.open(run.path))
+        assert len(Decisions.of(Run.open(run.path))) == len(IMAGES)
+
+    def test_a_flipped_bit_changes_no_score_unseen(self, run: Run) -> None:
+        place = Path(run.file("scores", 0))
+        content, before = place.read_bytes(), repr(run.read_scores().to_pydict())
+        for at in range(4, len(content) - 8, 7):
+            flipped = bytearray(content)
+            flipped[at] ^= 16
+            place.write_bytes(flipped)
+            with suppress(SafetyFilterError):
+                assert repr(run.read_scores().to_pydict()) == before
+
+
+class TestPlaces:
+    """Where a run may lie."""
+
+    def test_in_the_folder_itself(self, safe: SafetyFilter, tmp_path: Path, monkeypatch) -> None:
+        source = open_source(write_files(tmp_path / "f", {"a.jpg": IMAGES["china.jpg"]}))
+        (tmp_path / "run").mkdir()
+        monkeypatch.chdir(tmp_path / "run")
+        assert scan(source, ".", safe).counts["seen"] == 1
+        assert (tmp_path / "run.secret").exists()
+        assert Run.open(".").counts["seen"] == 1
 
 
 class TestOtherPlaces:
@@ -256,8 +413,6 @@ class TestSchemas:
         assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
     def test_the_second_is_read(self, tmp_path: Path, monkeypatch) -> None:
-        from safetyfilter import Decisions
-
         monkeypatch.setenv("SAFETYFILTER_SECRET", "00" * 32)
         shutil.copytree(FIXTURES / "schema-2", tmp_path / "run")
         run = Run.open(tmp_path / "run")

@@ -1,0 +1,139 @@
+"""The Parquet files of a run's decisions: a part's rows, each with its reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits, count_decisions
+from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.runs.digests import DIGEST_BYTES, Digests
+from safetyfilter.runs.parts import (
+    ScoredPart,
+    content_digest,
+    digest_column,
+    digests_of,
+    read_table,
+    write_table,
+)
+from safetyfilter.storage import Location
+
+_COLUMNS = {
+    "key_digest": pa.binary(DIGEST_BYTES),
+    "content_digest": pa.binary(DIGEST_BYTES),
+    "keep": pa.bool_(),
+    "reasons": pa.list_(pa.string()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecidedPart:
+    """The decisions on a part, as they are stored.
+
+    Attributes
+    ----------
+    keys, contents : ndarray
+        (N, 16) uint8, as in `ScoredPart`.
+    reason_bits : ndarray
+        (N,) uint16, a `Reason` set each.
+    fingerprint : str
+        That of the scores that were decided on.
+    policy : str
+        Digest of the policy that decided.
+    counts : mapping of str to int
+        ``seen``, ``kept``, ``excluded`` and one a reason.
+    """
+
+    keys: Digests
+    contents: Digests
+    reason_bits: ReasonBits
+    fingerprint: str
+    policy: str
+    counts: Mapping[str, int]
+
+
+def write_decisions(
+    part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, object]
+) -> Counter[str]:
+    """Write the decisions on a part, and count them.
+
+    Parameters
+    ----------
+    part : ScoredPart
+        The part that was decided on.
+    reason_bits : ndarray
+        (N,) uint16, a `Reason` set each.
+    place : Location
+        The file.
+    meta : mapping
+        The fingerprint of the scores and the digest of the policy.
+
+    Returns
+    -------
+    Counter
+        ``seen``, ``kept``, ``excluded`` and one count a reason; they are checked to add up.
+    """
+    counts = count_decisions(reason_bits)
+    if not counts["seen"] == len(part) == counts["kept"] + counts["excluded"]:
+        raise RunError(f"{len(part)} scores got the decisions {dict(counts)}: a fault of the library, report it")
+    set_bits = (reason_bits[:, None] >> np.arange(len(REASON_NAMES), dtype=np.uint16)) & 1 == 1
+    offsets = np.concatenate([[0], np.cumsum(set_bits.sum(axis=1))]).astype(np.int32)
+    codes = pa.array(np.nonzero(set_bits)[1].astype(np.int8))
+    names = pa.DictionaryArray.from_arrays(codes, pa.array(REASON_NAMES)).cast(pa.string())
+    table = pa.table(
+        {
+            "key_digest": digest_column(part.keys),
+            "content_digest": digest_column(part.contents),
+            "keep": pa.array(reason_bits == 0),
+            "reasons": pa.ListArray.from_arrays(pa.array(offsets), names),
+        }
+    )
+    content = content_digest(part.keys, part.contents, reason_bits.astype(np.uint16))
+    write_table(table, place, {**meta, "counts": counts, "content": content})
+    return counts
+
+
+def read_decisions(place: Location) -> DecidedPart:
+    """Return the decisions on a part.
+
+    Raises
+    ------
+    RunError
+        They are missing, or damaged, however little.
+    SchemaError
+        They are of another version.
+    """
+    table, meta = read_table(place)
+    found = {field.name: field.type for field in table.schema}
+    if any(found.get(name) != kind for name, kind in _COLUMNS.items()) or table.column("key_digest").null_count:
+        raise SchemaError(f"{place} does not hold the columns of decisions; run `safetyfilter decide` again")
+    keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
+    bits = _reasons(table, place)
+    if meta.get("content") != content_digest(keys, contents, bits):
+        raise RunError(f"{place} is damaged: it does not hold what was written; run `safetyfilter decide` again")
+    policy, counts = meta.get("policy"), meta.get("counts")
+    if not isinstance(policy, str) or counts != dict(count_decisions(bits)):
+        raise RunError(f"{place} is damaged: its counts are not those of its rows; run `safetyfilter decide` again")
+    return DecidedPart(
+        keys=keys, contents=contents, reason_bits=bits, fingerprint=meta["fingerprint"], policy=policy, counts=counts
+    )
+
+
+def _reasons(table: pa.Table, place: Location) -> ReasonBits:
+    """Reason sets from the column of names; a row that says neither keep nor why is excluded as unknown."""
+    lists = table.column("reasons").combine_chunks()
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    positions = pc.index_in(pc.list_flatten(lists), value_set=pa.array(REASON_NAMES))
+    if positions.null_count:
+        raise SchemaError(f"{place} gives reasons that this version does not know; use the version that wrote it")
+    bits = np.zeros(len(table), np.uint16)
+    owners = np.repeat(np.arange(len(table)), lengths)
+    np.bitwise_or.at(bits, owners, np.left_shift(1, positions.to_numpy(zero_copy_only=False)).astype(np.uint16))
+    keep = pc.fill_null(table.column("keep"), False).to_numpy()
+    bits[~keep & (bits == 0)] = np.uint16(Reason.UNKNOWN)
+    return bits

@@ -1,0 +1,106 @@
+"""The files of a run's parts: their places, their metadata, and all of them read as one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from safetyfilter.errors import RunError
+from safetyfilter.runs.parts import read_meta, read_scores, scores_table
+from safetyfilter.runs.record import RunRecord
+from safetyfilter.storage import Location, read_npy
+
+FOLDERS = ("scores", "decisions", "embeddings")
+_PART = re.compile(r"part-(\d{5,})\.(parquet|npy)")
+
+
+def part_file(root: Location, folder: str, index: int) -> Location:
+    """Return the place of one part's file.
+
+    >>> part_file(Location.of("run"), "embeddings", 7).name
+    'part-00007.npy'
+    """
+    return root / folder / f"part-{index:05d}.{'npy' if folder == 'embeddings' else 'parquet'}"
+
+
+def part_metas(root: Location, record: RunRecord) -> list[dict[str, Any]]:
+    """Return the metadata of all parts' scores; `RunError` unless they are those that the record vouches for."""
+    metas = []
+    for index in range(record.source.parts):
+        meta = read_meta(part_file(root, "scores", index))
+        if meta is None:
+            raise RunError(
+                f"part {index} of {root} has no scores; run the same scan again, which does only what is missing"
+            )
+        metas.append(meta)
+    require_own([meta["fingerprint"] for meta in metas], record, root)
+    return metas
+
+
+def load_scores(root: Location, record: RunRecord) -> pa.Table:
+    """Return the scores of all samples; errors as of `Run.read_scores`."""
+    tables, fingerprints = [], []
+    for index in range(record.source.parts):
+        part, meta = read_scores(part_file(root, "scores", index))
+        tables.append(scores_table(part))
+        fingerprints.append(meta["fingerprint"])
+    require_own(fingerprints, record, root)
+    return pa.concat_tables(tables)
+
+
+def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16]:
+    """Return the embeddings of all samples; errors as of `Run.read_embeddings`."""
+    arrays: list[npt.NDArray[np.float16]] = []
+    for index, meta in enumerate(part_metas(root, record)):
+        place = part_file(root, "embeddings", index)
+        if (kept := meta.get("embeddings")) is None:
+            raise RunError(f"{root} holds no embeddings; scan again with --keep-embeddings")
+        if not holds(place, kept):
+            raise RunError(f"{place} does not hold the embeddings of its scores; scan again with --keep-embeddings")
+        arrays.append(read_npy(place))
+    filled = [array for array in arrays if len(array)] or arrays[:1]  # a part without samples has no views
+    return filled[0] if len(filled) == 1 else np.concatenate(filled)
+
+
+def fingerprint_of(fingerprints: Sequence[str]) -> str:
+    """Return the SHA-256 in hex over the fingerprints of parts, in order.
+
+    >>> fingerprint_of(["a", "b"]) == fingerprint_of(["b", "a"])
+    False
+    """
+    return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+
+
+def require_own(fingerprints: Sequence[str], record: RunRecord, root: object) -> None:
+    """Raise `RunError` unless parts with these fingerprints are those that the record vouches for."""
+    if fingerprint_of(fingerprints) != record.scores:
+        raise RunError(
+            f"the parts in {root} are not those that its run.json speaks of; run the same scan again, which does only "
+            "what is missing"
+        )
+
+
+def file_digest(place: Location) -> str:
+    """Return the SHA-256 in hex of a file."""
+    with place.open() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def holds(place: Location, digest: str) -> bool:
+    """Return True for a file that is there and has this SHA-256."""
+    return place.is_file() and file_digest(place) == digest
+
+
+def remove_parts(root: Location, first: int) -> None:
+    """Remove the files of the parts from number `first` on; others in the folders are left alone."""
+    for folder in FOLDERS:
+        for name in (root / folder).names():
+            match = _PART.fullmatch(name)
+            if match and int(match[1]) >= first:
+                (root / folder / name).remove()
