@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from enum import StrEnum
 from functools import reduce
 from operator import add
@@ -70,7 +71,7 @@ def scan(
     from safetyfilter.embed.options import EmbedOptions
     from safetyfilter.engine.scan import scan as run_scan
     from safetyfilter.filter import SafetyFilter
-    from safetyfilter.standin import ENCODER
+    from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
     options = EmbedOptions(batch_size=batch, views=views, decode=decode)  # type: ignore[arg-type]
     name = ENCODER if encoder == "stand-in" else encoder
@@ -83,10 +84,11 @@ def scan(
     with sample_progress("scanning", _total(opened)) as progress:
         run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
     seconds = time.perf_counter() - started
-    if notice := run.record.setup.pair.notice:
+    notice = run.record.setup.pair.notice
+    if notice:
         show_warning(notice)
     emit(
-        {"run": out, **run.counts, "stand_in": bool(notice), "seconds": round(seconds, 3)},
+        {"run": out, **run.counts, "stand_in": STANDIN_PAIR.notice in notice, "seconds": round(seconds, 3)},
         as_json=json,
         shown=counts_table(out, run.counts),
     )
@@ -106,7 +108,7 @@ def decide(
     policy_used = Policy.load(policy)
     opened = Run.open(run)
     before = opened.policy.thresholds
-    with sample_progress("deciding", None) as progress, opened.writing():
+    with sample_progress("deciding", None) as progress:
         apply_policy(opened, policy_used, progress=progress)
     for signal, threshold in opened.policy.thresholds.items():
         if (was := before.get(signal)) is not None and was != threshold:
@@ -138,10 +140,16 @@ def _probe_files(names: list[str], policy: Policy) -> list[ProbeBank | None]:
 
 
 def _bank(files: list[ProbeBank | None], encoder: ClipEncoder, *, stand_in: bool) -> ProbeBank:
+    """One bank; with the stand-in encoder its pair says so, whatever the signals are called."""
     from safetyfilter.score.zero_shot import zero_shot_probes
-    from safetyfilter.standin import PROMPTS
+    from safetyfilter.standin import PROMPTS, STANDIN_PAIR
 
-    return reduce(add, [zero_shot_probes(encoder, PROMPTS if stand_in else None) if b is None else b for b in files])
+    made = [zero_shot_probes(encoder, PROMPTS if stand_in else None) if bank is None else bank for bank in files]
+    bank = reduce(add, made)
+    if stand_in and STANDIN_PAIR.notice not in bank.pair.notice:
+        notice = f"{STANDIN_PAIR.notice} {bank.pair.notice}".strip()
+        bank = replace(bank, pair=replace(bank.pair, notice=notice))
+    return bank
 
 
 def _total(source: Source) -> int | None:

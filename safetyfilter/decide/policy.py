@@ -60,6 +60,8 @@ class Policy:
     pair: SignalPair = PAIR
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pair, SignalPair):
+            raise PolicyError(f"the pair is {self.pair!r}; give a SignalPair(explicit=..., minor=...), or leave it out")
         thresholds = checked_numbers("threshold", self.thresholds or dict.fromkeys(self.pair.names, DEFAULT_THRESHOLD))
         cuts = checked_numbers("cut in exclude", self.exclude_at)
         if missing := [signal for signal in self.pair.names if signal not in thresholds]:

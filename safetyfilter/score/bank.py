@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -37,7 +37,8 @@ class ProbeBank:
     Raises
     ------
     ProbeError
-        There is no probe, or their widths do not fit together.
+        There is no probe, their widths do not fit together, or both signals of the real pair are scored and another
+        pair is named: the rule is about these two.
     EncoderMismatchError
         The probes belong to different encoders.
 
@@ -59,6 +60,7 @@ class ProbeBank:
         probes = tuple(self.probes)
         if not probes:
             raise ProbeError("a bank needs at least one probe; make them with zero_shot_probes or train_probe")
+        _check_pair(self.pair, {probe.signal for probe in probes})
         for inputs in get_args(Inputs):
             if len({probe.width for probe in probes if probe.inputs == inputs}) > 1:
                 widths = [(probe.signal, probe.width) for probe in probes if probe.inputs == inputs]
@@ -203,13 +205,14 @@ that name (laion-l14, laion-b32); make a file with `safetyfilter train` or Probe
         write_probes(path, self.probes, self.pair)
 
     def __add__(self, other: ProbeBank) -> ProbeBank:
-        """Return one bank with both banks' probes; `ProbeError` where they name different pairs."""
+        """Return one bank with both banks' probes and notices; `ProbeError` where they name different pairs."""
         if self.pair != other.pair:
             raise ProbeError(
                 f"one bank's pair of signals is {' and '.join(self.pair.names)}, the other's is "
                 f"{' and '.join(other.pair.names)}; put together banks of one pair"
             )
-        return ProbeBank([*self.probes, *other.probes], self.pair)
+        notices = dict.fromkeys(bank.pair.notice for bank in (self, other) if bank.pair.notice)
+        return ProbeBank([*self.probes, *other.probes], replace(self.pair, notice=" ".join(notices)))
 
 
 def join_captions(images: EmbeddingBatch, captions: Floats) -> EmbeddingBatch:
@@ -252,6 +255,16 @@ def join_captions(images: EmbeddingBatch, captions: Floats) -> EmbeddingBatch:
     joined = np.concatenate([vectors, texts.astype(np.float32)], axis=-1)
     missing: npt.NDArray[np.bool_] = np.logical_or.reduce(np.isnan(captions), axis=1)
     return _with_status(replace(images, vectors=joined), missing, "no_caption")
+
+
+def _check_pair(pair: object, signals: Set[str]) -> None:
+    if not isinstance(pair, SignalPair):
+        raise ProbeError(f"the pair is {pair!r}; give a SignalPair(explicit=..., minor=...), or leave it out")
+    if pair != PAIR and signals >= set(PAIR.names):
+        raise ProbeError(
+            f"the probes score {' and '.join(PAIR.names)}, and the pair is {' and '.join(pair.names)}; the rule is "
+            "about the former: leave the pair out, or put the probes of the other pair into a bank of their own"
+        )
 
 
 def _with_status(batch: EmbeddingBatch, rows: npt.NDArray[np.bool_], name: str) -> EmbeddingBatch:

@@ -54,7 +54,7 @@ def write_probes(place: Place, probes: Sequence[Probe], pair: SignalPair = PAIR)
     probes : sequence of Probe
         Linear probes, or one of LAION's detectors.
     pair : SignalPair
-        Written where it is not the real one.
+        Written where it is not the real one, or has a notice.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def write_probes(place: Place, probes: Sequence[Probe], pair: SignalPair = PAIR)
         )
     tensors, header = _KINDS[kinds[0]].pack(probes)  # type: ignore[arg-type]  # all are of that type
     header |= {"kind": kinds[0], "schema": str(SCHEMA)}
-    if pair != PAIR:
+    if pair != PAIR or pair.notice:
         header["pair"] = json.dumps(pair.as_dict())
     with replacing(place) as file:
         file.write(save(tensors, metadata=header))

@@ -4,12 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import safetyfilter.engine.scan
-from safetyfilter import ProbeBank, storage
+from safetyfilter import ClipEncoder, LinearProbe, ProbeBank, Run, SignalPair, storage
+from safetyfilter.signals import PAIR
+from safetyfilter.standin import ENCODER, STANDIN_PAIR
 from tests.cli.commands import command
 from tests.conftest import bad_images, good_images
 from tests.sources.flaky import FlakyFileSystem
@@ -74,6 +78,31 @@ def test_decide_and_export(place: Path, scan: list[object], tmp_path: Path) -> N
         exported = command("export", tmp_path / "run", "--source", place / "pictures", *to, "--json").json
         assert exported["kept"] == counts["kept"]
     assert len((tmp_path / "out-keys").read_text().splitlines()) == counts["kept"]
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (PAIR.names, PAIR),
+        (STANDIN_PAIR.names, replace(STANDIN_PAIR, notice="")),
+        (STANDIN_PAIR.names, replace(STANDIN_PAIR, notice="of a colleague")),
+        (STANDIN_PAIR.names, STANDIN_PAIR),
+    ],
+    ids=["real names", "no notice", "another notice", "stand-ins"],
+)
+def test_a_scan_with_the_stand_in_encoder_says_so_whatever_the_probes_are_called(
+    place: Path, tmp_path: Path, names: tuple[str, str], pair: SignalPair
+) -> None:
+    spec = ClipEncoder.load(ENCODER, device="cpu", precision="fp32").spec
+    weight = np.zeros(spec.width, np.float32)
+    made = [LinearProbe(signal=name, weight=weight, bias=-5, encoder=spec.digest) for name in names]
+    ProbeBank(made, pair).save(tmp_path / "p.safetensors")
+    done = command("scan", place / "others", "--out", tmp_path / "run", "--encoder", "stand-in", "--device", "cpu",
+                   "--probes", tmp_path / "p.safetensors", "--json")  # fmt: skip
+    assert done.json["stand_in"] is True
+    assert done.message.count(STANDIN_PAIR.notice) == 1
+    assert pair.notice in done.message
+    assert STANDIN_PAIR.notice in Run.open(tmp_path / "run").record.setup.pair.notice
 
 
 @pytest.mark.parametrize(

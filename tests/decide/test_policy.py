@@ -135,6 +135,12 @@ def test_a_pairs_name_is_not_taken_by_another_signal() -> None:
         policy.for_pair(SHAPES)
 
 
+@pytest.mark.parametrize("pair", ["x", ("explicit", "minor"), None])
+def test_a_pair_is_a_signal_pair(pair: object) -> None:
+    with pytest.raises(PolicyError, match="give a SignalPair"):
+        Policy(pair=pair)
+
+
 def test_the_digest_covers_all_that_decides() -> None:
     different = [
         Policy(),

@@ -161,6 +161,29 @@ def test_a_bank_names_its_pair(encoder) -> None:
         bank + ProbeBank([probe("square", 32, encoder.spec.digest)])
 
 
+@pytest.mark.parametrize(
+    ("notices", "kept"), [(("", "b"), "b"), (("a", ""), "a"), (("a", "a"), "a"), (("a", "b"), "a b"), (("", ""), "")]
+)
+def test_a_notice_is_kept_whichever_bank_has_it(notices: tuple[str, str], kept: str) -> None:
+    first, second = (ProbeBank([probe()], replace(PAIR, notice=notice)) for notice in notices)
+    assert (first + second).pair.notice == kept
+
+
+@pytest.mark.parametrize("pair", [SHAPES, SignalPair(explicit="minor", minor="explicit"), SignalPair(minor="violence")])
+def test_the_rule_is_about_the_real_signals_where_both_are_scored(pair: SignalPair) -> None:
+    with pytest.raises(ProbeError, match="the rule is about the former"):
+        ProbeBank([probe("explicit"), probe("violence"), probe("minor")], pair)
+    with pytest.raises(ProbeError, match="the rule is about the former"):
+        ProbeBank([probe("explicit")], pair) + ProbeBank([probe("minor")], pair)
+    assert ProbeBank([probe("explicit")], pair).pair == pair
+
+
+@pytest.mark.parametrize("pair", [("explicit", "minor"), "minor", None])
+def test_a_pair_is_a_signal_pair(pair: object) -> None:
+    with pytest.raises(ProbeError, match="give a SignalPair"):
+        ProbeBank([probe()], pair)
+
+
 def test_joined_captions_keep_statuses_and_mark_the_missing() -> None:
     images, captions = vectors(4), vectors(4)
     captions[1:3] = np.nan

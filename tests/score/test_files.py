@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ HEADER = {"kind": "safetyfilter-linear-probes", "schema": "1", "encoder": "e", "
 WEIGHT = {"weight": np.zeros((1, 2), np.float32), "bias": np.zeros(1)}
 
 
-@pytest.mark.parametrize("pair", [PAIR, SHAPES])
+@pytest.mark.parametrize("pair", [PAIR, replace(PAIR, notice="of a stand-in"), SHAPES])
 def test_files_come_back_equal(tmp_path, pair: SignalPair) -> None:
-    bank = ProbeBank(PROBES, pair)
+    bank = ProbeBank([replace(one, signal=name) for one, name in zip(PROBES, pair.names, strict=True)], pair)
     bank.save(tmp_path / "p.safetensors")
     again = ProbeBank.load(tmp_path / "p.safetensors")
     assert again.digests == bank.digests
@@ -46,7 +47,7 @@ def test_the_real_pair_is_not_written(tmp_path) -> None:
 
 
 def test_files_lie_on_any_storage() -> None:
-    write_probes("memory://probes/p.safetensors", PROBES, SHAPES)
+    write_probes("memory://probes/p.safetensors", PROBES)
     assert ProbeBank.load("memory://probes/p.safetensors").digests == ProbeBank(PROBES).digests
 
 
