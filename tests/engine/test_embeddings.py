@@ -48,7 +48,7 @@ def test_those_of_another_part_are_refused(folder: Path, tmp_path: Path, safe: S
     right = one.read_bytes()
     assert np.load(one).shape == np.load(other).shape
     one.write_bytes(other.read_bytes())
-    with pytest.raises(RunError, match="the embeddings of other scores"):
+    with pytest.raises(RunError, match="does not hold the embeddings of its scores"):
         run.read_embeddings()
     one.write_bytes(right)
     run.read_embeddings()
