@@ -27,6 +27,7 @@ from safetyfilter.sources.parts import SMALLEST_PART
 from safetyfilter.sources.reading import WatchedFile, reading
 
 _DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError)
+_FIRST_SAMPLES = 8
 _TRUSTED = 5
 
 _log = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class WebDatasetSource:
     A sample's key is ``SHARD.tar/KEY``: the shard's path relative to the source, and the sample's name in it. The rest
     of a damaged shard is on record as one sample, unscored; what could not be listed has no decision, and a loader
     excludes it as unknown. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples. They are
-    counted by the shards' headers, as far as needed; on remote storage, where that means to read the shards, a shard is
-    trusted to hold enough where the one counted last says that it holds `_TRUSTED` times as many.
+    counted by the shards' headers, as far as needed; a shard is trusted to hold enough where its first samples (on remote
+    storage, where that means to read it, those of the one counted last) say that it holds `_TRUSTED` times as many.
 
     Parameters
     ----------
@@ -78,13 +79,13 @@ class WebDatasetSource:
         for number, shard in enumerate(self._shards):
             size = self._listing.size(shard)
             if counted < self._least:
-                if not self._listing.root.is_local and size / bytes_a_sample >= _TRUSTED * self._least:
+                if self._listing.root.is_local:  # a few headers of each shard are cheap there, all are not
+                    _, bytes_a_sample = self._counted(shard, _FIRST_SAMPLES, bytes_a_sample)
+                if size / bytes_a_sample >= _TRUSTED * self._least:
                     counted = self._least
                 else:
-                    with self._opened(shard, buffered=not self._listing.root.is_local) as stream:
-                        more, stopped_at = _count(stream, self._least - counted)
+                    more, bytes_a_sample = self._counted(shard, self._least - counted, bytes_a_sample)
                     counted += more
-                    bytes_a_sample = max((stopped_at or size) / more, 1) if more else bytes_a_sample
             estimated += size / bytes_a_sample
             if counted >= self._least and (self._wanted == self._least or estimated >= self._wanted):
                 found.append(range(start, number + 1))
@@ -94,6 +95,12 @@ class WebDatasetSource:
                 start = found.pop().start
             found.append(range(start, len(self._shards)))
         return found
+
+    def _counted(self, shard: str, limit: int, bytes_a_sample: float) -> tuple[int, float]:
+        """The samples of a shard, `limit` at most, and the bytes of each of them; those given where there is none."""
+        with self._opened(shard, buffered=not self._listing.root.is_local) as stream:
+            count, stopped_at = _count(stream, limit)
+        return count, max((stopped_at or self._listing.size(shard)) / count, 1) if count else bytes_a_sample
 
     def parts(self) -> Sequence[Part]:
         """Return runs of shards, in the order of their names."""
