@@ -39,8 +39,8 @@ class WebDatasetSource:
     A sample's key is ``SHARD.tar/KEY``: the shard's path relative to the source, and the sample's name in it. The rest
     of a damaged shard is on record as one sample, unscored; what could not be listed has no decision, and a loader
     excludes it as unknown. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples. They are
-    counted by the shards' headers, as far as needed; a shard is trusted to hold enough where its first samples (on remote
-    storage, where that means to read it, those of the one counted last) say that it holds `_TRUSTED` times as many.
+    counted by the shards' headers, as far as needed; a shard is trusted to hold enough where its first samples say that
+    it holds `_TRUSTED` times as many (on remote storage, those of the shard counted last).
 
     Parameters
     ----------
