@@ -10,7 +10,7 @@ import numpy as np
 
 from safetyfilter.batches import OK, ScoreBatch
 from safetyfilter.engine.scorers import ScoredBatch, Scorer
-from safetyfilter.errors import RunError
+from safetyfilter.errors import RunError, StorageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source
@@ -75,11 +75,19 @@ def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Ite
             read.append((part, count))
 
     rows = _Rows()
-    for batch in job.scorer.stream(samples(), job.digester):
-        rows.append(batch if job.keep_vectors else batch.without_vectors())
-        report({"seen": len(batch), "unscored": int((batch.scores.status != OK).sum())})
+
+    def finished() -> Iterator[ScoredPart]:
         while read and read[0][1] <= len(rows):
             yield _scored(job, *read.popleft(), rows)
+
+    try:
+        for batch in job.scorer.stream(samples(), job.digester):
+            rows.append(batch if job.keep_vectors else batch.without_vectors())
+            report({"seen": len(batch), "unscored": int((batch.scores.status != OK).sum())})
+            yield from finished()
+    except StorageError:
+        yield from finished()  # a part's end may be found only when the next one is asked for, and fails
+        raise
     while read:
         yield _scored(job, *read.popleft(), rows)
     if len(rows):
@@ -97,7 +105,7 @@ def _scored(job: PartJob, part: Part, count: int, rows: _Rows) -> ScoredPart:
 def _empty(job: PartJob, part: Part) -> ScoredPart:
     signals = job.scorer.signals
     scores = ScoreBatch(values=np.empty((0, len(signals)), np.float32), signals=signals)
-    vectors = np.empty((0, job.scorer.width), np.float16) if job.keep_vectors else None
+    vectors = np.empty((0, *job.scorer.vector_shape), np.float16) if job.keep_vectors else None
     return ScoredPart.in_order(part.index, part.state, np.empty((0, 32), np.uint8), scores, vectors=vectors)
 
 

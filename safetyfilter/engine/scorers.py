@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, ScoreBatch, Unreadable
-from safetyfilter.errors import StorageError
+from safetyfilter.embed.views import VIEW_COUNTS
+from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.runs.digests import NO_CONTENT, Digester, Digests
 from safetyfilter.score.bank import ProbeBank
@@ -75,8 +76,8 @@ class Scorer(Protocol):
         """The signals scored."""
 
     @property
-    def width(self) -> int:
-        """D, the length of the embeddings scored."""
+    def vector_shape(self) -> tuple[int, ...]:
+        """(D,) or (V, D), the shape of one sample's embeddings."""
 
     @property
     def needs_captions(self) -> bool:
@@ -107,9 +108,10 @@ class ImageScorer:
         return self.safety_filter.probes.signals
 
     @property
-    def width(self) -> int:
-        """D, the length of the embeddings scored."""
-        return self.safety_filter.probes.width
+    def vector_shape(self) -> tuple[int, ...]:
+        """(D,) or, where several views are embedded, (V, D): the shape of one sample's embeddings."""
+        views, width = VIEW_COUNTS[self.safety_filter.options.views], self.safety_filter.probes.width
+        return (width,) if views == 1 else (views, width)
 
     @property
     def needs_captions(self) -> bool:
@@ -152,6 +154,8 @@ class VectorScorer:
     ------
     EncoderMismatchError
         While scoring: the probes belong to another encoder.
+    SourceError
+        While scoring: a stored embedding is not a row of as many numbers as the probes take.
     """
 
     probes: ProbeBank
@@ -163,9 +167,9 @@ class VectorScorer:
         return self.probes.signals
 
     @property
-    def width(self) -> int:
-        """D, the length of the embeddings scored."""
-        return self.probes.width
+    def vector_shape(self) -> tuple[int, ...]:
+        """(D,), the shape of one sample's embedding."""
+        return (self.probes.width,)
 
     @property
     def needs_captions(self) -> bool:
@@ -178,8 +182,9 @@ class VectorScorer:
 
     def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
         """Normalise and score stored vectors; one that is missing, zero or not finite is a failure."""
-        absent = np.full(self.probes.width, np.nan, np.float32)
+        absent = np.full(self.vector_shape, np.nan, np.float32)
         for batch in _batches(samples, _VECTORS_AT_ONCE):
+            self._check_shapes(batch)
             vectors = np.stack([absent if sample.vector is None else sample.vector for sample in batch])
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 vectors = vectors.astype(np.float32)
@@ -196,6 +201,15 @@ class VectorScorer:
             contents = [NO_CONTENT if s.vector is None else digester.content(s.vector.tobytes()) for s in batch]
             digests = np.concatenate([keys, _digests(contents)], axis=1)
             yield ScoredBatch(digests=digests, scores=self.probes.score(embedded), vectors=vectors)
+
+    def _check_shapes(self, samples: Sequence[Sample]) -> None:
+        shapes = {sample.vector.shape for sample in samples if sample.vector is not None}
+        if other := sorted(shapes - {self.vector_shape}):
+            raise SourceError(
+                f"the source has embeddings of the shape {', '.join(map(str, other))}, and the probes take "
+                f"{self.vector_shape}; give a source whose embeddings are all of the encoder that the probes were "
+                "made for"
+            )
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

@@ -55,7 +55,7 @@ class ConstantScorer:
     """
 
     signals: tuple[str, ...] = ("minor",)
-    width: int = 4
+    vector_shape: tuple[int, ...] = (4,)
     needs_captions: bool = False
     lost: int = 0
     added: int = 0
@@ -73,7 +73,7 @@ class ConstantScorer:
         yield self._batch(["more"] * self.added, digester)
 
     def _batch(self, keys: list[str], digester: Digester) -> ScoredBatch:
-        vectors = np.ones((len(keys), self.width), np.float32)
+        vectors = np.ones((len(keys), *self.vector_shape), np.float32)
         self.batches.append(weakref.ref(vectors))
         return ScoredBatch(
             digests=np.concatenate([digester.keys(keys), np.zeros((len(keys), 16), np.uint8)], axis=1),

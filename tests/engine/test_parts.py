@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
+from safetyfilter import SafetyFilter
+from safetyfilter.engine import scorers
 from safetyfilter.engine.parts import PartJob, score_parts
-from safetyfilter.errors import RunError
+from safetyfilter.engine.scorers import VectorScorer
+from safetyfilter.errors import RunError, StorageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources.base import Part, Sample
 from tests.engine.memory import ConstantScorer, MemorySource
@@ -29,11 +33,30 @@ def test_parts_of_any_size_come_in_their_order(counts: tuple[int, ...]) -> None:
     assert all(part.vectors is None for part in parts)
 
 
-@pytest.mark.parametrize("counts", [(3, 0, 4)])
-def test_vectors_where_they_are_kept(counts: tuple[int, ...]) -> None:
-    job = job_of(*counts, scorer=ConstantScorer(), keep_vectors=True)
+@pytest.mark.parametrize("shape", [(4,), (5, 4)], ids=["one view", "views"])
+@pytest.mark.parametrize("counts", [(3, 0, 4), (0,)])
+def test_vectors_where_they_are_kept(counts: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    job = job_of(*counts, scorer=ConstantScorer(vector_shape=shape), keep_vectors=True)
     parts = score_parts(job, job.source.parts(), report=lambda _: None)
-    assert [part.vectors.shape for part in parts if part.vectors is not None] == [(n, 4) for n in counts]
+    assert [part.vectors.shape for part in parts if part.vectors is not None] == [(n, *shape) for n in counts]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_part_comes_before_the_fault_of_the_next_wherever_its_batches_end(
+    count: int, safe: SafetyFilter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "_VECTORS_AT_ONCE", 2)
+    vector = np.ones(safe.probes.width, np.float16)
+    whole = [Sample(key=str(number), vector=vector) for number in range(count)]
+    job = PartJob(
+        source=MemorySource(listed=[whole, [], [StorageError("can't reach the rest")]]),
+        scorer=VectorScorer(probes=safe.probes, encoder=safe.encoder.spec.digest),
+        digester=DIGESTER,
+    )
+    found = []
+    with pytest.raises(StorageError, match="can't reach the rest"):
+        found.extend(score_parts(job, job.source.parts(), report=lambda _: None))
+    assert [(part.index, len(part)) for part in found] == [(0, count), (1, 0)]
 
 
 def test_a_part_is_asked_for_when_those_before_it_are_read() -> None:

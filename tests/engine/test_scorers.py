@@ -1,11 +1,15 @@
 """Stored vectors are scored as images are, whatever their length or type; what is no direction is unscored."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from safetyfilter import SafetyFilter
+from safetyfilter.embed.views import Views
 from safetyfilter.engine.scorers import ImageScorer, ScoredBatch, VectorScorer
-from safetyfilter.errors import EncoderMismatchError
+from safetyfilter.errors import EncoderMismatchError, SourceError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources.base import Sample
 from tests.engine.pictures import GOOD
@@ -70,3 +74,17 @@ def test_vectors_of_another_encoder_are_refused(safe: SafetyFilter) -> None:
     other = VectorScorer(probes=safe.probes, encoder="0" * 64)
     with pytest.raises(EncoderMismatchError, match="make the probe anew"):
         scored(other, [np.ones(32, np.float32)])
+
+
+@pytest.mark.parametrize("shape", [(31,), (64,), (), (1, 32)])
+def test_a_vector_of_another_shape_is_an_error_with_its_remedy(scorer: VectorScorer, shape: tuple[int, ...]) -> None:
+    message = f"embeddings of the shape {shape}, and the probes take (32,); give a source"
+    with pytest.raises(SourceError, match=re.escape(message)):
+        scored(scorer, [np.ones(32, np.float32), None, np.ones(shape, np.float32)])
+
+
+@pytest.mark.parametrize("views", ["whole", "center", "multi"])
+def test_the_shape_of_a_samples_embeddings(safe: SafetyFilter, views: Views) -> None:
+    scorer = ImageScorer(replace(safe, options=replace(safe.options, views=views)))
+    samples = [Sample(key="a", image=GOOD["china.jpg"])]
+    assert next(scorer.stream(samples, DIGESTER)).vectors.shape == (1, *scorer.vector_shape)
