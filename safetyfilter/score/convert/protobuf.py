@@ -12,7 +12,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 def damaged(what: str) -> ProbeError:
     """Return the error for a file that is not what it should be."""
     return ProbeError(
-        f"the detector's file is damaged or not LAION's: {what}; fetch it again with `safetyfilter probes fetch laion-l14`"
+        f"the detector's file is damaged or not LAION's: {what}; fetch it again with "
+        "`safetyfilter probes fetch laion-l14`"
     )
 
 
