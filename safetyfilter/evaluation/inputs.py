@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.errors import CalibrationError, ProbeError
+from safetyfilter.evaluation.places import read_table, read_vectors, run_at
 from safetyfilter.runs.labels import join_labels, key_column, rows_of_labels
 from safetyfilter.runs.run import Run
 from safetyfilter.score.labels import column_of
-from safetyfilter.storage import Location, read_npy, read_parquet
+from safetyfilter.storage import Location
 
 _log = logging.getLogger(__name__)
 
@@ -102,10 +103,10 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
     >>> read_labelled_scores(folder / "scores.parquet", folder / "labels.parquet").labels["minor"].to_pylist()
     [False, True]
     """
-    truth = _read_table(labels, "labels")
+    truth = read_table(labels, "labels")
     if (run := run_at(scores)) is not None:
         return LabelledScores(scores=run.read_scores(), labels=run.align_labels(truth), run=run)
-    table = _read_table(scores, "scores")
+    table = read_table(scores, "scores")
     name = next((n for n in ("key_digest", "key") if n in table.column_names and n in truth.column_names), None)
     if name is not None:
         row_keys, label_keys = (key_column(t.select([name])) for t in (table, truth))
@@ -136,23 +137,23 @@ def read_labelled_embeddings(
     Raises
     ------
     CalibrationError, ProbeError
-        A file is missing or damaged, or the two can't be joined.
+        A file is missing or damaged, the two can't be joined, or the run's embeddings are of several views each, or of
+        images with their captions: a probe is trained on those of one view, with captions apart.
     UnfinishedRunError, RunError
         As of `Run.read_embeddings`.
     """
-    truth = _read_table(labels, "labels")
-    texts = None if captions is None else _read_npy(captions)
+    truth = read_table(labels, "labels")
+    texts = None if captions is None else read_vectors(captions)
     if texts is not None:
         _require_rows(len(texts), truth, str(captions))
     if (run := run_at(embeddings)) is not None:
         if texts is not None:
             texts = _by_label(run, truth, texts)
-        return LabelledEmbeddings(
-            vectors=run.read_embeddings(), captions=texts, labels=run.align_labels(truth), run=run
-        )
+        vectors = _vectors_of(run)
+        return LabelledEmbeddings(vectors=vectors, captions=texts, labels=run.align_labels(truth), run=run)
     if run_at(Path(embeddings).parent.parent) is not None:
         raise ProbeError(f"{embeddings} is a part of a run, whose rows have no names; give the run directory")
-    vectors = _read_npy(embeddings)
+    vectors = read_vectors(embeddings)
     if {"key", "key_digest"} & set(truth.column_names):
         raise CalibrationError(
             f"the labels name their samples, and nothing in {embeddings} does; give the run directory, or take the "
@@ -208,16 +209,22 @@ def read_encoder(given: str | None, run: Run | None, embeddings: str | Path) -> 
         return str(found["digest"])
 
 
-def run_at(place: str | Path) -> Run | None:
-    """Return the run at a place; None where there is no ``run.json``.
-
-    >>> run_at("no-such-run") is None
-    True
-    """
-    with suppress(PermissionError):  # of which `Run.open` tells
-        if not (Location.of(place) / "run.json").is_file():
-            return None
-    return Run.open(place)
+def _vectors_of(run: Run) -> npt.NDArray[np.float16]:
+    """(N, D) float16, the embeddings of a run with one view of each image."""
+    setup, again = run.record.setup, "scan again into another directory with --keep-embeddings"
+    if VIEW_COUNTS[setup.views] > 1:
+        raise ProbeError(
+            f"{run.path} holds embeddings of {VIEW_COUNTS[setup.views]} views of each image, and a probe is trained on "
+            f"those of one view; {again} --views whole"
+        )
+    vectors = run.read_embeddings()
+    if vectors.shape[-1] != setup.encoder.width:
+        raise ProbeError(
+            f"{run.path} holds embeddings of images with their captions, of {vectors.shape[-1]} columns, and those of "
+            f"images alone have {setup.encoder.width}; {again} and probes on images, and give the captions' "
+            "embeddings apart, with --captions"
+        )
+    return vectors
 
 
 def _by_label(run: Run, labels: pa.Table, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -238,20 +245,3 @@ def _require_rows(count: int, labels: pa.Table, place: object) -> None:
             f"there are {count} rows in {place} and {len(labels)} labels; give one a row, or the samples' keys in a "
             "column key of both"
         )
-
-
-def _read_table(place: str | Path, what: str) -> pa.Table:
-    try:
-        return read_parquet(place)
-    except FileNotFoundError as error:
-        kinds = "a run or a Parquet file" if what == "scores" else "a Parquet file"
-        raise CalibrationError(f"there are no {what} at {place}; give {kinds}") from error
-    except (PermissionError, IsADirectoryError, ValueError) as error:
-        raise CalibrationError(f"the {what} in {place} are not Parquet ({error}); give a Parquet file") from error
-
-
-def _read_npy(place: str | Path) -> npt.NDArray[Any]:
-    try:
-        return read_npy(place)
-    except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError) as error:
-        raise ProbeError(f"can't read the embeddings in {place}: {error}; give a .npy of floats") from error

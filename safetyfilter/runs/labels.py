@@ -23,16 +23,33 @@ def key_column(table: pa.Table, digester: Digester | None = None) -> pa.Array | 
         With a column ``key`` (any type), or ``key_digest`` (16 bytes, as in a run's own scores).
     digester : Digester or None
         Computes the digests of the column ``key``; where None, the keys are taken as text.
+
+    Raises
+    ------
+    CalibrationError
+        A ``key_digest`` is not 16 bytes each.
+
+    Examples
+    --------
+    >>> key_column(pa.table({"key": [7, 8]})).to_pylist()
+    ['7', '8']
     """
     if "key_digest" in table.column_names:
-        return _combined(table.column("key_digest").cast(pa.binary(DIGEST_BYTES)))
+        digests = table.column("key_digest")
+        try:
+            return _combined(digests.cast(pa.binary(DIGEST_BYTES)))
+        except pa.ArrowException as error:
+            raise CalibrationError(
+                f"the column key_digest is of the type {digests.type}, not of {DIGEST_BYTES} bytes each; give the "
+                "digests as a run's own scores have them, or the samples' keys in a column key instead"
+            ) from error
     if "key" not in table.column_names:
         return None
     keys = [str(key) for key in table.column("key").to_pylist()]
     if digester is None:
         return pa.array(keys, pa.string())
-    digests = digester.keys(keys)
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(keys), [None, pa.py_buffer(digests)])
+    data = pa.py_buffer(digester.keys(keys))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(keys), [None, data])
 
 
 def rows_of_labels(row_keys: pa.Array, label_keys: pa.Array) -> pa.Array:

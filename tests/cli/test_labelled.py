@@ -55,6 +55,13 @@ def test_tables(arguments: tuple[str, ...], place: Path) -> None:
         (("evaluate", "keyed.parquet", "twice.parquet"), 1, "more than once, in 1 rows"),
         (("evaluate", "keyed.parquet", "others.parquet"), 1, "no label's key"),
         (("evaluate", "keyed.parquet", "named.parquet"), 1, "give the run itself"),
+        (("evaluate", "keyed.parquet", "hex.parquet"), 1, "key_digest is of the type string, not of 16 bytes each"),
+        (("evaluate", "keyed.parquet", "numbered.parquet"), 1, "key_digest is of the type int64, not of 16 bytes each"),
+        (("evaluate", "scores.parquet", "damaged.parquet"), 1, "the labels in"),
+        (("evaluate", "scores.parquet", "labels.parquet/none.parquet"), 1, "are not Parquet"),
+        (("evaluate", "folder.parquet", "labels.parquet"), 1, "folder.parquet, a folder without run.json; make one"),
+        (("train", "folder.npy", "labels.parquet", "--signal", "minor", "--out", "p"), 1, "a folder without run.json"),
+        (("evaluate", "scores.parquet", "folder.parquet"), 1, "give a Parquet file"),
         (("probes", "fetch", "laion-h14"), 2, "laion-l14, laion-b32"),
     ],
 )
@@ -66,6 +73,13 @@ def test_what_cannot_be_is_one_sentence(arguments: tuple[str, ...], status: int,
     pq.write_table(pa.table({**five, "key_digest": [*keys[:4], keys[0]]}), place / "twice.parquet")
     pq.write_table(pa.table({**five, "key_digest": [b"elsewhere" + key[:7] for key in keys]}), place / "others.parquet")
     pq.write_table(pa.table({**five, "key": list("abcde")}), place / "named.parquet")
+    pq.write_table(pa.table({**five, "key_digest": [key.hex() for key in keys]}), place / "hex.parquet")
+    pq.write_table(pa.table({**five, "key_digest": range(5)}), place / "numbered.parquet")
+    content = bytearray((place / "labels.parquet").read_bytes())
+    content[4:40] = bytes(36)  # the head of the first page, of which pyarrow tells with an OSError
+    (place / "damaged.parquet").write_bytes(content)
+    for name in ("folder.parquet", "folder.npy"):
+        (place / name).mkdir()
     spec = EncoderSpec(
         architecture="ViT-X", weights_sha256="", image_size=(8, 8), mean=(0.0,) * 3, std=(1.0,) * 3,
         interpolation="bicubic", resize_mode="squash", width=16,

@@ -68,7 +68,7 @@ def test_an_unfinished_run_is_not_measured(run: Run, truth: dict[str, bool], tmp
     shutil.copytree(run.path, tmp_path / "run")
     shutil.copy(f"{run.path}.secret", tmp_path / "run.secret")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"complete": False, "counts": {}}))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"complete": False, "counts": {}, "scores": ""}))
     (tmp_path / "run" / "scores" / "part-00001.parquet").unlink()
     columns = {signal: list(truth.values()) for signal in PAIR}
     pq.write_table(pa.table({"key": list(truth), **columns}), tmp_path / "labels.parquet")

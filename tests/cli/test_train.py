@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safetyfilter import ProbeBank, Run, SafetyFilter, open_source, scan
+from safetyfilter import ClipEncoder, EmbedOptions, LinearProbe, ProbeBank, Run, SafetyFilter, open_source, scan
+from safetyfilter.embed.views import Views
+from safetyfilter.signals import PAIR
 from tests.cli.commands import command
 from tests.cli.conftest import PICTURES
 from tests.writers import write_files
@@ -97,7 +99,7 @@ def test_an_unfinished_run_is_not_trained_on(run: Run, truth: dict[str, bool], t
     shutil.copytree(run.path, tmp_path / "run")
     shutil.copy(f"{run.path}.secret", tmp_path / "run.secret")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"complete": False, "counts": {}}))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record | {"complete": False, "counts": {}, "scores": ""}))
     pq.write_table(pa.table({"key": list(truth), "minor": list(truth.values())}), tmp_path / "labels.parquet")
     train = ["train", tmp_path / "run", tmp_path / "labels.parquet", "--signal", "minor"]
     done = command(*train, "--out", tmp_path / "p.safetensors")
@@ -110,3 +112,28 @@ def test_parts_of_a_run_are_not_taken_apart(run: Run, place: Path) -> None:
     done = command("train", run.path / "embeddings" / "part-00000.npy", place / "labels.parquet", *out)
     assert done.status == 1
     assert "give the run directory" in done.message
+
+
+@pytest.mark.parametrize(
+    ("views", "captions", "message"),
+    [
+        ("multi", False, r"embeddings of 5 views of each image, .* with --keep-embeddings --views whole"),
+        ("whole", True, r"of images with their captions, of 64 columns, .* images alone have 32; .* with --captions"),
+    ],
+    ids=["views", "captions"],
+)
+def test_a_run_that_no_probe_can_be_trained_on_says_what_can_be_done(
+    tmp_path: Path, encoder: ClipEncoder, views: Views, captions: bool, message: str
+) -> None:
+    source = open_source(write_files(tmp_path / "pictures", PICTURES))
+    weight = np.zeros(encoder.spec.width * (1 + captions), np.float32)
+    inputs = "image+caption" if captions else "image"
+    bank = ProbeBank(
+        [LinearProbe(signal=s, weight=weight, bias=-5, encoder=encoder.spec.digest, inputs=inputs) for s in PAIR.names]
+    )
+    safe = SafetyFilter(encoder, bank, options=EmbedOptions(views=views))
+    scan(source, tmp_path / "run", safe, keep_embeddings=True)
+    pq.write_table(pa.table({"key": list(PICTURES), "minor": [True] * len(PICTURES)}), tmp_path / "labels.parquet")
+    done = command("train", tmp_path / "run", tmp_path / "labels.parquet", "--signal", "minor", "--out", tmp_path / "p")
+    assert (done.status, done.stdout) == (1, "")
+    assert re.search(message, done.message)

@@ -1,0 +1,90 @@
+"""Tables, arrays and runs at a place of the user's, or an error with the remedy."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import CalibrationError, ProbeError, RunError, StorageError
+from safetyfilter.runs.run import Run
+from safetyfilter.storage import Location, read_npy, read_parquet
+
+
+def run_at(place: str | Path) -> Run | None:
+    """Return the run at a place; None where there is no ``run.json``.
+
+    >>> run_at("no-such-run") is None
+    True
+    """
+    with suppress(PermissionError):  # of which `Run.open` tells
+        if not (Location.of(place) / "run.json").is_file():
+            return None
+    return Run.open(place)
+
+
+def read_table(place: str | Path, what: str) -> pa.Table:
+    """Return the table of a Parquet file of ``scores`` or ``labels``.
+
+    Raises
+    ------
+    CalibrationError
+        The file is missing or damaged.
+    RunError
+        There is a folder in the place of scores, and no run in it.
+    StorageError
+        The storage failed each time it was asked.
+
+    Examples
+    --------
+    >>> read_table("nowhere.parquet", "labels")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.CalibrationError: there are no labels at nowhere.parquet; give a Parquet file
+    """
+    kinds = "a run or a Parquet file" if what == "scores" else "a Parquet file"
+    try:
+        return read_parquet(place)
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise CalibrationError(f"there are no {what} at {place}; give {kinds}") from error
+    except IsADirectoryError as error:
+        raise _no_run(place, "a Parquet file") if what == "scores" else _not_parquet(place, what, error) from error
+    except (OSError, ValueError, Unreadable) as error:
+        raise _not_parquet(place, what, error) from error
+
+
+def read_vectors(place: str | Path) -> npt.NDArray[Any]:
+    """Return the array of a ``.npy`` file; `ProbeError` or `RunError` where there is none.
+
+    >>> read_vectors("nowhere.npy")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.ProbeError: there are no embeddings at nowhere.npy; give a run or a .npy of floats
+    """
+    try:
+        return read_npy(place)
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise ProbeError(f"there are no embeddings at {place}; give a run or a .npy of floats") from error
+    except IsADirectoryError as error:
+        raise _no_run(place, "a .npy of floats") from error
+    except (OSError, ValueError, Unreadable) as error:
+        raise ProbeError(f"can't read the embeddings in {place}: {error}; give a .npy of floats") from error
+
+
+def _not_parquet(place: str | Path, what: str, error: Exception) -> CalibrationError:
+    return CalibrationError(f"the {what} in {place} are not Parquet ({error}); give a Parquet file")
+
+
+def _no_run(place: str | Path, alternative: str) -> RunError:
+    return RunError(
+        f"no run at {place}, a folder without run.json; make one with `safetyfilter scan SOURCE --out {place}`, or "
+        f"give {alternative}"
+    )
