@@ -1,4 +1,4 @@
-"""The house style that tools can check: lint, format and types."""
+"""The style that tools can check: lint, format and types; their versions are fixed, since each finds something new."""
 
 from __future__ import annotations
 
