@@ -114,7 +114,8 @@ def scores_table(part: ScoredPart) -> pa.Table:
 
 def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) -> None:
     """Write a part's scores, whole or not at all, with what else is known of them."""
-    own = {"signals": list(part.scores.signals), "index": part.index, "content": _content_of(part)}
+    content = _content_of(part.keys, part.contents, part.scores, part.known_hashes)
+    own = {"signals": list(part.scores.signals), "index": part.index, "content": content}
     write_table(scores_table(part), place, {**own, **meta})
 
 
@@ -124,26 +125,23 @@ def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
     try:
         signals = tuple(meta["signals"])
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
+        scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
         known = table.column(_KNOWN_HASH).to_numpy() if _KNOWN_HASH in table.column_names else None
-        part = ScoredPart(
-            index=meta["index"],
-            state="",
-            keys=digests_of(table.column("key_digest")),
-            contents=digests_of(table.column("content_digest")),
-            scores=ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status"))),
-            known_hashes=known,
-        )
-        whole = meta["content"] == _content_of(part)
+        keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
+        whole = meta["content"] == _content_of(keys, contents, scores, known)
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
     if not whole:
-        raise RunError(f"{place} is damaged: its scores are not those that were written; scan again")
+        raise RunError(f"{place} is damaged: it does not hold what was written; scan again")
+    part = ScoredPart(index=meta["index"], state="", keys=keys, contents=contents, scores=scores, known_hashes=known)
     return part, meta
 
 
-def _content_of(part: ScoredPart) -> str:
-    known = () if part.known_hashes is None else (part.known_hashes,)
-    return content_digest(part.keys, part.contents, part.scores.values, part.scores.status, *known)
+def _content_of(
+    keys: Digests, contents: Digests, scores: ScoreBatch, known_hashes: npt.NDArray[np.bool_] | None
+) -> str:
+    known = () if known_hashes is None else (known_hashes,)
+    return content_digest(keys, contents, scores.values, scores.status, *known)
 
 
 def content_digest(*columns: npt.NDArray[Any]) -> str:
