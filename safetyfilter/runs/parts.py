@@ -123,7 +123,7 @@ def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
     """Return a part without its vectors, and its metadata; `RunError` where it is damaged, however little."""
     table, meta = read_table(place)
     try:
-        signals = tuple(meta["signals"])
+        signals, index = tuple(meta["signals"]), int(meta["index"])
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
         scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
         known = table.column(_KNOWN_HASH).to_numpy() if _KNOWN_HASH in table.column_names else None
@@ -133,7 +133,7 @@ def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
         raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
     if not whole:
         raise RunError(f"{place} is damaged: it does not hold what was written; scan again")
-    part = ScoredPart(index=meta["index"], state="", keys=keys, contents=contents, scores=scores, known_hashes=known)
+    part = ScoredPart(index=index, state="", keys=keys, contents=contents, scores=scores, known_hashes=known)
     return part, meta
 
 
