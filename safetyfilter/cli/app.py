@@ -32,12 +32,8 @@ app = typer.Typer(
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-PolicyOption = Annotated[
-    str,
-    typer.Option(
-        "--policy", help="co-occurrence, separate, no-minors, strict, laion-0.1, laion-0.5, laion-0.98, or a TOML file."
-    ),
-]
+POLICY_HELP = "co-occurrence, separate, no-minors, strict, laion-0.1, laion-0.5, laion-0.98, or a TOML file."
+PolicyOption = Annotated[str, typer.Option("--policy", help=POLICY_HELP)]
 ColumnOption = Annotated[
     str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")
 ]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
 from safetyfilter.cli.labelled import GroupOption, LabelsArgument, groups_of, new_file
-from safetyfilter.cli.output import emit
+from safetyfilter.cli.output import emit, show_warning
 
 if TYPE_CHECKING:
     from safetyfilter.decide.calibration import Calibration
@@ -102,10 +102,15 @@ def evaluate(
     labelled = read_labelled_scores(scores, labels)
     if chosen is None:
         chosen = labelled.run.policy if labelled.run else Policy()
+    chosen = chosen.for_pair(_pair_of(labelled))
+    for signal in chosen.pair.names:
+        if signal not in labelled.labels.column_names:
+            there = ", ".join(labelled.labels.column_names)
+            show_warning(f"The labels have no column {signal!r} ({there}): neither it nor the rule is measured.")
     result = measure(
         labelled.scores,
         labelled.labels,
-        chosen.for_pair(_pair_of(labelled)),
+        chosen,
         groups=groups_of(labelled.labels, group_column),
         confidence=confidence,
         interval="wilson" if interval is Interval.wilson else "clopper-pearson",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, PolicyOption, app
+from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, PolicyOption, app
 from safetyfilter.cli.output import counts_table, emit, err, sample_progress, show_warning
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def scan(
             show_default="zero-shot",
         ),
     ] = None,
-    policy: PolicyOption = "co-occurrence",
+    policy: Annotated[
+        str | None, typer.Option(help=POLICY_HELP, show_default="that of the run in OUT, else co-occurrence")
+    ] = None,
     engine: Annotated[Engine, typer.Option(help="The engines that can do the work.")] = Engine.local,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -58,13 +60,16 @@ def scan(
 ) -> None:
     """Embed and score every sample of SOURCE, and decide what to keep."""
     from safetyfilter.decide.policy import Policy
+    from safetyfilter.evaluation.places import run_at
     from safetyfilter.runs.start import check_output
     from safetyfilter.sources import open_source
 
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
-    policy_used = Policy.load(policy)
+    policy_used = None if policy is None else Policy.load(policy)
     batch = _batch_size(batch_size)
     check_output(out)
+    before = run_at(out)
+    policy_used = policy_used or (before.policy if before else Policy())  # to go on must not loosen what was decided
     opened = open_source(source, image_column=image_column, key_column=key_column)
 
     from safetyfilter.embed.encoder import ClipEncoder
@@ -84,6 +89,8 @@ def scan(
     with sample_progress("scanning", _total(opened)) as progress:
         run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
     seconds = time.perf_counter() - started
+    if before is not None:
+        _show_changes(before.policy, run.policy)
     notice = run.record.setup.pair.notice
     if notice:
         show_warning(notice)
@@ -107,17 +114,30 @@ def decide(
 
     policy_used = Policy.load(policy)
     opened = Run.open(run)
-    before = opened.policy.thresholds
+    before = opened.policy
     with sample_progress("deciding", None) as progress:
         apply_policy(opened, policy_used, progress=progress)
-    for signal, threshold in opened.policy.thresholds.items():
-        if (was := before.get(signal)) is not None and was != threshold:
-            show_warning(f"The threshold of {signal} was {was:.4g} and is now {threshold:.4g}.")
+    _show_changes(before, opened.policy)
     emit(
         {"run": run, **opened.counts, "policy": opened.policy.as_dict()},
         as_json=json,
         shown=counts_table(run, opened.counts),
     )
+
+
+def _show_changes(before: Policy, now: Policy) -> None:
+    """Tell how the policy of a run has changed, so that none is loosened unseen."""
+    for signal, threshold in now.thresholds.items():
+        if (was := before.thresholds.get(signal)) is not None and was != threshold:
+            show_warning(f"The threshold of {signal} was {was:.4g} and is now {threshold:.4g}.")
+    for signal in sorted(set(before.exclude) | set(now.exclude)):
+        was_cut, cut = (policy.exclude_at.get(signal, signal in policy.exclude) for policy in (before, now))
+        if was_cut != cut:
+            show_warning(f"Excluded for {signal} alone: was {_shown(was_cut)}, is now {_shown(cut)}.")
+
+
+def _shown(cut: float | bool) -> str:
+    return ("yes" if cut else "no") if isinstance(cut, bool) else f"at {cut:g}"
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:

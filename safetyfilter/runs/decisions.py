@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from safetyfilter.batches import Reason, ReasonBits
-from safetyfilter.errors import RunError
+from safetyfilter.errors import RunError, UsageError
 from safetyfilter.runs.decided import read_decisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import DecisionIndex, Rows, records, write_index
@@ -134,7 +134,14 @@ class Decisions:
         -------
         ndarray
             (N,) uint16, a `Reason` set each; 0 means kept.
+
+        Raises
+        ------
+        UsageError
+            `keys` is one text.
         """
+        if isinstance(keys, str):  # a sequence of its letters, none of which is a key
+            raise UsageError("keys is one text; give a list of keys, or use reasons_of_key")
         rows = self.find(keys)
         bits = self.reasons_of(rows)
         if contents is not None:

@@ -172,7 +172,14 @@ def _matches(root: Location) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
         raise SourceError(f"{root} is not a valid pattern: {error}; for example, data/{{00..99}}.tar") from error
     depth = None if "**" in root.path else max(pattern.count("/") for pattern in patterns) - base.count("/")
     folder = Location(root.fs, base or root.fs.root_marker)
-    found = _walk(folder, depth) if _info(folder) is not None else ()
+    found = list(_walk(folder, depth)) if _info(folder) is not None else []
+    there = {path for path, _ in found}
+    missing = [path for path in patterns if not _MAGIC.search(path) and path not in there]
+    if missing and len(missing) < len(patterns):
+        raise SourceNotFoundError(
+            f"{len(missing):,} of the {len(patterns):,} files that {root} names are not there, the first is "
+            f"{missing[0]}; complete them, or name those that are there"
+        )
     return base, [(path, info) for path, info in found if any(matcher.match(path) for matcher in matchers)]
 
 

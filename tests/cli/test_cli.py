@@ -274,3 +274,17 @@ def test_the_installed_package_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "safetyfilter", "fly"], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (2, "")
     assert "No such command" in done.stderr
+
+
+def test_a_scan_that_goes_on_keeps_the_policy_of_the_run(place: Path, scan: list[object], tmp_path: Path) -> None:
+    arguments = [*scan, "--out", tmp_path / "run", "--json"]
+    first = command(*arguments).json
+    decided = command("decide", tmp_path / "run", "--policy", "strict", "--json")
+    assert "Excluded for minor alone: was no, is now yes." in decided.stderr
+    assert decided.json["kept"] < first["kept"]
+    again = command(*arguments)
+    assert again.json["kept"] == decided.json["kept"]
+    assert "Excluded for" not in again.stderr
+    other = command(*arguments, "--policy", place / "policy.toml")
+    assert "Excluded for minor alone: was yes, is now no." in other.stderr
+    assert "The threshold of minor was 0.5 and is now 0.4." in other.stderr

@@ -119,3 +119,14 @@ def test_a_recall_without_labelled_pairs_is_said_not_to_be_measured(place: Path)
     done = command("evaluate", place / "scores.parquet", place / "apart.parquet")
     assert done.status == 0
     assert "can't be measured" in done.stdout
+
+
+def test_a_column_of_labels_that_is_not_there_is_told(tmp_path: Path) -> None:
+    columns = {"explicit": [0.1, 0.9, 0.2, 0.8], "minor": [0.1, 0.9, 0.2, 0.8]}
+    pq.write_table(pa.table(columns), tmp_path / "scores.parquet")
+    pq.write_table(pa.table({"explicit": [0, 1, 0, 1], "minro": [0, 1, 0, 1]}), tmp_path / "labels.parquet")
+    done = command("evaluate", tmp_path / "scores.parquet", tmp_path / "labels.parquet", "--json")
+    assert list(done.json["signals"]) == ["explicit"]
+    assert "The labels have no column 'minor' (explicit, minro): neither it nor the rule is measured." in " ".join(
+        done.stderr.split()
+    )

@@ -16,7 +16,7 @@ import pytest
 
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.batches import Reason, count_decisions
-from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRunError
+from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRunError, UsageError
 from safetyfilter.runs import decisions as module
 from safetyfilter.runs.decisions import Decisions, index_of
 from safetyfilter.runs.parts import content_digest, digests_of, read_table, write_table
@@ -128,6 +128,10 @@ class TestOfARun:
         of_part = [name for name in IMAGES if run.digester().key(name) in held]
         assert len(of_part) == 8
         assert names(decisions.reasons(of_part)) == ["unknown"] * 8
+
+    def test_one_key_is_not_a_list_of_its_letters(self, run: Run) -> None:
+        with pytest.raises(UsageError, match="give a list of keys"):
+            Decisions.of(run).reasons("china.jpg")
 
     def test_content_for_each_key(self, run: Run) -> None:
         with pytest.raises(ValueError, match="zip"):

@@ -55,3 +55,13 @@ def test_other_bad_sources(tmp_path: Path) -> None:
 def test_a_location_is_a_source(tmp_path: Path) -> None:
     write_folder(tmp_path, IMAGES)
     assert keys_of(open_source(Location.of(tmp_path))) == keys_of(open_source(f"file://{tmp_path}")) == list(IMAGES)
+
+
+def test_a_file_that_a_range_names_and_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    write_files(tmp_path, {"0.jpg": b"x", "1.jpg": b"x", "3.jpg": b"x"})
+    assert len(open_source(f"{tmp_path}/{{0,1,3}}.jpg").parts()) == 1
+    assert len(open_source(f"{tmp_path}/[0-9].jpg").parts()) == 1
+    with pytest.raises(SourceNotFoundError, match=r"1 of the 4 files .* are not there, the first is .*2\.jpg"):
+        open_source(f"{tmp_path}/{{0..3}}.jpg")
+    with pytest.raises(SourceNotFoundError, match="no source at"):
+        open_source(f"{tmp_path}/{{7..9}}.jpg")
