@@ -19,7 +19,7 @@ from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.start import started
-from safetyfilter.sources.base import Part, Source
+from safetyfilter.sources.base import Part, Source, require_source
 
 
 def scan(
@@ -59,12 +59,13 @@ def scan(
     Raises
     ------
     UsageError, DeviceError
-        A device that does not exist.
+        A path in the place of a source, or a device that does not exist.
     OtherRunError, OutputError
         See `safetyfilter.runs.start.started`.
     StorageError
         A sample could not be read though it was tried again. Finished parts are kept.
     """
+    require_source(source)
     report = progress or _silent
     used = [str(resolve_device(device)) for device in devices or devices_of(safety_filter.encoder.device)]
     if devices and len(used) == 1 and torch.device(used[0]) != safety_filter.encoder.device:

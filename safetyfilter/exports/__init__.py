@@ -17,8 +17,8 @@ from safetyfilter.exports.parquet import ParquetWriter
 from safetyfilter.exports.tars import WebDatasetWriter
 from safetyfilter.exports.writer import Writer
 from safetyfilter.runs.decisions import Decisions
-from safetyfilter.runs.run import Run
-from safetyfilter.sources import Sample, SampleBatch, Source
+from safetyfilter.runs.run import Run, require_run
+from safetyfilter.sources.base import Sample, SampleBatch, Source, require_source
 from safetyfilter.storage import local_path
 
 __all__ = ["FORMATS", "export"]
@@ -68,7 +68,7 @@ def export(
     Raises
     ------
     UsageError
-        There is no such format.
+        There is no such format, or a path in the place of a run or a source.
     SourceError
         The run knows none of the source's samples, or the source can't be read.
     StorageError
@@ -76,6 +76,8 @@ def export(
     OutputError
         The destination is not empty, is on other storage, or can't be written.
     """
+    require_run(run)
+    require_source(source)
     format = format or source.form
     if format not in _WRITERS:
         raise UsageError(f"no format is called {format!r}; there are {', '.join(FORMATS)}")

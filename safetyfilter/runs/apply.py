@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import UnfinishedRunError
+from safetyfilter.errors import UnfinishedRunError, UsageError
 from safetyfilter.runs.decisions import index_of
 from safetyfilter.runs.record import COUNT_NAMES
-from safetyfilter.runs.run import Run
+from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.stored import part_metas
 
 Progress = Callable[[Mapping[str, int]], None]
@@ -43,6 +43,9 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
     RunError
         A part is missing or not of this run, or another process is writing it.
     """
+    require_run(run)
+    if not isinstance(policy, Policy):
+        raise UsageError(f"{policy!r} is not a Policy; load it with Policy.load")
     with run.writing():
         run.record = Run.open(run.path).record  # another process may have decided since
         return decide_parts(run, policy, progress=progress)

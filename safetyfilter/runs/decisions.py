@@ -22,7 +22,7 @@ from safetyfilter.runs.decided import read_decisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import DecisionIndex, Rows, records, write_index
 from safetyfilter.runs.parts import SCHEMA_VERSION
-from safetyfilter.runs.run import Run
+from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.stored import require_own
 from safetyfilter.storage import Location, cache_folder, locked
 
@@ -85,6 +85,7 @@ class Decisions:
             ...
         safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
         """
+        require_run(run)
         run.require_complete()
         digester = run.digester()
         return cls(index_of(run), digester, run.path)

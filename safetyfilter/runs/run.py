@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from safetyfilter.batches import Reason, Unreadable
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import CalibrationError, RunError, SecretError, UnfinishedRunError
+from safetyfilter.errors import CalibrationError, RunError, SecretError, UnfinishedRunError, UsageError
 from safetyfilter.runs.decided import read_decisions, write_decisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.labels import join_labels, key_column
@@ -276,6 +276,18 @@ def held(path: Path) -> Iterator[None]:
             yield
     except BlockingIOError as error:
         raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error
+
+
+def require_run(run: object) -> None:
+    """Raise `UsageError` unless it is a run, and not its path for example.
+
+    >>> require_run("runs/first")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.UsageError: 'runs/first' is not a Run; open it with Run.open
+    """
+    if not isinstance(run, Run):
+        raise UsageError(f"{run!r} is not a Run; open it with Run.open")
 
 
 def run_path(path: str | os.PathLike[str]) -> Path:

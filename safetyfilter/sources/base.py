@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.errors import UsageError
 from safetyfilter.sources.files import require_folder
 from safetyfilter.storage import Location, read_image
 
@@ -137,6 +139,18 @@ class SampleBatch:
     def __post_init__(self) -> None:
         if self.rows is not None and len(self.rows) != len(self.samples):
             raise ValueError(f"{len(self.samples)} samples need as many rows, not {len(self.rows)}")
+
+
+def require_source(source: object) -> None:
+    """Raise `UsageError` for a path in the place of a source.
+
+    >>> require_source("pictures")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.UsageError: 'pictures' is not a source; open it with open_source
+    """
+    if isinstance(source, str | os.PathLike):
+        raise UsageError(f"{source!r} is not a source; open it with open_source")
 
 
 class Source(Protocol):

@@ -19,6 +19,7 @@ from safetyfilter import (
     SafetyFilter,
     ScoreBatch,
     apply_policy,
+    export,
     open_source,
     scan,
 )
@@ -31,6 +32,7 @@ from safetyfilter.errors import (
     SchemaError,
     SecretError,
     UnfinishedRunError,
+    UsageError,
 )
 from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_scores
 from safetyfilter.storage import Location
@@ -423,3 +425,19 @@ class TestSchemas:
         decisions = Decisions.of(run)
         assert [bool(bits) for bits in decisions.reasons(["0.png", "6.png"])] == [True, True]
         assert apply_policy(run, Policy(thresholds={"explicit": 1, "minor": 1})).counts["unscored"] == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "remedy"),
+    [
+        (lambda run, source: scan("pictures", "run", None), "open_source"),
+        (lambda run, source: export("run", source, "out"), r"Run\.open"),
+        (lambda run, source: export(run, "pictures", "out"), "open_source"),
+        (lambda run, source: apply_policy("run", Policy()), r"Run\.open"),
+        (lambda run, source: apply_policy(run, "strict"), r"Policy\.load"),
+        (lambda run, source: Decisions.of("run"), r"Run\.open"),
+    ],
+)
+def test_a_path_in_the_place_of_what_is_there_names_the_remedy(run: Run, call, remedy: str) -> None:
+    with pytest.raises(UsageError, match=remedy):
+        call(run, open_source(write_files(run.path.parent / "f", {"a.jpg": IMAGES["china.jpg"]})))
