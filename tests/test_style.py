@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,3 +26,21 @@ def test_tools_find_nothing(check: str) -> None:
         pytest.skip(f"{tool} is not installed: pip install -e '.[dev]'")
     done = subprocess.run([sys.executable, "-m", tool, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+PACKAGE = ROOT / "safetyfilter"
+QUESTIONS = {"What", "Whether", "Why", "How", "Where", "Who", "Which", "When"}
+
+
+def docstrings(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_docstrings_say_what_a_thing_is_or_does(path: Path) -> None:
+    first_words = {text.split(maxsplit=1)[0] for text in docstrings(ast.parse(path.read_text())) if text.strip()}
+    assert not first_words & QUESTIONS

@@ -271,7 +271,7 @@ class _Launched(Generic[R]):
 
 
 def _results(rows: list[Future[R]]) -> tuple[list[R], StorageError | None]:
-    """What was kept of the items before the first whose storage failed, and that fault."""
+    """The records of the items before the first whose storage failed, and that fault."""
     results: list[R] = []
     for row in rows:
         try:
