@@ -150,8 +150,8 @@ class Run:
         """A fingerprint of a part's samples and everything that its scores depend on."""
         return digester.text(f"{self.record.setup.digest}\n{index}\n{state}")
 
-    def write(self, part: ScoredPart, policy: Policy | None = None) -> Counter[str]:
-        """Record a scored part and the decisions on it; its counts.
+    def write(self, part: ScoredPart) -> Counter[str]:
+        """Record a scored part and the decisions on it under the run's policy; its counts.
 
         Embeddings that are there already are those of other scores, and are removed; the part's own are written first,
         so that scores never name embeddings that are not there.
@@ -160,10 +160,7 @@ class Run:
         ----------
         part : ScoredPart
             With vectors where they are to be kept, in float16.
-        policy : Policy or None
-            The run's own where None.
         """
-        policy = policy or self.policy
         place, kept = self.file("embeddings", part.index), None
         place.remove()
         if part.vectors is not None:
@@ -173,7 +170,7 @@ class Run:
             kept = file_digest(place)
         fingerprint = self._fingerprint(part.index, part.state, self.digester())
         write_scores(part, self.file("scores", part.index), {"fingerprint": fingerprint, "embeddings": kept})
-        return self._decide(part, fingerprint, policy)
+        return self._decide(part, fingerprint, self.policy)
 
     def decide_part(self, index: int, policy: Policy) -> Counter[str]:
         """Decide on a part's stored scores, unless that was done; its counts."""
