@@ -36,11 +36,13 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "too_many_frames": "an animation, or a TIFF of several pages, of more pictures than DecodeLimits.max_frames",
         "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
         "out_of_memory": "decoding ran out of memory",
-        "several_images": "a sample with more than one image, and none of them named as the one to score",
+        "several_images": "a sample with more than one image, and none of them named as its own",
+        "no_key": "the key column is null in this row",
+        "repeated_key": "the same key belongs to several samples that differ",
         "not_fetched": "a link in the place of an image; links are never fetched",
         "damaged_shard": "the rest of a tar that can't be read",
         "no_caption": "the probes judge images with their captions, and the sample has none",
-        "non_finite": "the model gave an embedding that is not finite",
+        "non_finite": "the embedding is not finite, or has no direction: its norm is zero",
         "internal_error": "a fault of the library, which the log describes",
     }
 )

@@ -15,6 +15,8 @@ NO_CONTENT = bytes(DIGEST_BYTES)
 
 Digests = npt.NDArray[np.uint8]
 _KEY = b"sf-key"
+_CONTENT = b"sf-content"
+_CONTENTS = b"sf-contents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,16 @@ class Digester:
         """Return the state of `key` before the key: to copy it and go on is twice as fast as to begin anew."""
         return hashlib.blake2b(digest_size=DIGEST_BYTES, key=self.secret, person=_KEY)
 
-    def content(self, encoded: bytes) -> bytes:
-        """Return 16 bytes that stand for an encoded image."""
-        return self._digest(encoded, b"sf-content")
+    def content(self, image: bytes, *others: bytes) -> bytes:
+        """Return 16 bytes that stand for an encoded image, together with the sample's other pictures if it has some.
+
+        >>> digester = Digester(b"s" * 32)
+        >>> digester.content(b"a") == digester.content(b"a", b"b"), len(digester.content(b"a", b"b"))
+        (False, 16)
+        """
+        if not others:
+            return self._digest(image, _CONTENT)
+        return self._digest(b"".join(self._digest(each, _CONTENT) for each in (image, *others)), _CONTENTS)
 
     def text(self, text: str) -> str:
         """Return the hex of 16 bytes that stand for a fingerprint's parts."""

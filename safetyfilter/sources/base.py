@@ -15,9 +15,9 @@ import pyarrow as pa
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import UsageError
 from safetyfilter.sources.files import require_folder
+from safetyfilter.sources.pictures import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from safetyfilter.storage import Location, read_image
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 CAPTION_EXTENSIONS = ("txt", "caption")
 PART_SIZE = 10_000
 """Samples in a part, where the source does not set it by its own files."""
@@ -57,6 +57,8 @@ class Sample:
         The encoded image; None where it is read from `place`, or where there is none.
     place : Location or None
         A file to read the image from, in the thread that decodes it.
+    others : tuple of bytes or Location
+        Every other picture that belongs to the sample: all are scored, and the highest score counts.
     listed : bool
         True for a `place` that was there when the source was listed, by which a file that is missing is told from
         storage that went away.
@@ -82,6 +84,7 @@ class Sample:
     key: str
     image: bytes | None = None
     place: Location | None = None
+    others: tuple[bytes | Location, ...] = ()
     listed: bool = False
     failure: str | None = None
     extension: str = "jpg"
@@ -108,9 +111,7 @@ class Sample:
         if self.failure is not None:
             raise Unreadable(self.failure)
         if self.image is not None:
-            if len(self.image) > max_bytes:
-                raise Unreadable("too_many_bytes")
-            return self.image
+            return _read(self.image, max_bytes)
         if self.place is None:
             raise Unreadable("missing")
         try:
@@ -119,6 +120,22 @@ class Sample:
             if self.listed and finding.failure == "missing":
                 require_folder(self.place)
             raise
+
+    def read_all(self, max_bytes: int) -> tuple[bytes, ...]:
+        """Return the encoded image, and every other picture of the sample; arguments and errors as of `read`.
+
+        >>> Sample(key="a", image=b"one", others=(b"two",)).read_all(max_bytes=10)
+        (b'one', b'two')
+        """
+        return self.read(max_bytes), *(_read(other, max_bytes) for other in self.others)
+
+
+def _read(picture: bytes | Location, max_bytes: int) -> bytes:
+    if isinstance(picture, Location):
+        return read_image(picture, max_bytes)
+    if len(picture) > max_bytes:
+        raise Unreadable("too_many_bytes")
+    return picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,111 @@
+"""Pictures among the values of a sample, whatever they are called: what no probe has seen is never handed on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from PIL import Image
+
+Picture: TypeAlias = "bytes | str | Image.Image"
+"""Encoded bytes, the path of a file as a row holds it, or a decoded picture."""
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+"""Extensions of the formats that are scored."""
+PICTURE_EXTENSIONS = IMAGE_EXTENSIONS | {
+    *("jfif", "jpe", "jp2", "j2k", "jpx", "jxl", "avif", "heic", "heif", "ico", "psd", "svg", "ppm", "pgm", "pbm"),
+    *("qoi", "exr", "hdr", "dds", "tga", "apng", "dib", "mpo"),
+}
+"""Extensions of pictures, scored or not; a sample that holds one which can't be scored is unscored."""
+
+_SIGNATURES: Mapping[bytes, str] = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG": "png",
+    b"GIF8": "gif",
+    b"II*\0": "tif",
+    b"MM\0*": "tif",
+    b"II+\0": "tif",
+    b"MM\0+": "tif",
+    b"\0\0\0\x0cjP  ": "jp2",
+    b"\xff\x4f\xff\x51": "j2k",
+    b"\0\0\0\x0cJXL ": "jxl",
+    b"\xff\x0a": "jxl",
+    b"8BPS": "psd",
+    b"qoif": "qoi",
+    b"v/1\x01": "exr",
+    b"#?RADIANCE": "hdr",
+    b"DDS ": "dds",
+    b"%PDF-": "pdf",
+    b"\x1aE\xdf\xa3": "webm",
+}
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_TEXT_PICTURE = re.compile(
+    rb"\s*(?:P[1-7]\s+\d+\s+\d+\s|(?:\xef\xbb\xbf)?(?:<\?xml[^>]{0,500}>\s*)?(?:<!--.{0,500}?-->\s*)?<svg[\s>])", re.S
+)
+
+
+def format_of(encoded: bytes | bytearray | memoryview) -> str | None:
+    """Return the usual extension of the picture or film that bytes begin as; None for anything else.
+
+    Examples
+    --------
+    >>> format_of(b"\\xff\\xd8\\xff\\xe0"), format_of(b"BMW by the sea"), format_of(b"\\0\\0\\0\\x1cftypavif")
+    ('jpg', None, 'avif')
+    """
+    start = bytes(encoded[:1024])
+    if start[:4] == b"RIFF" and start[8:12] in (b"WEBP", b"AVI "):
+        return "webp" if start[8:12] == b"WEBP" else "avi"
+    if start[4:8] == b"ftyp":  # AVIF, HEIF and films
+        return start[8:12].decode("latin-1").strip().lower()
+    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADERS:
+        return "bmp"
+    found = next((extension for signature, extension in _SIGNATURES.items() if start.startswith(signature)), None)
+    if found is None and _TEXT_PICTURE.match(start):
+        return "svg" if b"<svg" in start else "ppm"
+    return found
+
+
+def other_pictures(fields: Mapping[str, object], scored: str) -> tuple[Picture, ...]:
+    """Return the pictures that a sample holds besides the one in the field `scored`, by their fields' names.
+
+    Bytes are a picture where they begin as one, or where their field has a picture's extension; so are a dict of
+    ``bytes`` and ``path`` as datasets stores images, a decoded picture, and each of these in a list or a dict.
+
+    Parameters
+    ----------
+    fields : mapping of str to object
+        A row of a table, the members of a tar sample, or a loader's sample.
+    scored : str
+        The field that holds the sample's own image.
+
+    Examples
+    --------
+    >>> other_pictures({"jpg": b"\\xff\\xd8\\xff", "cls": b"3", "txt": b"GIF89a", "views": [{"path": "a.png"}]}, "jpg")
+    (b'GIF89a', 'a.png')
+    """
+    found: list[Picture] = []
+    for name in sorted(field for field in fields if field != scored):
+        found.extend(_pictures(fields[name], _extension(name) in PICTURE_EXTENSIONS))
+    return tuple(found)
+
+
+def _pictures(value: object, named: bool) -> Iterator[Picture]:
+    if isinstance(value, bytes | bytearray | memoryview):
+        if len(value) and (named or format_of(value)):
+            yield bytes(value)
+    elif isinstance(value, Image.Image):
+        yield value
+    elif isinstance(value, Mapping):
+        path = value.get("path")
+        if value.get("bytes") is None and isinstance(path, str) and _extension(path) in PICTURE_EXTENSIONS:
+            yield path
+        for each in value.values():
+            yield from _pictures(each, named)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _pictures(each, named)
+
+
+def _extension(name: str) -> str:
+    return name.rpartition(".")[2].lower()
