@@ -14,6 +14,7 @@ import numpy.typing as npt
 from safetyfilter.batches import OK, DecisionBatch, Floats, Reason, ScoreBatch, Unreadable
 from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_from_dict, format_policy, parse_policy
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, PRESETS, exclusions
+from safetyfilter.decide.sentences import policy_changes, rule_warning
 from safetyfilter.errors import PolicyError, StorageError
 from safetyfilter.signals import PAIR, SignalPair
 from safetyfilter.storage import Location, Place
@@ -161,6 +162,25 @@ class Policy:
             sorted(self.exclude_at.items()),
         ]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence where a threshold of the pair is so high that the rule can hardly exclude a sample, else None.
+
+        From `safetyfilter.decide.sentences.HARDLY_REACHED` on, whatever is excluded besides.
+
+        >>> Policy().warning is None, Policy(thresholds={"explicit": 1, "minor": 0.5}).warning is None
+        (True, False)
+        """
+        return rule_warning(self.thresholds, self.pair)
+
+    def changes_from(self, before: Policy) -> list[str]:
+        """Return a sentence for each threshold and exclusion that differs from those of another policy.
+
+        >>> Policy.preset("separate").changes_from(Policy(exclude_at={"explicit": 0.25}))
+        ['Excluded for explicit alone: was at 0.25, is now yes.']
+        """
+        return policy_changes(before._fields(), self._fields())
 
     def for_pair(self, pair: SignalPair) -> Policy:
         """Return this policy in the names of another pair; the thresholds and exclusions of its two signals go along.

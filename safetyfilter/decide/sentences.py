@@ -1,0 +1,64 @@
+"""Sentences about policies: that one can hardly exclude anything, and how one differs from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from safetyfilter.decide.fields import PolicyFields
+from safetyfilter.signals import SignalPair
+
+HARDLY_REACHED = 0.99
+"""A threshold of the pair from which on a policy is named as one whose rule can hardly exclude a sample.
+
+Above 0.98, the highest cut that anybody is known to have filtered a training set at (`PRESETS`). Scores are
+probabilities: a trained probe gives 0.99 to few of even the plainest positives, and 1 to next to none.
+"""
+
+
+def rule_warning(thresholds: Mapping[str, float], pair: SignalPair) -> str | None:
+    """Return a sentence where the co-occurrence rule can hardly exclude a sample with these thresholds, else None.
+
+    >>> rule_warning({"explicit": 0.5, "minor": 1.0}, SignalPair())[:69]
+    'Hardly any score reaches the threshold of minor, 1.0: the co-occurren'
+    >>> rule_warning({"explicit": 0.5, "minor": 0.98}, SignalPair()) is None
+    True
+    """
+    high = [f"{signal}, {thresholds[signal]!r}" for signal in pair.names if thresholds[signal] >= HARDLY_REACHED]
+    if not high:
+        return None
+    return (
+        f"Hardly any score reaches the threshold of {' or of '.join(high)}: the co-occurrence rule may exclude next to "
+        "nothing. Lower it, unless `safetyfilter calibrate` found it on labelled data."
+    )
+
+
+def policy_changes(before: PolicyFields, now: PolicyFields) -> list[str]:
+    """Return a sentence for each threshold and each exclusion in which two policies differ, in full digits.
+
+    >>> from safetyfilter.decide.fields import parse_policy
+    >>> for change in policy_changes(parse_policy(""), parse_policy("[thresholds]\\nminor = 0.50001\\nother = 0.3")):
+    ...     print(change)
+    The threshold of minor was 0.5 and is now 0.50001.
+    The threshold of other is new: 0.3.
+    """
+    were, are = before["thresholds"], now["thresholds"]
+    changes = []
+    for signal in dict.fromkeys([*are, *were]):
+        if signal not in were:
+            changes.append(f"The threshold of {signal} is new: {are[signal]!r}.")
+        elif signal not in are:
+            changes.append(f"The threshold of {signal} was {were[signal]!r} and is gone: its scores no longer count.")
+        elif were[signal] != are[signal]:
+            changes.append(f"The threshold of {signal} was {were[signal]!r} and is now {are[signal]!r}.")
+    for signal in sorted(before["exclude"] | now["exclude"]):
+        was, is_now = _exclusion(before, signal), _exclusion(now, signal)
+        if was != is_now:
+            changes.append(f"Excluded for {signal} alone: was {was}, is now {is_now}.")
+    return changes
+
+
+def _exclusion(fields: PolicyFields, signal: str) -> str:
+    if signal not in fields["exclude"]:
+        return "no"
+    cut = fields["exclude_at"].get(signal)
+    return "yes" if cut is None else f"at {cut!r}"
