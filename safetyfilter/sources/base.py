@@ -148,10 +148,16 @@ class SampleBatch:
         With captions and members.
     rows : pa.Table or None
         The samples' rows with all their columns, row by row, where the source is a table.
+    image_column : str
+        The rows' column that holds the sample's own image.
+    split : str
+        The split that the rows belong to, where the source has splits.
     """
 
     samples: tuple[Sample, ...]
     rows: pa.Table | None = None
+    image_column: str = ""
+    split: str = ""
 
     def __post_init__(self) -> None:
         if self.rows is not None and len(self.rows) != len(self.samples):

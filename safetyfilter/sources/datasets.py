@@ -97,7 +97,12 @@ class DatasetSource:
         """Yield the rows of a part with all their columns and the data set's features."""
         for name, first, table in self._tables(part, captions=None):
             samples = samples_of(table, self._columns[name], prefix=_prefix(name), first=first, full=True)
-            yield SampleBatch(samples=samples, rows=table.replace_schema_metadata(self._metadata[name]))
+            yield SampleBatch(
+                samples=samples,
+                rows=table.replace_schema_metadata(self._metadata[name]),
+                image_column=self._columns[name].image,
+                split=name,
+            )
 
     def _tables(self, part: Part, *, captions: bool | None) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield split, number of the first row, and rows; all columns where `captions` is None."""

@@ -124,7 +124,7 @@ class ParquetSource:
         """Yield the rows of a part with all their columns; the rows of a batch have one schema."""
         for name, first, table in self._tables(part, captions=None):
             samples = samples_of(table, self._columns[name], prefix=f"{name}#", first=first, full=True)
-            yield SampleBatch(samples=samples, rows=table)
+            yield SampleBatch(samples=samples, rows=table, image_column=self._columns[name].image)
 
     def _tables(self, part: Part, *, captions: bool | None) -> Iterator[tuple[str, int, pa.Table]]:
         """Yield file, number of the first row, and rows; all columns where `captions` is None."""
