@@ -109,10 +109,10 @@ class Decisions:
         reasons = int(self.index.reasons[row])
         return reasons if content is not None and self.unchanged(row, content) else reasons | _DRIFTED
 
-    def unchanged(self, row: int, content: bytes) -> bool:
-        """Return True for the encoded image that was scored as this row of the index."""
+    def unchanged(self, row: int, content: bytes, *others: bytes) -> bool:
+        """Return True for the encoded image that was scored as this row, and the sample's other pictures in order."""
         held = int(self.index.contents[row])
-        return held != 0 and held == int.from_bytes(self.digester.content(content)[:8], "little")
+        return held != 0 and held == int.from_bytes(self.digester.content(content, *others)[:8], "little")
 
     def find(self, keys: Sequence[str]) -> Rows:
         """(N,) int64, the keys' rows in the index; -1 for a key that the run does not know."""
