@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from safetyfilter import __version__
 from safetyfilter.cli.output import emit_line
 
-_ORDER = ("demo", "scan", "decide", "export", "train", "calibrate", "evaluate", "probes")
+_ORDER = ("demo", "scan", "status", "decide", "export", "train", "calibrate", "evaluate", "probes")
 """Commands in the order in which a user meets them; others follow."""
 
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     cls=InOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Keeps samples in which two sensitive signals co-occur out of the training sets of image models.",
 )
 
@@ -38,6 +38,10 @@ ColumnOption = Annotated[
     str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")
 ]
 KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
+RootOption = Annotated[
+    str | None,
+    typer.Option(help="A folder: images in a table may be named by absolute paths below it; by none where left out."),
+]
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
-from safetyfilter.cli.output import counts_table, emit, err, sample_progress
+from safetyfilter.cli.output import counts_table, emit
+from safetyfilter.cli.progress import sample_progress
 
 
 @app.command()
@@ -20,16 +21,9 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Do the whole job on harmless stand-ins: a three for one signal, a seven for the other."""
-    from safetyfilter.standin.demo import PICTURES, run_demo
+    from safetyfilter.standin.demo import run_demo
 
-    with sample_progress("scanning", PICTURES["test"]) as progress:
-
-        def step(what: str) -> None:
-            err.print(f"[dim]{what}")
-            if what == "scanning":
-                progress.begin()
-
-        result = run_demo(out or _new("safetyfilter-demo"), progress=progress, step=step)
+    result = run_demo(out or _new("safetyfilter-demo"), step=sample_progress)
     emit(result, as_json=json)
     if not json:
         _show(result)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, app
-from safetyfilter.cli.output import counts_table, emit, sample_progress
+from safetyfilter.cli.output import counts_table, emit
+from safetyfilter.cli.progress import sample_progress
 
 
 class Format(StrEnum):

@@ -10,13 +10,19 @@ from typing import NoReturn
 
 from rich.logging import RichHandler
 
-from safetyfilter.cli import demo, export, measure, probes, scan, train  # noqa: F401  (each adds its commands)
+from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
+    decide,
+    demo,
+    export,
+    measure,
+    probes,
+    scan,
+    status,
+    train,
+)
 from safetyfilter.cli.app import app
-from safetyfilter.cli.output import err, show_error
+from safetyfilter.cli.output import Interrupted, err, show_error
 from safetyfilter.errors import SafetyFilterError
-
-_EXIT_INTERRUPTED = 130
-_INTERRUPTED = "interrupted; finished parts are kept, and the same command goes on from there"
 
 
 def main() -> NoReturn:
@@ -32,10 +38,10 @@ def main() -> NoReturn:
     except SafetyFilterError as error:
         _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _fail(_INTERRUPTED, _EXIT_INTERRUPTED)
+        _fail("interrupted", Interrupted.exit_status)
     except SystemExit as ended:  # Typer makes this of an interruption, without a word
-        if ended.code == _EXIT_INTERRUPTED:
-            _fail(_INTERRUPTED, _EXIT_INTERRUPTED)
+        if ended.code == Interrupted.exit_status:
+            _fail("interrupted", Interrupted.exit_status)
         raise
     except Exception as error:
         if os.environ.get("SAFETYFILTER_DEBUG"):
@@ -46,6 +52,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _fail(message: str, status: int) -> NoReturn:
+def _fail(message: str, exit_status: int) -> NoReturn:
     show_error(message)
-    sys.exit(status)
+    sys.exit(exit_status)

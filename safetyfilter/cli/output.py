@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+
+from safetyfilter.errors import SafetyFilterError
+
+if TYPE_CHECKING:
+    from safetyfilter.runs.run import Run
 
 err = Console(stderr=True)
 """Progress, warnings and errors go here, so that standard output is the result and nothing else."""
+
+
+class Interrupted(SafetyFilterError):  # noqa: N818 - what the user asked for
+    """A command that the user ended, with what became of its work."""
+
+    exit_status = 130
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, shown: RenderableType | None = None) -> None:
@@ -41,8 +50,13 @@ def show_warning(message: str) -> None:
     err.print(f"[yellow]{escape(message)}", soft_wrap=True, highlight=False)
 
 
-def counts_table(title: str, counts: Mapping[str, int]) -> Table:
-    """Return a closing table of the samples seen, kept and excluded, and the reasons."""
+def show_note(message: str) -> None:
+    """Print a remark as one line."""
+    err.print(f"[dim]{escape(message)}", soft_wrap=True, highlight=False)
+
+
+def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int] | None = None) -> Table:
+    """Return a closing table of the samples seen, kept and excluded, the reasons, and why samples are unscored."""
     shown = Table(title=title, title_justify="left", show_header=False)
     shown.add_column("what")
     shown.add_column("samples", justify="right")
@@ -51,42 +65,18 @@ def counts_table(title: str, counts: Mapping[str, int]) -> Table:
             shown.add_row(f"[bold]{name}", f"[bold]{count:,}")
         elif count:
             shown.add_row(f"  {name}", f"{count:,}")
+        if name == "unscored":
+            for cause, failed in (causes or {}).items():
+                shown.add_row(f"    {cause}", f"{failed:,}")
     return shown
 
 
-class SampleProgress:
-    """A bar that shows images a second, and the samples kept, excluded and unscored so far."""
+def result_of(run: Run) -> tuple[dict[str, Any], Table]:
+    """Return what a command says of a complete run, for JSON and as a table; its policy's warning is shown."""
+    from safetyfilter.runs.failures import stored_counts
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
-        self._counts = dict.fromkeys(("seen", "kept", "excluded", "unscored", "resumed"), 0)
-
-    def begin(self) -> None:
-        """Count the time from now on."""
-        self._bar.reset(self._task)
-
-    def __call__(self, counts: Mapping[str, int]) -> None:
-        """Add counts."""
-        for name in self._counts:
-            self._counts[name] += counts.get(name, 0)
-        task = self._bar.tasks[0]
-        done = self._counts["seen"] - self._counts["resumed"]
-        rate = done / task.elapsed if task.elapsed else 0.0
-        fields: dict[str, Any] = {name: f"{self._counts[name]:,}" for name in ("kept", "excluded", "unscored")}
-        self._bar.update(self._task, completed=self._counts["seen"], rate=f"{rate:,.0f}", **fields)
-
-
-@contextmanager
-def sample_progress(what: str, total: int | None) -> Iterator[SampleProgress]:
-    """Show a progress bar on standard error."""
-    columns = (  # narrow enough for 80 columns with counts of five digits
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} images/s"),
-        TextColumn("[green]kept {task.fields[kept]}"),
-        TextColumn("[red]excluded {task.fields[excluded]}"),
-        TextColumn("[yellow]unscored {task.fields[unscored]}"),
-    )
-    with Progress(*columns, console=err, refresh_per_second=4) as bar:
-        yield SampleProgress(bar, bar.add_task(what, total=total, rate="0", kept="0", excluded="0", unscored="0"))
+    causes = stored_counts(run).failures
+    if run.policy.warning:
+        show_warning(run.policy.warning)
+    result = {**run.counts, "unscored_by_cause": dict(causes), "policy_warning": run.policy.warning}
+    return result, counts_table(str(run.path), run.counts, causes)

@@ -1,24 +1,26 @@
-"""``scan`` and ``decide``."""
+"""``scan``."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, PolicyOption, app
-from safetyfilter.cli.output import counts_table, emit, err, sample_progress, show_warning
+from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, app
+from safetyfilter.cli.output import Interrupted, emit, err, result_of, show_note, show_warning
+from safetyfilter.cli.progress import sample_progress
 
 if TYPE_CHECKING:
     from safetyfilter.decide.policy import Policy
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.score.bank import ProbeBank
-    from safetyfilter.sources.base import Source
 
 
 class Engine(StrEnum):
@@ -30,7 +32,10 @@ class Engine(StrEnum):
 @app.command()
 def scan(
     source: Annotated[
-        str, typer.Argument(help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk.")
+        list[str],
+        typer.Argument(
+            help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk; or several of them."
+        ),
     ],
     out: Annotated[str, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
     encoder: Annotated[
@@ -54,8 +59,18 @@ def scan(
     views: Annotated[str, typer.Option(help="whole, center or multi.")] = "whole",
     decode: Annotated[str, typer.Option(help="fast or exact.")] = "fast",
     keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Keep them in float16.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one for each core")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="For a trial: no more than the first N samples; they are a run of theirs.")
+    ] = None,
+    part_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples that are recorded together, about.", show_default="10,000")
+    ] = None,
     image_column: ColumnOption = None,
     key_column: KeyOption = None,
+    root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Embed and score every sample of SOURCE, and decide what to keep."""
@@ -70,7 +85,11 @@ def scan(
     check_output(out)
     before = run_at(out)
     policy_used = policy_used or (before.policy if before else Policy())  # to go on must not loosen what was decided
-    opened = open_source(source, image_column=image_column, key_column=key_column)
+    how: dict[str, Any] = {"root": root, "limit": limit, "part_size": part_size}
+    given = {name: value for name, value in how.items() if value is not None}
+    opened = open_source(
+        source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, **given
+    )
 
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.embed.options import EmbedOptions
@@ -78,7 +97,7 @@ def scan(
     from safetyfilter.filter import SafetyFilter
     from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
-    options = EmbedOptions(batch_size=batch, views=views, decode=decode)  # type: ignore[arg-type]
+    options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=workers)  # type: ignore[arg-type]
     name = ENCODER if encoder == "stand-in" else encoder
     files = _probe_files(probes or ["zero-shot"], policy_used)
     with err.status("loading the encoder"):
@@ -86,58 +105,45 @@ def scan(
         bank = _bank(files, loaded, stand_in=name == ENCODER)
         safety_filter = SafetyFilter(loaded, bank, policy_used, options)
     started = time.perf_counter()
-    with sample_progress("scanning", _total(opened)) as progress:
+    counts = [part.count for part in opened.parts()]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    with _resumable(out), sample_progress("scanning", total, parts=len(counts)) as progress:
         run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
     seconds = time.perf_counter() - started
-    if before is not None:
-        _show_changes(before.policy, run.policy)
+    for change in run.policy.changes_from(before.policy) if before else []:  # so that none is loosened unseen
+        show_warning(change)
     notice = run.record.setup.pair.notice
     if notice:
         show_warning(notice)
+    result, table = result_of(run)
     emit(
-        {"run": out, **run.counts, "stand_in": STANDIN_PAIR.notice in notice, "seconds": round(seconds, 3)},
+        {"run": out, **result, "stand_in": STANDIN_PAIR.notice in notice, "seconds": round(seconds, 3)},
         as_json=json,
-        shown=counts_table(out, run.counts),
+        shown=table,
     )
+    if None in files and run.policy.thresholds == Policy().for_pair(run.policy.pair).thresholds:
+        show_note(
+            f"Zero-shot thresholds are not calibrated: 0.5 is a guess. Next: `safetyfilter calibrate {out} "
+            "LABELS.parquet --out policy.toml` with labelled samples of yours, then `safetyfilter decide "
+            f"{out} --policy policy.toml`; or train probes with `safetyfilter train`."
+        )
 
 
-@app.command()
-def decide(
-    run: Annotated[str, typer.Argument(help="The run directory.")],
-    policy: PolicyOption,
-    json: JsonOption = False,
-) -> None:
-    """Apply another policy to the scores of RUN, without touching an image."""
-    from safetyfilter.decide.policy import Policy
-    from safetyfilter.runs.apply import apply_policy
-    from safetyfilter.runs.run import Run
+@contextmanager
+def _resumable(out: str) -> Iterator[None]:
+    """Tell of an interruption what is recorded, and how to go on."""
+    from safetyfilter.evaluation.places import run_at
+    from safetyfilter.runs.failures import stored_counts
 
-    policy_used = Policy.load(policy)
-    opened = Run.open(run)
-    before = opened.policy
-    with sample_progress("deciding", None) as progress:
-        apply_policy(opened, policy_used, progress=progress)
-    _show_changes(before, opened.policy)
-    emit(
-        {"run": run, **opened.counts, "policy": opened.policy.as_dict()},
-        as_json=json,
-        shown=counts_table(run, opened.counts),
-    )
-
-
-def _show_changes(before: Policy, now: Policy) -> None:
-    """Tell how the policy of a run has changed, so that none is loosened unseen."""
-    for signal, threshold in now.thresholds.items():
-        if (was := before.thresholds.get(signal)) is not None and was != threshold:
-            show_warning(f"The threshold of {signal} was {was:.4g} and is now {threshold:.4g}.")
-    for signal in sorted(set(before.exclude) | set(now.exclude)):
-        was_cut, cut = (policy.exclude_at.get(signal, signal in policy.exclude) for policy in (before, now))
-        if was_cut != cut:
-            show_warning(f"Excluded for {signal} alone: was {_shown(was_cut)}, is now {_shown(cut)}.")
-
-
-def _shown(cut: float | bool) -> str:
-    return ("yes" if cut else "no") if isinstance(cut, bool) else f"at {cut:g}"
+    try:
+        yield
+    except KeyboardInterrupt as interrupted:
+        run = run_at(out)
+        count = stored_counts(run).samples if run else 0
+        raise Interrupted(
+            f"interrupted; finished parts are kept, and the same command goes on from there ({count:,} samples are "
+            "recorded)"
+        ) from interrupted
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
@@ -170,8 +176,3 @@ def _bank(files: list[ProbeBank | None], encoder: ClipEncoder, *, stand_in: bool
         notice = f"{STANDIN_PAIR.notice} {bank.pair.notice}".strip()
         bank = replace(bank, pair=replace(bank.pair, notice=notice))
     return bank
-
-
-def _total(source: Source) -> int | None:
-    counts = [part.count for part in source.parts()]
-    return None if None in counts else sum(count or 0 for count in counts)

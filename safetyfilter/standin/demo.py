@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+
+from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.engine.parts import Progress
@@ -22,17 +27,22 @@ from safetyfilter.storage import local_path, replacing
 
 PICTURES: Mapping[str, int] = {"train": 4000, "validation": 6000, "test": 2000}
 _OPTIONS = EmbedOptions(views="whole")
+_CHUNK = 500
+"""Pictures that are embedded between two reports."""
 
-Step = Callable[[str], None]
-"""Called with what the demo does next."""
+Step = Callable[[str, int | None], AbstractContextManager[Progress]]
+"""Called with what the demo does next, and with how many pictures where it counts them; gives what counts them."""
+
+
+def _silent(what: str, total: int | None) -> AbstractContextManager[Progress]:
+    return nullcontext(lambda _: None)
 
 
 def run_demo(
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
-    step: Step = lambda _: None,
-    progress: Progress | None = None,
+    step: Step = _silent,
     scale: float = 1.0,
 ) -> dict[str, object]:
     """Do the whole job below a directory, and measure it.
@@ -44,9 +54,7 @@ def run_demo(
     seed : int
         Of the pictures.
     step : callable
-        Called with the name of each step as it begins.
-    progress : callable or None
-        Called as the scan goes on.
+        Called as each step begins, with its name and the number of pictures; see `Step`.
     scale : float
         Share of the usual number of pictures; less is faster, and its figures are less certain.
 
@@ -70,36 +78,39 @@ def run_demo(
     counts = {split: max(100, int(count * scale)) for split, count in PICTURES.items()}
 
     with renderers() as pool:
-        step(f"rendering {counts['train']:,} pictures for training and {counts['validation']:,} for thresholds")
-        splits = {
-            "train": write_folder(out / "train", "train", counts["train"], seed, pool),
-            "validation": write_folder(out / "validation", "validation", counts["validation"], seed + 1, pool),
-        }
-        step(f"rendering {counts['test']:,} pictures to clean, as WebDataset tars")
-        test = write_tars(out / "pictures", counts["test"], seed + 2, pool)
+        with step("rendering pictures to learn from", counts["train"] + counts["validation"]) as report:
+            splits = {
+                "train": write_folder(out / "train", "train", counts["train"], seed, pool, report),
+                "validation": write_folder(
+                    out / "validation", "validation", counts["validation"], seed + 1, pool, report
+                ),
+            }
+        with step("rendering pictures to clean, as WebDataset tars", counts["test"]) as report:
+            test = write_tars(out / "pictures", counts["test"], seed + 2, pool, report)
 
-    step("embedding, training probes and choosing thresholds")
     encoder = ClipEncoder.load(ENCODER)
-    embedded = {
-        name: encoder.embed([out / name / key for key in split.keys], _OPTIONS) for name, split in splits.items()
-    }
-    bank = fit_probes(embedded["train"], splits["train"])
-    bank.save(out / "probes.safetensors")
-    policy = choose_thresholds(bank, embedded["validation"], splits["validation"])
+    with step("embedding pictures to learn from", counts["train"] + counts["validation"]) as report:
+        embedded = {
+            name: _embed(encoder, [out / name / key for key in split.keys], report) for name, split in splits.items()
+        }
+    with step("training probes and choosing thresholds", None):
+        bank = fit_probes(embedded["train"], splits["train"])
+        bank.save(out / "probes.safetensors")
+        policy = choose_thresholds(bank, embedded["validation"], splits["validation"])
     strict = replace(policy, exclude=STANDIN_PAIR.names)
     for name, made in (("policy.toml", policy), ("strict.toml", strict)):
         with replacing(out / name) as file:
             file.write(made.to_toml().encode())
 
-    step("scanning")
     safety_filter = SafetyFilter(encoder, bank, policy, _OPTIONS)
     source = open_source(out / "pictures")
-    run = scan(source, out / "run", safety_filter, keep_embeddings=True, progress=progress)
-    step("exporting what is kept")
-    exported = export(run, source, out / "cleaned")
+    with step("scanning", counts["test"]) as report:
+        run = scan(source, out / "run", safety_filter, keep_embeddings=True, progress=report)
+    with step("exporting what is kept", counts["test"]) as report:
+        exported = export(run, source, out / "cleaned", progress=report)
+    with step("measuring", None):
+        figures = measure(run, encoder, test)
 
-    step("measuring")
-    figures = measure(run, encoder, test)
     reasons = {name: count for name, count in run.counts.items() if name not in ("seen", "kept", "excluded")}
     paths = {
         "pictures": "pictures",
@@ -120,3 +131,16 @@ def run_demo(
         "seconds": round(time.perf_counter() - started, 1),
         "paths": {name: str(out / path) for name, path in paths.items()},
     }
+
+
+def _embed(encoder: ClipEncoder, files: Sequence[Path], report: Progress) -> EmbeddingBatch:
+    """Embed files of one picture each, and report how far it is."""
+    batches = []
+    for start in range(0, len(files), _CHUNK):
+        batches.append(encoder.embed(files[start : start + _CHUNK], _OPTIONS))
+        report({"seen": len(batches[-1])})
+    return EmbeddingBatch(
+        vectors=np.concatenate([batch.vectors for batch in batches]),
+        encoder=encoder.spec.digest,
+        status=np.concatenate([batch.status for batch in batches]),
+    )

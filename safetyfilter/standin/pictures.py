@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,6 +26,13 @@ DIGITS: Mapping[str, int] = {STANDIN_PAIR.explicit: 3, STANDIN_PAIR.minor: 7}
 DAMAGED = 10
 """Files of the test split that are no readable pictures."""
 _SHARD, _CHUNK = 500, 100
+
+Report = Callable[[Mapping[str, int]], None]
+"""Called with the number of pictures that were written, under ``seen``."""
+
+
+def _silent(_: Mapping[str, int]) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,9 @@ class Labelled:
         return both
 
 
-def write_folder(folder: Path, split: Split, count: int, seed: int, pool: ProcessPoolExecutor) -> Labelled:
+def write_folder(
+    folder: Path, split: Split, count: int, seed: int, pool: ProcessPoolExecutor, report: Report = _silent
+) -> Labelled:
     """Render a split as JPEG files with captions; no picture holds both signals."""
     folder.mkdir(parents=True)
     keys, drawn = [], []
@@ -65,10 +74,11 @@ def write_folder(folder: Path, split: Split, count: int, seed: int, pool: Proces
         (folder / keys[-1]).write_bytes(picture.jpeg)
         (folder / f"{number:06d}.txt").write_text(picture.caption, encoding="utf-8")
         drawn.append(picture.digits)
+        report({"seen": 1})
     return _labelled(keys, drawn, damaged=())
 
 
-def write_tars(folder: Path, count: int, seed: int, pool: ProcessPoolExecutor) -> Labelled:
+def write_tars(folder: Path, count: int, seed: int, pool: ProcessPoolExecutor, report: Report = _silent) -> Labelled:
     """Render the test split as tars, pairs among them, and damage a few files; the truth goes beside the tars."""
     folder.mkdir(parents=True)
     damaged = set(np.random.default_rng(seed).choice(count, DAMAGED, replace=False).tolist())
@@ -85,6 +95,7 @@ def write_tars(folder: Path, count: int, seed: int, pool: ProcessPoolExecutor) -
                 tar.write({"__key__": f"{number:06d}", "jpg": encoded, "txt": picture.caption.encode()})
                 keys.append(f"{name}/{number:06d}")
                 drawn.append(picture.digits)
+                report({"seen": 1})
     labelled = _labelled(keys, drawn, damaged=sorted(damaged))
     truth = {"key": keys, **{signal: pa.array(present) for signal, present in labelled.present.items()}}
     pq.write_table(pa.table(truth), folder.with_name("truth.parquet"))

@@ -204,7 +204,11 @@ def test_storage_that_fails_is_one_sentence_and_no_decision(
 @pytest.mark.parametrize(
     ("raised", "status", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; finished parts are kept, and the same command goes on from there"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted; finished parts are kept, and the same command goes on from there (0 samples are recorded)",
+        ),
         (ZeroDivisionError("oh"), 1, "unexpected ZeroDivisionError: oh; set SAFETYFILTER_DEBUG=1 for the traceback"),
     ],
     ids=["interrupted", "fault of ours"],
@@ -243,7 +247,8 @@ def test_weights_that_cant_be_downloaded(place: Path) -> None:
 COMMANDS = {
     "demo": ["--out", "--json"],
     "scan": ["SOURCE", "--out", "--encoder", "--pretrained", "--probes", "--policy", "--engine", "--batch-size",
-             "--device", "--precision", "--keep-embeddings", "--json"],
+             "--device", "--precision", "--keep-embeddings", "--workers", "--limit", "--part-size", "--root", "--json"],
+    "status": ["RUN", "--json"],
     "decide": ["RUN", "--policy", "--json"],
     "export": ["RUN", "--source", "--to", "--format", "--json"],
     "train": ["EMBEDDINGS", "LABELS", "--signal", "--out", "--json"],
@@ -261,10 +266,11 @@ def test_help_names_every_command() -> None:
     assert names == {name.split()[0] for name in COMMANDS}
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_names_its_arguments(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_of_a_command_names_its_arguments(name: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    done = command(*name.split(), "--help")
+    done = command(*name.split(), option)
     assert done.status == 0
     words = {word.lower() for word in re.findall(r"[\w-]+", done.stdout)}
     assert {argument.lower() for argument in COMMANDS[name]} <= words

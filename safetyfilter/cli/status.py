@@ -1,0 +1,86 @@
+"""``status``: how far a run is, and what it was made with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.table import Table
+
+from safetyfilter.cli.app import JsonOption, app
+from safetyfilter.cli.output import counts_table, emit, show_warning
+
+if TYPE_CHECKING:
+    from safetyfilter.runs.failures import StoredCounts
+    from safetyfilter.runs.run import Run
+
+
+@app.command()
+def status(run: Annotated[str, typer.Argument(help="The run directory.")], json: JsonOption = False) -> None:
+    """Tell how far RUN is, what it counts and what it was made with; names no sample."""
+    from safetyfilter.runs.failures import stored_counts
+    from safetyfilter.runs.run import Run
+
+    opened = Run.open(run)
+    stored = stored_counts(opened)
+    result = _status(opened, stored)
+    for text in (opened.policy.warning, opened.record.setup.pair.notice):
+        if text:
+            show_warning(text)
+    emit({"run": run, **result}, as_json=json, shown=_tables(opened, stored, result))
+
+
+def _status(run: Run, stored: StoredCounts) -> dict[str, Any]:
+    setup, record = run.record.setup, run.record
+    return {
+        "complete": record.complete,
+        "parts": record.source.parts,
+        "parts_scored": stored.parts,
+        "samples_scored": stored.samples,
+        "counts": dict(record.counts) if record.complete else None,
+        "unscored_by_cause": dict(stored.failures),
+        "policy": run.policy.as_dict(),
+        "policy_warning": run.policy.warning,
+        "notice": setup.pair.notice or None,
+        "source": {"kind": record.source.kind, "keys": record.source.keys},
+        "encoder": setup.encoder.architecture,
+        "encoder_digest": setup.encoder.digest,
+        "probes": list(setup.probes),
+        "signals": list(setup.signals),
+        "views": setup.views,
+        "decode": setup.decode,
+        "precision": setup.precision,
+        "created": record.created,
+        "versions": dict(record.versions),
+    }
+
+
+def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
+    how_far = "complete"
+    if not result["complete"]:
+        todo = "`safetyfilter decide`" if run.record.scores else "the same `safetyfilter scan` again"
+        how_far = (
+            f"not finished: {stored.parts:,} of {result['parts']:,} parts are scored, {stored.samples:,} samples; "
+            f"run {todo}"
+        )
+    policy = run.policy
+    thresholds = ", ".join(f"{signal} {value!r}" for signal, value in policy.thresholds.items())
+    alone = ", ".join(
+        f"{signal} at {policy.exclude_at.get(signal, policy.thresholds[signal])!r}" for signal in sorted(policy.exclude)
+    )
+    shown = Table(title=str(run.path), title_justify="left", show_header=False)
+    for name, value in (
+        ("state", how_far),
+        ("source", f"{result['source']['kind']}, in {result['parts']:,} parts"),
+        ("thresholds", thresholds),
+        ("excluded alone", alone or "none: the co-occurrence rule only"),
+        ("encoder", f"{result['encoder']} ({result['encoder_digest'][:12]}), {result['precision']}"),
+        ("images", f"views {result['views']}, decode {result['decode']}"),
+        ("probes", ", ".join(digest[:12] for digest in result["probes"])),
+        ("created", f"{result['created']}, version {result['versions'].get('safetyfilter', 'unknown')}"),
+    ):
+        shown.add_row(name, value)
+    if result["counts"] is None:
+        return Group(shown)
+    return Group(shown, counts_table("", result["counts"], stored.failures))

@@ -1,0 +1,99 @@
+"""``scan`` and ``decide``: what they say of policies, of failures and of what to do next."""
+
+from pathlib import Path
+
+import pytest
+
+import safetyfilter.engine.scan
+from safetyfilter import Run
+from safetyfilter.batches import STATUS_NAMES
+from safetyfilter.standin import STANDIN_PAIR
+from tests.cli.commands import command
+from tests.conftest import bad_images, good_images
+from tests.writers import write_files
+
+GOOD, BAD = good_images(), bad_images()
+STAND_IN = ["--encoder", "stand-in", "--device", "cpu", "--precision", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_files(tmp_path_factory.mktemp("pictures"), GOOD | BAD)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A run with zero-shot probes; tests decide it anew."""
+    path = tmp_path_factory.mktemp("scan") / "run"
+    assert command("scan", pictures, "--out", path, *STAND_IN).status == 0
+    return path
+
+
+def policy(folder: Path, *, minor: float, **more: str) -> Path:
+    file = folder / "policy.toml"
+    exclude = "".join(f"{signal} = {rule}\n" for signal, rule in more.items())
+    file.write_text(f"[thresholds]\nexplicit = 0.5\nminor = {minor!r}\n[exclude]\n{exclude}")
+    return file
+
+
+def test_why_samples_are_unscored_is_told_by_cause(run: Path) -> None:
+    done = command("decide", run, "--policy", "co-occurrence", "--json")
+    causes = done.json["unscored_by_cause"]
+    assert sum(causes.values()) == done.json["unscored"] == len(BAD)
+    assert causes["truncated"] == 1
+    assert set(causes) <= set(STATUS_NAMES)
+    shown = command("decide", run, "--policy", "co-occurrence").stdout
+    for cause in causes:
+        assert f"    {cause} " in shown
+    assert shown.index("unscored") < shown.index("truncated")
+
+
+@pytest.mark.parametrize(("threshold", "warned"), [(0.98, False), (0.99, True), (1.0, True)])
+def test_a_rule_that_can_hardly_exclude_is_named_by_decide_and_scan(
+    run: Path, pictures: Path, tmp_path: Path, threshold: float, warned: bool
+) -> None:
+    warning = f"Hardly any score reaches the threshold of {STANDIN_PAIR.minor}, {threshold}"
+    file = policy(tmp_path, minor=threshold)
+    for done in (
+        command("decide", run, "--policy", file, "--json"),
+        command("scan", pictures, "--out", run, *STAND_IN, "--json"),  # keeps the run's policy
+        command("scan", pictures, "--out", run, *STAND_IN, "--policy", file, "--json"),
+    ):
+        assert (warning in done.message) is warned
+        assert (done.json["policy_warning"] is not None) is warned
+    assert (Run.open(run).policy.warning is not None) is warned
+
+
+def test_every_change_is_told_in_digits_that_differ(run: Path, tmp_path: Path) -> None:
+    explicit, minor = STANDIN_PAIR.names
+    command("decide", run, "--policy", "co-occurrence")
+    done = command("decide", run, "--policy", policy(tmp_path, minor=0.50001, explicit="0.7"))
+    assert f"The threshold of {minor} was 0.5 and is now 0.50001." in done.message
+    assert f"Excluded for {explicit} alone: was no, is now at 0.7." in done.message
+    done = command("decide", run, "--policy", policy(tmp_path, minor=0.50001, explicit="0.70001"))
+    assert "The threshold of" not in done.message
+    assert f"Excluded for {explicit} alone: was at 0.7, is now at 0.70001." in done.message
+
+
+def test_zero_shot_thresholds_are_said_not_to_be_calibrated(pictures: Path, tmp_path: Path) -> None:
+    scan = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
+    note = "Zero-shot thresholds are not calibrated"
+    done = command(*scan)
+    assert note in done.message
+    assert f"safetyfilter calibrate {tmp_path / 'run'} LABELS.parquet --out policy.toml" in done.message
+    assert note not in command(*scan, "--policy", policy(tmp_path, minor=0.3)).message
+
+
+def test_an_interruption_says_how_much_is_recorded(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = safetyfilter.engine.scan.scan
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        original(*arguments, **options)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safetyfilter.engine.scan, "scan", interrupted)
+    done = command("scan", pictures, "--out", tmp_path / "run", *STAND_IN)
+    assert (done.status, done.stdout) == (130, "")
+    assert done.message.endswith(f"({len(GOOD | BAD)} samples are recorded)")
