@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +29,17 @@ from safetyfilter.storage import Location, cache_folder, locked
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
 _INDEX = "decisions.bin"
-_UNKNOWN, _DRIFTED = int(Reason.UNKNOWN), int(Reason.DRIFTED)
+_UNKNOWN, _DRIFTED, _UNSCORED = int(Reason.UNKNOWN), int(Reason.DRIFTED), int(Reason.UNSCORED)
+
+Content: TypeAlias = "bytes | tuple[bytes, ...]"
+"""The encoded image of a sample, or all its pictures where it holds several."""
 
 
 class Decisions:
     """The decisions of a complete run, looked up by key.
 
     A key that was seen more than once has the reasons of all its samples: it is kept only if each of them is.
+    They stay those of the time when they were opened: `require_current` tells when the run was decided anew.
     All processes of a machine share one copy; pickled, this is the names of the run and of its index, and no secret.
 
     Parameters
@@ -46,6 +50,8 @@ class Decisions:
         What computes the digests of keys and contents.
     run : Path
         The run directory, in which a copy in another process looks for the secret.
+    decided : str
+        `RunRecord.decisions_digest` of the decisions.
 
     Attributes
     ----------
@@ -53,10 +59,12 @@ class Decisions:
         One key -> the reasons to exclude it, a `Reason` set as int, 0 for kept; `reasons` is faster for many at once.
     """
 
-    def __init__(self, index: DecisionIndex, digester: Digester, run: Path) -> None:
+    def __init__(self, index: DecisionIndex, digester: Digester, run: Path, decided: str) -> None:
         self.index = index
         self.digester = digester
         self.run = run
+        self._decided = decided
+        self._seen: tuple[int, ...] | None = None
         self._hashed = digester.key_state()
         self.reasons_of_key = index.reasons_by(self._hashed, _UNKNOWN)
 
@@ -87,11 +95,36 @@ class Decisions:
         """
         require_run(run)
         run.require_complete()
+        run.record = Run.open(run.path).record  # it may have been scanned or decided anew since
+        run.require_complete()
         digester = run.digester()
-        return cls(index_of(run), digester, run.path)
+        return cls(index_of(run), digester, run.path, run.record.decisions_digest)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self.index.path, self.index.fingerprint, self.run)
+        return _reopened, (self.index.path, self.index.fingerprint, self.run, self._decided)
+
+    def require_current(self) -> None:
+        """Raise `RunError` where the run was decided anew, or is being so, since these decisions were opened.
+
+        Where ``run.json`` is the same file as at the last call, that is all that is looked at: it costs a few
+        microseconds, and may be called at the start of each epoch or more often.
+
+        Raises
+        ------
+        RunError
+            The run has other decisions now, or can't be read.
+        """
+        try:
+            found = (self.run / "run.json").stat()
+        except OSError as error:
+            raise RunError(f"can't read {self.run}/run.json: {error.strerror}; restore the run") from error
+        seen = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        if seen == self._seen:
+            return
+        record = Run.open(self.run).record
+        if not record.complete or record.decisions_digest != self._decided:
+            raise RunError(_changed(self.run))
+        self._seen = seen
 
     def __len__(self) -> int:
         return len(self.index)
@@ -101,18 +134,25 @@ class Decisions:
         """A fingerprint of the run, its policy and its parts: another of these gives another."""
         return self.index.fingerprint
 
-    def reasons_of_sample(self, key: str, content: bytes | None) -> int:
-        """Return the reasons to exclude a sample, its image compared too; a known one without an image has drifted."""
+    def reasons_of_sample(self, key: str, content: Content | None) -> int:
+        """Return the reasons to exclude one sample, its pictures compared too, as `reasons` does for many."""
         row = self.index.find_one(self.digester.key(key))
         if row < 0:
             return _UNKNOWN
-        reasons = int(self.index.reasons[row])
-        return reasons if content is not None and self.unchanged(row, content) else reasons | _DRIFTED
+        return int(self.index.reasons[row]) | self._drift(row, content)
 
     def unchanged(self, row: int, content: bytes, *others: bytes) -> bool:
         """Return True for the encoded image that was scored as this row, and the sample's other pictures in order."""
         held = int(self.index.contents[row])
         return held != 0 and held == int.from_bytes(self.digester.content(content, *others)[:8], "little")
+
+    def _drift(self, row: int, content: Content | None) -> int:
+        """``drifted`` unless the pictures are those scored; 0 too where none were, as for a sample without bytes."""
+        if not int(self.index.contents[row]) and int(self.index.reasons[row]) & _UNSCORED:
+            return 0
+        if content is None:
+            return _DRIFTED
+        return 0 if self.unchanged(row, *((content,) if isinstance(content, bytes) else content)) else _DRIFTED
 
     def find(self, keys: Sequence[str]) -> Rows:
         """(N,) int64, the keys' rows in the index; -1 for a key that the run does not know."""
@@ -121,15 +161,16 @@ class Decisions:
         ]
         return np.concatenate([np.empty(0, np.int64), *found])
 
-    def reasons(self, keys: Sequence[str], contents: Sequence[bytes | None] | None = None) -> ReasonBits:
+    def reasons(self, keys: Sequence[str], contents: Sequence[Content | None] | None = None) -> ReasonBits:
         """Return the reasons to exclude samples.
 
         Parameters
         ----------
         keys : sequence of str
             The samples' keys, as the source of the run gives them.
-        contents : sequence of bytes or None
-            The encoded images; where given, a sample whose bytes differ from those scored is excluded as ``drifted``.
+        contents : sequence of bytes, tuple of bytes, or None
+            The encoded images, or all pictures of a sample that holds several (`Sample.read_all`); where given, a
+            sample whose bytes differ from those scored is excluded as ``drifted``.
 
         Returns
         -------
@@ -147,8 +188,8 @@ class Decisions:
         bits = self.reasons_of(rows)
         if contents is not None:
             for number, (row, content) in enumerate(zip(rows.tolist(), contents, strict=True)):
-                if row >= 0 and (content is None or not self.unchanged(row, content)):
-                    bits[number] |= np.uint16(Reason.DRIFTED)
+                if row >= 0:
+                    bits[number] |= np.uint16(self._drift(row, content))
         return bits
 
     def reasons_of(self, rows: Rows) -> ReasonBits:
@@ -180,11 +221,15 @@ def index_of(run: Run) -> DecisionIndex:
     return index
 
 
-def _reopened(path: Path, fingerprint: str, run: Path) -> Decisions:
+def _reopened(path: Path, fingerprint: str, run: Path, decided: str) -> Decisions:
     index = _held(path, fingerprint)
     if index is None:
-        raise RunError(f"the decisions of {run} have changed since this loader was made; make the loader again")
-    return Decisions(index, Run.open(run).digester(), run)
+        raise RunError(_changed(run))
+    return Decisions(index, Run.open(run).digester(), run, decided)
+
+
+def _changed(run: Path) -> str:
+    return f"the decisions of {run} have changed since this loader was made; make the loader again"
 
 
 def _held(path: Path, fingerprint: str) -> DecisionIndex | None:

@@ -138,6 +138,12 @@ class RunRecord:
     scores: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def decisions_digest(self) -> str:
+        """SHA-256 in hex over what the decisions are: scores, policy and counts. Others give another."""
+        what = [self.setup.digest, self.secret_check, self.scores, self.policy.digest, sorted(self.counts.items())]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
     def to_json(self) -> str:
         """Return the text of ``run.json``, which `from_json` reads back."""
         setup = self.setup.as_dict()

@@ -63,7 +63,7 @@ class TestOfARun:
         assert len(decisions) == 2
         assert names(decisions.reasons(["a", "b", "c"])) == ["unscored", "none", "unknown"]
         contents = [IMAGES["china.jpg"], IMAGES["china.jpg"], None]
-        assert names(decisions.reasons(["a", "b", "b"], contents)) == ["unscored|drifted", "none", "drifted"]
+        assert names(decisions.reasons(["a", "b", "b"], contents)) == ["unscored", "none", "drifted"]
 
     def test_the_secret_is_needed(self, run: Run, tmp_path, monkeypatch) -> None:
         secret = (tmp_path / "run.secret").read_text()
@@ -136,6 +136,46 @@ class TestOfARun:
     def test_content_for_each_key(self, run: Run) -> None:
         with pytest.raises(ValueError, match="zip"):
             Decisions.of(run).reasons(["a", "b"], [b""])
+
+
+class TestCurrent:
+    """Open decisions tell when the run was decided anew."""
+
+    def test_as_long_as_nothing_was_decided_anew(self, run: Run) -> None:
+        decisions = Decisions.of(run)
+        again = pickle.loads(pickle.dumps(decisions))
+        for _ in range(2):
+            decisions.require_current()
+            again.require_current()
+        Decisions.of(apply_policy(run, KEEP_ALL))  # the same decisions, in another file
+        decisions.require_current()
+
+    @pytest.mark.parametrize("change", ["decided", "being decided", "gone"])
+    def test_other_decisions_are_an_error(self, run: Run, change: str) -> None:
+        decisions = Decisions.of(run)
+        decisions.require_current()
+        again = pickle.loads(pickle.dumps(decisions))
+        if change == "decided":
+            apply_policy(run, Policy.preset("strict"))
+        elif change == "being decided":
+            run.write_record(replace(run.record, complete=False, counts={}))
+        else:
+            (run.path / "run.json").unlink()
+        for each in (decisions, again):
+            with pytest.raises(RunError, match="restore the run" if change == "gone" else "make the loader again"):
+                each.require_current()
+
+    def test_a_run_that_was_opened_before_it_was_scanned_anew_is_read_again(self, run: Run) -> None:
+        before = Run.open(run.path)
+        run.write_record(replace(run.record, complete=False, counts={}))
+        with pytest.raises(UnfinishedRunError):
+            Decisions.of(before)
+
+    def test_all_pictures_of_a_sample_are_compared(self, run: Run) -> None:
+        decisions, content = Decisions.of(run), IMAGES["china.jpg"]
+        bits = decisions.reasons(["china.jpg"] * 3, [content, (content,), (content, content)])
+        assert names(bits) == ["none", "none", "drifted"]
+        assert decisions.reasons_of_sample("china.jpg", (content, b"more")) == Reason.DRIFTED
 
 
 class TestTheIndex:

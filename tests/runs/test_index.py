@@ -25,7 +25,7 @@ def indexed(place: Path, keys: list[bytes], contents: list[bytes], reasons: list
     write_index(
         place, (rows[start : start + batch] for start in range(0, len(rows), batch)), rows=len(rows), fingerprint="f"
     )
-    return Decisions(DecisionIndex(place), DIGESTER, place.parent)
+    return Decisions(DecisionIndex(place), DIGESTER, place.parent, "d")
 
 
 def names(bits) -> list[str]:
