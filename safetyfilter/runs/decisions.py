@@ -139,15 +139,15 @@ class Decisions:
         row = self.index.find_one(self.digester.key(key))
         if row < 0:
             return _UNKNOWN
-        return int(self.index.reasons[row]) | self._drift(row, content)
+        return int(self.index.reasons[row]) | self.drift(row, content)
 
     def unchanged(self, row: int, content: bytes, *others: bytes) -> bool:
         """Return True for the encoded image that was scored as this row, and the sample's other pictures in order."""
         held = int(self.index.contents[row])
         return held != 0 and held == int.from_bytes(self.digester.content(content, *others)[:8], "little")
 
-    def _drift(self, row: int, content: Content | None) -> int:
-        """``drifted`` unless the pictures are those scored; 0 too where none were, as for a sample without bytes."""
+    def drift(self, row: int, content: Content | None) -> int:
+        """Return ``drifted`` unless the pictures are those scored; 0 also where none were: there were no bytes."""
         if not int(self.index.contents[row]) and int(self.index.reasons[row]) & _UNSCORED:
             return 0
         if content is None:
@@ -189,7 +189,7 @@ class Decisions:
         if contents is not None:
             for number, (row, content) in enumerate(zip(rows.tolist(), contents, strict=True)):
                 if row >= 0:
-                    bits[number] |= np.uint16(self._drift(row, content))
+                    bits[number] |= np.uint16(self.drift(row, content))
         return bits
 
     def reasons_of(self, rows: Rows) -> ReasonBits:
