@@ -12,7 +12,7 @@ from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
 from safetyfilter.cli.labelled import GroupOption, LabelsArgument, groups_of, new_file
-from safetyfilter.cli.output import emit, show_warning
+from safetyfilter.cli.output import emit, show_note, show_warning
 
 if TYPE_CHECKING:
     from safetyfilter.decide.calibration import Calibration
@@ -32,7 +32,7 @@ class Interval(StrEnum):
 
 
 ScoresArgument = Annotated[
-    str, typer.Argument(help="A run directory, or Parquet with a column of scores for each signal.")
+    str, typer.Argument(help="A run directory, or Parquet or CSV with a column of scores for each signal.")
 ]
 ConfidenceOption = Annotated[float, typer.Option(help="In (0, 1).")]
 
@@ -91,13 +91,17 @@ def evaluate(
     group_column: GroupOption = None,
     confidence: ConfidenceOption = 0.95,
     interval: Annotated[Interval, typer.Option(help="How intervals are made.")] = Interval.wilson,
+    plot: Annotated[str | None, typer.Option(help="A new or empty directory for plots, as PNG files.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure precision and recall with intervals, for each signal and for the rule."""
     from safetyfilter.decide.policy import Policy
     from safetyfilter.evaluation.inputs import read_labelled_scores
     from safetyfilter.evaluation.measure import evaluate as measure
+    from safetyfilter.evaluation.plots import require_new_folder, write_plots
 
+    if plot is not None:
+        require_new_folder(plot)
     chosen = None if policy is None else Policy.load(policy)
     labelled = read_labelled_scores(scores, labels)
     if chosen is None:
@@ -115,7 +119,10 @@ def evaluate(
         confidence=confidence,
         interval="wilson" if interval is Interval.wilson else "clopper-pearson",
     )
-    emit(result.to_dict(), as_json=json, shown=_evaluation_tables(result))
+    plots = [] if plot is None else write_plots(result, labelled.scores, labelled.labels, plot)
+    emit({**result.to_dict(), "plots": plots}, as_json=json, shown=_evaluation_tables(result))
+    if plots:
+        show_note(f"{len(plots)} plots are in {plot}.")
 
 
 def _pair_of(labelled: LabelledScores) -> SignalPair:
@@ -151,9 +158,9 @@ def _calibration_table(found: Calibration, out: str) -> Table:
 
 def _evaluation_tables(result: Evaluation) -> Group:
     """Two narrow tables, so that each fits a terminal of 80 columns."""
-    title = f"{result.samples:,} samples, intervals at {result.confidence:.0%}"
+    title = f"{result.labelled:,} labelled of {result.samples:,} samples, intervals at {result.confidence:.0%}"
     shares = Table("what", "threshold", "recall", "precision", title=title, title_justify="left", box=SIMPLE_HEAD)
-    more = Table("what", "specificity", "F2", "AUC", "avg. prec.", "unscored", box=SIMPLE_HEAD)
+    more = Table("what", "labelled", "specificity", "F2", "AUC", "avg. prec.", "unscored", box=SIMPLE_HEAD)
     for group, within in [("", result), *((f"{name}: ", within) for name, within in result.groups.items())]:
         for metrics in [*within.signals.values(), within.rule, within.policy_metrics]:
             if metrics is None:
@@ -165,7 +172,7 @@ def _evaluation_tables(result: Evaluation) -> Group:
             shares.add_row(name, threshold, str(metrics.recall), precision)
             figures = [f"{x:.4f}" if x is not None else "-" for x in (metrics.auc, metrics.average_precision)]
             f2 = f"{metrics.f2.value:.3f}" if metrics.f2.value is not None else "-"
-            more.add_row(name, str(metrics.specificity), f2, *figures, f"{metrics.unscored:,}")
+            more.add_row(name, f"{metrics.labelled:,}", str(metrics.specificity), f2, *figures, f"{metrics.unscored:,}")
     if result.rule is not None and not result.rule.recall.total:
         note = "No sample is labelled with both signals, so the rule's recall can't be measured: `calibrate` bounds it."
         return Group(shares, more, note)

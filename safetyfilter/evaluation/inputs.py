@@ -82,10 +82,10 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
     Parameters
     ----------
     scores : path
-        A finished run, or a Parquet file with a column of scores for each signal.
+        A finished run, or a Parquet or CSV file with a column of scores for each signal.
     labels : path
-        Parquet with a column for each signal. With a column ``key`` (or ``key_digest``) on both sides the two are
-        joined by it; without one, rows of a file correspond. A run's rows are in no order that labels could follow.
+        Parquet or CSV with a column for each signal. With a column ``key`` (or ``key_digest``) on both sides the two
+        are joined by it; without one, rows of a file correspond. A run's rows are in no order that labels could follow.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def read_labelled_embeddings(
     embeddings : path
         A finished run made with ``--keep-embeddings``, or a ``.npy`` of (N, D) floats.
     labels : path
-        Parquet with a column for each signal; for a run also with the samples' keys in a column ``key``.
+        Parquet or CSV with a column for each signal; for a run also with the samples' keys in a column ``key``.
     captions : path or None
         A ``.npy`` of the captions' embeddings, row by row those of `labels`.
 

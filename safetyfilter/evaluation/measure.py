@@ -31,6 +31,8 @@ class Evaluation:
     ----------
     samples, kept, excluded, unscored : int
         Rows, and what the policy did with them; the last three are None where the pair isn't fully scored.
+    labelled : int
+        Rows with a label for one of the signals or more: those that the metrics are about.
     policy : Policy
         The policy.
     confidence : float
@@ -48,6 +50,7 @@ class Evaluation:
     """
 
     samples: int
+    labelled: int
     kept: int | None
     excluded: int | None
     unscored: int | None
@@ -63,6 +66,7 @@ class Evaluation:
         """Return plain values for JSON."""
         return {
             "samples": self.samples,
+            "labelled": self.labelled,
             "kept": self.kept,
             "excluded": self.excluded,
             "unscored": self.unscored,
@@ -195,6 +199,7 @@ def _evaluation(
             rule, whole = _rule(policy, measure, values, labels, bits)
     return Evaluation(
         samples=len(batch),
+        labelled=int(np.logical_or.reduce([one.known for one in labels.values()]).sum()),
         policy=policy,
         confidence=measure.confidence,
         interval=measure.interval,

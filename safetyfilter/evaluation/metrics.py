@@ -92,11 +92,17 @@ class Metrics:
     calibration_error: float | None = None
     recall_at_exclusion: tuple[RecallAtExclusion, ...] = ()
 
+    @property
+    def labelled(self) -> int:
+        """Samples with a label, which are those that everything here is about."""
+        return self.true_positives + self.false_positives + self.false_negatives + self.true_negatives
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         estimates = {name: getattr(self, name).to_dict() for name in ("precision", "recall", "specificity", "f2")}
         at_exclusion = [one.to_dict() for one in self.recall_at_exclusion]
         return {name: getattr(self, name) for name in self.__slots__} | {
+            "labelled": self.labelled,
             **estimates,
             "recall_at_exclusion": at_exclusion,
         }

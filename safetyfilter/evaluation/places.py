@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
+from pyarrow import csv
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import CalibrationError, ProbeError, RunError, StorageError
@@ -28,7 +29,9 @@ def run_at(place: str | Path) -> Run | None:
 
 
 def read_table(place: str | Path, what: str) -> pa.Table:
-    """Return the table of a Parquet file of ``scores`` or ``labels``.
+    """Return the table of a Parquet or CSV file of ``scores`` or ``labels``; which of the two, its name says.
+
+    A CSV file's first line names the columns. Its column ``key`` is read as text, so that ``007`` stays what it is.
 
     Raises
     ------
@@ -44,19 +47,28 @@ def read_table(place: str | Path, what: str) -> pa.Table:
     >>> read_table("nowhere.parquet", "labels")
     Traceback (most recent call last):
         ...
-    safetyfilter.errors.CalibrationError: there are no labels at nowhere.parquet; give a Parquet file
+    safetyfilter.errors.CalibrationError: there are no labels at nowhere.parquet; give a Parquet or CSV file
     """
-    kinds = "a run or a Parquet file" if what == "scores" else "a Parquet file"
+    kinds = "a run, or a Parquet or CSV file" if what == "scores" else "a Parquet or CSV file"
+    is_csv = str(place).lower().endswith(".csv")
     try:
-        return read_parquet(place)
+        return _parse_csv(Location.of(place).read_bytes()) if is_csv else read_parquet(place)
     except StorageError:
         raise
     except FileNotFoundError as error:
         raise CalibrationError(f"there are no {what} at {place}; give {kinds}") from error
     except IsADirectoryError as error:
-        raise _no_run(place, "a Parquet file") if what == "scores" else _not_parquet(place, what, error) from error
+        if what == "scores":
+            raise _no_run(place, "a Parquet or CSV file") from error
+        raise CalibrationError(f"{place} is a folder; give {kinds} of {what}") from error
     except (OSError, ValueError, Unreadable) as error:
-        raise _not_parquet(place, what, error) from error
+        form = "CSV" if is_csv else "Parquet"
+        raise CalibrationError(f"the {what} in {place} are not {form} ({error}); give {kinds}") from error
+
+
+def _parse_csv(data: bytes) -> pa.Table:
+    convert = csv.ConvertOptions(column_types={"key": pa.string(), "key_digest": pa.string()})
+    return csv.read_csv(pa.BufferReader(data), convert_options=convert)
 
 
 def read_vectors(place: str | Path) -> npt.NDArray[Any]:
@@ -77,10 +89,6 @@ def read_vectors(place: str | Path) -> npt.NDArray[Any]:
         raise _no_run(place, "a .npy of floats") from error
     except (OSError, ValueError, Unreadable) as error:
         raise ProbeError(f"can't read the embeddings in {place}: {error}; give a .npy of floats") from error
-
-
-def _not_parquet(place: str | Path, what: str, error: Exception) -> CalibrationError:
-    return CalibrationError(f"the {what} in {place} are not Parquet ({error}); give a Parquet file")
 
 
 def _no_run(place: str | Path, alternative: str) -> RunError:

@@ -66,7 +66,10 @@ def rows_of_labels(row_keys: pa.Array, label_keys: pa.Array) -> pa.Array:
     [1, None, 0]
     """
     if twice := len(label_keys) - pc.count_distinct(label_keys, mode="all").as_py():
-        raise CalibrationError(f"the labels name samples more than once, in {twice:,} rows; give each sample one row")
+        raise CalibrationError(
+            f"the labels name samples more than once ({twice:,} of {len(label_keys):,} rows are too many); give each "
+            "sample one row"
+        )
     rows = pc.index_in(row_keys, value_set=label_keys)
     matched = len(rows) - rows.null_count
     if len(label_keys) and not matched:

@@ -18,6 +18,14 @@ NamedColumns: TypeAlias = Any
 """Anything that gives a column by name: a mapping, a `ScoreBatch`, a pandas or a PyArrow table."""
 
 
+_TEXTS = {
+    **dict.fromkeys(("yes", "y", "true", "t"), 1.0),
+    **dict.fromkeys(("no", "n", "false", "f"), 0.0),
+    **dict.fromkeys(("", "na", "n/a", "null", "none"), np.nan),
+}
+"""Labels as texts, besides numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labels:
     """Labels of one signal.
@@ -39,7 +47,10 @@ class Labels:
 
     @classmethod
     def of(cls, column: Column, name: str) -> Labels:
-        """Return labels from booleans, 0 and 1, with None or NaN where there is none.
+        """Return labels from booleans, 0 and 1, or yes and no; None, NaN or an empty text where there is none.
+
+        Texts may be yes, no, y, n, true, false, t, f, 1 and 0, in any case; NA, N/A, null and none are no label. No
+        other value is guessed at.
 
         Raises
         ------
@@ -51,6 +62,8 @@ class Labels:
         >>> labels = Labels.of([True, 0, None, float("nan")], "explicit")
         >>> labels.present.tolist(), labels.known.tolist()
         ([True, False, False, False], [True, True, False, False])
+        >>> Labels.of(["yes", "No", ""], "explicit").present.tolist()
+        [True, False, False]
         """
         values = np.asarray(column)
         if values.ndim != 1:
@@ -58,21 +71,32 @@ class Labels:
         if values.dtype == np.bool_:
             return cls(present=values.copy(), known=np.ones(len(values), np.bool_))
         try:
-            numbers = np.array(
-                [np.nan if v is None else v for v in values] if values.dtype == object else values, np.float64
+            numeric = values.dtype.kind in "iuf"
+            numbers = (
+                values.astype(np.float64) if numeric else np.float64([_number(value) for value in values.tolist()])
             )
         except (TypeError, ValueError) as error:
             raise CalibrationError(
-                f"the labels of {name!r} are text or of another kind, such as {values[0]!r}; give true and false, or 1 "
-                "and 0, and null where a sample is not labelled"
+                f"the labels of {name!r} are not all labels: {error}; give true and false, 1 and 0, or yes and no, and "
+                "null where a sample is not labelled"
             ) from error
         known = ~np.isnan(numbers)
         if wrong := sorted(set(numbers[known].tolist()) - {0.0, 1.0})[:3]:
             raise CalibrationError(
-                f"the labels of {name!r} hold {wrong}; give true and false, or 1 and 0, and null "
-                "where a sample is not labelled"
+                f"the labels of {name!r} hold {wrong}; give true and false, 1 and 0, or yes and no, and null where a "
+                "sample is not labelled"
             )
         return cls(present=numbers == 1, known=known)
+
+
+def _number(value: object) -> float:
+    """Return 1 or 0, or NaN where there is no label; TypeError or ValueError for what is not a label."""
+    if value is None:
+        return np.nan
+    if isinstance(value, str):
+        text = value.strip().lower()
+        return _TEXTS[text] if text in _TEXTS else float(text)
+    return float(value)  # type: ignore[arg-type]
 
 
 def column_of(columns: NamedColumns, name: str, what: str) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ TRAIN = ("train", "x.npy", "labels.parquet", "--signal", "minor", "--out", "p")
 
 def in_place(arguments: tuple[str, ...], place: Path) -> list[object]:
     """The arguments with each file below the place."""
-    files = (".npy", ".parquet", ".json", ".toml", ".safetensors")
+    files = (".npy", ".parquet", ".csv", "/..", ".json", ".toml", ".safetensors")
     return [place / part if part.endswith(files) or part in ("p", "nowhere/p", "none") else part for part in arguments]
 
 
@@ -46,13 +46,17 @@ def test_tables(arguments: tuple[str, ...], place: Path) -> None:
         (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), 1, "there are no labels"),
         (("train", "x.npy", "others.parquet", "--signal", "minor", "--out", "p"), 1, "and nothing in"),
         ((*TRAIN, "--encoder-digest", "spec.json"), 1, "12 columns, and those of ViT"),
-        (("evaluate", "none", "labels.parquet"), 1, "give a run or a Parquet file"),
+        (("evaluate", "none", "labels.parquet"), 1, "give a run, or a Parquet or CSV file"),
         (("calibrate", "scores.parquet", "short.parquet", "--out", "p"), 1, "5 labels"),
         (("calibrate", "scores.parquet", "labels.parquet", "--max-miss-rate", "0.0001", "--out", "p"), 1, "too few"),
         (("calibrate", "scores.parquet", "labels.parquet", "--group-column", "none", "--out", "p"), 1, "none"),
         (("calibrate", "scores.parquet", "labels.parquet", "--out", "nowhere/p"), 1, "is not a folder"),
         (("evaluate", "scores.parquet", "labels.parquet", "--policy", "lax"), 2, "presets"),
-        (("evaluate", "keyed.parquet", "twice.parquet"), 1, "more than once, in 1 rows"),
+        (
+            ("evaluate", "keyed.parquet", "twice.parquet"),
+            1,
+            "more than once (1 of 5 rows are too many); give each sample one row",
+        ),
         (("evaluate", "keyed.parquet", "others.parquet"), 1, "no label's key"),
         (("evaluate", "keyed.parquet", "named.parquet"), 1, "give the run itself"),
         (("evaluate", "keyed.parquet", "hex.parquet"), 1, "key_digest is of the type string, not of 16 bytes each"),
@@ -61,7 +65,11 @@ def test_tables(arguments: tuple[str, ...], place: Path) -> None:
         (("evaluate", "scores.parquet", "labels.parquet/none.parquet"), 1, "are not Parquet"),
         (("evaluate", "folder.parquet", "labels.parquet"), 1, "folder.parquet, a folder without run.json; make one"),
         (("train", "folder.npy", "labels.parquet", "--signal", "minor", "--out", "p"), 1, "a folder without run.json"),
-        (("evaluate", "scores.parquet", "folder.parquet"), 1, "give a Parquet file"),
+        (("evaluate", "scores.parquet", "folder.parquet"), 1, "give a Parquet or CSV file"),
+        (("evaluate", "scores.parquet", "none.csv"), 1, "there are no labels at"),
+        (("evaluate", "scores.parquet", "damaged.csv"), 1, "are not CSV"),
+        (("evaluate", "scores.parquet", "maybe.csv"), 1, "'maybe'; give true and false, 1 and 0, or yes and no"),
+        (("evaluate", "scores.parquet", "labels.parquet", "--plot", "folder.parquet/.."), 1, "give a new or empty"),
         (("probes", "fetch", "laion-h14"), 2, "laion-l14, laion-b32"),
     ],
 )
@@ -78,6 +86,8 @@ def test_what_cannot_be_is_one_sentence(arguments: tuple[str, ...], status: int,
     content = bytearray((place / "labels.parquet").read_bytes())
     content[4:40] = bytes(36)  # the head of the first page, of which pyarrow tells with an OSError
     (place / "damaged.parquet").write_bytes(content)
+    (place / "damaged.csv").write_bytes(b"minor\n1\n1,2\n")
+    (place / "maybe.csv").write_text("minor\n" + "yes\n" * 1999 + "maybe\n")
     for name in ("folder.parquet", "folder.npy"):
         (place / name).mkdir()
     spec = EncoderSpec(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from safetyfilter import Policy, Run
 from tests.cli.commands import command
@@ -130,3 +131,63 @@ def test_a_column_of_labels_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "The labels have no column 'minor' (explicit, minro): neither it nor the rule is measured." in " ".join(
         done.stderr.split()
     )
+
+
+@pytest.mark.parametrize("words", [("yes", "no"), ("True", "False"), ("1", "0"), ("Y", "n")], ids="-".join)
+def test_csv_is_read_as_parquet_is(place: Path, words: tuple[str, str]) -> None:
+    """Labels as people write them, for a part of the samples, and keys that look like numbers."""
+    rows = pq.read_table(place / "labels.parquet").to_pydict()
+    keys = [f"{number:05d}" for number in range(2000)]
+    scores = pq.read_table(place / "scores.parquet").append_column("key", pa.array(keys))
+    pq.write_table(scores, place / "scores.parquet")
+    with (place / "labels.csv").open("w") as file:
+        file.write("key,minor,explicit,family\n")
+        for key, minor, explicit, family in zip(keys, rows["minor"], rows["explicit"], rows["family"], strict=True):
+            file.write(f"{key},{words[not minor]},{words[not explicit] if int(key) < 500 else ''},{family}\n")
+    pq.write_table(
+        pa.table({"key": keys, "minor": rows["minor"], "explicit": [*rows["explicit"][:500], *[None] * 1500]}),
+        place / "labels.parquet",
+    )
+    measured, expected = (
+        command("evaluate", place / "scores.parquet", place / f"labels.{form}", "--json").json
+        for form in ("csv", "parquet")
+    )
+    assert measured == expected
+    assert (measured["labelled"], measured["samples"]) == (2000, 2000)
+    assert [measured["signals"][signal]["labelled"] for signal in PAIR] == [500, 2000]
+    assert measured["rule"]["labelled"] < 2000
+    policy = ["--max-miss-rate", "0.05", "--out", place / f"{words[0]}.toml"]
+    command("calibrate", place / "scores.parquet", place / "labels.csv", *policy, "--group-column", "family", "--json")
+
+
+def test_scores_may_be_csv_too(place: Path) -> None:
+    from pyarrow import csv
+
+    csv.write_csv(pq.read_table(place / "scores.parquet"), place / "scores.CSV")
+    found = [
+        command("evaluate", place / name, place / "labels.parquet", "--json").json["rule"]["true_positives"]
+        for name in ("scores.CSV", "scores.parquet")
+    ]
+    assert found[0] == found[1] > 0
+
+
+def test_the_table_says_how_many_are_labelled(place: Path) -> None:
+    table = pq.read_table(place / "labels.parquet").select(["minor"])
+    few = pa.table({"minor": [*table["minor"].to_pylist()[:40], *[None] * 1960]})
+    pq.write_table(few, place / "few.parquet")
+    done = command("evaluate", place / "scores.parquet", place / "few.parquet")
+    assert "40 labelled of 2,000 samples" in done.stdout
+
+
+def test_plots_are_written_once(place: Path) -> None:
+    evaluate = ["evaluate", place / "scores.parquet", place / "labels.parquet", "--plot", place / "plots", "--json"]
+    names = command(*evaluate).json["plots"]
+    kinds = ("precision-recall", "reliability", "scores")
+    assert sorted(names) == sorted([f"{kind}-{signal}.png" for kind in kinds for signal in PAIR] + ["pair.png"])
+    assert {path.name for path in (place / "plots").iterdir()} == set(names)
+    for path in (place / "plots").iterdir():
+        with Image.open(path) as image:
+            assert image.convert("L").getextrema() == (0, 255)
+    again = command(*evaluate)
+    assert (again.status, again.stdout) == (1, "")
+    assert "give a new or empty directory for the plots" in again.message
