@@ -73,7 +73,9 @@ class Labels:
         try:
             numeric = values.dtype.kind in "iuf"
             numbers = (
-                values.astype(np.float64) if numeric else np.float64([_number(value) for value in values.tolist()])
+                values.astype(np.float64)
+                if numeric
+                else np.array([_number(value) for value in values.tolist()], np.float64)
             )
         except (TypeError, ValueError) as error:
             raise CalibrationError(
