@@ -120,7 +120,14 @@ class DeviceError(SafetyFilterError, RuntimeError):
 
 
 class MissingExtraError(SafetyFilterError, ImportError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
+
+    >>> str(MissingExtraError("matplotlib", "notebook"))
+    "matplotlib is not installed: pip install 'safetyfilter[notebook]', or in a checkout pip install '.[notebook]'"
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed: pip install 'safetyfilter[{extra}]'")
+        super().__init__(
+            f"{package} is not installed: pip install 'safetyfilter[{extra}]', or in a checkout "
+            f"pip install '.[{extra}]'"
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,13 +12,18 @@ import torch
 from torch.nn import functional as F
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
+from safetyfilter.embed.configuration import model_digest
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
+from safetyfilter.embed.fitting import check_finite
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
 from safetyfilter.embed.model import to_dtype, weights_digest, width_and_flops
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pipeline import EmbeddingPipeline, ReadItem
+from safetyfilter.embed.preprocessing import PreprocessInput
 from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.embed.tokens import LazyTokenizer
+from safetyfilter.embed.towers import ImageOnly
 from safetyfilter.embed.views import Geometry
 from safetyfilter.errors import EncoderMismatchError, UsageError
 
@@ -36,7 +41,10 @@ class ClipEncoder:
     model : torch.nn.Module
         An open_clip model in float32 on the CPU. The encoder takes it over: the image tower moves to the device.
     architecture : str
-        The name of its architecture, which belongs to the encoder's identity.
+        The name of its architecture.
+    config : mapping or None
+        Its configuration, open_clip's ``model_cfg``. Where None, that of the architecture; one that open_clip does not
+        list is then told from others by its name alone.
     tokenizer : callable or None
         Texts -> (N, L) int64 tokens; None for an encoder that embeds no text.
     device : str
@@ -51,6 +59,11 @@ class ClipEncoder:
         The encoder's identity, the same for every device and precision.
     flops : float
         Floating-point operations of the image tower for one image.
+
+    Raises
+    ------
+    WeightsError
+        A weight is not a finite number.
     """
 
     def __init__(
@@ -58,23 +71,27 @@ class ClipEncoder:
         model: torch.nn.Module,
         *,
         architecture: str,
+        config: Mapping[str, Any] | None = None,
         tokenizer: Callable[[Sequence[str]], torch.Tensor] | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(precision, self.device)
+        check_finite(model)
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
         width, self.flops = width_and_flops(model)
         self.spec = EncoderSpec(
             architecture=architecture,
             weights_sha256=weights_digest(model),
+            config_sha256=model_digest(model, architecture, config),
             image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
             mean=tuple(preprocess["mean"]),
             std=tuple(preprocess["std"]),
             interpolation=preprocess["interpolation"],
             resize_mode=preprocess["resize_mode"],
+            fill_color=int(preprocess.get("fill_color", 0)),
             width=width,
         )
         model.eval().requires_grad_(False)
@@ -82,7 +99,6 @@ class ClipEncoder:
         self._tokenizer = tokenizer
         self._visual: torch.nn.Module = to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
         self._origin: dict[str, Any] | None = None
-        self._fill_color = int(preprocess.get("fill_color", 0))
         self._text_device = torch.device("cpu")
 
     @classmethod
@@ -90,20 +106,28 @@ class ClipEncoder:
         cls,
         model: str = DEFAULT_MODEL,
         *,
-        pretrained: str | Path | None = None,
+        pretrained: str | os.PathLike[str] | None = None,
+        preprocess: PreprocessInput = None,
         device: str = "auto",
         precision: str = "auto",
-        cache_dir: str | Path | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
     ) -> ClipEncoder:
         """Load an encoder by open_clip's own naming.
 
         Parameters
         ----------
         model : str
-            An architecture that open_clip lists, ``hf-hub:ORG/REPO`` or ``local-dir:FOLDER``.
+            An architecture that open_clip lists, ``hf-hub:ORG/REPO``, ``local-dir:FOLDER``, or a name that an
+            installed package gives in the group ``safetyfilter.encoders`` of its entry points.
         pretrained : str, path or None
-            For a listed architecture: a tag that open_clip lists for it (``openai`` where None), or a checkpoint
-            file. Must be None for ``hf-hub:`` and ``local-dir:``, which name their own weights.
+            For a listed architecture: a tag that open_clip lists for it, or a checkpoint file; where None, ``openai``
+            or the architecture's only tag. For ``local-dir:``, one of several weight files in the folder. Must be None
+            for ``hf-hub:``.
+        preprocess : str, path, mapping or None
+            What the weights' pictures go through, where nothing else tells: a tag (``openai`` for CLIP's own), an
+            ``open_clip_config.json``, or a mapping with ``mean``, ``std``, ``interpolation``, ``resize_mode`` and
+            ``fill_color``. Where None, that of the tag; for a checkpoint file that of the configuration beside it, else
+            what the architecture's tags agree on.
         device, precision : str
             See the class.
         cache_dir : path or None
@@ -116,7 +140,8 @@ class ClipEncoder:
         QuickGELUMismatchError
             The weights were trained with another activation than the architecture has.
         WeightsError
-            The weights can't be downloaded, found or read, or belong to another architecture.
+            The weights can't be downloaded, found or read, belong to another architecture, or are not finite; or
+            their configuration is damaged or their preprocessing not known.
 
         Examples
         --------
@@ -126,15 +151,22 @@ class ClipEncoder:
         True
         """
         resolve_dtype(precision, resolve_device(device))  # what is wrong here is told before the weights are loaded
-        loaded = load_model(model, pretrained, cache_dir)
+        loaded = load_model(model, pretrained, preprocess, cache_dir)
         encoder = cls(
             loaded.model,
             architecture=loaded.architecture,
+            config=loaded.config,
             tokenizer=loaded.tokenizer,
             device=device,
             precision=precision,
         )
-        encoder._origin = {"model": model, "pretrained": pretrained, "precision": precision, "cache_dir": cache_dir}
+        encoder._origin = {
+            "model": model,
+            "pretrained": pretrained,
+            "preprocess": preprocess,
+            "precision": precision,
+            "cache_dir": cache_dir,
+        }
         return encoder
 
     def on(self, device: str) -> ClipEncoder:
@@ -161,7 +193,7 @@ class ClipEncoder:
             image_size=self.spec.image_size,
             interpolation=self.spec.interpolation,
             resize_mode=self.spec.resize_mode,
-            fill_color=self._fill_color,
+            fill_color=self.spec.fill_color,
             views=options.views,
         )
         return ImagePreparer(geometry=geometry, decode=options.decode, limits=options.limits)
@@ -183,7 +215,8 @@ class ClipEncoder:
         Returns
         -------
         EmbeddingBatch
-            ``vectors`` (N, D) float32 of unit L2 norm, NaN for each image named in ``failures``.
+            ``vectors`` (N, D) float32 of unit L2 norm, NaN for each image named in ``failures``; those of an image's
+            further pictures, such as frames, in ``others``.
 
         Raises
         ------
@@ -198,12 +231,9 @@ class ClipEncoder:
         else:
             source = images
         batches = [batch for _, batch in self.embed_stream(source, _image_alone, options)]
-        vectors = [batch.vectors for batch in batches] or [np.empty((0, self.spec.width), np.float32)]
-        return EmbeddingBatch(
-            vectors=np.concatenate(vectors),
-            status=np.concatenate([np.empty(0, np.uint8), *(batch.status for batch in batches)]),
-            encoder=self.spec.digest,
-        )
+        if not batches:
+            return EmbeddingBatch(vectors=np.empty((0, self.spec.width), np.float32), encoder=self.spec.digest)
+        return EmbeddingBatch.joined(batches)
 
     def embed_stream(
         self, items: Iterable[T], read: ReadItem[T, R], options: EmbedOptions | None = None
@@ -251,22 +281,40 @@ class ClipEncoder:
         -------
         ndarray
             (N, D) float32 of unit L2 norm.
+
+        Raises
+        ------
+        MissingExtraError
+            The model's texts need transformers, which is not installed.
+        WeightsError
+            Its tokenizer can't be downloaded, found or read.
         """
-        if self._tokenizer is None:
-            raise UsageError("this encoder was made without a tokenizer; load it with ClipEncoder.load")
+        tokenize = self._require_texts()
         vectors = [np.empty((0, self.spec.width), np.float32)]
         for start in range(0, len(texts), batch_size):
-            tokens = self._tokenizer(list(texts[start : start + batch_size])).to(self._text_device)
+            tokens = tokenize(list(texts[start : start + batch_size])).to(self._text_device)
             encode = self._model.encode_text
             vectors.append(F.normalize(encode(tokens).float(), dim=-1).cpu().numpy())  # type: ignore[operator]
         return np.concatenate(vectors)
 
     def text_tower_to_device(self) -> None:
-        """Move the text tower to the encoder's device, for as many captions as there are images."""
+        """Move the text tower to the encoder's device, for as many captions as there are images.
+
+        Errors as of `embed_text`: an encoder that embeds no text is found out here, and not at the first caption.
+        """
+        self._require_texts()
         self._model.visual = None  # type: ignore[assignment]  # which is there already, in a precision of its own
         self._model.to(self.device)
         self._model.visual = self._visual
         self._text_device = self.device
+
+    def _require_texts(self) -> Callable[[Sequence[str]], torch.Tensor]:
+        """The tokenizer, of an encoder that can embed texts."""
+        if self._tokenizer is None:
+            raise UsageError("this encoder was made without a tokenizer; load it with ClipEncoder.load")
+        if isinstance(self._model, ImageOnly):
+            raise self._model.reason
+        return self._tokenizer.make() if isinstance(self._tokenizer, LazyTokenizer) else self._tokenizer
 
     @property
     def image_tower(self) -> torch.nn.Module:

@@ -31,6 +31,8 @@ def weights_digest(model: torch.nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if name.endswith("position_ids"):  # counts 0, 1, 2 …; some versions of transformers keep it, others do not
+            continue
         values = tensor.detach().to("cpu").contiguous()
         values = values.float() if values.is_floating_point() else values
         digest.update(f"{name}\0{tuple(values.shape)}\0".encode())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+
+_SINCE = {"config_sha256": "", "fill_color": 0}
+"""Fields that specifications of version 0.2.0 do not have, and what they are taken for there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,36 +18,70 @@ class EncoderSpec:
     Attributes
     ----------
     architecture : str
-        open_clip's name of the architecture; ``custom-`` and a digest of the configuration where it has none.
+        open_clip's name of the architecture; ``custom-`` and a digest of the configuration where it has none. A label:
+        the same weights under another name are the same encoder.
     weights_sha256 : str
         SHA-256 in hex over the float32 weights, by parameter name, independent of the file they came in.
+    config_sha256 : str
+        SHA-256 in hex over what the model's configuration makes of its input besides the weights: activation, pooling
+        and the like; empty in a specification that version 0.2.0 wrote.
     image_size : tuple of int
         Height and width of the model's input in pixels.
     mean, std : tuple of float
         Per channel, on pixel values in [0, 1].
     interpolation, resize_mode : str
         As in open_clip's preprocessing configuration.
+    fill_color : int
+        From 0 to 255; fills what the resize mode leaves empty.
     width : int
         D, the embedding's length.
+
+    Examples
+    --------
+    >>> spec = EncoderSpec(architecture="ViT-X", weights_sha256="0", config_sha256="1", image_size=(8, 8),
+    ...                    mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic", resize_mode="squash", width=3)
+    >>> from dataclasses import replace
+    >>> replace(spec, architecture="a-copy").digest == spec.digest, replace(spec, fill_color=9).digest == spec.digest
+    (True, False)
     """
 
-    architecture: str
+    architecture: str = field(compare=False)
     weights_sha256: str
+    config_sha256: str = ""
     image_size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str
     resize_mode: str
+    fill_color: int = 0
     width: int
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex over all of the above."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """SHA-256 in hex over all of the above but the architecture's name."""
+        if not self.config_sha256:
+            return self.former_digest
+        values = {name: value for name, value in asdict(self).items() if name != "architecture"}
+        return _digest(values)
+
+    @property
+    def former_digest(self) -> str:
+        """The digest that version 0.2.0 gave: with the architecture's name, without activation and fill colour."""
+        return _digest({name: value for name, value in asdict(self).items() if name not in _SINCE})
+
+    def is_named_by(self, digest: str) -> bool:
+        """Return True for this encoder's digest, and for that which version 0.2.0 gave it.
+
+        The latter could not tell fill colours apart, and so counts where nothing is filled but with black.
+        """
+        return digest == self.digest or (digest == self.former_digest and self.fill_color == 0)
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, with the digest."""
-        return asdict(self) | {"digest": self.digest}
+        values = asdict(self)
+        if not self.config_sha256:  # as they were read
+            values = {name: value for name, value in values.items() if value != _SINCE.get(name)}
+        return values | {"digest": self.digest}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> EncoderSpec:
@@ -54,3 +91,7 @@ class EncoderSpec:
 
     def __str__(self) -> str:
         return f"{self.architecture} ({self.digest[:12]})"
+
+
+def _digest(values: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
