@@ -32,12 +32,18 @@ from safetyfilter.standin import ENCODER, PROMPTS
 def forward(self, pixels):
     return torch.full((len(pixels), self.spec.width), self.spec.width ** -0.5)
 
-def prepare(self, image):
+def pixels(self):
     return np.zeros((self.view_count, *self.geometry.image_size, 3), np.uint8)
+
+def prepare(self, image):
+    return pixels(self)
+
+def pictures(self, *images):
+    yield pixels(self)
 
 encoder = sf.ClipEncoder.load(ENCODER, device="cpu", precision="fp32")
 safe = sf.SafetyFilter(encoder, sf.zero_shot_probes(encoder, PROMPTS))
-sf.ClipEncoder.forward, ImagePreparer.__call__ = forward, prepare
+sf.ClipEncoder.forward, ImagePreparer.__call__, ImagePreparer.pictures = forward, prepare, pictures
 source, out, keep = sys.argv[1:]
 opened = sf.open_source(source)
 sf.scan(opened, out + "-first", safe)  # caches and first uses

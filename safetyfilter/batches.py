@@ -33,7 +33,7 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "too_many_pixels": "more pixels than DecodeLimits.max_pixels",
         "too_many_scans": "a JPEG with more scans than DecodeLimits.max_jpeg_scans",
         "too_many_segments": "more chunks, blocks or segments than DecodeLimits.max_segments",
-        "too_many_frames": "an animation, or a TIFF of several pages, of more pictures than DecodeLimits.max_frames",
+        "too_many_frames": "a file of more frames, pages or pictures than DecodeLimits.max_frames, or too many pixels in all",
         "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
         "out_of_memory": "decoding ran out of memory",
         "several_images": "a sample with more than one image, and none of them named as its own",
@@ -136,16 +136,55 @@ class EmbeddingBatch:
         Digest of the encoder's specification.
     status : ndarray or None
         (N,) uint8, a code of `STATUS_NAMES` each; all ``ok`` where None.
+    others : ndarray or None
+        (M, D) or (M, V, D) float32, embeddings of further pictures that the same samples hold; none where None. The
+        highest score of all counts.
+    owners : ndarray or None
+        (M,) int64, the row of `vectors` whose sample each of `others` belongs to.
     """
 
     vectors: Floats
     encoder: str
     status: StatusCodes = None  # type: ignore[assignment]  # always an array once constructed
+    others: Floats = None  # type: ignore[assignment]
+    owners: npt.NDArray[np.int64] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.vectors.dtype != np.float32 or self.vectors.ndim not in (2, 3):
             raise ValueError(f"vectors are (N, D) or (N, V, D) float32, not {self.vectors.shape} {self.vectors.dtype}")
         object.__setattr__(self, "status", _checked_status(self.status, len(self.vectors)))
+        if self.others is None and self.owners is None:
+            object.__setattr__(self, "others", np.empty((0, *self.vectors.shape[1:]), np.float32))
+            object.__setattr__(self, "owners", np.empty(0, np.int64))
+        elif self.others is None or self.owners is None:
+            raise ValueError("others and owners, the rows that they belong to, come together; one of them is missing")
+        if self.others.dtype != np.float32 or self.others.shape[1:] != self.vectors.shape[1:]:
+            raise ValueError(f"others are float32 of the vectors' shape, not {self.others.shape} {self.others.dtype}")
+        if self.owners.dtype != np.int64 or self.owners.shape != (len(self.others),):
+            raise ValueError(f"{len(self.others)} others need an int64 row each, not {self.owners.shape}")
+        if len(self.owners) and not 0 <= self.owners.min() <= self.owners.max() < len(self.vectors):
+            raise ValueError(f"owners are rows below {len(self.vectors)}")
+
+    @classmethod
+    def joined(cls, batches: Sequence[EmbeddingBatch]) -> EmbeddingBatch:
+        """Return the rows of at least one batch of one encoder, one batch behind the other.
+
+        >>> batch = EmbeddingBatch(
+        ...     vectors=np.float32([[1, 0]]), encoder="e", others=np.float32([[0, 1]]), owners=np.array([0])
+        ... )
+        >>> EmbeddingBatch.joined([batch, batch]).owners
+        array([0, 1])
+        """
+        if len({batch.encoder for batch in batches}) > 1:
+            raise ValueError("embeddings of different encoders don't go into one batch")
+        starts = np.cumsum([0, *(len(batch) for batch in batches)])
+        return cls(
+            vectors=np.concatenate([batch.vectors for batch in batches]),
+            encoder=batches[0].encoder,
+            status=np.concatenate([batch.status for batch in batches]),
+            others=np.concatenate([batch.others for batch in batches]),
+            owners=np.concatenate([batch.owners + start for batch, start in zip(batches, starts[:-1], strict=True)]),
+        )
 
     def __len__(self) -> int:
         return len(self.vectors)

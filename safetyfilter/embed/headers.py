@@ -7,22 +7,29 @@ of Pillow's or the process's global state is changed.
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.embed.jpeg import Jpeg, count_jpeg_scans
+from safetyfilter.embed.tiff import longest_list
+
+_SCANNED = 6
+"""The most that all scans of a JPEG may decode, in multiples of `DecodeLimits.max_pixels`: a few seconds."""
+ANIMATED = 3
+"""The most that the pictures of one file may hold together, in multiples of `DecodeLimits.max_pixels`."""
+_RUN_LENGTH_PIXELS = 4_000_000
+"""The most pixels of a run-length encoded bitmap, which Pillow decodes in Python: a second or so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +39,19 @@ class DecodeLimits:
     Attributes
     ----------
     max_pixels : int
-        Of the picture as its header states it. The default, 256 MiB of RGB, is where Pillow begins to warn.
+        Of a picture as its header states it. The default, 256 MiB of RGB, is where Pillow begins to warn. A bitmap
+        with run-length encoding, which Pillow decodes in Python, has at most 4,000,000.
     max_bytes : int
         Of the encoded image.
     max_jpeg_scans : int
         A progressive JPEG is decoded once over for each of its scans; encoders write about ten. Scans times pixels
-        are at most 16 times `max_pixels`, so that a large picture may have fewer.
+        are at most 6 times `max_pixels`, so that a large picture may have fewer.
     max_segments : int
-        Reads by Pillow's parsers, which walk chunks, blocks and segments in Python.
+        Reads by Pillow's parsers, which walk chunks, blocks and segments in Python; and the length of a TIFF's lists.
     max_frames : int
-        Of an animation, or pages of a TIFF. Only the first is looked at, as by those who train on such files; one that
-        holds more pictures than this is unscored. With 1, nothing passes that was not seen.
+        Pictures of one file: frames of a GIF, WebP or PNG, pages of a TIFF, and pictures of an MPO, a JPEG with
+        others behind it. All of them are scored, and the highest score counts. A file of more is unscored, so that
+        nothing passes that was not seen; so is one whose pictures have more than 3 times `max_pixels` in all.
     large_pixels : int
         Pictures that decode to more than this take turns, whatever the number of threads.
     """
@@ -63,21 +72,10 @@ class DecodeLimits:
 DEFAULT_LIMITS = DecodeLimits()
 
 
-class Jpeg(JpegImageFile):
-    """Pillow's JPEG parser, less its search of EXIF for a resolution.
-
-    Damaged EXIF is common and says nothing about the pixels; parsing it warns, and a warning that a process has made
-    an error would decide whether the picture can be read.
-    """
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
 # Pillow's own Image.open is not used: it warns or raises by Image.MAX_IMAGE_PIXELS, which belongs to the process, and
 # neither that nor the warning filters can be set for one thread. The parser classes themselves check no size, so the
-# check below is the only one; and no other parser can be reached. (Parsers that find an MPO in a JPEG are skipped too:
-# its first picture is a plain JPEG.)
+# check below is the only one; and no other parser can be reached. (Pillow's parser of MPO is skipped too: each picture
+# in one is a plain JPEG.)
 _PARSERS: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
     ((b"\xff\xd8\xff",), Jpeg),
     ((b"\x89PNG\r\n\x1a\n",), PngImageFile),
@@ -85,7 +83,6 @@ _PARSERS: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
     ((b"BM",), BmpImageFile),
     ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImageFile),
 )
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 
 class _Metered(io.BytesIO):
@@ -101,9 +98,31 @@ class _Metered(io.BytesIO):
             raise Unreadable("too_many_segments")
         return super().read(size)
 
+    def allow(self, reads: int) -> None:
+        self._left = reads
 
-def open_header(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile, int]:
-    """Return a parsed header whose size is within the limits, and the number of scans if it is a JPEG's."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """An encoded image whose header was read and whose size is within the limits.
+
+    Attributes
+    ----------
+    picture : ImageFile
+        Its first picture, not decoded yet.
+    scans : int
+        The number of scans if it is a JPEG; else 0.
+    count : int
+        The number of pictures that `picture` can be moved to: frames, or pages.
+    """
+
+    picture: ImageFile.ImageFile
+    scans: int
+    count: int
+
+
+def open_header(data: bytes, limits: DecodeLimits) -> Header:
+    """Return the header of an encoded image within the limits; `Unreadable` where it is not one or exceeds them."""
     if not data:
         raise Unreadable("empty")
     parser = next((parser for magics, parser in _PARSERS if data.startswith(magics)), None)
@@ -115,79 +134,62 @@ def open_header(data: bytes, limits: DecodeLimits) -> tuple[ImageFile.ImageFile,
         raise Unreadable("not_an_image")
     if parser is PngImageFile and data.rfind(b"IEND") < 0:
         raise Unreadable("truncated")
+    if parser is TiffImageFile and longest_list(data, limits.max_frames + 1) > limits.max_segments:
+        raise Unreadable("too_many_segments")
     scans = count_jpeg_scans(data, limits.max_jpeg_scans) if parser is Jpeg else 0
     if scans > limits.max_jpeg_scans:
         raise Unreadable("too_many_scans")
-    picture = parser(_Metered(data, limits.max_segments))
+    metered = _Metered(data, limits.max_segments)
+    picture = parser(metered)
+    check_size(picture, limits)
+    if scans * prod(picture.size) > _SCANNED * limits.max_pixels:
+        raise Unreadable("too_many_scans")
+    count = _count(picture, data, limits)
+    if count > 1:
+        metered.allow(2 * limits.max_segments)  # all of it is walked once more as the pictures are decoded
+    return Header(picture=picture, scans=scans, count=count)
+
+
+def check_size(picture: ImageFile.ImageFile, limits: DecodeLimits) -> None:
+    """Raise `Unreadable` where the picture that a file is at would cost more than the limits allow."""
     sizes = [picture.size]
     if isinstance(picture, TiffImageFile):  # a small picture may be stored as one tile of any size
         sizes.append((picture.tag_v2.get(TILEWIDTH, 0), picture.tag_v2.get(TILELENGTH, 0)))
     if any(not isinstance(side, int) for size in sizes for side in size):
         raise Unreadable("undecodable")
-    if max(map(prod, sizes)) > limits.max_pixels:
+    in_python = any(tile[0] == "bmp_rle" for tile in picture.tile)
+    if max(map(prod, sizes)) > (min(_RUN_LENGTH_PIXELS, limits.max_pixels) if in_python else limits.max_pixels):
         raise Unreadable("too_many_pixels")
-    if scans * prod(picture.size) > 16 * limits.max_pixels:
-        raise Unreadable("too_many_scans")
-    if getattr(picture, "n_frames", 1) > limits.max_frames:
+
+
+def _count(picture: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) -> int:
+    """The number of pictures in a file of a single size; pages of a TIFF are counted no further than the limit."""
+    if isinstance(picture, TiffImageFile):
+        with suppress(EOFError):
+            for page in range(1, limits.max_frames + 1):  # one by one: of a leap, Pillow takes a wrong number of pages
+                picture.seek(page)
+            raise Unreadable("too_many_frames")
+        picture.seek(0)
+    count = int(getattr(picture, "n_frames", 1))
+    animated = isinstance(picture, PngImageFile) and b"fcTL" in data
+    # frames that the file holds but does not announce are shown by some programs, and not by Pillow
+    if animated and count != _apng_frames(data, limits) + bool(picture.info.get("default_image")):
+        raise Unreadable("undecodable")
+    if count > limits.max_frames or (count > 1 and count * prod(picture.size) > ANIMATED * limits.max_pixels):
         raise Unreadable("too_many_frames")
-    return picture, scans
+    return count
 
 
-def count_jpeg_scans(data: bytes, limit: int) -> int:
-    """Return the number of scans of the first picture in `data`; counting stops above `limit`.
-
-    Examples
-    --------
-    >>> count_jpeg_scans(b"\\xff\\xd8" + b"\\xff\\xda\\x00\\x02pixels" * 3 + b"\\xff\\xd9", limit=10)
-    3
-    """
-    rough = data.count(b"\xff\xda")
-    if rough <= limit:  # in entropy-coded data 0xFF is always escaped, so this can only be too many
-        return rough
-    scans, at = 0, 2
-    # Markers also occur by chance in what follows the picture (phones append a film) and in profiles, so walk.
-    for _ in range(100 * limit):
-        marker = _JPEG_MARKER.search(data, at)
-        if marker is None or marker.group() == b"\xff\xd9":
-            return scans
-        scans += marker.group() == b"\xff\xda"
-        if scans > limit:
-            return scans
-        standalone = marker.group() in (b"\xff\x01", b"\xff\xd8")
-        at = marker.end() + (0 if standalone else int.from_bytes(data[marker.end() : marker.end() + 2], "big"))
-    return limit + 1
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, that EXIF gives in its first directory; 1 where it gives none or is damaged.
-
-    Read here because Pillow's reader loads every tag, and warns about damaged ones.
-
-    Examples
-    --------
-    >>> exif = Image.Exif()
-    >>> exif[0x0112] = 6
-    >>> exif_orientation(exif.tobytes())
-    6
-    >>> exif_orientation(b"damaged")
-    1
-    """
-    while exif.startswith(b"Exif\0\0"):
-        exif = exif[6:]
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (entries,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(order + "HH", exif, at)
-            if tag == 0x0112:
-                (value,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}.get(kind, "H"), exif, at + 8)
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+def _apng_frames(data: bytes, limits: DecodeLimits) -> int:
+    """The number of frames that a PNG's chunks hold; 1 where it is not animated, and has the bytes by chance."""
+    at, frames, name = 8, 0, b""
+    for _ in range(limits.max_segments):
+        if at + 8 > len(data) or name == b"IEND":
+            return frames or 1
+        length, name = struct.unpack_from(">I4s", data, at)
+        frames += name == b"fcTL"
+        at += 12 + length
+    raise Unreadable("too_many_segments")
 
 
 @contextmanager

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil, prod
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from safetyfilter.batches import ImageInput, Unreadable
-from safetyfilter.embed.headers import (
-    DEFAULT_LIMITS,
-    DecodeLimits,
-    Jpeg,
-    exif_orientation,
-    failures_named,
-    open_header,
-)
-from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels, to_rgb
+from safetyfilter.embed.frames import pictures_in
+from safetyfilter.embed.headers import ANIMATED, DEFAULT_LIMITS, DecodeLimits, Header, failures_named, open_header
+from safetyfilter.embed.jpeg import Jpeg, exif_orientation
+from safetyfilter.embed.renderings import renderings
+from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels
 from safetyfilter.storage import Location, read_image
 
 _TRANSPOSITIONS = {
@@ -75,8 +75,12 @@ class ImagePreparer:
     geometry : Geometry
         The model's input, and the views of a picture that go into it.
     decode : {"fast", "exact"}
-        "exact" reproduces open_clip's transform bit for bit. "fast" lets libjpeg scale JPEGs down as it decodes them
-        and resizes by torch.
+        "exact" reproduces open_clip's transform bit for bit for upright pictures of 8 bits a channel in RGB or grey,
+        and for CMYK and YCbCr up to the rounding of their conversion to RGB, which comes first here and last there. It
+        differs by design where that transform would not see what others see: palettes and 1-bit pictures, which are
+        made RGB before they are resized; alpha, which is dropped before and not after; grey of more than 8 bits, which
+        is scaled and not clipped; and pictures that EXIF turns. "fast" lets libjpeg scale JPEGs down as it decodes
+        them and resizes by torch.
     limits : DecodeLimits
         What one image may cost.
 
@@ -84,7 +88,7 @@ class ImagePreparer:
     --------
     >>> prepare = ImagePreparer(geometry=Geometry(image_size=(224, 224), views="multi"))
     >>> prepare(Image.new("L", (640, 480))).shape
-    (5, 224, 224, 3)
+    (1, 5, 224, 224, 3)
     """
 
     geometry: Geometry
@@ -101,40 +105,122 @@ class ImagePreparer:
         return VIEW_COUNTS[self.geometry.views]
 
     def __call__(self, image: ImageInput) -> Pixels:
-        """The model's input pixels.
+        """Return the model's input pixels of each of an image's `pictures`.
 
         Returns
         -------
+        ndarray
+            (R, V, H, W, 3) uint8, C-contiguous, with R at least 1.
+        """
+        return np.stack(list(self.pictures(image)))
+
+    def pictures(self, *images: ImageInput) -> Iterator[Pixels]:
+        """Yield the model's input pixels of every picture that images hold, each once.
+
+        An image may hold several pictures: frames or pages (`frames.pictures_in`), and what usual loaders make of each
+        (`renderings`), upright and, where EXIF turns it, as it is stored. The first is the first image's first picture,
+        upright, as most loaders show it. A PIL image of several frames is moved through all of them and back.
+
+        Parameters
+        ----------
+        *images : bytes, path or PIL.Image
+            At least one.
+
+        Yields
+        ------
         ndarray
             (V, H, W, 3) uint8, C-contiguous.
 
         Raises
         ------
         Unreadable
-            With the reason; whatever the bytes, no other error is raised for them.
+            With the reason; whatever the bytes, no other error is raised for them. What was yielded before is then not
+            all that there is to see.
         TypeError
             An input that is neither bytes, a path nor a PIL image.
         """
+        first: Pixels | None = None
+        seen: set[bytes] = set()
+        for pixels in chain.from_iterable(map(self._all, images)):
+            if first is None:
+                first = pixels
+            else:
+                seen = seen or {_digest(first)}
+                digest = _digest(pixels)
+                if digest in seen:
+                    continue
+                seen.add(digest)
+            yield pixels
+        if first is None:
+            raise Unreadable("missing")
+
+    def _all(self, image: ImageInput) -> Iterator[Pixels]:
+        """Yield the pixels of all pictures of one image; large ones take turns with those of other threads."""
         source = read_bytes(image, self.limits)
         if isinstance(source, Image.Image):
-            return self._pixels(source, source.size, source.size, _LOAD_LOCKS[id(source) // 64 % 64])
+            with _LOAD_LOCKS[id(source) // 64 % len(_LOAD_LOCKS)]:
+                yield from list(self._of_image(source))
+            return
         with failures_named():
-            picture, scans = open_header(source, self.limits)
+            header = open_header(source, self.limits)
+        if prod(header.picture.size) > self.limits.large_pixels and header.count > 1:
+            with _ONE_LARGE_PICTURE:  # a large animation is held from its first frame to its last, and has few
+                yield from list(self._of_file(header, source, nullcontext()))
+        else:
+            yield from self._of_file(header, source, _ONE_LARGE_PICTURE)
+
+    def _of_file(self, header: Header, data: bytes, turn: AbstractContextManager[object]) -> Iterator[Pixels]:
+        for picture, scans in pictures_in(header, data, self.limits):
             full = picture.size
-            if self.decode == "fast" and isinstance(picture, Jpeg):
-                self._draft(picture)
-        # with several scans, libjpeg holds the coefficients of the whole picture, whatever the scale
-        return self._pixels(picture, full, full if scans > 1 else picture.size, nullcontext())
+            with failures_named():
+                if self.decode == "fast" and isinstance(picture, Jpeg):
+                    self._draft(picture)
+            # with several scans, libjpeg holds the coefficients of the whole picture, whatever the scale
+            yield from self._pixels(picture, full, full if scans > 1 else picture.size, turn)
+
+    def _of_image(self, image: Image.Image) -> Iterator[Pixels]:
+        yield from self._pixels(image, image.size, image.size, _ONE_LARGE_PICTURE)
+        if not getattr(image, "is_animated", False):
+            return
+        at = image.tell()
+        with failures_named():
+            count = int(getattr(image, "n_frames", 1))
+        if count > self.limits.max_frames or count * prod(image.size) > ANIMATED * self.limits.max_pixels:
+            raise Unreadable("too_many_frames")
+        # on to the last and then from the first: Pillow can't go back from the middle of an animated PNG
+        for number in (*range(at + 1, count), *range(at + 1)):
+            with failures_named():
+                image.seek(number)
+            yield from self._pixels(image, image.size, image.size, _ONE_LARGE_PICTURE)
 
     def _draft(self, picture: JpegImageFile) -> None:
         turned = exif_orientation(picture.info.get("exif", b"")) >= 5
-        size = picture.size[::-1] if turned else picture.size
-        width, height = (ceil(HEADROOM * side) for side in self.geometry.needed(size))
-        picture.draft(None, (height, width) if turned else (width, height))
+        needed = [self.geometry.needed(picture.size)]
+        if turned:
+            needed.append(self.geometry.needed(picture.size[::-1])[::-1])
+        width, height = (ceil(HEADROOM * max(sides)) for sides in zip(*needed, strict=True))
+        picture.draft(None, (width, height))
 
     def _pixels(
-        self, picture: Image.Image, full: tuple[int, int], held: tuple[int, int], lock: AbstractContextManager[object]
-    ) -> Pixels:
+        self,
+        picture: Image.Image,
+        full: tuple[int, int],
+        held: tuple[int, int],
+        turn: AbstractContextManager[object],
+    ) -> list[Pixels]:
+        """The pixels of one picture in each of its renderings.
+
+        Parameters
+        ----------
+        picture : Image
+            Not decoded yet, or decoded.
+        full : tuple of int
+            Its width and height.
+        held : tuple of int
+            Width and height of what decoding it holds in memory: less, where it is scaled down meanwhile.
+        turn : context manager
+            Held while a large picture is in memory.
+        """
         resized = self.geometry.resized(full)
         if min(full) < 1 or min(resized) < 1:
             raise Unreadable("too_narrow")
@@ -142,13 +228,30 @@ class ImagePreparer:
         cost = max(prod(held), prod(resized))
         if max(cost, prod(full)) > self.limits.max_pixels:
             raise Unreadable("too_many_pixels")
-        with _ONE_LARGE_PICTURE if cost > self.limits.large_pixels else nullcontext():
+        found: list[Pixels] = []
+        with turn if cost > self.limits.large_pixels else nullcontext():
             with failures_named():
-                with lock:
-                    picture.load()
-                turn = exif_orientation(picture.info.get("exif") or b"")
-                upright = to_rgb(picture.transpose(_TRANSPOSITIONS[turn]) if turn > 1 else picture)
-            # outside: an error here would be this library's, not the file's
-            if self.decode == "exact":
-                return self.geometry.exact(upright)
-            return self.geometry.fast(upright, full[::-1] if turn >= 5 else full)
+                picture.load()
+                turned = exif_orientation(picture.info.get("exif") or b"")
+                shown = renderings(picture)
+            while True:
+                with failures_named():
+                    rgb = next(shown, None)
+                    upright = rgb.transpose(_TRANSPOSITIONS[turned]) if rgb and turned > 1 else rgb
+                if rgb is None or upright is None:
+                    return found
+                # outside: an error here would be this library's, not the file's
+                found.append(self._views(upright, full[::-1] if turned >= 5 else full))
+                if turned > 1:
+                    found.append(self._views(rgb, full))
+
+    def _views(self, picture: Image.Image, full: tuple[int, int]) -> Pixels:
+        try:
+            seen = self.geometry.exact(picture) if self.decode == "exact" else self.geometry.fast(picture, full)
+            return np.ascontiguousarray(seen)
+        except MemoryError:
+            raise Unreadable("out_of_memory") from None
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return hashlib.blake2b(pixels.data, digest_size=16).digest()

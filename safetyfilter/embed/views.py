@@ -1,4 +1,4 @@
-"""A decoded picture -> the model's input pixels: RGB, and the views of it by open_clip's geometry."""
+"""An RGB picture -> the model's input pixels: the views of it by open_clip's geometry."""
 
 from __future__ import annotations
 
@@ -67,34 +67,6 @@ def view_boxes(width: int, height: int) -> tuple[Box, Box, Box, Box, Box]:
     else:
         a, b, c, d = ((0, start, width, start + side) for start in starts)
     return (whole, a, b, c, d)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB, 8 bits a channel.
-
-    Alpha is dropped, not composed: that is what ``convert("RGB")`` does and hence what a training loader sees, even
-    where a viewer would show nothing. 16-bit grey keeps its high byte; 32-bit grey and floats are scaled from the
-    narrowest of the usual ranges that holds them (``convert`` would clip all of these to white).
-
-    Examples
-    --------
-    >>> to_rgb(Image.new("I;16", (1, 1), 32768)).getpixel((0, 0))
-    (128, 128, 128)
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        peak = float(values.max())
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        top = next((limit for limit in usual if peak <= limit), peak)
-        return Image.fromarray(np.clip(values * np.float32(255 / top), 0, 255).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBa", "La", "PA"):
-        # one colour or palette alphas: made a channel first, since dropping them directly warns
-        image = image.convert("LA" if image.mode == "La" else "RGBA")
-    return image.convert("RGB")
 
 
 @lru_cache(maxsize=64)

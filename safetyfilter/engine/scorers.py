@@ -18,6 +18,7 @@ from safetyfilter.score.bank import ProbeBank
 from safetyfilter.sources.base import Sample
 
 _VECTORS_AT_ONCE = 8192
+_UNIT = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +32,7 @@ class ScoredBatch:
     scores : ScoreBatch
         (N, S) float32, and each row's status.
     vectors : ndarray
-        (N, D) or (N, V, D) float32, the embeddings that were scored; NaN where there is none.
+        (N, D) or (N, V, D) float32, the embeddings of each sample's first picture; NaN where there is none.
     """
 
     digests: Digests
@@ -123,16 +124,16 @@ class ImageScorer:
         return ImageScorer(replace(self.safety_filter, encoder=self.safety_filter.encoder.on(device)))
 
     def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
-        """Read, embed and score images; `StorageError` where one could not be read though it was tried again."""
+        """Read, embed and score all images of each sample; `StorageError` where one could not be read, tried again."""
         max_bytes = self.safety_filter.options.limits.max_bytes
 
-        def read(sample: Sample) -> tuple[tuple[bytes, str | None], bytes | Unreadable]:
+        def read(sample: Sample) -> tuple[tuple[bytes, str | None], tuple[bytes, ...] | Unreadable]:
             key = digester.key(sample.key)
             try:
-                image = sample.read(max_bytes)
+                images = sample.read_all(max_bytes)
             except Unreadable as unreadable:
                 return (key + NO_CONTENT, sample.caption), unreadable
-            return (key + digester.content(image), sample.caption), image
+            return (key + digester.content(*images), sample.caption), images
 
         for records, embedded, scores in self.safety_filter.score_stream(samples, read, _caption):
             digests, _ = zip(*records, strict=True)
@@ -190,8 +191,8 @@ class VectorScorer:
                 vectors = vectors.astype(np.float32)
                 lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
                 vectors /= lengths
-            # what is divided by an infinite length is zero, which is finite and would be scored
-            finite = np.isfinite(vectors).all(axis=1) & np.isfinite(lengths[:, 0])
+                # what is divided by an infinite length is zero, and by a tiny one not of unit length
+                finite = np.abs(np.linalg.norm(vectors, axis=1) - 1) < _UNIT
             missing = np.array([sample.vector is None for sample in batch], np.bool_)
             failed = np.where(missing, STATUS_CODES["missing"], STATUS_CODES["non_finite"])
             status = np.where(finite, OK, failed).astype(np.uint8)

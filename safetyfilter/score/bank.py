@@ -15,7 +15,7 @@ from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
 from safetyfilter.score.files import read_probes, write_probes
 from safetyfilter.score.named import probe_file
-from safetyfilter.score.probe import Inputs, Probe, check_encoder
+from safetyfilter.score.probe import TWO_ENCODERS, Inputs, Probe, check_encoder
 from safetyfilter.signals import PAIR, SignalPair
 
 
@@ -64,7 +64,7 @@ class ProbeBank:
         for inputs in get_args(Inputs):
             if len({probe.width for probe in probes if probe.inputs == inputs}) > 1:
                 widths = [(probe.signal, probe.width) for probe in probes if probe.inputs == inputs]
-                raise ProbeError(f"the probes take embeddings of different widths, {widths}; use probes of one encoder")
+                raise ProbeError(f"the probes take embeddings of different widths, {widths}; {TWO_ENCODERS}")
         image_width = max((probe.width for probe in probes if probe.inputs == "image"), default=0)
         if image_width and any(probe.width != 2 * image_width for probe in probes if probe.inputs == "image+caption"):
             raise ProbeError(
@@ -75,7 +75,7 @@ class ProbeBank:
         if len(encoders) > 1:
             made_for = ", ".join(f"{probe.signal} ({probe.encoder[:12]})" for probe in probes if probe.encoder)
             raise EncoderMismatchError(
-                f"the probes belong to different encoders: {made_for}; use probes that were made for one encoder"
+                f"the probes belong to different encoders: {made_for}; {TWO_ENCODERS}"
             )
         object.__setattr__(self, "probes", probes)
 
@@ -109,7 +109,7 @@ class ProbeBank:
         Parameters
         ----------
         batch : EmbeddingBatch
-            (N, D) or (N, V, D); with several views, a signal's score is its maximum over them.
+            (N, D) or (N, V, D); a signal's score is its maximum over a sample's views and all of its pictures.
 
         Returns
         -------
@@ -129,6 +129,8 @@ class ProbeBank:
                 )
             check_encoder(probe.signal, probe.encoder, batch.encoder)
         values = self.score_vectors(batch.vectors)
+        if len(batch.others):  # NaN for any picture makes the score NaN, and the sample unscored
+            np.maximum.at(values, batch.owners, self.score_vectors(batch.others))
         unscored: npt.NDArray[np.bool_] = np.logical_or.reduce(np.isnan(values), axis=1)
         status = _with_status(batch, unscored, "non_finite").status
         values[status != OK] = np.nan
@@ -136,6 +138,8 @@ class ProbeBank:
 
     def score_vectors(self, vectors: Floats) -> Floats:
         """Return (N, S) float32 scores of bare (N, D) or (N, V, D) embeddings, whose encoder can't be checked.
+
+        The scores of an embedding that is not finite or whose norm is zero are NaN: it has no direction.
 
         Raises
         ------
@@ -159,9 +163,18 @@ class ProbeBank:
         scores = np.empty((len(vectors), len(self.probes)), np.float32)
         for kind, numbers in kinds.items():
             scores[:, numbers] = kind.score_all([self.probes[number] for number in numbers], vectors)
+        scores[~self._have_direction(vectors)] = np.nan
         if len(columns) == len(self.probes):
             return scores
         return np.stack([scores[:, numbers].max(axis=1) for numbers in columns.values()], axis=1)
+
+    def _have_direction(self, vectors: Floats) -> npt.NDArray[np.bool_]:
+        """(N,) bool, True where an embedding, or each half of one with a caption's, has a norm above zero."""
+        halves = vectors.reshape(len(vectors), 2 if self.inputs == "image+caption" else 1, -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = np.linalg.norm(halves, axis=2)
+        found: npt.NDArray[np.bool_] = np.logical_and.reduce((norms > 0) & np.isfinite(norms), axis=1)
+        return found
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str]) -> ProbeBank:
@@ -251,10 +264,15 @@ def join_captions(images: EmbeddingBatch, captions: Floats) -> EmbeddingBatch:
             f"{(len(vectors), vectors.shape[-1])}, not {captions.shape}; embed one text for each image with the "
             "same encoder"
         )
-    texts = captions if vectors.ndim == 2 else np.repeat(captions[:, None], vectors.shape[1], axis=1)
-    joined = np.concatenate([vectors, texts.astype(np.float32)], axis=-1)
     missing: npt.NDArray[np.bool_] = np.logical_or.reduce(np.isnan(captions), axis=1)
-    return _with_status(replace(images, vectors=joined), missing, "no_caption")
+    joined = replace(images, vectors=_beside(vectors, captions), others=_beside(images.others, captions[images.owners]))
+    return _with_status(joined, missing, "no_caption")
+
+
+def _beside(vectors: Floats, captions: Floats) -> Floats:
+    """(N, 2D) or (N, V, 2D) float32, each view with its caption behind it."""
+    texts = captions if vectors.ndim == 2 else np.repeat(captions[:, None], vectors.shape[1], axis=1)
+    return np.concatenate([vectors, texts.astype(np.float32)], axis=-1)
 
 
 def _check_pair(pair: object, signals: Set[str]) -> None:

@@ -1,0 +1,120 @@
+"""The model's forward pass in pieces: as many images at a time as fit into memory, and on a CPU in several threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from safetyfilter.embed.threads import torch_threads
+
+_log = logging.getLogger(__name__)
+_MIN_IMAGES_A_THREAD = 4  # so many images of a batch are worth a thread of their own on the CPU
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
+"""What torch says, in a RuntimeError, where the system has no more memory."""
+
+
+class Forward:
+    """Embeds pixels that are on the device.
+
+    Parameters
+    ----------
+    model : callable
+        (n, H, W, 3) uint8 on the device -> (n, D) float32 on the device.
+    width : int
+        D.
+    device : torch.device
+        Where the model is.
+    micro_batch : int
+        Images a forward pass; halved for good whenever memory does not suffice.
+
+    Examples
+    --------
+    >>> forward = Forward(lambda pixels: pixels.float().mean((1, 2)), 3, torch.device("cpu"), 4)
+    >>> forward(torch.ones(5, 2, 2, 3, dtype=torch.uint8))[0].shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(
+        self, model: Callable[[torch.Tensor], torch.Tensor], width: int, device: torch.device, micro_batch: int
+    ) -> None:
+        self._model = model
+        self._width = width
+        self._device = device
+        self._micro_batch = micro_batch
+        # Threads that share every operation wait for the slowest of them at each, and decoding takes their cores.
+        cores = len(os.sched_getaffinity(0))
+        self._chunks = max(1, min(cores, micro_batch // _MIN_IMAGES_A_THREAD)) if device.type == "cpu" else 1
+        self._cores_a_chunk = max(1, cores // self._chunks)
+
+    def threads(self) -> ThreadPoolExecutor | None:
+        """Return threads for `__call__`, to be shut down by the caller; None where one is enough."""
+        return torch_threads(self._chunks, "compute", self._cores_a_chunk) if self._chunks > 1 else None
+
+    def __call__(
+        self, pixels: torch.Tensor, threads: ThreadPoolExecutor | None = None
+    ) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
+        """Embed images.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            (n, H, W, 3) uint8, on the device.
+        threads : ThreadPoolExecutor or None
+            Of `threads`.
+
+        Returns
+        -------
+        Tensor
+            (n, D) float32, on the device; NaN where memory does not suffice for one image by itself.
+        ndarray
+            (n,) bool, True in these rows.
+        """
+        run = threads.map if threads is not None else map
+        while True:
+            chunks = [chunk for micro in pixels.split(self._micro_batch) for chunk in micro.chunk(self._chunks)]
+            try:
+                return torch.cat(list(run(self._model, chunks))), np.zeros(len(pixels), np.bool_)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            # outside the handler, whose exception holds on to what the failed pass has in memory
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            if self._micro_batch == 1:
+                return self._one_by_one(pixels)
+            self._micro_batch = -(-self._micro_batch // 2)
+            self._chunks = min(self._chunks, self._micro_batch)
+            _log.warning("out of memory; embedding %d images at a time from here on", self._micro_batch)
+
+    def _one_by_one(self, pixels: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
+        vectors = torch.full((len(pixels), self._width), torch.nan, device=self._device)
+        failed = np.zeros(len(pixels), np.bool_)
+        for row in range(len(pixels)):
+            try:
+                vectors[row : row + 1] = self._model(pixels[row : row + 1])
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                failed[row] = True
+        if failed.any():
+            _log.warning("out of memory for %d images one by one; they are unscored", failed.sum())
+        return vectors, failed
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return True for an error that says that there is no more memory, on a device or on the machine.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."))
+    True
+    >>> out_of_memory(RuntimeError("shapes do not match"))
+    False
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _NO_MEMORY)

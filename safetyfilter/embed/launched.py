@@ -1,0 +1,84 @@
+"""A batch whose forward pass has been started, and the statuses of what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, StatusCodes
+from safetyfilter.embed.buffers import Embedded
+from safetyfilter.embed.spec import EncoderSpec
+
+R = TypeVar("R")
+
+_LEAST_NORM = 0.5  # of an embedding, which has unit norm unless the model's output has no direction
+
+
+@dataclass(slots=True)
+class Launched(Generic[R]):
+    """A batch whose forward pass has been started."""
+
+    records: list[R]
+    status: StatusCodes
+    vectors: torch.Tensor
+    failed: npt.NDArray[np.bool_]
+    ready: torch.cuda.Event | None
+    others: list[Embedded]
+
+    def collect(self, spec: EncoderSpec) -> tuple[list[R], EmbeddingBatch]:
+        """Wait for the embeddings, and mark the rows that have none."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        vectors, status = self.vectors.numpy(), self.status
+        status[status == OK] = statuses_of(vectors, self.failed)[status == OK]
+        others, owners = _others(self.others, status, vectors.shape[1:])
+        if (status != OK).any():
+            vectors = np.where((status == OK)[:, None, None], vectors, np.float32(np.nan))
+        if vectors.shape[1] == 1:
+            vectors, others = vectors[:, 0], others[:, 0]
+        batch = EmbeddingBatch(
+            vectors=vectors, status=status, encoder=spec.digest, others=others, owners=np.array(owners, np.int64)
+        )
+        return self.records, batch
+
+
+def statuses_of(vectors: Floats, failed: npt.NDArray[np.bool_]) -> StatusCodes:
+    """Return the (N,) statuses of (N, V, D) embeddings; `failed` is (N * V,) bool, True where memory did not suffice.
+
+    >>> statuses_of(np.float32([[[1, 0]], [[0, 0]]]), np.array([True, False])) == STATUS_CODES["non_finite"]
+    array([False,  True])
+    """
+    norms = np.linalg.norm(vectors, axis=2)  # NaN and infinity show in it too
+    direction = ((norms > _LEAST_NORM) & np.isfinite(norms)).all(axis=1)
+    status = np.where(direction, np.uint8(OK), np.uint8(STATUS_CODES["non_finite"]))
+    status[failed.reshape(len(vectors), -1).any(axis=1)] = STATUS_CODES["out_of_memory"]
+    return status
+
+
+def _others(others: list[Embedded], status: StatusCodes, shape: tuple[int, ...]) -> tuple[Floats, list[int]]:
+    """Return the embeddings of the further pictures of items that have no failure, and their rows.
+
+    Parameters
+    ----------
+    others : list of Embedded
+        Of a buffer, in any order.
+    status : ndarray
+        (N,) uint8; an item of which a further picture failed takes that failure.
+    shape : tuple of int
+        (V, D).
+
+    Returns
+    -------
+    ndarray, list of int
+        (M, V, D) float32 and M rows, in the order of the rows.
+    """
+    for other in others:
+        if other.row < len(status) and status[other.row] == OK:
+            status[other.row] = other.status
+    kept = [other for other in sorted(others, key=lambda o: o.row) if other.row < len(status) and not status[other.row]]
+    vectors = np.stack([other.vectors for other in kept]) if kept else np.empty((0, *shape), np.float32)
+    return vectors, [other.row for other in kept]
