@@ -5,22 +5,33 @@ from __future__ import annotations
 from typing import Self
 
 from safetyfilter.errors import OutputError
+from safetyfilter.exports.kept import Kept
 from safetyfilter.exports.writer import FolderOfFiles
-from safetyfilter.sources import Sample
 
 
 class KeysWriter(FolderOfFiles):
     """A plain text file, one kept key a line."""
 
+    is_file = True
+
     def __enter__(self) -> Self:
-        self._file = self._place.open("x", encoding="utf-8", errors="surrogateescape", newline="\n")
+        self._file = self._place.open("xb")
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-    def write(self, sample: Sample, content: bytes) -> None:
+    def write(self, kept: Kept) -> None:
         """Write the key."""
-        if "\n" in sample.key or "\r" in sample.key:
-            raise OutputError("a key holds a line break and can't stand in a list of lines; export to another format")
-        self._file.write(sample.key + "\n")
+        if kept.key.splitlines() != [kept.key]:
+            raise OutputError(
+                "a key holds a line break, or is empty, and can't stand in a list of lines; export as parquet or "
+                "webdataset, which take any key"
+            )
+        try:
+            line = kept.key.encode("utf-8", "surrogateescape")  # a file's name that is not UTF-8, as the disk has it
+        except UnicodeEncodeError:
+            raise OutputError(
+                "a sample's key is not valid text; export it as webdataset, which takes any key"
+            ) from None
+        self._file.write(line + b"\n")
+
+    def _close(self) -> None:
+        self._file.close()

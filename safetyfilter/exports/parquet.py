@@ -2,64 +2,60 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from safetyfilter.exports.writer import FolderOfFiles
-from safetyfilter.sources import Sample
+from safetyfilter.errors import OutputError
+from safetyfilter.exports.tables import Sink, TableWriter
 
-_FILE_ROWS = 10_000
-_GROUP_ROWS = 256
-_SCHEMA = pa.schema({"key": pa.string(), "image": pa.binary(), "caption": pa.string()})
+_FILE_ROWS, _FILE_BYTES = 10_000, 1 << 30
 
 
-class ParquetWriter(FolderOfFiles):
-    """Parquet files; rows of a table keep all their columns and their schema, and each schema has files of its own."""
+class ParquetWriter(TableWriter):
+    """Parquet files; rows of a table keep all their columns and their schema, and each schema has files of its own.
 
-    takes_rows = True
+    Where rows belong to splits, a file is called ``data/SPLIT-00000-of-00001.parquet``, by which
+    `datasets.load_dataset(FOLDER)` finds the splits again.
+    """
 
     def __init__(self, place: Path) -> None:
         super().__init__(place)
-        self._file: pq.ParquetWriter | None = None
-        self._schema: pa.Schema | None = None
-        self._files = self._rows_in_file = 0
-        self._samples: list[dict[str, object]] = []
+        self._files: Counter[str] = Counter()
+        self._names: dict[str, str] = {}
 
-    def __exit__(self, *exception: object) -> None:
-        self._flush()
-        self._close()
+    def _opened(self, split: str, schema: pa.Schema) -> Sink:
+        number = self._files[split]
+        self._files[split] += 1
+        path = self._place / f"part-{number:05d}.parquet" if not split else self._of_split(split, number)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            file: Sink = pq.ParquetWriter(path, schema)
+        except pa.ArrowNotImplementedError as error:
+            raise OutputError(
+                f"the rows have a column of a type that Parquet can't hold: {error}; export them as datasets, or leave "
+                "the column out of the source"
+            ) from error
+        return file
 
-    def write(self, sample: Sample, content: bytes) -> None:
-        """Write one row: key, image and caption."""
-        self._samples.append({"key": sample.key, "image": content, "caption": sample.caption})
-        if len(self._samples) == _GROUP_ROWS:
-            self._flush()
+    def _is_full(self, rows: int, size: int) -> bool:
+        return rows >= _FILE_ROWS or size >= _FILE_BYTES
 
-    def write_rows(self, rows: pa.Table, keep: npt.NDArray[np.bool_]) -> None:
-        """Write the kept rows as they are; a file is there for a schema even if none of its rows is kept."""
-        self._write(rows.filter(pa.array(keep)))
+    def _of_split(self, split: str, number: int) -> Path:
+        name = re.sub(r"[^\w.]+", "_", split).strip(".") or "_"
+        if self._names.setdefault(name, split) != split:
+            raise OutputError(
+                f"two splits would both be called {name} as Parquet files; rename one, or export as datasets"
+            )
+        return self._place / "data" / f"{name}-{number:05d}.parquet"
 
-    def _write(self, rows: pa.Table) -> None:
-        other = self._schema is None or not rows.schema.equals(self._schema, check_metadata=True)
-        if self._file is None or other or self._rows_in_file >= _FILE_ROWS:
-            self._close()
-            path = self._place / f"part-{self._files:05d}.parquet"
-            self._file, self._schema = pq.ParquetWriter(path, rows.schema), rows.schema
-            self._files += 1
-        if len(rows):
-            self._file.write_table(rows)
-            self._rows_in_file += len(rows)
-
-    def _flush(self) -> None:
-        if self._samples:
-            rows, self._samples = pa.Table.from_pylist(self._samples, _SCHEMA), []
-            self._write(rows)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file, self._rows_in_file = None, 0
+    def _finish(self) -> None:
+        super()._finish()
+        for name, split in self._names.items():
+            count = self._files[split]
+            for number in range(count):
+                path = self._of_split(split, number)
+                path.rename(path.with_name(f"{name}-{number:05d}-of-{count:05d}.parquet"))

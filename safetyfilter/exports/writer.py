@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from safetyfilter.sources import Sample
+from safetyfilter.exports.kept import Kept
 
 
 class Writer(Protocol):
@@ -19,31 +18,36 @@ class Writer(Protocol):
     ----------
     takes_rows : bool
         True where samples that are rows of a table are to come through `write_rows`.
+    is_file : bool
+        True where the place is a file, False where it is a folder.
     """
 
     takes_rows: bool
+    is_file: bool
 
     def __init__(self, place: Path) -> None: ...
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
     def start_shard(self, name: str) -> None:
         """Take note that the samples which follow lie in this file of the source; called again for each sample."""
 
-    def write(self, sample: Sample, content: bytes) -> None:
+    def write(self, kept: Kept) -> None:
         """Write one kept sample."""
 
-    def write_rows(self, rows: pa.Table, keep: npt.NDArray[np.bool_]) -> None:
-        """Write the kept rows of a table as they are; only where `takes_rows`.
+    def write_rows(self, rows: pa.Table, split: str) -> None:
+        """Write rows that are kept as they are; only where `takes_rows`.
 
         Parameters
         ----------
         rows : pa.Table
-            N rows.
-        keep : ndarray
-            (N,) bool.
+            Any number of rows, none too: the schema, and the split, are there even if nothing of them is kept.
+        split : str
+            The split that they belong to; empty where the source has no splits.
         """
 
 
@@ -51,20 +55,33 @@ class FolderOfFiles:
     """A writer's common part: a new folder, no rows, and no heed to the source's files."""
 
     takes_rows = False
+    is_file = False
 
     def __init__(self, place: Path) -> None:
         self._place = place
 
     def __enter__(self) -> Self:
-        self._place.mkdir(parents=True)
+        self._place.mkdir(exist_ok=True)
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        pass
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._close()
 
     def start_shard(self, name: str) -> None:
         """Do nothing."""
 
-    def write_rows(self, rows: pa.Table, keep: npt.NDArray[np.bool_]) -> None:
+    def write_rows(self, rows: pa.Table, split: str) -> None:
         """Refuse: rows come as samples."""
         raise NotImplementedError(f"{type(self).__name__} takes no rows")
+
+    def _close(self) -> None:
+        """Close what is open, whatever happened."""
+
+    def _finish(self) -> None:
+        """Write what can be written only once all samples are there."""

@@ -3,57 +3,24 @@
 import dataclasses
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from safetyfilter import EmbedOptions, Policy, SafetyFilter, scan, storage
+from safetyfilter import Policy, SafetyFilter, decide, scan, storage
 from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.errors import OutputError, SourceError, StorageError, UnfinishedRunError, UsageError
-from safetyfilter.exports import FORMATS, export
+from safetyfilter.errors import OutputError, RunError, SourceError, StorageError, UnfinishedRunError, UsageError
+from safetyfilter.exports import FORMATS, LEFT_OUT, export
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
-from safetyfilter.sources import Source, open_source
-from tests.conftest import bad_images, good_images
+from safetyfilter.sources import open_source
+from tests.conftest import good_images
+from tests.exports.contents import CAPTIONS, IMAGES, LIMIT, full, kept_of, names_below
 from tests.sources.flaky import FlakyFileSystem
-from tests.writers import WRITERS, write_data_set, write_files, write_folder, write_parquet, write_tars
-
-IMAGES = dict(sorted((good_images() | bad_images()).items()))
-CAPTIONS = {
-    name: f"caption {number}\n — 写真" for number, name in enumerate(IMAGES) if not name.endswith(".md")
-}  # a text beside a file that is not an image is a sample of its own
-LIMIT = 1 << 30
+from tests.writers import WRITERS, write_files, write_folder, write_parquet, write_tars
 
 
-@pytest.fixture
-def safe(encoder, probes) -> SafetyFilter:
-    return SafetyFilter(encoder, probes, Policy(), EmbedOptions(views="whole", batch_size=8))
-
-
-@pytest.fixture
-def keeps_all(safe: SafetyFilter) -> SafetyFilter:
-    """A filter that keeps all that it can score."""
-    return SafetyFilter(safe.encoder, safe.probes, Policy(thresholds={"explicit": 1, "minor": 1}), safe.options)
-
-
-def full(source: Source):
-    return [sample for part in source.parts() for batch in source.batches(part) for sample in batch.samples]
-
-
-def kept_of(source: Source, run: Run) -> list[tuple[bytes, str | None]]:
-    """Image and caption of each sample that the run keeps, in order."""
-    samples = full(source)
-    keep = Decisions.of(run).reasons([sample.key for sample in samples]) == 0
-    return [(sample.read(LIMIT), sample.caption) for sample, kept in zip(samples, keep, strict=True) if kept]
-
-
-def names_below(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("format", ["folder", "webdataset", "parquet", None])
+@pytest.mark.parametrize("format", ["folder", "webdataset", "parquet", "datasets", None])
 @pytest.mark.parametrize("kind", WRITERS)
 def test_kept_samples_come_out_unchanged(tmp_path: Path, safe, kind: str, format: str | None) -> None:
     files = {name: IMAGES[name] for name in CAPTIONS}
@@ -72,63 +39,6 @@ def test_kept_samples_come_out_unchanged(tmp_path: Path, safe, kind: str, format
     assert not list(tmp_path.glob(".out*"))
 
 
-def test_tars_keep_their_names_and_all_members(tmp_path: Path, safe) -> None:
-    place = write_tars(tmp_path / "tars", IMAGES, CAPTIONS, shard_size=4, members={"json": b'{"a":  1}'})
-    write_tars(tmp_path / "tars" / "deeper", {"a.jpg": b"not an image"})  # nothing of it is kept
-    source = open_source(place)
-    run = scan(source, tmp_path / "run", safe)
-    export(run, source, tmp_path / "out")
-    assert names_below(tmp_path / "out") == names_below(place)
-    before = {sample.key: sample for sample in full(source)}
-    after = full(open_source(tmp_path / "out"))
-    assert len(after) == run.counts["kept"]
-    for sample in after:
-        assert (
-            sample.members
-            == before[sample.key].members
-            == {
-                "txt": (sample.caption or "").encode(),
-                "json": b'{"a":  1}',
-            }
-        )
-
-
-def test_rows_keep_their_columns_and_each_schema(tmp_path: Path, safe) -> None:
-    numbers = pa.table({"n": range(len(IMAGES)), "s": [{"a": [1, 2]}] * len(IMAGES)})
-    tables = [write_parquet(tmp_path / "p" / "0.parquet", IMAGES, CAPTIONS, extra=numbers)]
-    tables += [write_parquet(tmp_path / "p" / "1.parquet", IMAGES, row_group_size=5)]
-    tables += [write_parquet(tmp_path / "p" / "2.parquet", IMAGES, CAPTIONS, extra=numbers)]
-    source = open_source(tmp_path / "p")
-    assert len(source.parts()) == 1
-    run = scan(source, tmp_path / "run", safe)
-    assert export(run, source, tmp_path / "out") == run.counts
-    assert names_below(tmp_path / "out") == [f"part-0000{number}.parquet" for number in range(3)]
-    for number, path in enumerate(tables):
-        whole = pq.read_table(path)
-        keep = Decisions.of(run).reasons([f"{path.name}#{row}" for row in range(len(whole))]) == 0
-        assert keep.any()
-        assert not keep.all()
-        kept = pq.read_table(tmp_path / "out" / f"part-0000{number}.parquet")
-        assert kept.equals(whole.filter(pa.array(keep)), check_metadata=True)
-
-
-def test_long_tables_are_divided_into_files(tmp_path: Path, keeps_all, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safetyfilter.exports.parquet._FILE_ROWS", 300)
-    files = dict.fromkeys(map(str, range(700)), IMAGES["china-2.png"])
-    source = open_source(write_parquet(tmp_path / "p", files, row_group_size=100))
-    export(scan(source, tmp_path / "run", keeps_all), source, tmp_path / "out")
-    rows = [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out").iterdir())]
-    assert rows == [512, 188]
-
-
-def test_the_features_of_a_data_set_come_back(tmp_path: Path, safe) -> None:
-    place = write_data_set(tmp_path / "saved", IMAGES, CAPTIONS)
-    source = open_source(place)
-    export(scan(source, tmp_path / "run", safe), source, tmp_path / "out")
-    exported = datasets.Dataset.from_parquet(str(tmp_path / "out" / "*.parquet"), cache_dir=tmp_path / "cache")
-    assert exported.features == datasets.load_from_disk(place).features
-
-
 def test_keys(tmp_path: Path, safe) -> None:
     source = open_source(write_folder(tmp_path / "f", IMAGES, CAPTIONS))
     run = scan(source, tmp_path / "run", safe)
@@ -138,11 +48,13 @@ def test_keys(tmp_path: Path, safe) -> None:
     assert (Decisions.of(run).reasons(listed) == 0).all()
 
 
-def test_a_key_that_cant_stand_in_a_list(tmp_path: Path, keeps_all) -> None:
-    source = open_source(write_folder(tmp_path / "f", {"a\nb.png": IMAGES["china-2.png"]}))
+@pytest.mark.parametrize("key", ["a\nb.png", "a\rb.png", "a\u2028b.png", "a\x1cb.png"])
+def test_a_key_that_cant_stand_in_a_list(tmp_path: Path, keeps_all, key: str) -> None:
+    source = open_source(write_folder(tmp_path / "f", {key: IMAGES["china-2.png"]}))
     run = scan(source, tmp_path / "run", keeps_all)
-    with pytest.raises(OutputError, match="a key holds a line break"):
+    with pytest.raises(OutputError, match="a key holds a line break") as caught:
         export(run, source, tmp_path / "keys.txt", format="keys")
+    assert key not in str(caught.value)
     assert not list(tmp_path.glob("*keys*"))
 
 
@@ -156,6 +68,30 @@ def test_drifted_and_unknown_samples_stay_behind(tmp_path: Path, safe) -> None:
     counts = export(run, open_source(place), tmp_path / "out")
     assert (counts["drifted"], counts["unknown"], counts["kept"]) == (1, 1, run.counts["kept"] - 1)
     assert names_below(tmp_path / "out") == sorted(kept[1:])
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_sample_without_bytes_is_unscored_and_nothing_else(tmp_path: Path, keeps_all, kind: str) -> None:
+    if kind == "folder":
+        place = write_folder(tmp_path / "s", {"a.png": IMAGES["china-2.png"]})
+        (place / "b.png").symlink_to("nowhere")
+    elif kind == "webdataset":
+        place = write_tars(tmp_path / "s", {"a.png": IMAGES["china-2.png"], "b.npy": b"\x93NUMPY"})
+    else:
+        place = WRITERS[kind](tmp_path / "s", {"a": IMAGES["china-2.png"], "b": None}, None)  # type: ignore[dict-item]
+    source = open_source(place)
+    run = scan(source, tmp_path / "run", keeps_all)
+    counts = export(run, source, tmp_path / "out")
+    assert counts == run.counts
+    assert (counts["kept"], counts["unscored"], counts["drifted"]) == (1, 1, 0)
+
+
+def test_what_lost_its_bytes_has_drifted(tmp_path: Path, keeps_all) -> None:
+    source = open_source(write_folder(tmp_path / "f", dict.fromkeys(("a.png", "b.png"), IMAGES["china-2.png"])))
+    run = scan(source, tmp_path / "run", keeps_all)
+    (tmp_path / "f" / "b.png").unlink()
+    counts = export(run, source, tmp_path / "out")
+    assert (counts["kept"], counts["drifted"], counts["unscored"]) == (1, 1, 0)
 
 
 def test_no_more_is_read_than_the_run_allowed(tmp_path: Path, safe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,69 +138,69 @@ def test_a_fault_of_the_sources_storage_is_told_as_such(
     source = open_source(f"flaky://{write_folder(tmp_path / 'f', IMAGES, CAPTIONS)}")
     run = scan(source, tmp_path / "run", safe)
     FlakyFileSystem.fail(1_000, after=3)
-    with pytest.raises(StorageError, match="can't reach flaky://"):
+    with pytest.raises(StorageError, match=r"can't reach .*flaky://"):
         export(run, source, tmp_path / "out", format=format)
     assert not list(tmp_path.glob("*out*"))
     FlakyFileSystem.fail(storage.ATTEMPTS - 1, after=3)
     assert export(run, source, tmp_path / "out", format=format) == run.counts
 
 
-def test_bad_destinations(tmp_path: Path, safe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_decided_anew_meanwhile_is_not_exported(tmp_path: Path, keeps_all) -> None:
+    source = open_source(write_folder(tmp_path / "f", good_images()))
+    run = scan(source, tmp_path / "run", keeps_all)
+    with pytest.raises(RunError, match="have changed"):
+        export(run, source, tmp_path / "out", progress=lambda counts: decide(Run.open(run.path), Policy()))
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_beside_a_picture_that_is_one_itself_is_left_out(
+    tmp_path: Path, keeps_all, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    hidden = IMAGES["chelsea-2.png"]
+    files = {"a.png": IMAGES["china-2.png"], "a.txt": hidden, "a.json": b'{"n": 1}', "b.png": IMAGES["china-2.png"]}
+    files |= {"b.CAPTION": hidden, "b.Json": hidden}
+    source = open_source(write_files(tmp_path / "f", files))
+    run = scan(source, tmp_path / "run", keeps_all)
+    assert run.counts["seen"] == run.counts["kept"] == 2
+    counts = export(run, source, tmp_path / "out", format=format)
+    assert counts == run.counts | {LEFT_OUT: 3}
+    assert [record.message for record in caplog.records if "3 files beside kept pictures" in record.message]
+    written = [tmp_path / "out"] if format == "keys" else [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert written
+    assert not any(hidden[:64] in path.read_bytes() for path in written)
+    if format == "folder":
+        assert names_below(tmp_path / "out") == ["a.json", "a.png", "b.png"]
+
+
+def test_bad_calls(tmp_path: Path, safe) -> None:
     source = open_source(write_folder(tmp_path / "f", IMAGES))
     run = scan(source, tmp_path / "run", safe)
-    with pytest.raises(OutputError, match="there already"):
-        export(run, source, tmp_path / "f")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="can't write"):
-        export(run, source, tmp_path / "file" / "out")
-    monkeypatch.chdir(tmp_path)
-    for url in ("s3://bucket/out", Path("s3://bucket/out")):
-        with pytest.raises(OutputError, match="an export can't be at s3:/"):
-            export(run, source, url)
-    assert not (tmp_path / "s3:").exists()
-    with pytest.raises(UsageError, match="no format is called 'zip'"):
+    with pytest.raises(UsageError, match=r"no format is called 'zip'; there are folder, .*, datasets, keys"):
         export(run, source, tmp_path / "out", format="zip")
     unfinished = Run(run.path, dataclasses.replace(run.record, complete=False))
     with pytest.raises(UnfinishedRunError):
         export(unfinished, source, tmp_path / "out")
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path, safe) -> None:
-    source = open_source(write_folder(tmp_path / "f", IMAGES))
-    (tmp_path / "out").mkdir()
-    export(scan(source, tmp_path / "run", safe), source, tmp_path / "out")
-    assert names_below(tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        (["../../escaped", "/absolute", "a/./b"], ["a/b.png", "absolute.png", "escaped.png"]),
-        (["x.PNG", "y.jpg", "//z"], ["x.PNG", "y.jpg.png", "z.png"]),
-    ],
-)
-def test_a_key_cannot_lead_out_of_the_destination(tmp_path: Path, keeps_all, keys, expected) -> None:
-    files = dict.fromkeys(keys, IMAGES["china-2.png"])
-    source = open_source(write_parquet(tmp_path / "p.parquet", files, extra=pa.table({"key": keys})))
+def test_repeated_keys_are_the_same_for_a_run_and_its_export(tmp_path: Path, keeps_all) -> None:
+    images = [IMAGES[name] for name in ("china-2.png", "chelsea-2.png", "coffee-2.png", "china-2.png", "flower-2.png")]
+    rows = pa.table({"image": images, "key": ["a", "b", "b", "a", None]})  # one a, twice; b is two; one has no key
+    (tmp_path / "p").mkdir()
+    pa.parquet.write_table(rows, tmp_path / "p" / "0.parquet")
+    source = open_source(tmp_path / "p")
     run = scan(source, tmp_path / "run", keeps_all)
-    export(run, source, tmp_path / "out" / "deep", format="folder")
-    images = [name for name in names_below(tmp_path / "out") if not name.endswith(".json")]
-    assert images == [f"deep/{name}" for name in expected]
+    assert (run.counts["kept"], run.counts["unscored"]) == (2, 3)
+    assert export(run, source, tmp_path / "out") == run.counts
+    assert [sample.key for sample in full(open_source(tmp_path / "out"))] == ["a", "a"]
 
 
-def test_two_samples_under_one_name_are_an_error(tmp_path: Path, keeps_all) -> None:
-    keys = ["a", "./a"]
-    files = dict.fromkeys(keys, IMAGES["china-2.png"])
-    source = open_source(write_parquet(tmp_path / "p.parquet", files, extra=pa.table({"key": keys})))
-    run = scan(source, tmp_path / "run", keeps_all)
-    with pytest.raises(OutputError, match=r"can't write .* File exists"):
-        export(run, source, tmp_path / "out", format="folder")
-    assert not list(tmp_path.glob("*out*"))
-
-
-def test_names_of_files_are_not_parsed(tmp_path: Path, keeps_all) -> None:
-    names = ["a.png", "a.png::b.png", "{c}.png", "noextension"]
-    place = write_files(tmp_path / "f", dict.fromkeys(names, IMAGES["china-2.png"]))
+def test_several_pictures_are_compared_together(tmp_path: Path, keeps_all) -> None:
+    left, right = IMAGES["china-2.png"], IMAGES["chelsea-2.png"]
+    place = write_parquet(tmp_path / "p", {"0": left, "1": left}, extra=pa.table({"view": [right, right]}))
     source = open_source(place)
-    export(scan(source, tmp_path / "run", keeps_all), source, tmp_path / "out")
-    assert names_below(tmp_path / "out") == sorted(names)
+    run = scan(source, tmp_path / "run", keeps_all)
+    assert run.counts["kept"] == 2
+    write_parquet(place, {"0": left, "1": left}, extra=pa.table({"view": [right, right + b"\0"]}))
+    counts = export(run, open_source(place), tmp_path / "out")
+    assert (counts["kept"], counts["drifted"]) == (1, 1)
