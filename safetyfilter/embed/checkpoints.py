@@ -16,13 +16,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from safetyfilter.embed.content import HEAD_BYTES, other_content
 from safetyfilter.errors import WeightsError
 from safetyfilter.storage import Location, Place
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz")
 """The endings of weight files."""
 
-_HEAD_BYTES = 4096
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.|\.index\.json$")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -65,7 +65,7 @@ def read_checkpoint(place: Place) -> Checkpoint:
     path = os.fspath(location)
     try:
         with location.open() as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise WeightsError(f"{location.name} can't be read: {error.strerror or error}; make it readable") from error
     if what := other_content(head):
@@ -78,25 +78,6 @@ def read_checkpoint(place: Place) -> Checkpoint:
     if head.startswith(b"PK") and _is_torchscript(location):
         return _read_torchscript(path)
     return Checkpoint(state=_named_weights(_load_safetensors(path) if _is_safetensors(head) else _load_pickle(path)))
-
-
-def other_content(head: bytes) -> str | None:
-    """Return the kind of a file that is no checkpoint and what to do about it, by its first bytes; None for others.
-
-    >>> other_content(b"version https://git-lfs.github.com/spec/v1")
-    'a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or download the file'
-    >>> other_content(b"PK")
-    """
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:256].lower()
-    if not head:
-        return "empty; download or copy it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the file itself; run `git lfs pull` in its folder, or download the file"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        return "a saved web page, such as an error's, not the file itself; download it again"
-    if start.startswith((b"{", b"[")):
-        return f"a JSON file, not weights; {_WHOLE}"
-    return None
 
 
 def sha256(place: Place) -> str:

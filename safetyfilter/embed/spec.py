@@ -61,8 +61,7 @@ class EncoderSpec:
         """SHA-256 in hex over all of the above but the architecture's name."""
         if not self.config_sha256:
             return self.former_digest
-        values = {name: value for name, value in asdict(self).items() if name != "architecture"}
-        return _digest(values)
+        return _digest({name: value for name, value in asdict(self).items() if name != "architecture"})
 
     @property
     def former_digest(self) -> str:
@@ -75,6 +74,10 @@ class EncoderSpec:
         The latter could not tell fill colours apart, and so counts where nothing is filled but with black.
         """
         return digest == self.digest or (digest == self.former_digest and self.fill_color == 0)
+
+    def identity(self) -> dict[str, object]:
+        """Plain values that are the same for each name of the encoder, for the digests of what depends on it."""
+        return {"digest": self.digest} if self.config_sha256 else self.as_dict()
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, with the digest."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.embed.content import HEAD_BYTES, other_content
 from safetyfilter.errors import ProbeError, SchemaError, StorageError
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.linear import LinearProbe
@@ -123,6 +124,8 @@ def _tensors(place: Place) -> tuple[Mapping[str, npt.NDArray[Any]], Mapping[str,
             f"{place} is a zip file, not a probe file; if it is one of LAION's detectors, run `safetyfilter probes "
             f"convert {place}` once, and use what that writes"
         )
+    if content and (what := other_content(content[:HEAD_BYTES])):
+        raise ProbeError(f"can't read the probes in {place}: it is {what}")
     try:
         tensors: dict[str, npt.NDArray[np.generic]] = load(content)
         size = int.from_bytes(content[:8], "little")

@@ -22,11 +22,19 @@ from scipy.special import expit
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.score.probe import Inputs, check_encoder
+from safetyfilter.score.probe import Inputs, bound
 from safetyfilter.score.vocabulary import Vocabulary
 
 ARCHITECTURES: Mapping[int, str] = MappingProxyType({768: "ViT-L-14-quickgelu", 512: "ViT-B-32-quickgelu"})
 """open_clip's name of the encoder, by the width of its embeddings; OpenAI's weights need QuickGELU."""
+
+CONFIGURATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "ViT-L-14-quickgelu": "4a849602d002529609198b9e3dc42394e862288140f948b8923ab3d7649707d6",
+        "ViT-B-32-quickgelu": "e573c86d032c98a0dc34f49b8730b8dcb6ee92c2288709442ac117037ce7799d",
+    }
+)
+"""The digests of these encoders' configurations, by open_clip's name; the same by whatever name they are loaded."""
 
 _IMAGE_SIZE = (224, 224)
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -140,7 +148,7 @@ class LaionDetector:
     def bind(self, spec: EncoderSpec) -> Self:
         """Return the detector for the embeddings of this encoder.
 
-        The architecture, the width and the preprocessing are checked. LAION recorded no digest of the encoder's
+        The configuration, the width and the preprocessing are checked. LAION recorded no digest of the encoder's
         weights, so that they are OpenAI's is for the caller to see to: load the encoder with ``pretrained="openai"``.
 
         Raises
@@ -149,16 +157,18 @@ class LaionDetector:
             The encoder is not OpenAI's CLIP of this detector's size.
         """
         wanted = ARCHITECTURES.get(self.width, f"an encoder of width {self.width}")
-        fits = spec.architecture == wanted and spec.width == self.width and tuple(spec.image_size) == _IMAGE_SIZE
+        if spec.config_sha256:
+            made_as_wanted = spec.config_sha256 == CONFIGURATIONS.get(wanted)
+        else:  # of version 0.2.0, whose specifications tell no more than the name
+            made_as_wanted = spec.architecture == wanted
+        fits = made_as_wanted and spec.width == self.width and tuple(spec.image_size) == _IMAGE_SIZE
         if not fits or not np.allclose([spec.mean, spec.std], [_MEAN, _STD], atol=1e-6):
             raise EncoderMismatchError(
                 f"LAION's detector belongs to {wanted} with OpenAI's weights and preprocessing, and the embeddings "
                 f"come from {spec}, width {spec.width}; load the encoder as {wanted}, pretrained openai, or use other "
                 "probes"
             )
-        if self.encoder:
-            check_encoder(self.signal, self.encoder, spec.digest)
-        return replace(self, encoder=spec.digest)
+        return replace(self, encoder=bound(self.signal, self.encoder, spec) if self.encoder else spec.digest)
 
     def score(self, vectors: Floats) -> Floats:
         """Return (N,) float32 in [0, 1] for (N, D) embeddings.

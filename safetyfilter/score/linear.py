@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.special import expit
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.score.probe import Inputs, check_encoder
+from safetyfilter.score.probe import Inputs, bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +115,14 @@ class LinearProbe:
         return hashlib.sha256(what).hexdigest()
 
     def bind(self, spec: EncoderSpec) -> Self:
-        """Return the probe itself, checked to belong to the encoder; `EncoderMismatchError` otherwise."""
-        check_encoder(self.signal, self.encoder, spec.digest)
+        """Return the probe, checked to belong to the encoder; `EncoderMismatchError` otherwise."""
+        digest = bound(self.signal, self.encoder, spec)
         if self.width != (needed := spec.width * (2 if self.inputs == "image+caption" else 1)):
             raise EncoderMismatchError(
                 f"the probe for {self.signal!r} takes {self.inputs} embeddings of width "
                 f"{self.width}, and those of {spec} have {needed}; make the probe anew"
             )
-        return self
+        return self if digest == self.encoder else replace(self, encoder=digest)
 
     def score(self, vectors: Floats) -> Floats:
         """Return (N,) float32 in [0, 1] for (N, D) embeddings; NaN where a vector is not finite."""

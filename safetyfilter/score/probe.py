@@ -65,3 +65,25 @@ come from encoder bbbb; load the encoder it was made with, or make the probe ane
             f"the probe for {signal!r} belongs to encoder {probe_encoder[:12]}, and the embeddings come from encoder "
             f"{encoder[:12]}; load the encoder it was made with, or make the probe anew for this one"
         )
+
+
+def bound(signal: str, probe_encoder: str, spec: EncoderSpec) -> str:
+    """Return the digest of the encoder that a probe is bound to, where it belongs to it.
+
+    Also by the digest that version 0.2.0 gave the encoder.
+
+    Raises
+    ------
+    EncoderMismatchError
+        The probe belongs to another encoder.
+    """
+    if not spec.is_named_by(probe_encoder):
+        check_encoder(signal, probe_encoder, spec.digest)
+    return spec.digest
+
+
+TWO_ENCODERS = (
+    "a scan has one encoder. For two, scan with each into a run of its own, with probes for both signals, and keep "
+    "what both runs keep: export by the first, then scan and export what it gave by the second"
+)
+"""The remedy where probes of several encoders meet."""

@@ -150,6 +150,9 @@ _NO_MINOR = (
     "text on a page",
 )
 
+_LEAST_NORM = 1e-6
+"""The least length of a mean of unit vectors that is more than what rounding leaves."""
+
 DEFAULT_PROMPTS = PromptSet(
     {
         "explicit": PromptPair(present=_ensemble(_TEMPLATES, _EXPLICIT), absent=_ensemble(_TEMPLATES, _NOT_EXPLICIT)),
@@ -177,6 +180,11 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     ProbeBank
         One linear probe for each signal, with the prompts' pair.
 
+    Raises
+    ------
+    ProbeError
+        The mean of a side's embeddings has no direction: the text tower's weights are damaged, or the prompts opposed.
+
     Examples
     --------
     >>> from safetyfilter import ClipEncoder
@@ -188,8 +196,7 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     card = ProbeCard(method="zero-shot", created=datetime.now(UTC).date().isoformat())
     probes = []
     for signal, prompt_pair in chosen.items():
-        sides = [encoder.embed_text(list(side)).mean(axis=0) for side in (prompt_pair.present, prompt_pair.absent)]
-        present, absent = (side / np.linalg.norm(side) for side in sides)
+        present, absent = (_direction(encoder, side) for side in (prompt_pair.present, prompt_pair.absent))
         probes.append(
             LinearProbe(
                 signal=signal,
@@ -200,3 +207,16 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
             )
         )
     return ProbeBank(probes, chosen.pair)
+
+
+def _direction(encoder: TextEncoder, prompts: Sequence[str]) -> Floats:
+    """Return (D,) float32 of unit norm, the mean of the prompts' embeddings."""
+    mean = encoder.embed_text(list(prompts)).mean(axis=0)
+    norm = np.linalg.norm(mean)
+    if not np.isfinite(norm) or norm < _LEAST_NORM:
+        raise ProbeError(
+            f"the mean embedding of the prompts from {prompts[0]!r} has no direction (its length is {norm:.3g}); use "
+            "other prompts, or an encoder whose text tower is whole"
+        )
+    direction: Floats = mean / norm
+    return direction

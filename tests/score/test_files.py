@@ -157,3 +157,17 @@ def test_a_file_holds_probes_with_the_same_inputs(tmp_path) -> None:
     assert ProbeBank.load(tmp_path / "p.safetensors").inputs == "image+caption"
     with pytest.raises(ProbeError, match="files of their own"):
         ProbeBank([joint, PROBES[0]]).save(tmp_path / "q.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer.*git lfs pull"),
+        (b"\n<!DOCTYPE html><title>404</title>", "saved web page"),
+        (b'{"error": "gone"}', "a JSON file"),
+    ],
+)
+def test_what_came_in_the_place_of_a_probe_file_is_told(tmp_path, content: bytes, match: str) -> None:
+    (tmp_path / "p.safetensors").write_bytes(content)
+    with pytest.raises(ProbeError, match=match):
+        ProbeBank.load(tmp_path / "p.safetensors")

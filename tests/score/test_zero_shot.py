@@ -59,3 +59,22 @@ def test_the_pair_is_the_prompts(encoder) -> None:
 def test_bad_prompts(side: object) -> None:
     with pytest.raises(ProbeError, match="present prompts"):
         PromptPair(present=side, absent=["a rock"])
+
+
+class Opposed:
+    """An encoder whose text embeddings are what the test says."""
+
+    logit_scale = 1.0
+
+    def __init__(self, spec, rows: list[list[float]]) -> None:
+        self.spec, self._rows = spec, rows
+
+    def embed_text(self, texts):
+        return np.float32(self._rows)
+
+
+@pytest.mark.parametrize("rows", [[[1, 0], [-1, 0]], [[0, 0], [0, 0]], [[np.nan, 1], [0, 1]]])
+def test_prompts_without_a_direction_are_an_error(encoder, rows: list[list[float]]) -> None:
+    prompts = {"boat": PromptPair(present=["a boat", "no boat"], absent=["a cup", "a cat"])}
+    with pytest.raises(ProbeError, match="'a boat' has no direction"):
+        zero_shot_probes(Opposed(encoder.spec, rows), prompts)
