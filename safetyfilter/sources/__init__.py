@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from safetyfilter.errors import EmptySourceError, SourceError, UsageError
-from safetyfilter.sources.base import IMAGE_EXTENSIONS, PART_SIZE, Part, Sample, SampleBatch, Source
-from safetyfilter.sources.datasets import DatasetSource, load_saved
+from safetyfilter.sources.base import PART_SIZE, Part, Sample, SampleBatch, Source
+from safetyfilter.sources.datasets import DatasetSource, Rows, load_saved
+from safetyfilter.sources.extents import overlaps
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.folder import FolderSource
+from safetyfilter.sources.kinds import kind_of
 from safetyfilter.sources.parquet import ParquetSource
+from safetyfilter.sources.paths import PathRule, checked_root
 from safetyfilter.sources.tars import WebDatasetSource
-from safetyfilter.storage import Location
+from safetyfilter.sources.wrapped import JoinedSource, LimitedSource
+from safetyfilter.storage import Location, Place
 
-__all__ = ["Part", "Sample", "SampleBatch", "Source", "open_source"]
+__all__ = ["Part", "PathRule", "Sample", "SampleBatch", "Source", "open_source", "overlaps"]
 
 
 def open_source(
-    source: Any, *, image_column: str | None = None, key_column: str | None = None, part_size: int = PART_SIZE
+    source: Any,
+    *,
+    image_column: str | None = None,
+    key_column: str | None = None,
+    root: Place | None = None,
+    limit: int | None = None,
+    part_size: int = PART_SIZE,
 ) -> Source:
     """Open a source by what lies there.
 
     Parameters
     ----------
-    source : str, path, Location, datasets.Dataset or datasets.DatasetDict
+    source : str, path, Location, datasets.Dataset, datasets.DatasetDict, or a list of these
         A folder of images, tars or Parquet files; one such file, or a pattern (``shards/{000..099}.tar``,
-        ``data/*.parquet``); a folder that ``Dataset.save_to_disk`` wrote; or a data set object.
+        ``data/*.parquet``); a folder that ``Dataset.save_to_disk`` wrote; or a data set object. Of several, each
+        sample's key begins with the name of its own source; see `JoinedSource`.
     image_column, key_column : str or None
         The columns of a table, or the extension of the image in a tar; found where None.
+    root : path or None
+        A local folder: rows of tables may name files below it by absolute paths; see `PathRule`.
+    limit : int or None
+        Only the first so many samples, for a trial.
     part_size : int
         Samples a part, about; a tar is never divided, and small tars and tables are gathered into one part.
 
@@ -40,9 +54,10 @@ def open_source(
     EmptySourceError
         There is no sample in it.
     SourceError
-        It is none of the above, holds more than one kind, or can't be read.
+        It is none of the above, holds more than one kind or a format that is not read, or can't be read.
     UsageError
-        `part_size` is below 1, or no installed package opens such URLs.
+        `part_size` or `limit` is below 1, `root` is not a folder, columns are named where there are none, or no
+        installed package opens such URLs.
     StorageError
         The storage failed each time it was asked.
 
@@ -58,56 +73,41 @@ def open_source(
     """
     if part_size < 1:
         raise UsageError(f"a part has at least one sample, not {part_size}; leave part_size out for {PART_SIZE}")
-    opened: Source
-    if not isinstance(source, str | os.PathLike | Location):
-        if not hasattr(source, "features") and not hasattr(source, "keys"):
-            raise SourceError(f"a {type(source).__name__} is not a source; give a path, a Dataset or a DatasetDict")
-        opened = DatasetSource(
-            source, location="memory", image_column=image_column, key_column=key_column, part_size=part_size
-        )
-    else:
-        listing = Listing(source)
-        kind = _kind(listing)
-        if kind == "datasets":
-            data = load_saved(listing.location)
-            opened = DatasetSource(
-                data,
-                location=listing.location,
-                image_column=image_column,
-                key_column=key_column,
-                part_size=part_size,
-            )
-        elif kind == "webdataset":
-            opened = WebDatasetSource(listing, image_field=image_column, part_size=part_size)
-        elif kind == "parquet":
-            opened = ParquetSource(listing, image_column=image_column, key_column=key_column, part_size=part_size)
-        else:
-            opened = FolderSource(listing, part_size=part_size)
+    top = checked_root(root)
+    places = list(source) if isinstance(source, list | tuple) else [source]
+    columns = {"image_column": image_column, "key_column": key_column}
+    found = [_opened(place, columns, top, part_size) for place in places]
+    opened = found[0] if len(found) == 1 and not isinstance(source, list | tuple) else JoinedSource(found)
+    opened = opened if limit is None else LimitedSource(opened, limit)
     parts = opened.parts()
     if not parts or not any(True for part in parts for _ in opened.samples(part)):
         raise EmptySourceError(f"no sample in {source}; it must hold images, tars, Parquet files or a saved data set")
     return opened
 
 
-def _kind(listing: Listing) -> str:
-    names = listing.names
-    if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names):
-        return "datasets"
-    suffixes = [Path(name).suffix.lower().lstrip(".") for name in names]
-    tars, tables = suffixes.count("tar"), suffixes.count("parquet")
-    images = sum(suffix in IMAGE_EXTENSIONS for suffix in suffixes)
-    if tars and images:
-        raise SourceError(
-            f"{listing.location} holds {tars} tars and {images} images; pass one kind, for example "
-            "a pattern like '*.tar'"
-        )
-    if tars:
-        return "webdataset"  # img2dataset lays a Parquet file of metadata beside each tar
-    if tables and not images:
-        return "parquet"
-    if not listing.is_folder and not images:
-        raise SourceError(
-            f"{listing.location} is not a source; give a folder of images, .tar or .parquet files, or a "
-            "data set saved to disk"
-        )
-    return "folder"
+def _opened(source: Any, columns: dict[str, str | None], root: str | None, part_size: int) -> Source:
+    if not isinstance(source, str | os.PathLike | Location):
+        if not hasattr(source, "features") and not hasattr(source, "keys"):
+            raise SourceError(f"a {type(source).__name__} is not a source; give a path, a Dataset or a DatasetDict")
+        rows = Rows(data=source, location="memory", rule=PathRule(root=root, anywhere=True))
+        return DatasetSource(rows, part_size=part_size, **columns)
+    listing = Listing(source)
+    kind = kind_of(listing)
+    if kind == "datasets":
+        return DatasetSource(load_saved(listing, root=root), part_size=part_size, **columns)
+    if kind == "parquet":
+        return ParquetSource(listing, root=root, part_size=part_size, **columns)
+    if root is not None:
+        raise UsageError(f"{source} has no rows that name files; leave out root (--root), which is for tables")
+    if kind == "webdataset":
+        _refuse_columns(source, {"key_column": columns["key_column"]}, "tars have no columns of keys")
+        return WebDatasetSource(listing, image_field=columns["image_column"], part_size=part_size)
+    _refuse_columns(source, columns, "an image folder has no columns")
+    return FolderSource(listing, part_size=part_size)
+
+
+def _refuse_columns(source: object, columns: dict[str, str | None], why: str) -> None:
+    for name, column in columns.items():
+        if column is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{why}, and {source} is read as such; leave out {name}={column!r} ({option})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -13,16 +12,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.errors import UsageError
-from safetyfilter.sources.files import require_folder
-from safetyfilter.sources.pictures import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from safetyfilter.sources.files import Extent, require_folder
+from safetyfilter.sources.pictures import format_of
 from safetyfilter.storage import Location, read_image
 
 CAPTION_EXTENSIONS = ("txt", "caption")
 PART_SIZE = 10_000
 """Samples in a part, where the source does not set it by its own files."""
-BATCH_SIZE = 256
-"""Samples read at a time, so that memory does not grow with a part."""
+BATCH_SIZE, BATCH_BYTES = 256, 64 << 20
+"""Samples read at a time, and about the most bytes of them, so that memory does not grow with a part."""
+MAX_BYTES = DEFAULT_LIMITS.max_bytes
+"""The most that is read of one sample, where nobody says otherwise."""
+CAPTION_BYTES = 1 << 20
+"""What is larger is not a caption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +38,9 @@ class Part:
     index : int
         Its number, which is also that of its files in the run directory.
     state : str
-        Names, sizes and times of what it is read from, and the columns or the extension chosen: while this is
-        unchanged, so are the samples.
+        Names, sizes and times of all that it is read from, the files that rows name among them, and the columns or the
+        extension chosen: while this is unchanged, so are the samples. It has no word of other parts, nor of the part's
+        own number.
     count : int or None
         Its samples, where the source knows without reading them.
     """
@@ -56,7 +61,7 @@ class Sample:
     image : bytes or None
         The encoded image; None where it is read from `place`, or where there is none.
     place : Location or None
-        A file to read the image from, in the thread that decodes it.
+        A file to read the image from, in the thread that decodes it: of the listing, or as `PathRule` allows.
     others : tuple of bytes or Location
         Every other picture that belongs to the sample: all are scored, and the highest score counts.
     listed : bool
@@ -69,7 +74,8 @@ class Sample:
     caption : str or None
         The caption, where there is one and it was asked for.
     members : mapping of str to bytes
-        Everything else that belongs to the sample, by extension, byte for byte; only from `Source.batches`.
+        Everything else that belongs to the sample, by extension, byte for byte, other pictures among it; only from
+        `Source.batches`.
     shard : str or None
         The source's own file that the sample lies in, where samples are to be given back in files of these names.
     vector : ndarray or None
@@ -189,41 +195,55 @@ class Source(Protocol):
         A sentence fragment that says what the samples' keys are, for error messages and `run.json`.
     form : str
         The export format in which it is given back.
+    extents : tuple of Extent
+        The places whose files are the source's.
     """
 
     kind: str
     location: str
     keys: str
     form: str
+    extents: tuple[Extent, ...]
 
     def parts(self) -> Sequence[Part]:
         """Return the parts, in order; the same for an unchanged source."""
 
-    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
-        """Yield a part's samples in order, for scans; their captions only where asked for."""
+    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+        """Yield a part's samples in order, for scans; their captions only where asked for.
 
-    def batches(self, part: Part) -> Iterator[SampleBatch]:
+        A file of many samples is read as far as it goes; of one sample in it, `max_bytes` at most.
+        """
+
+    def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield a part's samples in order with everything that belongs to them, for exports."""
 
 
 def batched(samples: Iterable[Sample]) -> Iterator[SampleBatch]:
-    """Yield samples in batches of `BATCH_SIZE`.
+    """Yield samples in batches of at most `BATCH_SIZE`, ended when they hold `BATCH_BYTES`.
 
     >>> [len(batch.samples) for batch in batched(Sample(key=str(number)) for number in range(300))]
     [256, 44]
     """
-    samples = iter(samples)
-    while batch := tuple(islice(samples, BATCH_SIZE)):
-        yield SampleBatch(samples=batch)
+    batch: list[Sample] = []
+    held = 0
+    for sample in samples:
+        batch.append(sample)
+        held += len(sample.image or b"") + sum(map(len, sample.members.values()))
+        if len(batch) == BATCH_SIZE or held >= BATCH_BYTES:
+            yield SampleBatch(samples=tuple(batch))
+            batch, held = [], 0
+    if batch:
+        yield SampleBatch(samples=tuple(batch))
 
 
 def caption_of(members: Mapping[str, bytes]) -> str | None:
-    """Return the caption among a sample's members as text, where there is one.
+    """Return the caption among a sample's members as text, where there is one; what begins as a picture is none.
 
-    >>> caption_of({"json": b"{}", "txt": b"a boat"})
-    'a boat'
+    >>> caption_of({"json": b"{}", "TXT": b"a boat"}), caption_of({"txt": b"GIF89a"})
+    ('a boat', None)
     """
-    for extension in CAPTION_EXTENSIONS:
-        if extension in members:
-            return members[extension].decode("utf-8", "replace")
+    for wanted in CAPTION_EXTENSIONS:
+        for name, content in members.items():
+            if name.lower() == wanted and len(content) <= CAPTION_BYTES and not format_of(content):
+                return content.decode("utf-8", "replace")
     return None

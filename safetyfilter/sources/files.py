@@ -5,26 +5,43 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
+from safetyfilter.batches import Unreadable
 from safetyfilter.errors import SourceError, SourceNotFoundError, StorageError
-from safetyfilter.storage import Location, Place, retried
+from safetyfilter.storage import Entry, Location, Place, Walk, entry_from, entry_of, retried
 
-_WEB = re.compile(r"(^|::)(https?|ftp):/")
+_NEVER_FETCHED = re.compile(r"(?:^|::)(https?|ftp|hf|github|gist|jupyter|jlab|reference|data):/", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[{]")
-_CHANGE = ("ETag", "mtime", "LastModified", "updated")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A place whose files are a source's, now or when it is listed again.
+
+    Attributes
+    ----------
+    place : Location
+        A folder or a file.
+    depth : int or None
+        Files so many levels below the folder belong to the source, 0 for a file itself; at any depth where None.
+    """
+
+    place: Location
+    depth: int | None = None
 
 
 class Listing:
     """Files of a folder, of a glob or brace pattern, or one file.
 
-    Symbolic links are followed, except one to a folder that it lies in.
+    Symbolic links are followed, except one to a folder that it lies in. What is not a regular file is listed too, and
+    found to be unreadable when it is read.
 
     Parameters
     ----------
@@ -36,10 +53,14 @@ class Listing:
     ----------
     root : Location
         The place.
+    base : Location
+        The folder that names are relative to: the place itself, the file's folder, or the pattern's fixed part.
     names : list of str
-        Paths relative to the folder, or to the pattern's fixed part; sorted.
+        Paths relative to `base`; sorted.
     is_folder : bool
         True for a folder, False for a file or a pattern.
+    extents : tuple of Extent
+        The places covered, those that links lead to among them.
 
     Raises
     ------
@@ -52,29 +73,27 @@ class Listing:
     """
 
     def __init__(self, place: Place) -> None:
-        if _WEB.search(str(place)):
-            raise SourceError(f"{place} is a link, and links are never fetched; pass data that you already hold")
+        _refuse_links(place)
         self.root = root = Location.of(place)
         root.fs.invalidate_cache()  # fsspec keeps a storage's listings from one scan in a process to the next
-        info = _info(root)
-        self.is_folder = info is not None and info["type"] == "directory"
-        found: Iterable[tuple[str, Mapping[str, Any]]]
-        if self.is_folder:
-            base, found = root.path.rstrip("/"), _walk(root, None)
-        elif info is not None:
-            base, found = root.path.rpartition("/")[0], [(root.path, info)]
+        kind, alone = _described(root)
+        self.is_folder = kind == "folder"
+        found: Iterable[Entry]
+        if alone is not None:
+            self.base, found = root.folder, [alone]
+            self.extents: tuple[Extent, ...] = (Extent(root, 0),)
+        elif self.is_folder:
+            self.base, found = root, self._walked(root, None)
         else:
-            base, found = _matches(root)
-        by_name = sorted((path[len(base) :].lstrip("/"), path, info) for path, info in found)
-        if not by_name and not self.is_folder:
+            found = self._matches()
+        cut = len(self.base.path.rstrip("/")) + 1
+        self._entries = {entry.path[cut:]: entry for entry in sorted(found, key=lambda entry: entry.path)}
+        self.names = list(self._entries)
+        if not self.names and not self.is_folder:
             raise SourceNotFoundError(
                 f"no source at {place}; give an image folder, WebDataset tars, Parquet files or "
                 "a data set saved to disk"
             )
-        self.names = [name for name, _, _ in by_name]
-        self._paths = {name: path for name, path, _ in by_name}
-        self._sizes = {name: info.get("size") or 0 for name, _, info in by_name}
-        self._states = {name: f"{info.get('size')}:{_changed(info)}" for name, _, info in by_name}
 
     @property
     def location(self) -> str:
@@ -82,36 +101,92 @@ class Listing:
         return str(self.root)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._paths
+        return name in self._entries
 
     def place(self, name: str) -> Location:
         """Return the place of a file; its name is not parsed."""
-        return Location(self.root.fs, self._paths[name])
+        return Location(self.root.fs, self._entries[name].path)
 
     def size(self, name: str) -> int:
         """Return a file's bytes."""
-        return int(self._sizes[name])
+        return self._entries[name].size or 0
 
-    def read(self, name: str) -> bytes:
-        """Return a file's content.
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """Return the content of a file that lies beside an image.
 
         Raises
         ------
         SourceError
-            It can't be read.
+            It can't be read, or has more than `max_bytes`. The text does not name it.
         StorageError
             The storage failed each time it was asked.
         """
+        place = self.place(name)
         try:
-            return self.place(name).read_bytes()
+            return place.read_bytes(max_bytes, called=f"a file in {place.folder}")
         except StorageError:
             raise
+        except Unreadable as finding:
+            cause = (
+                f"it has more than {max_bytes:,} bytes" if finding.failure == "too_many_bytes" else "no regular file"
+            )
         except OSError as error:
-            raise SourceError(f"can't read {name}: {error.strerror or error}; make it readable") from error
+            cause = error.strerror or type(error).__name__
+        raise SourceError(
+            f"can't read a caption or another file beside an image in {self.location}: {cause}; make it readable, or "
+            "take it away"
+        )
 
     def state(self, names: Iterable[str]) -> str:
         """Return names, sizes and times of files as text."""
-        return "\n".join(f"{name}:{self._states[name]}" for name in names)
+        return "\n".join(f"{name}:{self._entries[name].state}" for name in names)
+
+    def state_of(self, place: Location) -> str:
+        """Return size and times of a file as text, whether it is listed or not."""
+        cut = len(self.base.path.rstrip("/")) + 1
+        listed = None if place.is_local else self._entries.get(place.path[cut:])
+        entry = listed if listed is not None and listed.path == place.path else entry_of(place)
+        return "missing" if entry is None else entry.state
+
+    def _walked(self, folder: Location, depth: int | None) -> list[Entry]:
+        walk = Walk(folder, depth)
+        try:
+            found = list(walk)
+        except PermissionError as error:
+            where = error.filename or folder
+            raise SourceError(
+                f"can't read the folder {where}: {error.strerror or error}; make it readable, or leave it out by a "
+                "pattern"
+            ) from error
+        if walk.loops:
+            _log.warning("%d links lead to a folder that they lie in, and are not followed", walk.loops)
+        self.extents = (Extent(folder, depth), *(Extent(Location.local(linked)) for linked in walk.linked))
+        return found
+
+    def _matches(self) -> list[Entry]:
+        """Return the files that match the pattern, and set its fixed folder; none where it is not a pattern."""
+        root = self.root
+        magic = _MAGIC.search(root.path)
+        if magic is None:
+            self.base, self.extents = root.folder, ()
+            return []
+        base = root.path[: magic.start()].rpartition("/")[0]
+        self.base = Location(root.fs, base or root.fs.root_marker)
+        try:
+            patterns = list(braceexpand(root.path))
+            matchers = [re.compile(glob_translate(pattern)) for pattern in patterns]
+        except ValueError as error:
+            raise SourceError(f"{root} is not a valid pattern: {error}; for example, data/{{00..99}}.tar") from error
+        depth = None if "**" in root.path else max(pattern.count("/") for pattern in patterns) - base.count("/")
+        found = self._walked(self.base, depth) if _described(self.base)[0] == "folder" else []
+        there = {entry.path for entry in found}
+        missing = [path for path in patterns if not _MAGIC.search(path) and path not in there]
+        if missing and len(missing) < len(patterns):
+            raise SourceNotFoundError(
+                f"{len(missing):,} of the {len(patterns):,} files that {root} names are not there, the first is "
+                f"{missing[0]}; complete them, or name those that are there"
+            )
+        return [entry for entry in found if any(matcher.match(entry.path) for matcher in matchers)]
 
 
 def require_folder(file: Location) -> None:
@@ -130,7 +205,7 @@ def require_folder(file: Location) -> None:
         ...
     safetyfilter.errors.StorageError: the folder /no-such-folder is no longer there; ...
     """
-    folder = Location(file.fs, file.path.rpartition("/")[0] or file.fs.root_marker)
+    folder = file.folder
     folder.fs.invalidate_cache(folder.path)
     try:
         names: list[str] = retried(lambda: folder.fs.ls(folder.path, detail=False), folder)
@@ -146,77 +221,31 @@ def require_folder(file: Location) -> None:
     )
 
 
-def _info(place: Location) -> dict[str, Any] | None:
-    """Return what the storage says of a file or folder; None where there is none."""
+def _refuse_links(place: Place) -> None:
+    found = _NEVER_FETCHED.search(str(place))
+    if found is None:
+        return
+    if found[1].lower() == "hf":
+        raise SourceError(
+            f"{place} is on the Hugging Face Hub, and nothing is fetched from there; download the data set first "
+            "(huggingface_hub.snapshot_download) and pass the folder, or load it with datasets and pass the object"
+        )
+    raise SourceError(f"{place} is a link, and links are never fetched; pass data that you already hold")
+
+
+def _described(place: Location) -> tuple[str | None, Entry | None]:
+    """Return ``folder`` or ``file``, and what the storage says of a file; None and None where nothing is there."""
     try:
-        info: dict[str, Any] = retried(lambda: place.fs.info(place.path), place)
+        info = retried(lambda: place.fs.info(place.path), place)
     except StorageError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         if isinstance(error, PermissionError):
             raise SourceError(f"can't read {place}: {error.strerror or error}; make it readable") from error
-        return None
-    return info
-
-
-def _matches(root: Location) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
-    """Return the fixed folder of a pattern, and the files that match; none where it is not a pattern."""
-    magic = _MAGIC.search(root.path)
-    if magic is None:
-        return "", []
-    base = root.path[: magic.start()].rpartition("/")[0]
-    try:
-        patterns = list(braceexpand(root.path))
-        matchers = [re.compile(glob_translate(pattern)) for pattern in patterns]
-    except ValueError as error:
-        raise SourceError(f"{root} is not a valid pattern: {error}; for example, data/{{00..99}}.tar") from error
-    depth = None if "**" in root.path else max(pattern.count("/") for pattern in patterns) - base.count("/")
-    folder = Location(root.fs, base or root.fs.root_marker)
-    found = list(_walk(folder, depth)) if _info(folder) is not None else []
-    there = {path for path, _ in found}
-    missing = [path for path in patterns if not _MAGIC.search(path) and path not in there]
-    if missing and len(missing) < len(patterns):
-        raise SourceNotFoundError(
-            f"{len(missing):,} of the {len(patterns):,} files that {root} names are not there, the first is "
-            f"{missing[0]}; complete them, or name those that are there"
-        )
-    return base, [(path, info) for path, info in found if any(matcher.match(path) for matcher in matchers)]
-
-
-def _walk(folder: Location, depth: int | None, above: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield path and description of each file below a folder, at most `depth` levels deep."""
-    try:
-        entries = retried(lambda: folder.fs.ls(folder.path, detail=True), folder)
-    except FileNotFoundError:
-        return  # removed since the folder above was listed
-    except PermissionError as error:
-        raise SourceError(
-            f"can't read the folder {folder}: {error.strerror or error}; make it readable, or leave it out by a pattern"
-        ) from error
-    above = (*above, folder.path)
-    for info in entries:
-        path = info["name"].rstrip("/")
-        if path == folder.path.rstrip("/"):
-            continue  # the mark of an empty folder on object storage
-        if info.get("islink"):
-            info = _followed(Location(folder.fs, path))
-            if info["type"] == "directory" and os.path.realpath(path) in map(os.path.realpath, above):
-                _log.warning("a link to a folder above it is not followed: %s", path)
-                continue
-        if info["type"] == "file":
-            yield path, info
-        elif info["type"] == "directory" and (depth is None or depth > 1):
-            yield from _walk(Location(folder.fs, path), None if depth is None else depth - 1, above)
-
-
-def _followed(link: Location) -> Mapping[str, Any]:
-    """Return what the storage says of a link's target; one that leads nowhere is a file that is missing, on record."""
-    try:
-        info = _info(link)
-    except SourceError:
-        info = None
-    return info or {"type": "file", "size": None}
-
-
-def _changed(info: Mapping[str, Any]) -> str:
-    return next((str(info[name]) for name in _CHANGE if info.get(name)), "")
+        return None, None
+    if place.is_local:
+        entry = entry_of(place)
+        if os.path.isdir(place.path):  # noqa: PTH112 - through links
+            return "folder", None
+        return (None, None) if entry is None else ("file", entry)
+    return ("folder", None) if info["type"] == "directory" else ("file", entry_from(place.path, info))

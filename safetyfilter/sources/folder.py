@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import StorageError
 from safetyfilter.sources.base import (
+    CAPTION_BYTES,
     CAPTION_EXTENSIONS,
-    IMAGE_EXTENSIONS,
+    MAX_BYTES,
     PART_SIZE,
     Part,
     Sample,
@@ -17,11 +19,13 @@ from safetyfilter.sources.base import (
     batched,
     caption_of,
 )
-from safetyfilter.sources.files import Listing
-from safetyfilter.sources.parts import stretches
+from safetyfilter.sources.files import Extent, Listing
+from safetyfilter.sources.parts import named_stretches
+from safetyfilter.sources.pictures import PICTURE_EXTENSIONS
 
-_SIDECARS = (*CAPTION_EXTENSIONS, "json")
-_CAPTION_BYTES = 1 << 20
+_SIDECARS = frozenset({*CAPTION_EXTENSIONS, "json"})
+
+_log = logging.getLogger(__name__)
 
 
 class FolderSource:
@@ -29,7 +33,7 @@ class FolderSource:
 
     A sample's key is its path relative to the folder, with ``/`` between the parts. A file is a sample whatever it is
     called, so that a mislabelled picture is scored and a file that is not a picture is on record; left out are hidden
-    files, and a ``.txt``, ``.caption`` or ``.json`` beside the image that it belongs to.
+    files, and a ``.txt``, ``.caption`` or ``.json``, in upper or lower case, beside the image that it belongs to.
 
     Parameters
     ----------
@@ -45,21 +49,40 @@ class FolderSource:
 
     def __init__(self, listing: Listing, *, part_size: int = PART_SIZE) -> None:
         self.location = listing.location
+        self.extents: tuple[Extent, ...] = listing.extents
         self._listing = listing
         self._part_size = part_size
 
     @cached_property
     def _files(self) -> list[str]:
-        names = [name for name in self._listing.names if not any(p.startswith(".") for p in name.split("/"))]
-        owners = {_stem(name) for name in names if _extension(name) in IMAGE_EXTENSIONS}
-        return [name for name in names if _extension(name) not in _SIDECARS or _stem(name) not in owners]
+        return [name for name in self._visible if _extension(name) not in _SIDECARS or _stem(name) not in self._beside]
+
+    @cached_property
+    def _visible(self) -> list[str]:
+        hidden = [name for name in self._listing.names if _is_hidden(name)]
+        pictures = sum(_extension(name) in PICTURE_EXTENSIONS and "/._" not in f"/{name}" for name in hidden)
+        if pictures:
+            _log.warning("%d hidden pictures, whose path begins with a dot, are left out", pictures)
+        left = set(hidden)
+        return [name for name in self._listing.names if name not in left] if left else self._listing.names
+
+    @cached_property
+    def _beside(self) -> dict[str, list[str]]:
+        """The captions and JSON files beside each image, by the image's path without its extension."""
+        found: dict[str, list[str]] = {
+            _stem(name): [] for name in self._visible if _extension(name) in PICTURE_EXTENSIONS
+        }
+        for name in self._visible:
+            if _extension(name) in _SIDECARS and (stem := _stem(name)) in found:
+                found[stem].append(name)
+        return found
 
     @cached_property
     def _stretches(self) -> list[range]:
-        return stretches(len(self._files), self._part_size)
+        return named_stretches(self._files, self._part_size)
 
     def parts(self) -> Sequence[Part]:
-        """Return parts of `part_size` files, in the order of their names."""
+        """Return parts of about `part_size` files, in the order of their names; a new file changes only its own."""
         return self._parts
 
     @cached_property
@@ -73,20 +96,22 @@ class FolderSource:
         return self._files[stretch.start : stretch.stop]
 
     def _state(self, names: Sequence[str]) -> str:
-        beside = {f"{_stem(name)}.{extension}" for name in names for extension in CAPTION_EXTENSIONS} - set(names)
-        return self._listing.state([*names, *sorted(name for name in beside if name in self._listing)])
+        beside = {other for name in names for other in self._sidecars(name)}
+        captions = (other for other in beside if _extension(other) in CAPTION_EXTENSIONS)
+        return self._listing.state([*names, *sorted(captions)])
 
-    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
+    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
         """Yield the files of a part; their contents are read where they are decoded."""
         for name in self._names(self._stretches[part.index]):
             yield self._sample(name, caption=self._caption(name) if captions else None)
 
-    def batches(self, part: Part) -> Iterator[SampleBatch]:
+    def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the files of a part with what lies beside them."""
-        yield from batched(map(self._full, self._names(self._stretches[part.index])))
+        names = self._names(self._stretches[part.index])
+        yield from batched(self._full(name, max_bytes) for name in names)
 
-    def _full(self, name: str) -> Sample:
-        members = {extension: self._listing.read(beside) for extension, beside in self._beside(name, _SIDECARS)}
+    def _full(self, name: str, max_bytes: int) -> Sample:
+        members = {_split(other)[1]: self._listing.read(other, max_bytes) for other in self._sidecars(name)}
         return self._sample(name, caption=caption_of(members), members=members)
 
     def _sample(self, name: str, *, caption: str | None, members: dict[str, bytes] | None = None) -> Sample:
@@ -99,21 +124,26 @@ class FolderSource:
             members=members or {},
         )
 
-    def _beside(self, name: str, extensions: Sequence[str]) -> Iterator[tuple[str, str]]:
-        for extension in extensions:
-            beside = f"{_stem(name)}.{extension}"
-            if beside != name and beside in self._listing:
-                yield extension, beside
+    def _sidecars(self, name: str) -> list[str]:
+        return self._beside.get(_stem(name), []) if _extension(name) not in _SIDECARS else []
 
     def _caption(self, name: str) -> str | None:
-        for _, beside in self._beside(name, CAPTION_EXTENSIONS):
+        texts = [other for other in self._sidecars(name) if _extension(other) in CAPTION_EXTENSIONS]
+        for other in sorted(texts, key=lambda other: CAPTION_EXTENSIONS.index(_extension(other))):
+            place = self._listing.place(other)
             try:
-                return self._listing.place(beside).read_bytes(_CAPTION_BYTES).decode("utf-8", "replace")
+                content = place.read_bytes(CAPTION_BYTES, called=f"a file in {place.folder}")
             except StorageError:
                 raise
             except (OSError, Unreadable):
-                return None  # true of this file: the sample has no caption that can be read
+                continue  # true of this file: the sample has no caption in it that can be read
+            if (caption := caption_of({_extension(other): content})) is not None:
+                return caption
         return None
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or "/." in name
 
 
 def _stem(name: str) -> str:

@@ -2,37 +2,76 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from safetyfilter.errors import SourceError, StorageError
-from safetyfilter.sources.base import BATCH_SIZE, PART_SIZE, Part, Sample, SampleBatch
-from safetyfilter.sources.files import Listing
+from safetyfilter.sources.base import BATCH_BYTES, BATCH_SIZE, MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
+from safetyfilter.sources.files import Extent, Listing
+from safetyfilter.sources.kinds import is_table
 from safetyfilter.sources.parts import gathered
-from safetyfilter.sources.reading import reading
-from safetyfilter.sources.tables import Columns, samples_of
+from safetyfilter.sources.paths import PathRule
+from safetyfilter.sources.reading import WatchedFile, reading
+from safetyfilter.sources.row_files import paths_in, state_of_paths
+from safetyfilter.sources.rows import RowReader
+from safetyfilter.sources.tables import Columns
+from safetyfilter.storage import PARQUET_ERRORS
+
+_LARGE_CHUNK = 64 << 20
+_PIECE = 8 << 20
+"""Bytes of a large column that are read at once."""
+_MOST_LOST = 100_000
+"""Lost rows are on record one by one up to so many; a damaged footer may speak of any number."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _RowGroup:
-    """Rows of one file that are read together."""
+    """Rows of one file that are read together.
+
+    Attributes
+    ----------
+    file : str
+        The file's name.
+    number, first_row, rows : int
+        Its place in the file, and the rows in it.
+    batch_size : int
+        Rows to take at a time, so that a batch's bytes are bounded.
+    has_paths : bool
+        A row's image may lie in a file that it names.
+    """
 
     file: str
     number: int
     first_row: int
     rows: int
+    batch_size: int
+    has_paths: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Consecutive rows of a file; where `table` is None they can't be read, and `keys` holds their keys if it can."""
+
+    file: str
+    first: int
+    count: int
+    table: pa.Table | None
+    keys: pa.ChunkedArray | None = None
 
 
 class ParquetSource:
     """Parquet files with a column of encoded images.
 
     A sample's key is the value of the key column, or ``FILE.parquet#ROW`` where there is none. A part is a run of
-    whole row groups, of `part_size` rows or so; small files are gathered into one part.
+    whole row groups, of `part_size` rows or so; small files are gathered into one part. Rows that can't be read are on
+    record one by one, and the next row group is read.
 
     Parameters
     ----------
@@ -40,6 +79,8 @@ class ParquetSource:
         The Parquet files.
     image_column, key_column : str or None
         Found by name and type where None, in each file; see `Columns.of`.
+    root : str or None
+        The folder below which rows may name files by absolute paths; see `PathRule`.
     part_size : int
         Rows a part.
 
@@ -48,11 +89,11 @@ class ParquetSource:
     SourceError
         A file can't be read, or has no such column.
     StorageError
-        The storage failed each time it was asked.
+        The storage failed each time it was asked, here or when a file is read.
     """
 
     kind = "parquet"
-    keys = "the key column, else FILE.parquet#ROW"
+    keys = "the key column, else FILE.parquet#ROW, the file's path relative to what was scanned"
     form = "parquet"
 
     def __init__(
@@ -61,36 +102,64 @@ class ParquetSource:
         *,
         image_column: str | None = None,
         key_column: str | None = None,
+        root: str | None = None,
         part_size: int = PART_SIZE,
     ) -> None:
         self.location = listing.location
+        self.extents: tuple[Extent, ...] = listing.extents
         self._listing = listing
-        self._columns: dict[str, Columns] = {}
+        self._readers: dict[str, RowReader] = {}
+        self._large: set[str] = set()
         self._groups: list[_RowGroup] = []
         ends = set()
-        for name in (name for name in listing.names if name.lower().endswith(".parquet")):
-            with self._open(name) as file:
+        for name in filter(is_table, listing.names):
+            with self._open(name) as (file, _):
                 metadata, schema = file.metadata, file.schema_arrow
             try:
-                self._columns[name] = Columns.of(schema, image_column, key_column)
+                columns = Columns.of(schema, image_column, key_column)
             except SourceError as error:
                 raise SourceError(f"{name}: {error}") from None
-            row = 0
-            for number in range(metadata.num_row_groups):
-                rows = metadata.row_group(number).num_rows
-                self._groups.append(_RowGroup(name, number, row, rows))
-                row += rows
+            rule = PathRule(folder=listing.place(name).folder, within=listing.base, root=root)
+            self._readers[name] = RowReader(columns=columns, rule=rule, prefix=f"{name}#")
+            self._add(name, metadata, columns)
             ends.add(len(self._groups) - 1)
         self._ranges = gathered([group.rows for group in self._groups], part_size, ends)
 
+    def _add(self, name: str, metadata: pq.FileMetaData, columns: Columns) -> None:
+        row = 0
+        for number in range(metadata.num_row_groups):
+            described = metadata.row_group(number)
+            chunks = [described.column(index) for index in range(described.num_columns)]
+            largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+            if largest > _LARGE_CHUNK:
+                self._large.add(name)
+            self._groups.append(
+                _RowGroup(
+                    file=name,
+                    number=number,
+                    first_row=row,
+                    rows=described.num_rows,
+                    batch_size=_batch_size(described, largest),
+                    has_paths=any(_path_leaves(chunks, (columns.image, *columns.others))),
+                )
+            )
+            row += described.num_rows
+
     @contextmanager
-    def _open(self, name: str) -> Iterator[pq.ParquetFile]:
+    def _open(self, name: str) -> Iterator[tuple[pq.ParquetFile, WatchedFile]]:
         try:
-            with reading(self._listing.place(name)) as stream, pq.ParquetFile(stream) as file:
-                yield file
-        except StorageError:
+            with (
+                reading(self._listing.place(name)) as stream,
+                pq.ParquetFile(
+                    stream,
+                    buffer_size=_PIECE if name in self._large else 0,
+                    page_checksum_verification=True,
+                ) as file,
+            ):
+                yield file, stream
+        except (StorageError, SourceError):
             raise
-        except (pa.ArrowException, OSError) as error:
+        except PARQUET_ERRORS as error:
             raise SourceError(f"can't read the Parquet file {name}: {error}; replace it or leave it out") from error
 
     def _files(self, index: int) -> Iterator[tuple[str, list[_RowGroup]]]:
@@ -101,6 +170,10 @@ class ParquetSource:
 
     def parts(self) -> Sequence[Part]:
         """Return runs of row groups, file after file."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> list[Part]:
         return [
             Part(
                 index=index,
@@ -112,27 +185,116 @@ class ParquetSource:
 
     def _state(self, name: str, groups: Sequence[_RowGroup]) -> str:
         first, last = groups[0], groups[-1]
+        reader = self._readers[name]
         stop = last.first_row + last.rows
-        return f"{self._listing.state([name])}:{first.first_row}-{stop}:{self._columns[name].state}"
+        state = f"{self._listing.state([name])}:{first.first_row}-{stop}:{reader.columns.state}:{reader.rule.state}"
+        return f"{state}:{state_of_paths(self._paths(name, groups), reader.rule, self._listing.state_of)}"
 
-    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
+    def _paths(self, name: str, groups: Sequence[_RowGroup]) -> Iterator[str]:
+        """Yield the paths in the rows, read without their bytes; where they can't be read, something new each time."""
+        if not any(group.has_paths for group in groups):
+            return
+        columns = self._readers[name].columns
+        with self._open(name) as (file, stream):
+            for group in groups:
+                described = file.metadata.row_group(group.number)
+                chunks = [described.column(index) for index in range(described.num_columns)]
+                leaves = list(_path_leaves(chunks, (columns.image, *columns.others)))
+                if not leaves:
+                    continue
+                try:
+                    table = file.read_row_group(group.number, columns=leaves)
+                except PARQUET_ERRORS:
+                    if stream.fault is not None:
+                        raise
+                    yield secrets.token_hex(8)
+                    continue
+                for column in table.columns:
+                    yield from paths_in(column)
+
+    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
         """Yield the rows of a part, in order; only the columns needed are read."""
-        for name, first, table in self._tables(part, captions=captions):
-            yield from samples_of(table, self._columns[name], prefix=f"{name}#", first=first, captions=captions)
+        for rows in self._rows(part, captions=captions):
+            reader = self._readers[rows.file]
+            if rows.table is None:
+                yield from reader.lost(rows.keys, rows.first, rows.count)
+            else:
+                yield from reader.samples(rows.table, rows.first, captions=captions)
 
-    def batches(self, part: Part) -> Iterator[SampleBatch]:
+    def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the rows of a part with all their columns; the rows of a batch have one schema."""
-        for name, first, table in self._tables(part, captions=None):
-            samples = samples_of(table, self._columns[name], prefix=f"{name}#", first=first, full=True)
-            yield SampleBatch(samples=samples, rows=table, image_column=self._columns[name].image)
+        for rows in self._rows(part, captions=None):
+            reader = self._readers[rows.file]
+            if rows.table is None:
+                yield SampleBatch(samples=tuple(reader.lost(rows.keys, rows.first, rows.count)))
+            else:
+                samples = tuple(reader.samples(rows.table, rows.first, full=True))
+                yield SampleBatch(samples=samples, rows=rows.table, image_column=reader.columns.image)
 
-    def _tables(self, part: Part, *, captions: bool | None) -> Iterator[tuple[str, int, pa.Table]]:
-        """Yield file, number of the first row, and rows; all columns where `captions` is None."""
+    def _rows(self, part: Part, *, captions: bool | None) -> Iterator[_Rows]:
+        """Yield a part's rows; all columns where `captions` is None."""
         for name, groups in self._files(part.index):
-            row = groups[0].first_row
-            names = None if captions is None else self._columns[name].names(captions=captions)
-            with self._open(name) as file:
-                numbers = [group.number for group in groups]
-                for batch in file.iter_batches(BATCH_SIZE, row_groups=numbers, columns=names):
-                    yield name, row, pa.Table.from_batches([batch])
-                    row += len(batch)
+            columns = self._readers[name].columns
+            names = None if captions is None else columns.names(captions=captions)
+            with self._open(name) as (file, stream):
+                for group in groups:
+                    yield from _read_group(file, stream, group, names, columns.key)
+
+
+def _read_group(
+    file: pq.ParquetFile, stream: WatchedFile, group: _RowGroup, names: list[str] | None, key: str | None
+) -> Iterator[_Rows]:
+    """Yield the rows of a row group; those that are damaged, and all behind them, as lost."""
+    row, stop = group.first_row, group.first_row + group.rows
+    batches: Iterator[pa.RecordBatch] = iter(())
+    try:
+        batches = file.iter_batches(group.batch_size, row_groups=[group.number], columns=names)
+        while (batch := next(batches, None)) is not None:
+            yield _Rows(file=group.file, first=row, count=len(batch), table=pa.Table.from_batches([batch]))
+            row += len(batch)
+    except PARQUET_ERRORS:
+        if stream.fault is not None:
+            raise
+    if row < stop:
+        count = stop - row
+        keys = _keys(file, stream, group, key)
+        keys = None if keys is None else keys.slice(row - group.first_row)
+        if keys is not None and len(keys) != count:
+            keys = None
+        yield _Rows(file=group.file, first=row, count=count if count <= _MOST_LOST else 1, table=None, keys=keys)
+
+
+def _keys(file: pq.ParquetFile, stream: WatchedFile, group: _RowGroup, key: str | None) -> pa.ChunkedArray | None:
+    if key is None or group.rows > _MOST_LOST:
+        return None
+    try:
+        return file.read_row_group(group.number, columns=[key]).column(key)
+    except PARQUET_ERRORS:
+        if stream.fault is not None:
+            raise
+        return None
+
+
+def _batch_size(group: pq.RowGroupMetaData, largest: int) -> int:
+    """Return the rows to take at a time from a row group, so that their bytes are bounded.
+
+    Rows may be many times as large as they are in the file: a value that a dictionary holds once can be in each row.
+    """
+    mean = max(int(group.total_byte_size) // max(group.num_rows, 1), 1)
+    repeated = 8 * BATCH_BYTES // max(largest, 1)
+    return max(1, min(BATCH_SIZE, BATCH_BYTES // mean, repeated))
+
+
+def _path_leaves(chunks: Sequence[pq.ColumnChunkMetaData], columns: Sequence[str]) -> Iterator[str]:
+    """Yield the columns of paths within these columns, but those whose rows all have their bytes beside the path."""
+    nulls = {chunk.path_in_schema: _null_count(chunk) for chunk in chunks}
+    for leaf in nulls:
+        above, dot, name = leaf.rpartition(".")
+        if dot and name == "path" and leaf.split(".", 1)[0] in columns and nulls.get(f"{above}.bytes") != 0:
+            yield leaf
+
+
+def _null_count(chunk: pq.ColumnChunkMetaData) -> int | None:
+    statistics = chunk.statistics if chunk.is_stats_set else None
+    known = statistics is not None and statistics.has_null_count
+    return int(statistics.null_count) if known else None

@@ -35,7 +35,7 @@ _SIGNATURES: Mapping[bytes, str] = {
     b"qoif": "qoi",
     b"v/1\x01": "exr",
     b"#?RADIANCE": "hdr",
-    b"DDS ": "dds",
+    b"DDS |\0\0\0": "dds",
     b"%PDF-": "pdf",
     b"\x1aE\xdf\xa3": "webm",
 }
@@ -70,7 +70,8 @@ def other_pictures(fields: Mapping[str, object], scored: str) -> tuple[Picture, 
     """Return the pictures that a sample holds besides the one in the field `scored`, by their fields' names.
 
     Bytes are a picture where they begin as one, or where their field has a picture's extension; so are a dict of
-    ``bytes`` and ``path`` as datasets stores images, a decoded picture, and each of these in a list or a dict.
+    ``bytes`` and ``path`` as datasets stores images, a decoded picture, and each of these in a list or a dict. Of the
+    field `scored`, where it is a dict, ``bytes`` and ``path`` are the sample's own image, and all else is looked at.
 
     Parameters
     ----------
@@ -85,9 +86,36 @@ def other_pictures(fields: Mapping[str, object], scored: str) -> tuple[Picture, 
     (b'GIF89a', 'a.png')
     """
     found: list[Picture] = []
-    for name in sorted(field for field in fields if field != scored):
-        found.extend(_pictures(fields[name], _extension(name) in PICTURE_EXTENSIONS))
+    for name in sorted(fields):
+        value = fields[name]
+        if name == scored:
+            value = _beside_the_image(value)
+        found.extend(_pictures(value, is_picture_name(name)))
     return tuple(found)
+
+
+def is_picture(name: str, value: object) -> bool:
+    """Return True for a field that holds a picture, by its name's extension or by how its bytes begin.
+
+    >>> is_picture("JPG", b"?"), is_picture("left.png", b"?"), is_picture("txt", b"GIF89a"), is_picture("txt", b"a cat")
+    (True, True, True, False)
+    """
+    return is_picture_name(name) or any(True for _ in _pictures(value, False))
+
+
+def is_picture_name(name: str) -> bool:
+    """Return True for a name whose extension is a picture's, or which is such an extension itself.
+
+    >>> is_picture_name("a/b.HEIC"), is_picture_name("png"), is_picture_name("notes.txt")
+    (True, True, False)
+    """
+    return _extension(name) in PICTURE_EXTENSIONS
+
+
+def _beside_the_image(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return None
+    return {name: each for name, each in value.items() if name not in ("bytes", "path")}
 
 
 def _pictures(value: object, named: bool) -> Iterator[Picture]:

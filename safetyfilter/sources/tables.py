@@ -1,18 +1,15 @@
-"""Rows of a table as samples: which columns hold images, keys and captions, and what a row's values mean."""
+"""The columns of a table that hold its samples' images, keys, captions and further pictures, by name and type."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from safetyfilter.errors import SourceError
-from safetyfilter.sources.base import Sample
-from safetyfilter.storage import Location
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "content")
 KEY_COLUMNS = ("key", "__key__")
@@ -31,16 +28,19 @@ class Columns:
         The key; None where rows are numbered.
     captions : tuple of str
         Columns of text. A row's caption is the first that is not null.
+    others : tuple of str
+        Further columns whose type can hold pictures, or paths of pictures.
 
     Examples
     --------
     >>> Columns.of(pa.schema({"jpg": pa.binary(), "text": pa.string(), "width": pa.int64()}))
-    Columns(image='jpg', key=None, captions=('text',))
+    Columns(image='jpg', key=None, captions=('text',), others=())
     """
 
     image: str
     key: str | None = None
     captions: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, schema: pa.Schema, image: str | None = None, key: str | None = None) -> Columns:
@@ -49,70 +49,39 @@ class Columns:
         Raises
         ------
         SourceError
-            There is no such column, or several could be meant.
+            There is no such column, or several could be meant; or several columns have one name.
         """
+        repeated = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+        if repeated:
+            raise SourceError(
+                f"several columns are called {', '.join(repeated)}; rename them, so that each has its own"
+            )
         image = image_column_of(schema, image)
-        texts = [name for name in CAPTION_COLUMNS if name in schema.names and _is_text_type(schema.field(name).type)]
-        return cls(image=image, key=key_column_of(schema, key), captions=tuple(texts))
+        texts = [name for name in CAPTION_COLUMNS if name in schema.names and is_text(schema.field(name).type)]
+        others = [field.name for field in schema if field.name != image and may_hold_pictures(field.type)]
+        return cls(image=image, key=key_column_of(schema, key), captions=tuple(texts), others=tuple(others))
 
     def names(self, *, captions: bool) -> list[str]:
         """Return the columns that a scan reads, each once."""
-        wanted = (self.image, *([self.key] if self.key else []), *(self.captions if captions else ()))
+        wanted = (
+            self.image,
+            *([self.key] if self.key else []),
+            *self.others,
+            *(self.captions if captions else ()),
+        )
         return list(dict.fromkeys(wanted))
 
     @property
     def state(self) -> str:
         """The choice as text, for the state of a part: other columns are other samples."""
-        return json.dumps([self.image, self.key, *self.captions])
-
-
-def samples_of(
-    table: pa.Table, columns: Columns, *, prefix: str, first: int, captions: bool = False, full: bool = False
-) -> tuple[Sample, ...]:
-    """Return a table's rows as samples.
-
-    Parameters
-    ----------
-    table : pa.Table
-        At least the columns asked for.
-    columns : Columns
-        The columns of image, key and captions.
-    prefix, first : str, int
-        A row without a key is called by the prefix and its number, counted from `first` on.
-    captions : bool
-        With captions.
-    full : bool
-        With captions, and with members: the caption as ``txt``, and all columns but the image as ``json``.
-    """
-    count = len(table)
-    keys = table.column(columns.key).to_pylist() if columns.key else [None] * count
-    if full:
-        others = table.drop_columns([columns.image]).to_pylist()
-    elif captions and columns.captions:
-        others = table.select(columns.captions).to_pylist()
-    else:
-        others = [{}] * count
-    samples = []
-    for row, (value, key, other) in enumerate(zip(table.column(columns.image), keys, others, strict=True), first):
-        image, place, failure = _image_value(value.as_py())
-        path = place.path if place else ""
-        caption = next((other[name] for name in columns.captions if isinstance(other.get(name), str)), None)
-        samples.append(
-            Sample(
-                key=f"{prefix}{row}" if key is None else str(key),
-                image=image,
-                place=place,
-                failure=failure,
-                extension=_sniff(image) if image else PurePosixPath(path).suffix[1:] or "jpg",
-                caption=caption,
-                members=_members(other, caption) if full else {},
-            )
-        )
-    return tuple(samples)
+        return json.dumps([self.image, self.key, self.captions, self.others])
 
 
 def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     """Return the name of the image column: the one wanted, else a usual name, else the only one of a fitting type.
+
+    A column in which every value is null has no type: it is the image column where it is wanted, or has a usual name
+    and no other column fits. All its rows are ``missing``.
 
     Raises
     ------
@@ -125,8 +94,9 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     'picture'
     """
     fitting: list[str] = [field.name for field in schema if _is_image_type(field.type)]
+    empty = [field.name for field in schema if pa.types.is_null(field.type)]
     if wanted is not None:
-        if wanted not in fitting:
+        if wanted not in (*fitting, *empty):
             raise SourceError(
                 f"{wanted!r} is not an image column; columns of binary, or of a struct with bytes, are "
                 f"{fitting or 'none'}"
@@ -137,6 +107,9 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
         return named[0]
     if len(fitting) == 1:
         return fitting[0]
+    without_a_value = [name for name in IMAGE_COLUMNS if name in empty]
+    if without_a_value and not fitting:
+        return without_a_value[0]
     raise SourceError(
         f"can't tell which column holds the images: {fitting or 'none'} of {schema.names} could; "
         "name it with image_column= (--image-column)"
@@ -158,7 +131,10 @@ def key_column_of(schema: pa.Schema, wanted: str | None = None) -> str | None:
     """
     if wanted is not None and wanted not in schema.names:
         raise SourceError(f"no column {wanted!r} for the keys; there are {schema.names}")
-    return wanted or next((name for name in KEY_COLUMNS if name in schema.names), None)
+    if wanted is not None:
+        return wanted
+    usual = (name for name in KEY_COLUMNS if name in schema.names)
+    return next((name for name in usual if not pa.types.is_null(schema.field(name).type)), None)
 
 
 def undecoded(split: Any) -> Any:
@@ -171,55 +147,57 @@ def undecoded(split: Any) -> Any:
     return split
 
 
+def may_hold_pictures(kind: pa.DataType) -> bool:
+    """Return True for a type whose values can be pictures' bytes or paths, at any depth; not for text and numbers.
+
+    >>> may_hold_pictures(pa.list_(pa.struct({"path": pa.string()}))), may_hold_pictures(pa.list_(pa.string()))
+    (True, False)
+    """
+    if pa.types.is_dictionary(kind):
+        return may_hold_pictures(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return may_hold_pictures(kind.storage_type)
+    if pa.types.is_struct(kind):
+        return any(may_hold_pictures(field.type) or (field.name == "path" and is_text(field.type)) for field in kind)
+    if pa.types.is_map(kind):
+        return may_hold_pictures(kind.item_type) or may_hold_pictures(kind.key_type)
+    if is_list(kind):
+        return may_hold_pictures(kind.value_type)
+    return _is_binary(kind)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return True for a type of lists, of whichever layout; not for maps.
+
+    >>> is_list(pa.large_list(pa.int8())), is_list(pa.list_(pa.int8(), 3)), is_list(pa.string())
+    (True, True, False)
+    """
+    return str(kind).startswith(("list", "large_list", "fixed_size_list"))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return True for a type of text, of whichever layout.
+
+    >>> is_text(pa.string_view()), is_text(pa.dictionary(pa.int8(), pa.large_string())), is_text(pa.binary())
+    (True, True, False)
+    """
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view")
+
+
 def _is_image_type(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return any(field.name == "bytes" for field in kind)
+        return any(f.name == "bytes" and (_is_binary(f.type) or pa.types.is_null(f.type)) for f in kind)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
         or pa.types.is_fixed_size_binary(kind)
         or str(kind) == "binary_view"
     )
-
-
-def _is_text_type(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view")
-
-
-def _image_value(value: Any) -> tuple[bytes | None, Location | None, str | None]:
-    """Return bytes, or a local file, or the reason why there is neither."""
-    if not isinstance(value, Mapping):
-        return (value, None, None) if value is not None else (None, None, "missing")
-    if value.get("bytes") is not None:
-        return value["bytes"], None, None
-    path = value.get("path")
-    if not path or not isinstance(path, str):
-        return None, None, "missing"
-    if "://" in path:
-        return None, None, "not_fetched"
-    return None, Location.of(path), None
-
-
-def _members(row: Mapping[str, Any], caption: str | None) -> dict[str, bytes]:
-    members = {} if caption is None else {"txt": caption.encode("utf-8", "surrogatepass")}
-    members["json"] = json.dumps(row, default=str, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return members
-
-
-_SIGNATURES: Sequence[tuple[bytes, str]] = (
-    (b"\xff\xd8", "jpg"),
-    (b"\x89PNG", "png"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (b"II*\0", "tif"),
-    (b"MM\0*", "tif"),
-)
-
-
-def _sniff(encoded: bytes) -> str:
-    """Return the usual extension of an image's format, by its first bytes."""
-    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
-        return "webp"
-    return next((extension for start, extension in _SIGNATURES if encoded.startswith(start)), "jpg")

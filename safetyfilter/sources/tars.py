@@ -1,32 +1,28 @@
-"""WebDataset tars, grouped into samples by the webdataset library."""
+"""WebDataset tars."""
 
 from __future__ import annotations
 
 import logging
 import math
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import IO, Any, cast
+from lzma import LZMAError
 
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_expander
+from webdataset.tariterators import base_plus_ext
 
 from safetyfilter.errors import SourceError, StorageError
-from safetyfilter.sources.base import (
-    IMAGE_EXTENSIONS,
-    PART_SIZE,
-    Part,
-    Sample,
-    SampleBatch,
-    batched,
-    caption_of,
-)
-from safetyfilter.sources.files import Listing
+from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, batched, caption_of
+from safetyfilter.sources.files import Extent, Listing
+from safetyfilter.sources.kinds import is_tar
+from safetyfilter.sources.members import Group, TarReader, members_of
 from safetyfilter.sources.parts import SMALLEST_PART
+from safetyfilter.sources.pictures import is_picture, other_pictures
 from safetyfilter.sources.reading import WatchedFile, reading
 
-_DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError)
+_DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, LZMAError)
 _FIRST_SAMPLES = 8
 _TRUSTED = 5
 
@@ -38,7 +34,8 @@ class WebDatasetSource:
 
     A sample's key is ``SHARD.tar/KEY``: the shard's path relative to the source, and the sample's name in it. The rest
     of a damaged shard is on record as one sample, unscored; what could not be listed has no decision, and a loader
-    excludes it as unknown. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples. They are
+    excludes it as unknown. A sample that holds two members of one name, or more bytes than are to be read, is on record
+    with that. A part is a shard, or as many consecutive ones as hold `SMALLEST_PART` samples. They are
     counted by the shards' headers, as far as needed; a shard is trusted to hold enough where its first samples say that
     it holds `_TRUSTED` times as many (on remote storage, those of the shard counted last).
 
@@ -66,8 +63,9 @@ class WebDatasetSource:
 
     def __init__(self, listing: Listing, *, image_field: str | None = None, part_size: int = PART_SIZE) -> None:
         self.location = listing.location
+        self.extents: tuple[Extent, ...] = listing.extents
         self._listing = listing
-        self._shards = [name for name in listing.names if name.lower().endswith(".tar")]
+        self._shards = [name for name in listing.names if is_tar(name)]
         self._image_field = image_field
         self._least = min(SMALLEST_PART, part_size)
         self._wanted = self._least if listing.root.is_local else part_size
@@ -113,21 +111,23 @@ class WebDatasetSource:
         numbers = self._ranges[index]
         return self._shards[numbers.start : numbers.stop]
 
-    def samples(self, part: Part, *, captions: bool = False) -> Iterator[Sample]:
+    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
         """Yield the samples of a part's shards, in their own order."""
         for shard in self._of(part.index):
-            yield from self._read(shard, captions=captions)
+            yield from self._read(shard, captions=captions, max_bytes=max_bytes)
 
-    def batches(self, part: Part) -> Iterator[SampleBatch]:
+    def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the samples of a part's shards with all their members."""
         for shard in self._of(part.index):
-            yield from batched(self._read(shard, captions=True, full=True))
+            yield from batched(self._read(shard, captions=True, full=True, max_bytes=max_bytes))
 
-    def _read(self, shard: str, *, captions: bool, full: bool = False) -> Iterator[Sample]:
+    def _read(self, shard: str, *, captions: bool, max_bytes: int, full: bool = False) -> Iterator[Sample]:
         with self._opened(shard) as stream:
-            groups = group_by_keys(tar_file_expander([{"url": shard, "stream": stream}]), lcase=False)
+            reader = TarReader(
+                stream=stream, image_field=self._image_field, captions=captions, full=full, max_bytes=max_bytes
+            )
             try:
-                for group in groups:
+                for group in reader.groups():
                     yield self._sample(shard, group, captions=captions, full=full)
             except _DAMAGE as error:
                 if stream.fault is not None:
@@ -137,6 +137,11 @@ class WebDatasetSource:
                     type(error).__name__,
                 )
                 yield Sample(key=f"{shard}/", failure="damaged_shard", shard=shard)
+            if reader.left_out:
+                _log.warning(
+                    "%d files in a shard have names without an extension: they belong to no sample, and are left out",
+                    reader.left_out,
+                )
 
     @contextmanager
     def _opened(self, shard: str, *, buffered: bool = True) -> Iterator[WatchedFile]:
@@ -150,12 +155,14 @@ class WebDatasetSource:
                 f"can't open the shard {shard}: {error.strerror or error}; make it readable, or leave it out"
             ) from error
 
-    def _sample(self, shard: str, group: Mapping[str, Any], *, captions: bool, full: bool) -> Sample:
-        fields = {name: value for name, value in group.items() if not name.startswith("__")}
-        extension, failure = image_of(fields, self._image_field)
+    def _sample(self, shard: str, group: Group, *, captions: bool, full: bool) -> Sample:
+        fields = group.fields
+        extension, failure = ("", group.failure) if group.failure else image_of(fields, self._image_field)
+        found = other_pictures(fields, extension) if failure is None else ()
         return Sample(
-            key=f"{shard}/{group['__key__']}",
+            key=f"{shard}/{group.key}",
             image=fields.get(extension),
+            others=tuple(each for each in found if isinstance(each, bytes)),  # members are bytes, and nothing else
             failure=failure,
             extension=extension,
             caption=caption_of(fields) if captions else None,
@@ -167,14 +174,18 @@ class WebDatasetSource:
 def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[str, str | None]:
     """Return the extension under which a sample's image lies, and why there is none.
 
-    A sample with several images is not scored: which of them a training loop would read is not known here.
+    A sample with several pictures, of whichever names and formats, is not scored unless its image is named: which of
+    them a training loop would read is not known here. Upper and lower case are one.
 
     >>> image_of({"txt": b"", "JPG": b""}), image_of({"jpg": b"", "mask.png": b""}), image_of({"txt": b""})
     (('JPG', None), ('', 'several_images'), ('', 'missing'))
+    >>> image_of({"jpg": b"", "txt": b"GIF89a"}), image_of({"jpg": b"", "txt": b"GIF89a"}, "jpg")
+    (('', 'several_images'), ('jpg', None))
     """
-    images = [
-        name for name in fields if (name == wanted if wanted else name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS)
-    ]
+    if wanted is None:
+        images = [name for name, value in fields.items() if is_picture(name, value)]
+    else:
+        images = [name for name in fields if name.lower() == wanted.lower()]
     if len(images) == 1:
         return images[0], None
     return "", "several_images" if images else "missing"
@@ -184,15 +195,12 @@ def _count(stream: WatchedFile, limit: int) -> tuple[int, int | None]:
     """Return the samples of a tar, `limit` at most, and the place in it where counting stopped before its end."""
     count, last = 0, None
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:*") as tar:
-            for member in tar:
-                if member.size < 0:
-                    break  # damaged; it would be followed by members that were there before
-                key = base_plus_ext(member.name)[0] if member.isreg() else None
-                if key is not None and key != last:
-                    if count == limit:
-                        return count, stream.tell()
-                    count, last = count + 1, key
+        for _, member in members_of(stream):
+            key = base_plus_ext(member.name)[0]
+            if key is not None and key != last:
+                if count == limit:
+                    return count, stream.tell()
+                count, last = count + 1, key
     except Exception:  # each compression has errors of its own, and what can't be read isn't counted
         if stream.fault is not None:
             raise

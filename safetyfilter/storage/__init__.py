@@ -5,18 +5,24 @@ raised at once, and callers turn it into a status. A *fault* is the storage's (a
 that fails): it is retried with exponential backoff, then raised as `StorageError`, so that no sample is judged by it.
 """
 
+from safetyfilter.storage.entries import Entry, Walk, entry_from, entry_of
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.machine import cache_folder, is_url, local_path, locked, mapped
-from safetyfilter.storage.reading import parse_parquet, read_image, read_npy, read_parquet
+from safetyfilter.storage.reading import PARQUET_ERRORS, parse_parquet, read_image, read_npy, read_parquet
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
 from safetyfilter.storage.writing import replacing, write_private
 
 __all__ = [
     "ATTEMPTS",
     "LONGEST_WAIT_S",
+    "PARQUET_ERRORS",
+    "Entry",
     "Location",
     "Place",
+    "Walk",
     "cache_folder",
+    "entry_from",
+    "entry_of",
     "is_fault",
     "is_url",
     "local_path",

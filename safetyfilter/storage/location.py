@@ -76,6 +76,15 @@ class Location:
         return isinstance(self.fs, LocalFileSystem)
 
     @property
+    def folder(self) -> Location:
+        """The folder that this lies in.
+
+        >>> str(Location.of("/data/a.jpg").folder), str(Location.of("/data").folder)
+        ('/data', '/')
+        """
+        return Location(self.fs, self.path.rstrip("/").rpartition("/")[0] or self.fs.root_marker or "/")
+
+    @property
     def name(self) -> str:
         """The last name in the path."""
         return self.path.rstrip("/").rpartition("/")[2]
@@ -127,13 +136,15 @@ class Location:
         with suppress(FileNotFoundError):
             retried(lambda: self.fs.rm_file(self.path), self)
 
-    def read_bytes(self, max_bytes: int | None = None) -> bytes:
+    def read_bytes(self, max_bytes: int | None = None, *, called: str | None = None) -> bytes:
         """Return the file's content.
 
         Parameters
         ----------
         max_bytes : int or None
             The most that is read. A larger file is not read at all.
+        called : str or None
+            The place as errors name it, where not by its path.
 
         Raises
         ------
@@ -144,7 +155,9 @@ class Location:
         StorageError
             The storage failed each time it was asked.
         """
-        return retried(lambda: _read_local(self.path, max_bytes) if self.is_local else self._fetch(max_bytes), self)
+        return retried(
+            lambda: _read_local(self.path, max_bytes) if self.is_local else self._fetch(max_bytes), called or self
+        )
 
     def read_text(self) -> str:
         """Return the file's content as UTF-8 text; errors as of `read_bytes`, and UnicodeDecodeError."""
@@ -152,7 +165,12 @@ class Location:
 
     def open(self) -> io.BufferedReader:
         """Return a seekable binary file whose reads are retried; errors as of `read_bytes`."""
-        return io.BufferedReader(RetryingFile(lambda: self.fs.open(self.path, "rb"), self), BUFFER)
+        return io.BufferedReader(RetryingFile(self._open, self), BUFFER)
+
+    def _open(self) -> object:
+        if self.is_local:
+            _require_regular(os.stat(self.path), self.path)  # noqa: PTH116
+        return self.fs.open(self.path, "rb")
 
     def _kind(self) -> str | None:
         """Return ``file``, ``directory`` or ``other``, as fsspec has it; None where nothing is there."""
@@ -183,11 +201,17 @@ class Location:
 
 def _read_local(path: str, max_bytes: int | None) -> bytes:
     status = os.stat(path)  # noqa: PTH116 - before opening: to open a pipe would wait for a writer
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise Unreadable("unreadable")
+    _require_regular(status, path)
     if max_bytes is not None and status.st_size > max_bytes:
         raise Unreadable("too_many_bytes")
     with open(path, "rb") as file:
         return file.read() if max_bytes is None else file.read(status.st_size)
+
+
+def _require_regular(status: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)

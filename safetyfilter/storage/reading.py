@@ -15,7 +15,7 @@ from safetyfilter.errors import StorageError
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.retries import retried
 
-_PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """The errors of pyarrow on damaged bytes in memory: OSError, say, where a page can't be decompressed."""
 
 
@@ -34,10 +34,11 @@ def read_image(place: Place, max_bytes: int) -> bytes:
     Unreadable
         ``missing``, ``unreadable`` or ``too_many_bytes``: findings about this file.
     StorageError
-        The storage failed each time it was asked; that says nothing about the file.
+        The storage failed each time it was asked; that says nothing about the file. Its text names the folder only.
     """
     try:
-        return Location.of(place).read_bytes(max_bytes)
+        location = Location.of(place)
+        return location.read_bytes(max_bytes, called=f"a file in {location.folder}")
     except (FileNotFoundError, NotADirectoryError):
         raise Unreadable("missing") from None  # the error's text holds the path, which no record may
     except StorageError:
@@ -68,7 +69,7 @@ def parse_parquet(data: bytes) -> pa.Table:
     """
     try:
         return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-    except _PARQUET_ERRORS as error:
+    except PARQUET_ERRORS as error:
         text = str(error).removeprefix("Could not open Parquet input source '<Buffer>': ")
         raise ValueError(text or type(error).__name__) from error
 

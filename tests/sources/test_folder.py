@@ -77,8 +77,9 @@ def test_what_vanished_since_is_missing_and_its_sidecar_an_error(tmp_path: Path)
     source = open_source(tmp_path)
     (tmp_path / "a.txt").unlink()
     assert samples_of(source, captions=True)[0].caption is None
-    with pytest.raises(SourceError, match=r"can't read a\.txt"):
+    with pytest.raises(SourceError, match="can't read a caption or another file beside an image") as raised:
         list(source.batches(source.parts()[0]))
+    assert "a.txt" not in str(raised.value)
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(Unreadable, match="missing"):
         samples_of(source)[0].read(LIMIT)

@@ -1,5 +1,8 @@
 """Tables, that is Parquet files and data sets: columns, keys, rows, and row groups gathered into parts."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -8,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import SourceError
-from safetyfilter.sources import Sample, open_source
+from safetyfilter.errors import SourceError, UsageError
+from safetyfilter.sources import Sample, Source, open_source
+from safetyfilter.sources.rows import NO_KEY, RowReader
 from safetyfilter.sources.tables import Columns
-from safetyfilter.sources.tables import samples_of as rows_as_samples
 from tests.sources.contract import CAPTIONS, IMAGES, LIMIT, SourceContract, keys_of, samples_of, states_of
-from tests.writers import data_set_of, table_of, write_data_set, write_parquet
+from tests.writers import data_set_of, table_of, write_data_set, write_files, write_parquet
 
 
 class TestParquetContract(SourceContract):
@@ -21,8 +24,7 @@ class TestParquetContract(SourceContract):
 
 
 class TestDatasetContract(SourceContract):
-    kind = "datasets"
-    form = "parquet"
+    kind = form = "datasets"
 
     def write_empty(self, place: Path) -> object:
         return data_set_of({})  # datasets does not load an empty one that it has saved
@@ -36,7 +38,7 @@ def test_keys_of_parquet(tmp_path: Path) -> None:
     assert keys_of(open_source(write_parquet(tmp_path / "p", IMAGES)))[:2] == ["0.parquet#0", "0.parquet#1"]
     keys = pa.table({"key": [*(f"k{number}" for number in range(len(IMAGES) - 1)), None]})
     path = write_parquet(tmp_path / "b.parquet", IMAGES, CAPTIONS, extra=keys)
-    assert keys_of(open_source(path))[-2:] == ["k13", "b.parquet#14"]
+    assert keys_of(open_source(path))[-2:] == ["k13", f"{NO_KEY}b.parquet#14"]
     assert keys_of(open_source(path, key_column="caption")) == list(CAPTIONS.values())
 
 
@@ -65,13 +67,14 @@ def test_a_scan_reads_no_column_it_does_not_need(tmp_path: Path, kind: str, monk
     path = write_parquet(tmp_path / "a.parquet", IMAGES, CAPTIONS, extra=extra)
     data = datasets.Dataset(pq.read_table(path))
     source = open_source(path if kind == "parquet" else data)
-    seen = []
+    seen: list[list[str]] = []
+    made = RowReader.samples
 
-    def noted(table: pa.Table, *args, **options) -> tuple[Sample, ...]:
-        seen.append(table.column_names)
-        return rows_as_samples(table, *args, **options)
+    def noted(self: RowReader, table: pa.Table, *args, **options) -> Iterator[Sample]:
+        seen.extend([] if seen[-1:] == [table.column_names] else [table.column_names])
+        return made(self, table, *args, **options)
 
-    monkeypatch.setattr(f"safetyfilter.sources.{kind}.samples_of", noted)
+    monkeypatch.setattr(RowReader, "samples", noted)
     assert [sample.caption for sample in samples_of(source, captions=True)] == list(CAPTIONS.values())
     assert keys_of(source) == list(IMAGES)
     list(source.batches(source.parts()[0]))
@@ -124,18 +127,34 @@ def test_rows_of_a_batch_have_one_schema(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     (part,) = source.parts()
     batches = list(source.batches(part))
-    assert [batch.rows.column_names for batch in batches] == [["image", "caption"], ["image"]]
+    names = [batch.rows.column_names for batch in batches]
+    assert [names[0], names[-1]] == [["image", "caption"], ["image"]]
     assert [sample.key for batch in batches for sample in batch.samples] == keys_of(source)
 
 
-def test_a_damaged_page_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize("key", [True, False])
+def test_rows_of_a_damaged_page_are_on_record_and_the_rest_is_read(tmp_path: Path, key: bool, checksums: bool) -> None:
+    names = pa.table({"key": [f"k{number}" for number in range(len(IMAGES))]})
+    table = table_of(IMAGES)
+    table = table.append_column("key", names.column("key")) if key else table
+    compression = "none" if checksums else "snappy"
     path = tmp_path / "a.parquet"
-    pq.write_table(table_of(IMAGES), path, compression="snappy")
+    pq.write_table(table, path, row_group_size=5, compression=compression, write_page_checksum=checksums)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    start = (column.dictionary_page_offset or column.data_page_offset) + 40
     damaged = bytearray(path.read_bytes())
-    damaged[20:400] = bytes(380)
+    damaged[start : start + 400] = bytes(byte ^ 0x5A for byte in damaged[start : start + 400])
     path.write_bytes(damaged)
-    with pytest.raises(SourceError, match=r"can't read the Parquet file a\.parquet"):
-        open_source(path)
+    source = open_source(path)
+    (part,) = source.parts()
+    samples = samples_of(source)
+    assert len(samples) == part.count == len(IMAGES)
+    assert [sample.failure for sample in samples] == [None] * 5 + ["damaged_shard"] * 5 + [None] * 5
+    assert [s.key for s in samples] == [f"k{n}" if key else f"a.parquet#{n}" for n in range(len(IMAGES))]
+    batches = list(source.batches(part))
+    assert [s.key for batch in batches for s in batch.samples] == [s.key for s in samples]
+    assert sum(len(batch.samples) for batch in batches if batch.rows is None) == 5
 
 
 def test_splits_of_a_data_set() -> None:
@@ -153,28 +172,123 @@ def test_splits_of_a_data_set() -> None:
 
 def test_features_of_a_data_set_stay_with_its_rows(tmp_path: Path) -> None:
     source = open_source(write_data_set(tmp_path / "saved", IMAGES, CAPTIONS))
-    (batch,) = source.batches(source.parts()[0])
-    pq.write_table(batch.rows, tmp_path / "given-back.parquet")
+    rows = pa.concat_tables(batch.rows for batch in source.batches(source.parts()[0]))
+    pq.write_table(rows, tmp_path / "given-back.parquet")
     features = datasets.Dataset.from_parquet(str(tmp_path / "given-back.parquet"), cache_dir=tmp_path / "c").features
     assert features == data_set_of(IMAGES, CAPTIONS).features
 
 
-@pytest.mark.parametrize("kind", ["parquet", "datasets"])
-def test_rows_that_name_files_or_links(tmp_path: Path, kind: str) -> None:
-    for name in ("a.jpg", "a.jpg::b.jpg"):
-        (tmp_path / name).write_bytes(name.encode())
-    here = [str(tmp_path / name) for name in ("a.jpg", "a.jpg::b.jpg")]
-    paths = [*here, "https://e.org/a.jpg", "a\0.jpg", "no::c.jpg", None]
-    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    table = pa.table({"image": pa.array([*({"bytes": None, "path": path} for path in paths), None], struct)})
-    pq.write_table(table, tmp_path / "rows.parquet")
-    samples = samples_of(open_source(tmp_path / "rows.parquet" if kind == "parquet" else datasets.Dataset(table)))
-    assert [sample.failure for sample in samples] == [None, None, "not_fetched", None, None, "missing", "missing"]
-    assert [sample.read(LIMIT) for sample in samples[:2]] == [b"a.jpg", b"a.jpg::b.jpg"]
-    failures = ["not_fetched", "unreadable", "missing", "missing", "missing"]
-    for sample, failure in zip(samples[2:], failures, strict=True):
-        with pytest.raises(Unreadable, match=failure):
-            sample.read(LIMIT)
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def rows_of_paths(paths: list[str | None]) -> pa.Table:
+    return pa.table({"image": pa.array([{"bytes": None, "path": path} for path in paths], STRUCT)})
+
+
+def failures_of(source: Source) -> list[str | None]:
+    """The failure of each sample, where it is read at the latest."""
+    found = []
+    for sample in samples_of(source):
+        try:
+            sample.read_all(LIMIT)
+        except Unreadable as failure:
+            found.append(failure.failure)
+        else:
+            found.append(None)
+    return found
+
+
+NEVER_READ = {
+    "https://e.org/a.jpg": "not_fetched",
+    "http:/e.org/a.jpg": "not_fetched",
+    "s3://bucket/a.jpg": "not_fetched",
+    "data:image/png;base64,iVBO": "not_fetched",
+    "simplecache::a.jpg": "not_fetched",
+    "reference::meta.json": "not_fetched",
+    "zip://a.jpg::b.zip": "not_fetched",
+    "no::c.jpg": "not_fetched",
+    "foo::bar": "not_fetched",
+    "a\0.jpg": "unreadable",
+    "/dev/zero": "unreadable",
+    "/dev/stdin": "unreadable",
+    "/etc/hostname": "unreadable",
+    "../outside.jpg": "unreadable",
+    "deep/../../outside.jpg": "unreadable",
+    "link-outside.jpg": "unreadable",
+    "linked/outside.jpg": "unreadable",
+    "pipe": "unreadable",
+    "deep": "unreadable",
+    ".": "unreadable",
+    "~/a.jpg": "missing",
+    "none.jpg": "missing",
+    "x" * 5_000: "unreadable",
+    "": "missing",
+}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Files inside a data set's folder and outside, a pipe, and links that lead out."""
+    names = ("a.jpg", "a.jpg::b.jpg", "c#d?.jpg", "{e}.jpg", "deep/f.jpg")
+    place = write_files(tmp_path / "data", {name: name.encode() for name in names})
+    write_files(tmp_path, {"outside.jpg": b"outside"})
+    (place / "link-outside.jpg").symlink_to(tmp_path / "outside.jpg")
+    (place / "linked").symlink_to(tmp_path)
+    (place / "link.jpg").symlink_to("a.jpg")
+    os.mkfifo(place / "pipe")
+    return place
+
+
+def test_rows_name_files_inside_their_data_set(files: Path) -> None:
+    names = ["a.jpg", "a.jpg::b.jpg", "c#d?.jpg", "{e}.jpg", "deep/f.jpg", "deep/../a.jpg", "./a.jpg", "link.jpg"]
+    pq.write_table(rows_of_paths(names), files / "rows.parquet")
+    contents = [sample.read(LIMIT).decode() for sample in samples_of(open_source(files / "rows.parquet"))]
+    assert contents == [*names[:5], "a.jpg", "a.jpg", "a.jpg"]
+
+
+def test_rows_name_files_relative_to_their_table(files: Path) -> None:
+    pq.write_table(rows_of_paths(["../a.jpg", "f.jpg", "../../outside.jpg"]), files / "deep" / "rows.parquet")
+    assert failures_of(open_source(f"{files}/**/*.parquet")) == [None, None, "unreadable"]
+    assert failures_of(open_source(files / "deep" / "rows.parquet")) == ["unreadable", None, "unreadable"]
+
+
+@pytest.mark.parametrize("path", NEVER_READ, ids=lambda path: repr(path[:20]))
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_rows_may_not_name(files: Path, path: str, saved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files.parent)
+    table = rows_of_paths([path])
+    if saved:
+        datasets.Dataset(table).save_to_disk(files / "saved")  # a struct, whose files datasets does not take up
+        shutil.copytree(files / "deep", files / "saved" / "deep")
+        (files / "saved" / "link-outside.jpg").symlink_to(files.parent / "outside.jpg")
+        (files / "saved" / "linked").symlink_to(files.parent)
+        os.mkfifo(files / "saved" / "pipe")
+        place = files / "saved"
+    else:
+        place = files / "rows.parquet"
+        pq.write_table(table, place)
+    assert failures_of(open_source(place)) == [NEVER_READ[path]]
+
+
+def test_rows_may_name_files_below_a_root(files: Path, tmp_path: Path) -> None:
+    other = write_files(tmp_path / "other", {"a.jpg": b"a"})
+    (other / "out.jpg").symlink_to(files / "a.jpg")
+    paths = [other / "a.jpg", other / "out.jpg", files / "a.jpg", tmp_path / "outside.jpg", other / "none.jpg"]
+    pq.write_table(rows_of_paths(list(map(str, paths))), files / "rows.parquet")
+    source = files / "rows.parquet"
+    assert failures_of(open_source(source)) == ["unreadable", None, None, "unreadable", "unreadable"]
+    assert failures_of(open_source(source, root=other)) == [None, None, None, "unreadable", "missing"]
+    assert states_of(open_source(source)) != states_of(open_source(source, root=other))
+    with pytest.raises(UsageError, match="is not a folder of this machine"):
+        open_source(source, root=tmp_path / "nowhere")
+
+
+def test_rows_of_the_users_own_code_may_name_any_local_file(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    paths = [f"{files}/a.jpg::b.jpg", "/dev/zero", f"{files}/pipe", "a.jpg", "https://e.org/a.jpg", f"{files}/x", None]
+    failures = [None, "unreadable", "unreadable", "unreadable", "not_fetched", "missing", "missing"]
+    assert failures_of(open_source(datasets.Dataset(rows_of_paths(paths)))) == failures
+    assert failures_of(open_source(datasets.Dataset(rows_of_paths(["a.jpg"])), root=files)) == [None]
 
 
 def test_columns_each_once() -> None:

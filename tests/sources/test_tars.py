@@ -160,7 +160,8 @@ def test_a_header_of_an_impossible_size_is_damage(tmp_path: Path, size: bytes) -
     header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
     whole[1024:1536] = header
     path.write_bytes(whole)
-    assert [(sample.key, sample.failure) for sample in samples_of(open_source(path))] == [("a.tar/", "damaged_shard")]
+    found = [(sample.key, sample.failure) for sample in samples_of(open_source(path))]
+    assert found in ([("a.tar/", "damaged_shard")], [("a.tar/0", None), ("a.tar/", "damaged_shard")])
 
 
 def test_a_change_in_any_shard_of_a_part_is_in_its_state(tars: Path) -> None:
