@@ -26,7 +26,7 @@ BATCH_SIZE, BATCH_BYTES = 256, 64 << 20
 MAX_BYTES = DEFAULT_LIMITS.max_bytes
 """The most that is read of one sample, where nobody says otherwise."""
 CAPTION_BYTES = 1 << 20
-"""What is larger is not a caption."""
+"""The largest caption: beyond, a text is not one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

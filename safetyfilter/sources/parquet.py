@@ -282,7 +282,7 @@ def _batch_size(group: pq.RowGroupMetaData, largest: int) -> int:
     """
     mean = max(int(group.total_byte_size) // max(group.num_rows, 1), 1)
     repeated = 8 * BATCH_BYTES // max(largest, 1)
-    return max(1, min(BATCH_SIZE, BATCH_BYTES // mean, repeated))
+    return int(max(1, min(BATCH_SIZE, BATCH_BYTES // mean, repeated)))
 
 
 def _path_leaves(chunks: Sequence[pq.ColumnChunkMetaData], columns: Sequence[str]) -> Iterator[str]:
@@ -296,5 +296,4 @@ def _path_leaves(chunks: Sequence[pq.ColumnChunkMetaData], columns: Sequence[str
 
 def _null_count(chunk: pq.ColumnChunkMetaData) -> int | None:
     statistics = chunk.statistics if chunk.is_stats_set else None
-    known = statistics is not None and statistics.has_null_count
-    return int(statistics.null_count) if known else None
+    return int(statistics.null_count) if statistics is not None and statistics.has_null_count else None

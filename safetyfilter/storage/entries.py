@@ -1,4 +1,4 @@
-"""What a storage says of its files: sizes, and what changes whenever a content does."""
+"""Files as their storage describes them: sizes, and what changes whenever a content does."""
 
 from __future__ import annotations
 
