@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 LabelsArgument = Annotated[
     str,
     typer.Argument(
+        metavar="LABELS",
         help="Parquet or CSV with a column for each signal, named after it: true or false, 1 or 0, yes or no, empty "
         "where not labelled. "
         "Joined with a run by their column key, or key_digest; with a file by that, else row by row. An optional "
-        "column holds groups."
+        "column holds groups.",
     ),
 ]
 GroupOption = Annotated[

@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import warnings
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import typer
 from rich.logging import RichHandler
 
 from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
@@ -24,6 +25,9 @@ from safetyfilter.cli.app import app
 from safetyfilter.cli.output import Interrupted, err, show_error
 from safetyfilter.errors import SafetyFilterError
 
+_ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""The root of Typer's errors of usage, which lies in another package with each of its versions."""
+
 
 def main() -> NoReturn:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
@@ -33,23 +37,34 @@ def main() -> NoReturn:
         handlers=[RichHandler(console=err, show_time=False, show_path=False)],
     )
     warnings.filterwarnings("ignore", module="PIL")  # of a damaged picture, whose status in the record says more
+    exit_status = 0
     try:
-        app()
+        exit_status = app(standalone_mode=False, prog_name="safetyfilter") or 0
     except SafetyFilterError as error:
         _fail(str(error), error.exit_status)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", Interrupted.exit_status)
-    except SystemExit as ended:  # Typer makes this of an interruption, without a word
-        if ended.code == Interrupted.exit_status:
-            _fail("interrupted", Interrupted.exit_status)
-        raise
+    except _ClickError as error:
+        _fail_usage(error)
     except Exception as error:
         if os.environ.get("SAFETYFILTER_DEBUG"):
             raise
         _fail(
             f"unexpected {type(error).__name__}: {error}; set SAFETYFILTER_DEBUG=1 for the traceback, and report it", 1
         )
-    sys.exit(0)
+    if exit_status == Interrupted.exit_status:  # Typer makes this of an interruption, without a word
+        _fail("interrupted", exit_status)
+    sys.exit(exit_status)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    """End with Typer's finding in one sentence, and where to read on; where nothing was given, with the help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    context = getattr(error, "ctx", None)
+    message = error.format_message().replace("Value error, ", "").rstrip(".?")
+    _fail(f"{message}; see `{context.command_path if context else 'safetyfilter'} --help`", error.exit_code)
 
 
 def _fail(message: str, exit_status: int) -> NoReturn:

@@ -32,7 +32,10 @@ class Interval(StrEnum):
 
 
 ScoresArgument = Annotated[
-    str, typer.Argument(help="A run directory, or Parquet or CSV with a column of scores for each signal.")
+    str,
+    typer.Argument(
+        metavar="SCORES", help="A run directory, or Parquet or CSV with a column of scores for each signal."
+    ),
 ]
 ConfidenceOption = Annotated[float, typer.Option(help="In (0, 1).")]
 

@@ -34,7 +34,8 @@ def scan(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk; or several of them."
+            metavar="SOURCE",
+            help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk; or several of them.",
         ),
     ],
     out: Annotated[str, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
@@ -42,6 +43,13 @@ def scan(
         str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or stand-in.")
     ] = "ViT-L-14-quickgelu",
     pretrained: Annotated[str | None, typer.Option(help="A tag that open_clip lists, or a checkpoint file.")] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            help="A tag, such as openai, or an open_clip_config.json: what images go through before a checkpoint's "
+            "weights, where nothing else tells."
+        ),
+    ] = None,
     probes: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,6 +83,7 @@ def scan(
 ) -> None:
     """Embed and score every sample of SOURCE, and decide what to keep."""
     from safetyfilter.decide.policy import Policy
+    from safetyfilter.decide.sentences import cut_warning
     from safetyfilter.evaluation.places import run_at
     from safetyfilter.runs.start import check_output
     from safetyfilter.sources import open_source
@@ -98,11 +107,12 @@ def scan(
     from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
     options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=workers)  # type: ignore[arg-type]
-    name = ENCODER if encoder == "stand-in" else encoder
     files = _probe_files(probes or ["zero-shot"], policy_used)
     with err.status("loading the encoder"):
-        loaded = ClipEncoder.load(name, pretrained=pretrained, device=device, precision=precision)
-        bank = _bank(files, loaded, stand_in=name == ENCODER)
+        loaded = ClipEncoder.load(
+            encoder, pretrained=pretrained, preprocess=preprocess, device=device, precision=precision
+        )
+        bank = _bank(files, loaded, stand_in=encoder in ("stand-in", ENCODER))
         safety_filter = SafetyFilter(loaded, bank, policy_used, options)
     started = time.perf_counter()
     counts = [part.count for part in opened.parts()]
@@ -112,6 +122,8 @@ def scan(
     seconds = time.perf_counter() - started
     for change in run.policy.changes_from(before.policy) if before else []:  # so that none is loosened unseen
         show_warning(change)
+    if policy is not None and (warning := cut_warning(policy, run.record.setup.probes)):
+        show_warning(warning)
     notice = run.record.setup.pair.notice
     if notice:
         show_warning(notice)
@@ -150,7 +162,7 @@ def _batch_size(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
     if not text.isdigit() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r} is neither a whole number from 1 nor auto", param_hint="--batch-size")
+        raise typer.BadParameter(f"{text!r} is neither a whole number from 1 nor auto", param_hint="'--batch-size'")
     return int(text)
 
 

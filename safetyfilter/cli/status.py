@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def status(run: Annotated[str, typer.Argument(help="The run directory.")], json: JsonOption = False) -> None:
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run directory.")], json: JsonOption = False
+) -> None:
     """Tell how far RUN is, what it counts and what it was made with; names no sample."""
     from safetyfilter.runs.failures import stored_counts
     from safetyfilter.runs.run import Run

@@ -15,7 +15,10 @@ from safetyfilter.cli.output import emit, err
 @app.command()
 def train(
     embeddings: Annotated[
-        str, typer.Argument(help="A run directory made with --keep-embeddings, or a .npy of (N, D) floats.")
+        str,
+        typer.Argument(
+            metavar="EMBEDDINGS", help="A run directory made with --keep-embeddings, or a .npy of (N, D) floats."
+        ),
     ],
     labels: LabelsArgument,
     signal: Annotated[str, typer.Option(help="The signal that the labels tell of; the labels' column.")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tomllib
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -13,6 +14,7 @@ from safetyfilter.decide.presets import DEFAULT_THRESHOLD, exclusions
 from safetyfilter.errors import PolicyError
 from safetyfilter.signals import PAIR, SignalPair
 
+_log = logging.getLogger(__name__)
 _SIGNALS = '[signals] with explicit = "…" and minor = "…"'
 
 
@@ -27,6 +29,8 @@ class PolicyFields(TypedDict):
 
 def parse_policy(text: str) -> PolicyFields:
     """Return the fields of the policy in a TOML text; a pair's signal without a threshold gets the default one.
+
+    Where the other signals have thresholds the log says so.
 
     Parameters
     ----------
@@ -60,6 +64,8 @@ def parse_policy(text: str) -> PolicyFields:
         if not isinstance(rule, bool | int | float):
             raise PolicyError(f"exclude.{signal} is {rule!r}; give true, false, or a number from 0 to 1")
     pair = _pair(data["signals"]) if "signals" in data else PAIR
+    if thresholds and (missing := [signal for signal in pair.names if signal not in thresholds]):
+        _log.warning("the policy gives no threshold for %s: %s is taken", " and ".join(missing), DEFAULT_THRESHOLD)
     thresholds = dict.fromkeys(pair.names, DEFAULT_THRESHOLD) | thresholds
     if unknown := set(exclude) - set(thresholds):  # also one that is set to false: a misspelt name is never passed over
         raise PolicyError(

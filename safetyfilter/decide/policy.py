@@ -115,7 +115,7 @@ class Policy:
         Raises
         ------
         PolicyError
-            Neither a preset nor a file, or not a policy.
+            Neither a preset nor a file, or an empty file, or not a policy.
         StorageError
             The storage failed.
         """
@@ -123,7 +123,7 @@ class Policy:
         if name in PRESETS:
             return cls.preset(name)
         try:
-            return cls.from_toml(Location.of(name_or_file).read_text())
+            text = Location.of(name_or_file).read_text()
         except StorageError:
             raise
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -132,6 +132,12 @@ class Policy:
             ) from error
         except (OSError, UnicodeDecodeError, Unreadable) as error:
             raise PolicyError(f"can't read the policy {name}: {error}; it must be a UTF-8 TOML file") from error
+        if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
+            raise PolicyError(
+                f"the policy file {name} is empty; give it [thresholds] or [exclude], or name the preset "
+                "co-occurrence, which needs neither"
+            )
+        return cls.from_toml(text)
 
     @classmethod
     def from_toml(cls, text: str) -> Policy:

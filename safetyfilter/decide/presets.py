@@ -28,6 +28,15 @@ PRESETS: Mapping[str, Mapping[str, bool | float]] = MappingProxyType(
 """
 
 
+LAION_PROBES: Mapping[str, str] = MappingProxyType(
+    {
+        "laion-l14": "d5283e480873cc7b2abf98b158ffe62055ff66ea29054403fc18f476773357d4",
+        "laion-b32": "24de5baa1d5c06ba504567c44e08f8a665fc11dfbe1fd4774b770a40dd0a468c",
+    }
+)
+"""The digests of LAION's published detectors as probes, on whose scores the cuts of ``laion-…`` were published."""
+
+
 def exclusions(rules: Mapping[str, bool | float]) -> tuple[frozenset[str], dict[str, float]]:
     """Return the signals that an ``[exclude]`` excludes at their thresholds, and the cuts of the others.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from safetyfilter.decide.fields import PolicyFields
+from safetyfilter.decide.presets import LAION_PROBES, PRESETS
 from safetyfilter.signals import SignalPair
 
 HARDLY_REACHED = 0.99
@@ -29,6 +30,32 @@ def rule_warning(thresholds: Mapping[str, float], pair: SignalPair) -> str | Non
     return (
         f"Hardly any score reaches the threshold of {' or of '.join(high)}: the co-occurrence rule may exclude next to "
         "nothing. Lower it, unless `safetyfilter calibrate` found it on labelled data."
+    )
+
+
+def cut_warning(name: str, probes: Iterable[str]) -> str | None:
+    """Return a sentence where a preset's cut was published for LAION's detectors and none of them scored, else None.
+
+    Parameters
+    ----------
+    name : str
+        The policy as it was named: a preset, or a file's path.
+    probes : iterable of str
+        The digests of the probes that score.
+
+    Examples
+    --------
+    >>> cut_warning("laion-0.5", probes=["ab" * 32])[:72]
+    "The cut of laion-0.5 was published for LAION's detector, and other probe"
+    >>> cut_warning("separate", probes=["ab" * 32]) is None
+    True
+    """
+    if name not in PRESETS or not name.startswith("laion-") or set(probes) & set(LAION_PROBES.values()):
+        return None
+    return (
+        f"The cut of {name} was published for LAION's detector, and other probes score here, on which it means "
+        f"something else: scan with `--probes {next(iter(LAION_PROBES))}` besides a probe for the other signal, or "
+        "choose thresholds of these probes' own."
     )
 
 

@@ -143,7 +143,19 @@ def test_a_scan_with_the_stand_in_encoder_says_so_whatever_the_probes_are_called
         (["decide", "{}/run", "--policy", "{}/unknown.toml"], 2, "which no probe scores"),
         (["export", "{}/run", "--source", "{}/pictures", "--to", "{}/pictures"], 1, "there already"),
         (["export", "{}/run", "--source", "{}/others", "--to", "{}/new"], 1, "knows none of the"),
-        (["fly"], 2, "No such command"),
+        (["fly"], 2, "error: No such command 'fly'; see `safetyfilter --help`"),
+        (["scan"], 2, "error: Missing argument 'SOURCE'; see `safetyfilter scan --help`"),
+        (
+            ["scan", "{}/pictures", "--out", "{}/new", "--workers", "0"],
+            2,
+            "Invalid value for '--workers': Input should",
+        ),
+        (["scan", "{}/pictures", "--out", "{}/new", "--limit", "0"], 2, "Invalid value for '--limit': Input should"),
+        (
+            ["evaluate", "{}/run", "{}/labels.csv", "--interval", "wide"],
+            2,
+            "error: Invalid value for '--interval': 'wide' is not one of 'wilson', 'clopper-pearson'; see",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
@@ -194,7 +206,8 @@ def test_storage_that_fails_is_one_sentence_and_no_decision(
         FlakyFileSystem.fail(0)
     assert (done.status, done.stdout) == (1, "")
     error = done.stderr[done.stderr.index("error: ") :]
-    assert error.startswith("error: can't reach flaky://")
+    assert error.startswith("error: can't reach a file in flaky://")
+    assert not any(Path(name).name in error for name in GOOD | BAD)
     assert error.endswith("run the same command again when the storage is well\n")
     assert error.count("\n") == 1
     again = command(*arguments, "--json").json

@@ -97,3 +97,10 @@ def test_an_interruption_says_how_much_is_recorded(
     done = command("scan", pictures, "--out", tmp_path / "run", *STAND_IN)
     assert (done.status, done.stdout) == (130, "")
     assert done.message.endswith(f"({len(GOOD | BAD)} samples are recorded)")
+
+
+def test_laions_cuts_on_other_probes_are_told(run: Path, pictures: Path) -> None:
+    warning = "The cut of laion-0.5 was published for LAION's detector"
+    assert warning in command("decide", run, "--policy", "laion-0.5").message
+    assert warning in command("scan", pictures, "--out", run, *STAND_IN, "--policy", "laion-0.5").message
+    assert warning not in command("decide", run, "--policy", "separate").message

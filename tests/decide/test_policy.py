@@ -202,6 +202,32 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
         Policy.load(tmp_path / "p.toml")
 
 
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "# thresholds of mine\n  # to come\n"], ids=["empty", "lines", "comments"]
+)
+def test_a_file_that_says_nothing_is_no_set_of_defaults(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    with pytest.raises(PolicyError, match=r"is empty; give it .* or name the preset co-occurrence"):
+        Policy.load(tmp_path / "p.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[thresholds]\nexplicit = 0.3", ["the policy gives no threshold for minor: 0.5 is taken"]),
+        ("[thresholds]\nother = 0.3", ["the policy gives no threshold for explicit and minor: 0.5 is taken"]),
+        ("[thresholds]\nexplicit = 0.3\nminor = 0.5", []),
+        ("[exclude]\nexplicit = true", []),
+    ],
+)
+def test_a_default_beside_given_thresholds_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: list[str]
+) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    assert Policy.load(tmp_path / "p.toml").thresholds["minor"] == 0.5
+    assert caplog.messages == told
+
+
 def test_a_fault_of_storage_is_not_a_bad_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> bytes:
         raise TimeoutError

@@ -1,11 +1,17 @@
 """Sentences about policies: one that can hardly exclude is named as such, and no change goes untold."""
 
+from pathlib import Path
+
 import pytest
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.decide.presets import PRESETS
-from safetyfilter.decide.sentences import HARDLY_REACHED
+from safetyfilter.decide.presets import LAION_PROBES, PRESETS
+from safetyfilter.decide.sentences import HARDLY_REACHED, cut_warning
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.convert.detector import convert_detector
+from safetyfilter.score.named import NAMES
 from safetyfilter.signals import SignalPair
+from tests.score.published_files import DATA, ZIPS, needs_laion
 
 BELOW = 0.9899999
 
@@ -66,3 +72,29 @@ THREE = {"explicit": 0.5, "minor": 0.5, "other": 0.5}
 def test_every_change_is_told_in_digits_that_differ(before: Policy, now: Policy, changes: list[str]) -> None:
     assert now.changes_from(before) == changes
     assert (before == now) is (not changes)
+
+
+OTHER = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "probes", "warned"),
+    [
+        *((name, [OTHER], name.startswith("laion-")) for name in PRESETS),
+        *(("laion-0.5", [OTHER, digest], False) for digest in LAION_PROBES.values()),
+        ("laion-0.5.toml", [OTHER], False),
+    ],
+)
+def test_laions_cuts_on_other_probes_are_told(name: str, probes: list[str], warned: bool) -> None:
+    assert (cut_warning(name, probes) is not None) is warned
+
+
+def test_laions_probes_have_the_names_that_can_be_fetched() -> None:
+    assert tuple(LAION_PROBES) == NAMES
+
+
+@needs_laion
+@pytest.mark.parametrize("name", NAMES)
+def test_the_digests_are_those_of_the_published_files(name: str, tmp_path: Path) -> None:
+    bank = ProbeBank.load(convert_detector(DATA / ZIPS[name], to=tmp_path))
+    assert bank.digests == (LAION_PROBES[name],)
