@@ -106,12 +106,12 @@ def _as_named_here(state: State, model: torch.nn.Module) -> dict[str, torch.Tens
     if "positional_embedding" in converted and not hasattr(model, "positional_embedding"):
         converted = convert_to_custom_text_state_dict(converted)
     for name in _LOGITS:
-        own = getattr(model, name, None)
-        if name in converted and isinstance(own, torch.Tensor) and converted[name].numel() == own.numel():
-            converted[name] = converted[name].reshape(own.shape)
-    if _POSITION_IDS not in model.state_dict():
-        converted.pop(_POSITION_IDS, None)  # a table of 0, 1, 2 …, which transformers no longer keeps
-    return converted
+        logit = getattr(model, name, None)
+        if name in converted and isinstance(logit, torch.Tensor) and converted[name].numel() == logit.numel():
+            converted[name] = converted[name].reshape(logit.shape)
+    own = model.state_dict()
+    computed = {name for name, _ in model.named_buffers()} | {_POSITION_IDS}  # archives hold those too
+    return {name: value for name, value in converted.items() if name in own or name not in computed}
 
 
 def _check_fit(state: State, expected: State, architecture: str) -> None:

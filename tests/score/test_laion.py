@@ -11,7 +11,7 @@ from safetyfilter.errors import EncoderMismatchError, ProbeError
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.convert.detector import read_detector
 from safetyfilter.score.files import read_probes, write_probes
-from safetyfilter.score.laion import ARCHITECTURES, DetectorCard, LaionDetector
+from safetyfilter.score.laion import ARCHITECTURES, CONFIGURATIONS, DetectorCard, LaionDetector
 from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.probe import Probe
 from tests.score.published_files import DATA, WHY, ZIPS, Network
@@ -124,6 +124,17 @@ def test_another_encoder_is_refused(detector: LaionDetector, field: str, value: 
     detector.bind(OPENAI)
     with pytest.raises(EncoderMismatchError, match=ARCHITECTURES[512]):
         detector.bind(dataclasses.replace(OPENAI, **{field: value}))
+
+
+def test_the_encoder_goes_by_any_name(detector: LaionDetector) -> None:
+    wanted = CONFIGURATIONS[ARCHITECTURES[512]]
+    spec = dataclasses.replace(OPENAI, architecture="custom-0123456789ab", config_sha256=wanted)
+    assert detector.bind(spec).encoder == spec.digest
+    bound_before = detector.bind(dataclasses.replace(OPENAI, architecture="ViT-B-32-quickgelu"))
+    named = dataclasses.replace(OPENAI, config_sha256=wanted)
+    assert bound_before.bind(named).encoder == named.digest  # a file of version 0.2.0 that was bound to it
+    with pytest.raises(EncoderMismatchError, match=ARCHITECTURES[512]):
+        detector.bind(dataclasses.replace(named, config_sha256=CONFIGURATIONS[ARCHITECTURES[768]]))
 
 
 def test_it_serves_beside_another_probe_and_the_higher_score_counts(detector: LaionDetector) -> None:
