@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 from safetyfilter.errors import OutputError
 from safetyfilter.exports.tables import Sink, TableWriter
 
+_SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
 _FILE_BYTES = 500 << 20
 """As of `datasets`' own files."""
 _STATE: dict[str, Any] = {
@@ -56,7 +58,7 @@ class SavedWriter(TableWriter):
     def _folder(self, split: str) -> Path:
         if split in (".", "..") or "/" in split or "\0" in split:
             raise OutputError(
-                f"{split!r} can't be the name of a split's folder; rename the split, or export as parquet"
+                f"the split {split!r} can't be the name of a folder; rename the split, or export as parquet"
             )
         return self._place / split if split else self._place
 
@@ -70,7 +72,8 @@ class SavedWriter(TableWriter):
                 named.append(f"data-{number:05d}-of-{len(files):05d}.arrow")
                 (folder / name).rename(folder / named[-1])
             state = _STATE | {"_data_files": [{"filename": name} for name in named]}
-            state |= {"_fingerprint": secrets.token_hex(8), "_split": split or None}
+            named_split = split if _SPLIT_NAME.fullmatch(split) else None  # another is not taken when it is loaded
+            state |= {"_fingerprint": secrets.token_hex(8), "_split": named_split}
             (folder / "state.json").write_text(json.dumps(state, indent=2))
             datasets.DatasetInfo(features=_features(self._schemas[split])).write_to_directory(str(folder))
         if "" not in self._files:

@@ -67,6 +67,8 @@ def require_apart(destination: Path, source: Source, run: Path) -> None:
 
 def _in_full(path: Path) -> Path:
     """Return a path whose last part is a name; links on the way to it are the user's own."""
+    if "\0" in str(path):
+        raise ValueError("a path holds no null character")
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 

@@ -32,7 +32,7 @@ class FolderWriter(FolderOfFiles):
         stem, _, last = path.name.rpartition(".")
         stem = stem if last else path.name
         for extension, member in kept.beside().items():
-            self._write(path.with_name(f"{stem}.{extension}" if extension else stem), member, shared=True)
+            self._write(path.with_name(f"{stem}.{extension}"), member, shared=True)
 
     def _write(self, name: PurePosixPath, content: bytes, *, shared: bool = False) -> None:
         """Write a new file; `shared` where two images may have the same one beside them: a.txt by a.jpg and a.png."""

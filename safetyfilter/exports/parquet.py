@@ -19,13 +19,20 @@ class ParquetWriter(TableWriter):
     """Parquet files; rows of a table keep all their columns and their schema, and each schema has files of its own.
 
     Where rows belong to splits, a file is called ``data/SPLIT-00000-of-00001.parquet``, by which
-    `datasets.load_dataset(FOLDER)` finds the splits again.
+    `datasets.load_dataset(FOLDER)` finds the splits again; a split of which nothing is kept has no file, since
+    `datasets` loads no split at all where one is empty.
     """
 
     def __init__(self, place: Path) -> None:
         super().__init__(place)
         self._files: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
         self._names: dict[str, str] = {}
+
+    def write_rows(self, rows: pa.Table, split: str) -> None:
+        """Write rows as they are; a file is there for a schema even if none of its rows is kept."""
+        super().write_rows(rows, split)
+        self._rows[split] += len(rows)
 
     def _opened(self, split: str, schema: pa.Schema) -> Sink:
         number = self._files[split]
@@ -54,8 +61,12 @@ class ParquetWriter(TableWriter):
 
     def _finish(self) -> None:
         super()._finish()
+        some_kept = any(self._rows.values())
         for name, split in self._names.items():
             count = self._files[split]
             for number in range(count):
                 path = self._of_split(split, number)
+                if some_kept and not self._rows[split]:  # datasets loads none of the splits where one is empty
+                    path.unlink()
+                    continue
                 path.rename(path.with_name(f"{name}-{number:05d}-of-{count:05d}.parquet"))

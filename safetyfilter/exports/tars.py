@@ -49,7 +49,7 @@ class WebDatasetWriter(FolderOfFiles):
         if self._tar is None:
             raise RuntimeError("a sample was written before its shard was begun; this is a fault of the library")
         for extension, content in members.items():
-            member = tarfile.TarInfo(f"{name}.{extension}" if extension else name)
+            member = tarfile.TarInfo(f"{name}.{extension}")
             if "\0" in member.name:
                 raise OutputError(
                     "a sample's name holds a null character, which no tar can hold; export it as parquet, which takes "

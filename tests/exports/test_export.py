@@ -3,11 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from safetyfilter import Policy, SafetyFilter, decide, scan, storage
+from safetyfilter import Policy, SafetyFilter, apply_policy, scan, storage
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.errors import OutputError, RunError, SourceError, StorageError, UnfinishedRunError, UsageError
 from safetyfilter.exports import FORMATS, LEFT_OUT, export
@@ -77,8 +79,13 @@ def test_a_sample_without_bytes_is_unscored_and_nothing_else(tmp_path: Path, kee
         (place / "b.png").symlink_to("nowhere")
     elif kind == "webdataset":
         place = write_tars(tmp_path / "s", {"a.png": IMAGES["china-2.png"], "b.npy": b"\x93NUMPY"})
+    elif kind == "parquet":
+        place = tmp_path / "s.parquet"
+        pq.write_table(pa.table({"image": [IMAGES["china-2.png"], None]}), place)
     else:
-        place = WRITERS[kind](tmp_path / "s", {"a": IMAGES["china-2.png"], "b": None}, None)  # type: ignore[dict-item]
+        rows = {"image": [{"bytes": IMAGES["china-2.png"], "path": None}, None]}
+        place = tmp_path / "s"
+        datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()})).save_to_disk(place)
     source = open_source(place)
     run = scan(source, tmp_path / "run", keeps_all)
     counts = export(run, source, tmp_path / "out")
@@ -149,7 +156,7 @@ def test_a_run_that_is_decided_anew_meanwhile_is_not_exported(tmp_path: Path, ke
     source = open_source(write_folder(tmp_path / "f", good_images()))
     run = scan(source, tmp_path / "run", keeps_all)
     with pytest.raises(RunError, match="have changed"):
-        export(run, source, tmp_path / "out", progress=lambda counts: decide(Run.open(run.path), Policy()))
+        export(run, source, tmp_path / "out", progress=lambda counts: apply_policy(Run.open(run.path), Policy()))
     assert not list(tmp_path.glob("*out*"))
 
 
@@ -187,7 +194,7 @@ def test_repeated_keys_are_the_same_for_a_run_and_its_export(tmp_path: Path, kee
     images = [IMAGES[name] for name in ("china-2.png", "chelsea-2.png", "coffee-2.png", "china-2.png", "flower-2.png")]
     rows = pa.table({"image": images, "key": ["a", "b", "b", "a", None]})  # one a, twice; b is two; one has no key
     (tmp_path / "p").mkdir()
-    pa.parquet.write_table(rows, tmp_path / "p" / "0.parquet")
+    pq.write_table(rows, tmp_path / "p" / "0.parquet")
     source = open_source(tmp_path / "p")
     run = scan(source, tmp_path / "run", keeps_all)
     assert (run.counts["kept"], run.counts["unscored"]) == (2, 3)

@@ -1,0 +1,207 @@
+"""Destinations: an export replaces nothing, leaves nothing behind, and lies apart from its source and its run."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from safetyfilter import scan
+from safetyfilter.errors import OutputError
+from safetyfilter.exports import FORMATS, export
+from safetyfilter.exports.destination import appearing_whole, checked
+from safetyfilter.sources import open_source
+from tests.exports.contents import IMAGES, names_below
+from tests.writers import write_files, write_tars
+
+PNG = IMAGES["china-2.png"]
+
+
+@pytest.fixture
+def exported(tmp_path: Path, keeps_all):
+    """A function that exports one picture to a place."""
+    source = open_source(write_files(tmp_path / "f", {"a.png": PNG}))
+    run = scan(source, tmp_path / "run", keeps_all)
+    return lambda to, **options: export(run, source, to, **options)
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path, exported) -> None:
+    (tmp_path / "out").mkdir()
+    exported(tmp_path / "out")
+    assert names_below(tmp_path / "out") == ["a.png"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_there_is_left_as_it_is(tmp_path: Path, exported, format: str) -> None:
+    write_files(tmp_path, {"file": b"x", "full/inner": b"x"})
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("full")
+    for name, message in (
+        ("file", "there already"),
+        ("full", "there already"),
+        ("dangling", "is a link"),
+        ("link", "link"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            exported(tmp_path / name, format=format)
+    with pytest.raises(OutputError, match="can't write"):
+        exported(tmp_path / "file" / "out", format=format)
+    with pytest.raises(OutputError, match="can't write"):
+        exported(tmp_path / "a\0b", format=format)
+    assert names_below(tmp_path / "full") == ["inner"]
+    assert not (tmp_path / "nowhere").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_keys_go_to_a_file(tmp_path: Path, exported) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="there already; give a new file"):
+        exported(tmp_path / "out", format="keys")
+    assert (tmp_path / "out").is_dir()
+
+
+def test_other_storage(tmp_path: Path, exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("s3://bucket/out", Path("s3://bucket/out")):
+        with pytest.raises(OutputError, match="an export can't be at s3:/"):
+            exported(url)
+    assert not (tmp_path / "s3:").exists()
+
+
+def test_an_export_lies_apart_from_its_source_and_its_run(tmp_path: Path, exported, keeps_all) -> None:
+    (tmp_path / "alias").symlink_to("f")
+    for place in ("f/clean", "f/deep/clean", "alias/clean", "x/../f/clean"):
+        with pytest.raises(OutputError, match="lies inside the source"):
+            exported(tmp_path / place)
+    with pytest.raises(OutputError, match="lies inside the run"):
+        exported(tmp_path / "run" / "clean")
+    assert names_below(tmp_path / "f") == ["a.png"]
+    write_tars(tmp_path / "tars", {"a.png": PNG})
+    source = open_source(tmp_path / "tars" / "**" / "*.tar")
+    run = scan(source, tmp_path / "run-2", keeps_all)
+    with pytest.raises(OutputError, match="lies inside the source"):
+        export(run, source, tmp_path / "tars" / "clean")
+    assert not (tmp_path / "tars" / "clean").exists()
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+@pytest.mark.parametrize("other", ["file", "folder", "link"])
+def test_what_appears_meanwhile_is_left_as_it_is(tmp_path: Path, is_file: bool, other: str) -> None:
+    destination = checked(tmp_path / "out", is_file=is_file)
+
+    def write() -> None:
+        with appearing_whole(destination) as place:
+            if is_file:
+                place.write_text("ours")
+            else:
+                write_files(place, {"ours": b""})
+            if other == "file":
+                destination.write_text("theirs")
+            elif other == "folder":
+                write_files(destination, {"theirs": b""})
+            else:
+                destination.symlink_to(tmp_path / "theirs")
+
+    with pytest.raises(OutputError, match="appeared while the export was written, and is left as it is"):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    if other == "folder":
+        assert names_below(destination) == ["theirs"]
+    elif other == "file":
+        assert destination.read_text() == "theirs"
+
+
+def test_a_disk_without_hard_links(tmp_path: Path, exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    exported(tmp_path / "keys", format="keys")
+    assert (tmp_path / "keys").read_text() == "a.png\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_what_is_interrupted_leaves_nothing(tmp_path: Path, exported, error: type[BaseException]) -> None:
+    def interrupt(counts: object) -> None:
+        assert len(list(tmp_path.glob(".out.*.partial/out/a.png"))) == 1
+        raise error
+
+    with pytest.raises(error):
+        exported(tmp_path / "out", progress=interrupt)
+    assert not list(tmp_path.glob("*out*"))
+
+
+KILLED = textwrap.dedent(
+    """
+    import pathlib, sys, time
+    from safetyfilter.exports.destination import appearing_whole
+    with appearing_whole(pathlib.Path(sys.argv[1])) as place:
+        place.mkdir()
+        (place / "a.png").write_bytes(b"x")
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+)
+
+
+def killed(destination: Path, number: signal.Signals) -> int:
+    """Start an export in a process of its own, end it by a signal while it writes, and return its status."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(destination)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        assert lines.readline() == b"ready\n"
+        process.send_signal(number)
+        return process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    assert killed(tmp_path / "out", number) != 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_litter_of_a_killed_export_is_removed_by_the_next(tmp_path: Path, exported) -> None:
+    killed(tmp_path / "out", signal.SIGKILL)
+    assert len(list(tmp_path.glob(".out.*.partial/out/a.png"))) == 1
+    dead = next(tmp_path.glob(".out.*.partial"))
+    kept = write_files(tmp_path / f".out.{os.getppid()}.partial", {"running": b""})
+    other = write_files(tmp_path / f".other.{dead.name.split('.')[2]}.partial", {"another": b""})
+    own = write_files(tmp_path / f".out.{os.getpid()}.partial", {"of an earlier process of this number": b""})
+    exported(tmp_path / "out")
+    assert not dead.exists()
+    assert not own.exists()
+    assert kept.exists()
+    assert other.exists()
+    assert names_below(tmp_path / "out") == ["a.png"]
+
+
+def test_two_exports_of_a_process_to_one_place(tmp_path: Path, exported) -> None:
+    def again(counts: object) -> None:
+        with pytest.raises(OutputError, match="this process is writing another export"):
+            exported(tmp_path / "out")
+
+    assert exported(tmp_path / "out", progress=again)["kept"] == 1
+    assert names_below(tmp_path / "out") == ["a.png"]
+
+
+def test_handlers_of_the_process_are_given_back(tmp_path: Path, exported) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    exported(tmp_path / "out")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", [".", "deep/..", "deep/x/../.."])
+def test_destinations_without_a_name(tmp_path: Path, exported, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "here" / "deep" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match="there already"):
+        exported(name)
+    with pytest.raises(OutputError, match="there already"):
+        exported("/")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    exported(".")
+    assert names_below(tmp_path / "empty") == ["a.png"]
