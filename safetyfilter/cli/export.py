@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, app
+from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.output import counts_table, emit
 from safetyfilter.cli.progress import sample_progress
 
@@ -18,17 +18,23 @@ class Format(StrEnum):
     folder = "folder"
     webdataset = "webdataset"
     parquet = "parquet"
+    datasets = "datasets"
     keys = "keys"
 
 
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="The run directory.")],
-    source: Annotated[str, typer.Option(help="The source that was scanned.")],
-    to: Annotated[str, typer.Option(help="A new or empty place; a file for keys.")],
-    format: Annotated[Format | None, typer.Option(help="The source's own where left out.")] = None,
+    source: Annotated[
+        list[str], typer.Option(help="The source that was scanned; given once for each, in their order, of several.")
+    ],
+    to: Annotated[str, typer.Option(help="A new or empty place, apart from source and run; a new file for keys.")],
+    format: Annotated[
+        Format | None, typer.Option(help="datasets is a data set saved to disk.", show_default="the source's own")
+    ] = None,
     image_column: ColumnOption = None,
     key_column: KeyOption = None,
+    root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the samples that RUN keeps, byte for byte."""
@@ -38,7 +44,9 @@ def export(
 
     opened = Run.open(run)
     seen = opened.counts["seen"]
-    opened_source = open_source(source, image_column=image_column, key_column=key_column)
+    opened_source = open_source(
+        source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, root=root
+    )
     with sample_progress("exporting", seen) as progress:
         counts = export_run(opened, opened_source, to, format=format.value if format else None, progress=progress)
     emit({"run": run, "to": to, **counts}, as_json=json, shown=counts_table(to, counts))
