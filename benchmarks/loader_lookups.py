@@ -18,10 +18,10 @@ from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.runs.decided import write_decisions
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.parts import ScoredPart
-from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
+from safetyfilter.runs.record import COUNT_NAMES, RunRecord, RunSetup, SourceRecord
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import create_secret
-from safetyfilter.runs.stored import fingerprint_of
+from safetyfilter.runs.stored import digest_of
 from safetyfilter.signals import PAIR
 from safetyfilter.storage import Location
 
@@ -41,6 +41,7 @@ def made_run(
     (folder / "decisions").make_folder()
     digester, policy, signals = create_secret(place), sf.Policy(), ("explicit", "minor")
     parts = -(-count // _PART)
+    decided: list[str] = []
     for part in range(parts):
         names = keys(part * _PART, min(count, (part + 1) * _PART))
         digests = digester.keys(names)
@@ -53,7 +54,8 @@ def made_run(
         excluded = rng.random(len(names)) < share
         bits = np.where(excluded, sf.Reason.CO_OCCURRENCE, 0).astype(np.uint16)
         place_of_part = folder / "decisions" / f"part-{part:05d}.parquet"
-        write_decisions(scored, bits, place_of_part, {"fingerprint": "benchmark", "policy": policy.digest})
+        meta = {"fingerprint": "benchmark", "scores": "", "policy": policy.digest}
+        decided.append(write_decisions(scored, bits, place_of_part, meta).content)
     setup = RunSetup(
         encoder=_ENCODER,
         pair=PAIR,
@@ -66,6 +68,7 @@ def made_run(
     )
     record = RunRecord(
         created="",
+        run_id="",
         setup=setup,
         policy=policy,
         source=SourceRecord(kind="folder", keys="", location="", fingerprint="benchmark", parts=parts),
@@ -73,9 +76,9 @@ def made_run(
         versions={},
     )
     run = Run(place, record)
-    scores = fingerprint_of(["benchmark"] * parts)
-    counts = {"seen": count, "kept": count, "excluded": 0}
-    run.write_record(replace(record, complete=True, scores=scores, counts=counts))
+    scores = digest_of(["benchmark "] * parts)
+    counts = dict.fromkeys(COUNT_NAMES, 0) | {"seen": count, "kept": count}
+    run.write_record(replace(record, complete=True, scores=scores, decisions=digest_of(decided), counts=counts))
     return Run.open(place)
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from safetyfilter.batches import OK, ScoreBatch
 from safetyfilter.engine.scorers import ScoredBatch, Scorer
 from safetyfilter.errors import RunError, StorageError
-from safetyfilter.runs.digests import Digester
+from safetyfilter.runs.checkpoints import Checkpoints
+from safetyfilter.runs.digests import Digester, digest_order
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen`` and ``unscored`` as samples are scored, ``kept`` and ``excluded`` as a part is
-decided, and ``resumed`` for those of a part that was done already."""
+decided, and ``resumed`` for those that were scored already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +37,23 @@ class PartJob:
         Computes the digests of keys and contents.
     keep_vectors : bool
         Parts carry the embeddings, in float16.
+    checkpoints : Checkpoints or None
+        Keep what is scored of a part that is not finished; where None, nothing does.
     """
 
     source: Source
     scorer: Scorer
     digester: Digester
     keep_vectors: bool = False
+    checkpoints: Checkpoints | None = None
 
 
 def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:
     """Score parts of a source.
+
+    Where there are checkpoints, the rows of the part in progress are kept from time to time and when this ends before
+    its time, however that is: by an error, an interruption, or because nobody asks for more. A part that was yielded
+    is kept too until the next is asked for, since it may not have been recorded.
 
     Parameters
     ----------
@@ -52,7 +62,7 @@ def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Ite
     parts : iterable of Part
         Asked for the next only when the samples before it are read.
     report : callable
-        Called with ``seen`` and ``unscored`` of each batch.
+        Called with ``seen`` and ``unscored`` of each batch, and with ``resumed`` for what a checkpoint had.
 
     Yields
     ------
@@ -64,49 +74,136 @@ def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Ite
     StorageError
         A sample could not be read though it was tried again; parts finished before that are yielded first.
     """
-    read: deque[tuple[Part, int]] = deque()  # parts read to their end, and their samples; the reading thread appends
+    stream = _Stream(job, report)
+    try:
+        for batch in job.scorer.stream(stream.samples(parts), job.digester):
+            stream.append(batch)
+            yield from stream.finished()
+    except StorageError:
+        yield from stream.finished()  # a part's end may be found only when the next one is asked for, and fails
+        raise
+    else:
+        yield from stream.finished()
+        stream.require_empty()
+    finally:
+        stream.keep()
 
-    def samples() -> Iterator[Sample]:
+
+@dataclass(slots=True)
+class _Begun:
+    """A part whose samples are being read; `count` is that of those to be scored, once all are read."""
+
+    part: Part
+    kept: ScoredPart | None
+    count: int | None = None
+    reported: bool = False
+
+
+class _Stream:
+    """Parts on their way from the source to their record: read in one thread, scored and gathered in another."""
+
+    def __init__(self, job: PartJob, report: Progress) -> None:
+        self._job, self._report = job, report
+        self._begun: deque[_Begun] = deque()  # the reading thread appends
+        self._rows = _Rows()
+        self._kept_at = time.monotonic()
+
+    def samples(self, parts: Iterable[Part]) -> Iterator[Sample]:
+        """Yield the samples of the parts that no checkpoint has."""
         for part in parts:
+            samples, kept = self._opened(part)
+            begun = _Begun(part, kept)
+            self._begun.append(begun)
             count = 0
-            for sample in job.source.samples(part, captions=job.scorer.needs_captions):
+            for sample in samples:
                 count += 1
                 yield sample
-            read.append((part, count))
+            begun.count = count
 
-    rows = _Rows()
+    def _opened(self, part: Part) -> tuple[Iterator[Sample], ScoredPart | None]:
+        """The samples of a part that are to be scored, and those that a checkpoint has, which are left out."""
+        job = self._job
+        kept = job.checkpoints.load(part.index, part.state) if job.checkpoints else None
+        samples = iter(job.source.samples(part, captions=job.scorer.needs_captions))
+        if kept is None:
+            return samples, None
+        keys = job.digester.keys(sample.key for sample in islice(samples, len(kept)))
+        if np.array_equal(keys[digest_order(keys)], kept.keys):
+            return samples, kept
+        return iter(job.source.samples(part, captions=job.scorer.needs_captions)), None
 
-    def finished() -> Iterator[ScoredPart]:
-        while read and read[0][1] <= len(rows):
-            yield _scored(job, *read.popleft(), rows)
+    def append(self, batch: ScoredBatch) -> None:
+        """Take scored samples, and keep those of the part in progress where that was long ago."""
+        self._rows.append(batch if self._job.keep_vectors else batch.without_vectors())
+        for begun in list(self._begun):
+            if begun.kept is not None and not begun.reported:
+                begun.reported = True
+                self._report({**_counts(begun.kept.scores), "resumed": len(begun.kept)})
+        self._report(_counts(batch.scores))
 
-    try:
-        for batch in job.scorer.stream(samples(), job.digester):
-            rows.append(batch if job.keep_vectors else batch.without_vectors())
-            report({"seen": len(batch), "unscored": int((batch.scores.status != OK).sum())})
-            yield from finished()
-    except StorageError:
-        yield from finished()  # a part's end may be found only when the next one is asked for, and fails
-        raise
-    while read:
-        yield _scored(job, *read.popleft(), rows)
-    if len(rows):
-        raise RunError(f"{len(rows)} scored samples belong to no part: a fault of the library, report it")
+    def finished(self) -> Iterator[ScoredPart]:
+        """Yield the parts whose samples are all scored."""
+        job = self._job
+        while self._begun and (count := self._begun[0].count) is not None and count <= len(self._rows):
+            begun = self._begun.popleft()
+            part = _joined(job, begun, self._rows.take(count) if count else None)
+            if begun.kept is not None and not begun.reported:
+                self._report({**_counts(begun.kept.scores), "resumed": len(begun.kept)})
+            try:
+                yield part
+            except BaseException:  # whoever took it did not come back for the next, and may not have recorded it
+                if job.checkpoints:
+                    job.checkpoints.save(part)
+                raise
+            self._kept_at = time.monotonic()
+        if job.checkpoints and time.monotonic() - self._kept_at >= job.checkpoints.interval_s:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep what is scored of the part in progress."""
+        if self._job.checkpoints and self._begun and len(self._rows):
+            self._job.checkpoints.save(_joined(self._job, self._begun[0], self._rows.all()))
+            self._kept_at = time.monotonic()
+
+    def require_empty(self) -> None:
+        """Raise `RunError` unless each sample that was read was scored once."""
+        if not len(self._rows) and not self._begun:
+            return
+        rows, self._rows = len(self._rows), _Rows()  # not to be kept
+        if self._begun:
+            raise RunError(
+                f"{self._begun[0].count} samples were read and {rows} scored: a fault of the library, report it"
+            )
+        raise RunError(f"{rows} scored samples belong to no part: a fault of the library, report it")
 
 
-def _scored(job: PartJob, part: Part, count: int, rows: _Rows) -> ScoredPart:
-    if not count:
-        return _empty(job, part)
-    batch = rows.take(count)
-    vectors = batch.vectors.astype(np.float16) if job.keep_vectors else None
-    return ScoredPart.in_order(part.index, part.state, batch.digests, batch.scores, vectors=vectors)
+def _counts(scores: ScoreBatch) -> dict[str, int]:
+    return {"seen": len(scores), "unscored": int((scores.status != OK).sum())}
 
 
-def _empty(job: PartJob, part: Part) -> ScoredPart:
+def _joined(job: PartJob, begun: _Begun, batch: ScoredBatch | None) -> ScoredPart:
+    """A part of the rows that a checkpoint had and of those scored since, either of which may be missing."""
+    digests, scores, vectors = [], [], []
+    if begun.kept is not None:
+        digests.append(np.concatenate([begun.kept.keys, begun.kept.contents], axis=1))
+        scores.append(begun.kept.scores)
+        vectors.append(begun.kept.vectors)
+    if batch is not None:
+        digests.append(batch.digests)
+        scores.append(batch.scores)
+        vectors.append(batch.vectors.astype(np.float16))
     signals = job.scorer.signals
-    scores = ScoreBatch(values=np.empty((0, len(signals)), np.float32), signals=signals)
-    vectors = np.empty((0, *job.scorer.vector_shape), np.float16) if job.keep_vectors else None
-    return ScoredPart.in_order(part.index, part.state, np.empty((0, 32), np.uint8), scores, vectors=vectors)
+    if not digests:
+        digests.append(np.empty((0, 32), np.uint8))
+        scores.append(ScoreBatch(values=np.empty((0, len(signals)), np.float32), signals=signals))
+        vectors.append(np.empty((0, *job.scorer.vector_shape), np.float16))
+    joined = ScoreBatch(
+        values=np.concatenate([each.values for each in scores]),
+        signals=signals,
+        status=np.concatenate([each.status for each in scores]),
+    )
+    held = np.concatenate([each for each in vectors if each is not None]) if job.keep_vectors else None
+    return ScoredPart.in_order(begun.part.index, begun.part.state, np.concatenate(digests), joined, vectors=held)
 
 
 @dataclass(slots=True)
@@ -137,3 +234,7 @@ class _Rows:
             missing -= len(taken[-1])
         self.count -= count
         return ScoredBatch.joined(taken)
+
+    def all(self) -> ScoredBatch:
+        """Return at least one sample that waits, and all of them, as one batch."""
+        return ScoredBatch.joined(list(self.batches))

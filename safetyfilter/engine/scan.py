@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -17,9 +18,12 @@ from safetyfilter.filter import SafetyFilter
 from safetyfilter.runs.apply import decide_parts
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunSetup
+from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.start import started
 from safetyfilter.sources.base import Part, Source, require_source
+
+_log = logging.getLogger(__name__)
 
 
 def scan(
@@ -34,7 +38,7 @@ def scan(
     """Score and decide on every sample of a source, and leave a run directory.
 
     A scan that was interrupted goes on where it stopped: a part whose source, encoder and probes are unchanged is not
-    done again.
+    done again, and of a part in progress what was scored is kept every minute, and when the scan is stopped.
 
     Parameters
     ----------
@@ -72,25 +76,53 @@ def scan(
         safety_filter = replace(safety_filter, encoder=safety_filter.encoder.on(used[0]))
     with started(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy) as run:
         parts = source.parts()
-        todo = run.unscored_parts(parts, embeddings=keep_embeddings)
-        _report_resumed(run, report, {part.index for part in parts} - {part.index for part in todo})
+        placement = run.place_parts(parts, embeddings=keep_embeddings)
+        checkpoints = run.checkpoints(vectors=keep_embeddings)
+        checkpoints.keep_only(part.state for part in placement.todo)
+        scored = _report_resumed(run, report, placement.done)
         job = PartJob(
             source=source,
             scorer=ImageScorer(safety_filter),
             digester=run.digester(),
             keep_vectors=keep_embeddings,
+            checkpoints=checkpoints,
         )
-        for part in _scored(job, todo, used[: len(todo)], report):
-            counts = run.write(part)
-            report({name: counts[name] for name in ("kept", "excluded")})
+        try:
+            with closing(_scored(job, placement.todo, used[: len(placement.todo)], report)) as scored_parts:
+                for part in scored_parts:
+                    counts = run.write(part, placement.numbers[part.index])
+                    checkpoints.remove(part.state)
+                    scored += len(part)
+                    report({name: counts[name] for name in ("kept", "excluded")})
+        except KeyboardInterrupt:
+            _log.warning(
+                "stopped: %s scored samples are kept, and the same scan goes on from there",
+                f"{scored + checkpoints.samples():,}",
+            )
+            raise
+        _warn_repeated(mark_repeated(run), source)
         run.seal_scores(parts)
         return decide_parts(run, safety_filter.policy)
 
 
-def _scored(job: PartJob, parts: Sequence[Part], devices: Sequence[str], report: Progress) -> Iterator[ScoredPart]:
+def _scored(
+    job: PartJob, parts: Sequence[Part], devices: Sequence[str], report: Progress
+) -> Generator[ScoredPart, None, None]:
     if len(devices) > 1:
-        return score_on_devices(job, parts, devices, report=report)
-    return score_parts(job, parts, report=report)
+        yield from score_on_devices(job, parts, devices, report=report)
+    else:
+        yield from score_parts(job, parts, report=report)
+
+
+def _warn_repeated(count: int, source: Source) -> None:
+    if count:
+        _log.warning(
+            "%s samples have a key that another sample has too, with other content, and are excluded as unscored "
+            "(repeated_key). The keys are %s: name a column of unique values with --key-column (key_column), or scan "
+            "without a key column, and rows are called FILE#ROW",
+            f"{count:,}",
+            source.keys,
+        )
 
 
 def run_setup(safety_filter: SafetyFilter) -> RunSetup:
@@ -108,11 +140,14 @@ def run_setup(safety_filter: SafetyFilter) -> RunSetup:
     )
 
 
-def _report_resumed(run: Run, report: Progress, done: set[int]) -> None:
-    """Report the parts that are there already, and decide on them where another policy did."""
-    for index in sorted(done):
-        counts: Counter[str] = run.decide_part(index, run.policy)
+def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:
+    """Report the parts that are there already, decide on them where another policy did, and return their samples."""
+    samples = 0
+    for number in done:
+        counts = run.decide_part(number, run.policy).counts
+        samples += counts["seen"]
         report({n: counts[n] for n in ("seen", "kept", "excluded", "unscored")} | {"resumed": counts["seen"]})
+    return samples
 
 
 def _silent(_: Mapping[str, int]) -> None:

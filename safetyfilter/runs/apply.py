@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import UnfinishedRunError, UsageError
-from safetyfilter.runs.decisions import index_of
+from safetyfilter.runs.indexed import index_of
 from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.runs.stored import part_metas
+from safetyfilter.runs.stored import digest_of, part_metas
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded`` and ``unscored``."""
@@ -48,6 +48,7 @@ def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) 
         raise UsageError(f"{policy!r} is not a Policy; load it with Policy.load")
     with run.writing():
         run.record = Run.open(run.path).record  # another process may have decided since
+        run.trust_decisions(run.record)
         return decide_parts(run, policy, progress=progress)
 
 
@@ -61,13 +62,15 @@ def decide_parts(run: Run, policy: Policy, *, progress: Progress | None = None) 
             "again, which does only what is missing"
         )
     part_metas(run.root, run.record)  # a missing or foreign part is told before anything is changed
-    run.write_record(replace(run.record, complete=False, counts={}))
+    run.write_record(replace(run.record, complete=False, decisions="", counts={}))
     total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
-    for index in range(run.part_count):
-        counts = run.decide_part(index, policy)
-        total.update(counts)
+    contents = []
+    for number in range(run.part_count):
+        decided = run.decide_part(number, policy)
+        contents.append(decided.content)
+        total.update(decided.counts)
         if progress:
-            progress({name: counts[name] for name in ("seen", "kept", "excluded", "unscored")})
-    run.finish(total, policy)
+            progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
+    run.finish(total, policy, digest_of(contents))
     index_of(run)  # now, so that no training job waits for it
     return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits, count_decisions
 from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests
+from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import (
     ScoredPart,
     content_digest,
@@ -41,10 +41,12 @@ class DecidedPart:
         (N, 16) uint8, as in `ScoredPart`.
     reason_bits : ndarray
         (N,) uint16, a `Reason` set each.
-    fingerprint : str
-        That of the scores that were decided on.
+    fingerprint, scores : str
+        Those of the scores that were decided on: their fingerprint, and the digest of their content.
     policy : str
         Digest of the policy that decided.
+    content : str
+        Digest of these decisions.
     counts : mapping of str to int
         ``seen``, ``kept``, ``excluded`` and one a reason.
     """
@@ -53,13 +55,13 @@ class DecidedPart:
     contents: Digests
     reason_bits: ReasonBits
     fingerprint: str
+    scores: str
     policy: str
+    content: str
     counts: Mapping[str, int]
 
 
-def write_decisions(
-    part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, object]
-) -> Counter[str]:
+def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, str]) -> DecidedPart:
     """Write the decisions on a part, and count them.
 
     Parameters
@@ -70,13 +72,13 @@ def write_decisions(
         (N,) uint16, a `Reason` set each.
     place : Location
         The file.
-    meta : mapping
-        The fingerprint of the scores and the digest of the policy.
+    meta : mapping of str to str
+        ``fingerprint`` and ``scores``, as in `DecidedPart`, and the ``policy``'s digest.
 
     Returns
     -------
-    Counter
-        ``seen``, ``kept``, ``excluded`` and one count a reason; they are checked to add up.
+    DecidedPart
+        The decisions, whose counts are checked to add up.
     """
     counts = count_decisions(reason_bits)
     if not counts["seen"] == len(part) == counts["kept"] + counts["excluded"]:
@@ -93,9 +95,19 @@ def write_decisions(
             "reasons": pa.ListArray.from_arrays(pa.array(offsets), names),
         }
     )
-    content = content_digest(part.keys, part.contents, reason_bits.astype(np.uint16))
+    bits = reason_bits.astype(np.uint16)
+    content = content_digest(part.keys, part.contents, bits)
     write_table(table, place, {**meta, "counts": counts, "content": content})
-    return counts
+    return DecidedPart(
+        keys=part.keys,
+        contents=part.contents,
+        reason_bits=bits,
+        fingerprint=meta["fingerprint"],
+        scores=meta["scores"],
+        policy=meta["policy"],
+        content=content,
+        counts=counts,
+    )
 
 
 def read_decisions(place: Location) -> DecidedPart:
@@ -114,13 +126,21 @@ def read_decisions(place: Location) -> DecidedPart:
         raise SchemaError(f"{place} does not hold the columns of decisions; run `safetyfilter decide` again")
     keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
     bits = _reasons(table, place)
-    if meta.get("content") != content_digest(keys, contents, bits):
+    fields = Fields(meta, place, remedy="run `safetyfilter decide` again")
+    content, counts = fields.get("content", str), fields.get("counts", dict)
+    if content != content_digest(keys, contents, bits):
         raise RunError(f"{place} is damaged: it does not hold what was written; run `safetyfilter decide` again")
-    policy, counts = meta.get("policy"), meta.get("counts")
-    if not isinstance(policy, str) or counts != dict(count_decisions(bits)):
+    if counts != dict(count_decisions(bits)):
         raise RunError(f"{place} is damaged: its counts are not those of its rows; run `safetyfilter decide` again")
     return DecidedPart(
-        keys=keys, contents=contents, reason_bits=bits, fingerprint=meta["fingerprint"], policy=policy, counts=counts
+        keys=keys,
+        contents=contents,
+        reason_bits=bits,
+        fingerprint=fields.get("fingerprint", str),
+        scores=fields.get("scores", str),
+        policy=fields.get("policy", str),
+        content=content,
+        counts=counts,
     )
 
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from safetyfilter.batches import Reason, ReasonBits
 from safetyfilter.errors import RunError, UsageError
-from safetyfilter.runs.decided import read_decisions
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.index import DecisionIndex, Rows, records, write_index
-from safetyfilter.runs.parts import SCHEMA_VERSION
+from safetyfilter.runs.index import DecisionIndex, Rows
+from safetyfilter.runs.indexed import index_at, index_of
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.runs.stored import require_own
-from safetyfilter.storage import Location, cache_folder, locked
 
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
-_INDEX = "decisions.bin"
 _UNKNOWN, _DRIFTED, _UNSCORED = int(Reason.UNKNOWN), int(Reason.DRIFTED), int(Reason.UNSCORED)
 
 Content: TypeAlias = "bytes | tuple[bytes, ...]"
@@ -40,7 +28,8 @@ class Decisions:
 
     A key that was seen more than once has the reasons of all its samples: it is kept only if each of them is.
     They stay those of the time when they were opened: `require_current` tells when the run was decided anew.
-    All processes of a machine share one copy; pickled, this is the names of the run and of its index, and no secret.
+    All processes of a machine share one copy; pickled, this is the names of the run and of its index (the index itself
+    where no disk had room for it), and no secret.
 
     Parameters
     ----------
@@ -101,7 +90,7 @@ class Decisions:
         return cls(index_of(run), digester, run.path, run.record.decisions_digest)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self.index.path, self.index.fingerprint, self.run, self._decided)
+        return _reopened, (self.index.place, self.index.fingerprint, self.run, self._decided)
 
     def require_current(self) -> None:
         """Raise `RunError` where the run was decided anew, or is being so, since these decisions were opened.
@@ -200,29 +189,8 @@ class Decisions:
         return bits
 
 
-def index_of(run: Run) -> DecisionIndex:
-    """The index of a complete run's decisions, made where it is missing; needs no secret."""
-    fingerprint = _fingerprint(run)
-    index = _held(run.path / "index" / _INDEX, fingerprint)  # may be there though this process can't write there
-    if index is not None:
-        return index
-    folder = _index_folder(run)
-    path = folder / _INDEX
-    with locked(folder / "lock", wait=True):  # of several processes that start together one builds, the rest wait
-        index = _held(path, fingerprint)
-        if index is None:
-            write_index(path, _batches(run), rows=_rows(run), fingerprint=fingerprint)
-            if _fingerprint(run) != fingerprint:
-                path.unlink()
-                raise RunError(
-                    f"the run {run.path} was written to while its decisions were read; wait until that is done"
-                )
-            index = DecisionIndex(path)
-    return index
-
-
-def _reopened(path: Path, fingerprint: str, run: Path, decided: str) -> Decisions:
-    index = _held(path, fingerprint)
+def _reopened(place: Path | bytes, fingerprint: str, run: Path, decided: str) -> Decisions:
+    index = index_at(place, fingerprint, verify=False)  # whoever opened it first has done so
     if index is None:
         raise RunError(_changed(run))
     return Decisions(index, Run.open(run).digester(), run, decided)
@@ -230,102 +198,3 @@ def _reopened(path: Path, fingerprint: str, run: Path, decided: str) -> Decision
 
 def _changed(run: Path) -> str:
     return f"the decisions of {run} have changed since this loader was made; make the loader again"
-
-
-def _held(path: Path, fingerprint: str) -> DecisionIndex | None:
-    """The index at a path if it is whole and was built from this."""
-    try:
-        index = DecisionIndex(path)
-    except RunError:
-        return None
-    return index if index.fingerprint == fingerprint else None
-
-
-def _fingerprint(run: Run) -> str:
-    """A fingerprint of the run's parts and policy, without opening a part: names, sizes, times and inodes."""
-    try:
-        with os.scandir(run.path / "decisions") as entries:
-            parts = sorted(
-                (entry.name, (found := entry.stat()).st_size, found.st_mtime_ns, found.st_ino)
-                for entry in entries
-                if entry.name.startswith("part-")
-            )
-    except OSError as error:
-        raise RunError(
-            f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
-        ) from error
-    what = [
-        SCHEMA_VERSION,
-        run.policy.digest,
-        run.record.setup.digest,
-        asdict(run.record.source),
-        run.record.secret_check,
-        parts,
-    ]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
-
-
-def _index_folder(run: Run) -> Path:
-    """The folder of a run's index; made where it is missing."""
-    place = run.path / "index"
-    try:
-        place.mkdir(exist_ok=True)
-        if os.access(place, os.W_OK | os.X_OK):
-            return place
-    except OSError:
-        pass
-    name = hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]
-    place = cache_folder() / name
-    try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise RunError(
-            f"can write an index neither to {run.path} nor to {place}: {error.strerror}; make one of them "
-            "writable, or set XDG_CACHE_HOME"
-        ) from error
-    return place
-
-
-def _rows(run: Run) -> int:
-    try:
-        return sum(_row_count(run.file("decisions", index)) for index in range(run.part_count))
-    except (FileNotFoundError, PermissionError, pa.ArrowException) as error:
-        raise RunError(f"can't read the decisions of {run.path}: {error}; run `safetyfilter decide` again") from error
-
-
-def _row_count(place: Location) -> int:
-    with place.open() as file:
-        return int(pq.read_metadata(file).num_rows)
-
-
-def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
-    """The run's parts as rows of an index, in batches large enough to be sorted well, read in a few threads."""
-    policy = run.policy.digest
-    fingerprints: list[str] = []
-
-    def taken(part: Future[tuple[npt.NDArray[Any], str]]) -> npt.NDArray[Any]:
-        rows, fingerprint = part.result()
-        fingerprints.append(fingerprint)
-        return rows
-
-    waiting: list[Future[tuple[npt.NDArray[Any], str]]] = []
-    ready: list[npt.NDArray[Any]] = []
-    with ThreadPoolExecutor(4) as pool:
-        for index in range(run.part_count):
-            waiting.append(pool.submit(_part, run, index, policy))
-            if len(waiting) == 8:
-                ready.append(taken(waiting.pop(0)))
-            if sum(map(len, ready)) >= 1 << 20:
-                yield np.concatenate(ready)
-                ready.clear()
-        yield from (taken(future) for future in waiting)
-    yield from ready
-    require_own(fingerprints, run.record, run.root)
-
-
-def _part(run: Run, index: int, policy: str) -> tuple[npt.NDArray[Any], str]:
-    """A part's decisions as rows of an index, and the fingerprint of the scores that they rest on."""
-    decided = read_decisions(run.file("decisions", index))
-    if decided.policy != policy:
-        raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
-    return records(decided.keys, decided.contents, decided.reason_bits.astype(np.uint8)), decided.fingerprint

@@ -1,6 +1,6 @@
 """The index of a run's decisions: one sorted file, built once from the parts, and mapped by all who look up.
 
-Layout: a header of 4096 bytes (JSON), then three columns, each on a page boundary::
+Layout: a header of 4096 bytes (JSON, with a CRC-32 of each column), then three columns, each on a page boundary::
 
     starts    (2**B + 1) uint32 or uint64   where each bucket begins, in bytes; see below
     contents  (N,) uint64                   bytes 0 to 7 of each content digest; 0 matches nothing
@@ -16,12 +16,15 @@ digests are keyed, so without the run's secret nobody can aim at either.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import mmap
 import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,9 +33,10 @@ import numpy.typing as npt
 
 from safetyfilter.errors import RunError
 from safetyfilter.storage import mapped, replacing
+from safetyfilter.storage.allocation import allocate
 
 _HEADER = 4096
-_MAGIC = "safetyfilter decisions 1"
+_MAGIC = "safetyfilter decisions 2"
 _WIDTH = 9
 _KEY_AND_BUCKET = struct.Struct(">8s4xI")
 _RECORD = np.dtype([("bucket", "<u4"), ("key", "<u8"), ("content", "<u8"), ("reasons", "u1")])
@@ -48,11 +52,15 @@ class DecisionIndex:
 
     Parameters
     ----------
-    path : Path
-        The file.
+    place : Path or bytes
+        The file; or its content, where no disk had room for it.
+    verify : bool
+        Compare the columns with their checksums: a gigabyte a second or so.
 
     Attributes
     ----------
+    place : Path or bytes
+        As given.
     fingerprint : str
         What the file was built from.
 
@@ -62,10 +70,10 @@ class DecisionIndex:
         It is missing, damaged or of another layout.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | bytes, *, verify: bool = True) -> None:
+        self.place = place
         try:
-            self._map = mapped(path)
+            self._map = place if isinstance(place, bytes) else mapped(place)
             header = json.loads(self._map[:_HEADER].rstrip(b"\0"))
             layout = _Layout(capacity=header["capacity"], bucket_bits=header["bucket_bits"])
             if header["magic"] != _MAGIC or len(self._map) != layout.rows + header["rows"] * _WIDTH:
@@ -73,8 +81,11 @@ class DecisionIndex:
             self.fingerprint = str(header["fingerprint"])
             rows = self._length = int(header["rows"])
             self._window = int(header["longest"]) * _WIDTH
+            if verify and header["checks"] != _checks(self._map, layout, rows):
+                raise ValueError("it does not hold what was written")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"can't read the index {path}: {error}; remove it, and it is built again") from error
+            name = "in memory" if isinstance(place, bytes) else place
+            raise RunError(f"can't read the index {name}: {error}; remove it, and it is built again") from error
         self._shift = 32 - layout.bucket_bits
         self._offset = layout.rows
         self._starts: npt.NDArray[Any] = np.frombuffer(
@@ -214,46 +225,94 @@ def write_index(path: Path, batches: Iterable[npt.NDArray[Any]], *, rows: int, f
         What they come from.
     """
     layout = _Layout.of(rows)
-    stretch_bits = min(layout.bucket_bits, (rows // _SORTED_AT_ONCE).bit_length())
+    with replacing(path) as file:
+        allocate(file.fileno(), layout.rows)
+        bits = min(layout.bucket_bits, (rows // _SORTED_AT_ONCE).bit_length())
+        _write(file, stretches(batches, bits, path.parent, _RECORD), layout, bits, fingerprint)
+
+
+def index_in_memory(batches: Iterable[npt.NDArray[Any]], *, rows: int, fingerprint: str) -> DecisionIndex:
+    """Return an index that lies on no disk; arguments as of `write_index`."""
+    file = io.BytesIO()
+    _write(file, stretches(batches, 0, None, _RECORD), _Layout.of(rows), 0, fingerprint)
+    return DecisionIndex(file.getvalue(), verify=False)
+
+
+def _write(
+    file: IO[bytes], sorted_in: Iterable[npt.NDArray[Any]], layout: _Layout, stretch_bits: int, fingerprint: str
+) -> None:
     each = 1 << (layout.bucket_bits - stretch_bits)  # buckets in a stretch
     size = layout.start_type.itemsize
     written = longest = 0
-    with replacing(path) as file:
-        file.truncate(layout.rows)
-        for number, stretch in enumerate(_stretches(batches, stretch_bits, path.parent)):
-            bucket, key, content, reasons = _merged(stretch, layout.bucket_bits)
-            sizes = np.bincount(bucket - number * each, minlength=each)
-            longest = max(longest, int(sizes.max()))
-            starts = (written + np.cumsum(sizes) - sizes) * _WIDTH
-            _put(file, _HEADER + number * each * size, starts.astype(layout.start_type))
-            merged = np.empty((len(key), _WIDTH), np.uint8)
-            merged[:, :8] = key.astype(">u8").view(np.uint8).reshape(-1, 8)
-            merged[:, 8] = reasons
-            _put(file, layout.rows + written * _WIDTH, merged)
-            _put(file, layout.contents + written * 8, content)
-            written += len(key)
-        _put(file, _HEADER + (1 << layout.bucket_bits) * size, np.array([written * _WIDTH], layout.start_type))
-        header = {
-            "magic": _MAGIC,
-            "fingerprint": fingerprint,
-            "rows": written,
-            "capacity": rows,
-            "bucket_bits": layout.bucket_bits,
-            "longest": longest,
-        }
-        file.seek(0)
-        file.write(json.dumps(header).encode())
+    checks = _Checks()
+    for number, stretch in enumerate(sorted_in):
+        bucket, key, content, reasons = _merged(stretch, layout.bucket_bits)
+        sizes = np.bincount(bucket - number * each, minlength=each)
+        longest = max(longest, int(sizes.max()))
+        starts = (written + np.cumsum(sizes) - sizes) * _WIDTH
+        merged = np.empty((len(key), _WIDTH), np.uint8)
+        merged[:, :8] = key.astype(">u8").view(np.uint8).reshape(-1, 8)
+        merged[:, 8] = reasons
+        checks.put(file, _HEADER + number * each * size, starts.astype(layout.start_type), 0)
+        checks.put(file, layout.contents + written * 8, content, 1)
+        checks.put(file, layout.rows + written * _WIDTH, merged, 2)
+        written += len(key)
+    end = np.array([written * _WIDTH], layout.start_type)
+    checks.put(file, _HEADER + (1 << layout.bucket_bits) * size, end, 0)
+    header = {
+        "magic": _MAGIC,
+        "fingerprint": fingerprint,
+        "rows": written,
+        "capacity": layout.capacity,
+        "bucket_bits": layout.bucket_bits,
+        "longest": longest,
+        "checks": checks.sums,
+    }
+    file.seek(0)
+    file.write(json.dumps(header).encode().ljust(_HEADER, b"\0"))
 
 
-def _put(file: IO[bytes], offset: int, values: npt.NDArray[Any]) -> None:
-    file.seek(offset)
-    file.write(np.ascontiguousarray(values).data)
+@dataclass(slots=True)
+class _Checks:
+    """The CRC-32 of each of three columns, whose values are written in order."""
+
+    sums: list[int] = field(default_factory=lambda: [0, 0, 0])
+
+    def put(self, file: IO[bytes], offset: int, values: npt.NDArray[Any], column: int) -> None:
+        data = np.ascontiguousarray(values).data.cast("B") if values.size else b""
+        file.seek(offset)
+        file.write(data)
+        self.sums[column] = zlib.crc32(data, self.sums[column])
 
 
-def _stretches(batches: Iterable[npt.NDArray[Any]], bits: int, scratch: Path) -> Iterator[npt.NDArray[Any]]:
-    """The rows by the first bits of their buckets; they are put by in unnamed files where they are too many."""
+def _checks(content: bytes | mmap.mmap, layout: _Layout, rows: int) -> list[int]:
+    """The CRC-32 of each column, as they are."""
+    starts = ((1 << layout.bucket_bits) + 1) * layout.start_type.itemsize
+    with memoryview(content) as view:
+        return [
+            zlib.crc32(view[offset : offset + size])
+            for offset, size in ((_HEADER, starts), (layout.contents, rows * 8), (layout.rows, rows * _WIDTH))
+        ]
+
+
+def stretches(
+    batches: Iterable[npt.NDArray[Any]], bits: int, scratch: Path | None, kind: np.dtype[Any]
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield rows by the first bits of their field ``bucket``, a uint32; where `bits` is 0, all of them in memory.
+
+    Parameters
+    ----------
+    batches : iterable of ndarray
+        Rows of the type `kind`.
+    bits : int
+        The rows come in 2 to the power of `bits` stretches.
+    scratch : Path or None
+        The folder in which rows are put by in unnamed files meanwhile.
+    kind : dtype
+        Of the rows.
+    """
     if not bits:
-        yield np.concatenate([np.empty(0, _RECORD), *batches])
+        yield np.concatenate([np.empty(0, kind), *batches])
         return
     with ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile(dir=scratch)) for _ in range(1 << bits)]
@@ -265,7 +324,7 @@ def _stretches(batches: Iterable[npt.NDArray[Any]], bits: int, scratch: Path) ->
                 file.write(ordered[start:stop].tobytes())
         for file in files:
             file.seek(0)
-            yield np.frombuffer(file.read(), _RECORD)
+            yield np.frombuffer(file.read(), kind)
 
 
 def _merged(

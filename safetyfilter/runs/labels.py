@@ -52,8 +52,10 @@ def key_column(table: pa.Table, digester: Digester | None = None) -> pa.Array | 
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(DIGEST_BYTES), len(keys), [None, data])
 
 
-def rows_of_labels(row_keys: pa.Array, label_keys: pa.Array) -> pa.Array:
+def rows_of_labels(row_keys: pa.Array, label_keys: pa.Array, *, one: str = "label") -> pa.Array:
     """Return (N,) int32, for each of N rows the row of its label; null where it has none.
+
+    `one` is what a label is called in errors.
 
     Raises
     ------
@@ -74,25 +76,28 @@ def rows_of_labels(row_keys: pa.Array, label_keys: pa.Array) -> pa.Array:
     matched = len(rows) - rows.null_count
     if len(label_keys) and not matched:
         raise CalibrationError(
-            "no label's key is among the rows'; give the keys of the source that was scanned, or the key_digest of "
-            "this run's own scores"
+            f"no {one}'s key is among those of the scored samples; give the keys of the source that was scanned, or "
+            "the key_digest of this run's own scores"
         )
     used = pc.count_distinct(rows).as_py()
     if used < len(label_keys):
         _log.warning(
-            "%s of %s labels belong to no row: left out", f"{len(label_keys) - used:,}", f"{len(label_keys):,}"
+            "%s of %s %ss belong to no scored sample: left out",
+            f"{len(label_keys) - used:,}",
+            f"{len(label_keys):,}",
+            one,
         )
     return rows
 
 
-def join_labels(labels: pa.Table, row_keys: pa.Array, label_keys: pa.Array) -> pa.Table:
+def join_labels(labels: pa.Table, row_keys: pa.Array, label_keys: pa.Array, *, one: str = "label") -> pa.Table:
     """Return the labels in the order of the rows: nulls in a row without one; errors as of `rows_of_labels`.
 
     >>> labels = pa.table({"key": ["c", "a"], "minor": [True, False]})
     >>> join_labels(labels, pa.array(["a", "b"]), labels["key"].combine_chunks())["minor"].to_pylist()
     [False, None]
     """
-    return labels.take(rows_of_labels(row_keys, label_keys))
+    return labels.take(rows_of_labels(row_keys, label_keys, one=one))
 
 
 def _combined(column: pa.ChunkedArray) -> Any:

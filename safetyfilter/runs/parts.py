@@ -22,12 +22,14 @@ from safetyfilter.batches import (
 )
 from safetyfilter.errors import RunError, SchemaError, StorageError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order
+from safetyfilter.runs.fields import Fields
 from safetyfilter.storage import Location, read_parquet, replacing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _META = b"safetyfilter"
 _DIGEST = pa.binary(DIGEST_BYTES)
 _KNOWN_HASH = "known_hash"
+_REMEDY = "run the same scan again, which does only what is missing"
 RESERVED_COLUMNS = ("key_digest", "content_digest", "status", _KNOWN_HASH)
 """Columns of a run's own, which no signal may be called."""
 
@@ -39,7 +41,7 @@ class ScoredPart:
     Parameters
     ----------
     index : int
-        The part's number in its source.
+        The part's number, in its source or in the run.
     state : str
         The part's state in its source: while this is unchanged, so are the samples.
     keys, contents : ndarray
@@ -112,23 +114,38 @@ def scores_table(part: ScoredPart) -> pa.Table:
     return pa.table(columns)
 
 
-def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) -> None:
-    """Write a part's scores, whole or not at all, with what else is known of them."""
+def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) -> str:
+    """Write a part's scores, whole or not at all, and return the digest of their content.
+
+    Parameters
+    ----------
+    part : ScoredPart
+        The part.
+    place : Location
+        The file.
+    meta : mapping
+        ``fingerprint``: what the scores depend on; ``embeddings``: the digest of the part's embeddings, or None;
+        ``repeated``, where samples of the part share a key with others: the fingerprint of the source at that time.
+    """
     content = _content_of(part.keys, part.contents, part.scores, part.known_hashes)
-    own = {"signals": list(part.scores.signals), "index": part.index, "content": content}
-    write_table(scores_table(part), place, {**own, **meta})
+    own = {"signals": list(part.scores.signals), "content": content, "repeated": None}
+    write_table(scores_table(part), place, {**own, **meta, "content": content})
+    return content
 
 
-def read_scores(place: Location) -> tuple[ScoredPart, dict[str, Any]]:
+def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, Any]]:
     """Return a part without its vectors, and its metadata; `RunError` where it is damaged, however little."""
     table, meta = read_table(place)
+    fields = Fields(meta, place, remedy=_REMEDY)
+    signals, content = fields.texts("signals"), fields.get("content", str)
+    for name in ("embeddings", "repeated"):
+        fields.get_or_none(name, str)
     try:
-        signals, index = tuple(meta["signals"]), int(meta["index"])
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
         scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
         known = table.column(_KNOWN_HASH).to_numpy() if _KNOWN_HASH in table.column_names else None
         keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
-        whole = meta["content"] == _content_of(keys, contents, scores, known)
+        whole = content == _content_of(keys, contents, scores, known)
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
     if not whole:
@@ -161,7 +178,7 @@ def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) ->
     """Write a table with the schema's version and what else is known of it, whole or not at all."""
     stamped = {_META: json.dumps({"schema": SCHEMA_VERSION, **meta}).encode()}
     with replacing(place) as file:
-        pq.write_table(table.replace_schema_metadata(stamped), file, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(stamped), file, compression="zstd", write_page_checksum=True)
 
 
 def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
@@ -225,6 +242,5 @@ def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[st
             f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}; use the version that wrote "
             "it, or scan into a new directory"
         )
-    if not isinstance(meta.get("fingerprint"), str):
-        raise RunError(f"{place} is damaged: it does not say what it was made from; scan again")
+    Fields(meta, place, remedy=_REMEDY).get("fingerprint", str)
     return meta

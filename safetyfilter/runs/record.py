@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
 from safetyfilter.signals import SignalPair
-
-T = TypeVar("T")
 
 COUNT_NAMES: tuple[str, ...] = ("seen", "kept", "excluded", *REASON_NAMES)
 """The counts of a complete run."""
@@ -72,7 +71,8 @@ class RunSetup:
     @property
     def digest(self) -> str:
         """SHA-256 in hex over all of it."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+        values = self.as_dict() | {"encoder": self.encoder.identity()}  # whatever name it was loaded by
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def differing(self, other: RunSetup) -> list[str]:
         """Return the names of the fields in which two setups differ."""
@@ -110,6 +110,8 @@ class RunRecord:
     ----------
     created : str
         ISO 8601, when the run was started.
+    run_id : str
+        A random number in hex that tells this run's parts from those of every other.
     setup : RunSetup
         What the scores depend on.
     policy : Policy
@@ -123,12 +125,15 @@ class RunRecord:
     complete : bool
         True once every part is scored and decided.
     scores : str
-        SHA-256 in hex over the parts' fingerprints, in order; empty before the run is complete.
+        SHA-256 in hex over the fingerprints and contents of the parts' scores, in order; empty before all are scored.
+    decisions : str
+        The same over the contents of the parts' decisions; empty before the run is complete.
     counts : mapping of str to int
         ``seen``, ``kept``, ``excluded`` and one a reason; empty before the run is complete.
     """
 
     created: str
+    run_id: str
     setup: RunSetup
     policy: Policy
     source: SourceRecord
@@ -136,12 +141,13 @@ class RunRecord:
     versions: Mapping[str, str]
     complete: bool = False
     scores: str = ""
+    decisions: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def decisions_digest(self) -> str:
-        """SHA-256 in hex over what the decisions are: scores, policy and counts. Others give another."""
-        what = [self.setup.digest, self.secret_check, self.scores, self.policy.digest, sorted(self.counts.items())]
+        """SHA-256 in hex over what the decisions are; others, under another policy or on other scores, give another."""
+        what = [self.run_id, self.setup.digest, self.secret_check, self.scores, self.policy.digest, self.decisions]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -150,7 +156,9 @@ class RunRecord:
         record = {
             "schema": SCHEMA_VERSION,
             "created": self.created,
+            "run_id": self.run_id,
             **({"notice": self.setup.pair.notice} if self.setup.pair.notice else {}),
+            **({"policy_warning": self.policy.warning} if self.policy.warning else {}),
             **setup,
             "setup_digest": self.setup.digest,
             "policy": self.policy.as_dict(),
@@ -159,6 +167,7 @@ class RunRecord:
             "versions": dict(self.versions),
             "complete": self.complete,
             "scores": self.scores,
+            "decisions": self.decisions,
             "counts": dict(self.counts),
         }
         return json.dumps(record, indent=2) + "\n"
@@ -178,11 +187,11 @@ class RunRecord:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RunError(f"{place} is not JSON ({error}); restore it, or scan into a new directory") from error
-        fields = _Fields(data, place)
+        fields = Fields(data, place)
         if (schema := fields.get("schema", int)) != SCHEMA_VERSION:
             raise SchemaError(_other_schema(place, schema))
-        limits = _Fields(fields.get("limits", dict), place, "limits.")
-        source = _Fields(fields.get("source", dict), place, "source.")
+        limits = Fields(fields.get("limits", dict), place, "limits.")
+        source = Fields(fields.get("source", dict), place, "source.")
         setup = RunSetup(
             encoder=fields.built("encoder", EncoderSpec.from_dict),
             pair=fields.built("pair", SignalPair.from_dict),
@@ -195,11 +204,11 @@ class RunRecord:
         )
         policy = fields.built("policy", Policy.from_dict)
         fields.require("setup_digest", setup.digest)
-        _Fields(data["policy"], place, "policy.").require("digest", policy.digest)
-        complete, counts = fields.get("complete", bool), _Fields(fields.get("counts", dict), place, "counts.")
-        expected = ("seen", "kept", "excluded", *(name for name in REASON_NAMES if name in counts.data))
+        Fields(data["policy"], place, "policy.").require("digest", policy.digest)
+        complete, counts = fields.get("complete", bool), Fields(fields.get("counts", dict), place, "counts.")
         return cls(
             created=fields.get("created", str),
+            run_id=fields.get("run_id", str),
             setup=setup,
             policy=policy,
             source=SourceRecord(
@@ -213,66 +222,12 @@ class RunRecord:
             versions=fields.get("versions", dict),
             complete=complete,
             scores=fields.get("scores", str),
-            counts=_added_up({n: counts.get(n, int) for n in expected}, place) if complete else {},
+            decisions=fields.get("decisions", str),
+            counts=_added_up({name: counts.get(name, int) for name in COUNT_NAMES}, place) if complete else {},
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """The fields of a JSON object, whose errors name the file and the field."""
-
-    data: Any
-    place: object
-    prefix: str = ""
-
-    def get(self, name: str, kind: type[T]) -> T:
-        value = self.data.get(name) if isinstance(self.data, dict) else None
-        if not isinstance(value, kind) or (
-            isinstance(value, int) and kind is int and (value is True or value is False or value < 0)
-        ):
-            raise RunError(
-                f"{self.place}: the field {self.prefix}{name} is not {_KINDS[kind]}, but {value!r}; the file is "
-                "damaged: restore it, or remove the run and scan again"
-            )
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        values: Sequence[object] = self.get(name, list)
-        return tuple(
-            _Fields({str(n): value}, self.place, f"{name}.").get(str(n), str) for n, value in enumerate(values)
-        )
-
-    def require(self, name: str, expected: str) -> None:
-        """Raise `RunError` unless a digest is that of the other fields."""
-        if self.get(name, str) != expected:
-            raise RunError(
-                f"{self.place}: the field {self.prefix}{name} is not that of the other fields; the file was changed: "
-                "restore it, or remove the run and scan again"
-            )
-
-    def built(self, name: str, build: Any) -> Any:
-        """The value that `build` makes of an object."""
-        try:
-            return build(self.get(name, dict))
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            if isinstance(error, RunError):
-                raise
-            raise RunError(
-                f"{self.place}: the field {self.prefix}{name} can't be read ({error}); the file is damaged: restore "
-                "it, or remove the run and scan again"
-            ) from error
-
-
-_KINDS: Mapping[type, str] = {
-    int: "a whole number from 0",
-    str: "a text",
-    bool: "true or false",
-    dict: "an object",
-    list: "a list",
-}
-
-
-def _limits(fields: _Fields) -> DecodeLimits:
+def _limits(fields: Fields) -> DecodeLimits:
     return DecodeLimits(**{f.name: fields.get(f.name, int) for f in dataclasses.fields(DecodeLimits)})
 
 
@@ -282,14 +237,18 @@ def _added_up(counts: Mapping[str, int], place: object) -> dict[str, int]:
             f"{place}: the field counts does not add up: {dict(counts)}; the file is damaged: restore it, or remove "
             "the run and scan again"
         )
-    return dict.fromkeys(COUNT_NAMES, 0) | dict(counts)
+    return dict(counts)
 
 
 def _other_schema(place: object, schema: int) -> str:
-    if schema < SCHEMA_VERSION:
-        return (
-            f"{place} has schema {schema}, whose rows lie in the source's order and so tell who holds the source what "
-            f"was excluded; this version reads {SCHEMA_VERSION}: scan into a new directory, and keep or remove the old "
-            "one as you would the secret"
-        )
-    return f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}: install the version that wrote it"
+    if schema > SCHEMA_VERSION:
+        return f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}: install the version that wrote it"
+    why = (
+        "whose rows lie in the source's order and so tell who holds the source what was excluded"
+        if schema < 2
+        else "which may keep samples that hold a further picture, or a rendering of one, that no probe saw"
+    )
+    return (
+        f"{place} has schema {schema}, {why}; this version reads {SCHEMA_VERSION}: scan into a new directory, and keep "
+        "or remove the old one as you would the secret"
+    )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,24 +17,26 @@ import pyarrow as pa
 from safetyfilter.batches import Reason, Unreadable
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError, RunError, SecretError, UnfinishedRunError, UsageError
-from safetyfilter.runs.decided import read_decisions, write_decisions
+from safetyfilter.runs.checkpoints import Checkpoints
+from safetyfilter.runs.decided import DecidedPart, read_decisions, write_decisions
 from safetyfilter.runs.digests import Digester
+from safetyfilter.runs.held import held, refuse_links
 from safetyfilter.runs.labels import join_labels, key_column
-from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, write_scores
+from safetyfilter.runs.parts import ScoredPart, content_digest, read_meta, read_scores, write_scores
+from safetyfilter.runs.placement import Placement, Wanted, placed
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.secret import read_secret, secret_origin
 from safetyfilter.runs.stored import (
-    FOLDERS,
+    digest_of,
     file_digest,
-    fingerprint_of,
-    holds,
     load_embeddings,
     load_scores,
     part_file,
     remove_parts,
+    vouched,
 )
 from safetyfilter.sources.base import Part
-from safetyfilter.storage import Location, local_path, locked, replacing
+from safetyfilter.storage import Location, local_path, replacing
 
 
 @dataclass(slots=True)
@@ -50,6 +53,7 @@ class Run:
 
     path: Path
     record: RunRecord = field(repr=False)
+    _own_decisions: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
@@ -58,11 +62,12 @@ class Run:
         Raises
         ------
         RunError
-            There is no run, or its ``run.json`` is damaged.
+            There is no run, its ``run.json`` is damaged, or there is a link in it.
         SchemaError
             It was written by another version of the schema.
         """
         path = run_path(path)
+        refuse_links(path)
         place = Location.of(path) / "run.json"
         try:
             text = place.read_text()
@@ -131,26 +136,43 @@ class Run:
         """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""
         return part_file(self.root, folder, index)
 
-    def unscored_parts(self, parts: Sequence[Part], *, embeddings: bool = False) -> list[Part]:
-        """Return the parts whose scores, or wanted embeddings, are missing or no longer hold."""
+    def place_parts(self, parts: Sequence[Part], *, embeddings: bool = False) -> Placement:
+        """Return the numbers of a source's parts in this run, and those parts whose scores are missing or don't hold.
+
+        Parameters
+        ----------
+        parts : sequence of Part
+            All parts of the source, of which the record has the fingerprint.
+        embeddings : bool
+            Scores without embeddings don't do.
+        """
         digester = self.digester()
-        return [part for part in parts if not self._is_scored(part, digester, embeddings)]
+        wanted = Wanted(
+            fingerprint_of=lambda state: self._fingerprint(state, digester),
+            source=self.record.source.fingerprint,
+            embeddings=embeddings,
+        )
+        return placed(self.root, parts, wanted)
 
-    def _is_scored(self, part: Part, digester: Digester, embeddings: bool) -> bool:
-        try:
-            _, meta = read_scores(self.file("scores", part.index))  # all of it: what is damaged is done again
-        except RunError:
-            return False
-        if meta["fingerprint"] != self._fingerprint(part.index, part.state, digester):
-            return False
-        kept = meta.get("embeddings")
-        return not embeddings or (kept is not None and holds(self.file("embeddings", part.index), kept))
+    def checkpoints(self, *, vectors: bool = False) -> Checkpoints:
+        """Return what keeps the rows of parts in progress."""
+        return Checkpoints(
+            root=self.root,
+            run=self._depends_on,
+            digester=self.digester(),
+            signals=self.record.setup.signals,
+            vectors=vectors,
+        )
 
-    def _fingerprint(self, index: int, state: str, digester: Digester) -> str:
+    @property
+    def _depends_on(self) -> str:
+        return f"{self.record.run_id}\n{self.record.setup.digest}"
+
+    def _fingerprint(self, state: str, digester: Digester) -> str:
         """A fingerprint of a part's samples and everything that its scores depend on."""
-        return digester.text(f"{self.record.setup.digest}\n{index}\n{state}")
+        return digester.text(f"{self._depends_on}\n{state}")
 
-    def write(self, part: ScoredPart) -> Counter[str]:
+    def write(self, part: ScoredPart, number: int | None = None) -> Counter[str]:
         """Record a scored part and the decisions on it under the run's policy; its counts.
 
         Embeddings that are there already are those of other scores, and are removed; the part's own are written first,
@@ -160,36 +182,66 @@ class Run:
         ----------
         part : ScoredPart
             With vectors where they are to be kept, in float16.
+        number : int or None
+            Its number in the run, from `place_parts`; that in its source where None.
         """
-        place, kept = self.file("embeddings", part.index), None
+        number = part.index if number is None else number
+        place, kept = self.file("embeddings", number), None
         place.remove()
         if part.vectors is not None:
             (self.root / "embeddings").make_folder()
             with replacing(place) as file:
                 np.save(file, part.vectors.astype(np.float16, copy=False))
             kept = file_digest(place)
-        fingerprint = self._fingerprint(part.index, part.state, self.digester())
-        write_scores(part, self.file("scores", part.index), {"fingerprint": fingerprint, "embeddings": kept})
-        return self._decide(part, fingerprint, self.policy)
+        meta = {"fingerprint": self._fingerprint(part.state, self.digester()), "embeddings": kept}
+        content = write_scores(part, self.file("scores", number), meta)
+        return Counter(self._decide(number, part, {**meta, "content": content}, self.policy).counts)
 
-    def decide_part(self, index: int, policy: Policy) -> Counter[str]:
-        """Decide on a part's stored scores, unless that was done; its counts."""
-        meta = read_meta(self.file("scores", index))
+    def trust_decisions(self, record: RunRecord) -> None:
+        """Take the decisions that are there for this run's own, if a record vouches for all of them."""
+        metas = [read_meta(self.file("decisions", number)) for number in range(record.source.parts)]
+        contents = [meta["content"] for meta in metas if meta]
+        if record.complete and digest_of(contents) == record.decisions:
+            self._own_decisions.update(contents)
+
+    def decide_part(self, number: int, policy: Policy) -> DecidedPart:
+        """Return the decisions on a part's stored scores under a policy.
+
+        They are decided anew, and written where that gives others than are there; only those that this object wrote
+        or was told to trust are taken as they are. Else a file that was put there could pass for the run's own.
+        """
+        meta = read_meta(self.file("scores", number))
         try:
-            decided = read_decisions(self.file("decisions", index))
+            decided = read_decisions(self.file("decisions", number))
         except RunError:
             decided = None  # missing or damaged: made again
-        if meta and decided and (decided.fingerprint, decided.policy) == (meta["fingerprint"], policy.digest):
-            return Counter(decided.counts)
-        part, meta = read_scores(self.file("scores", index))
-        return self._decide(part, meta["fingerprint"], policy)
+        if meta and decided:
+            there = decided.fingerprint, decided.scores, decided.policy
+            if there != (meta["fingerprint"], meta["content"], policy.digest):
+                decided = None
+        if decided and decided.content in self._own_decisions:
+            return decided
+        part, meta = read_scores(self.file("scores", number))
+        return self._decide(number, part, meta, policy, there=decided)
 
-    def _decide(self, part: ScoredPart, fingerprint: str, policy: Policy) -> Counter[str]:
+    def _decide(
+        self,
+        number: int,
+        part: ScoredPart,
+        meta: Mapping[str, Any],
+        policy: Policy,
+        there: DecidedPart | None = None,
+    ) -> DecidedPart:
         bits = policy.decide(part.scores).reason_bits
         if part.known_hashes is not None:
             bits[part.known_hashes] |= np.uint16(Reason.KNOWN_HASH)
-        meta = {"fingerprint": fingerprint, "policy": policy.digest}
-        return write_decisions(part, bits, self.file("decisions", part.index), meta)
+        if there and there.content == content_digest(part.keys, part.contents, bits):
+            self._own_decisions.add(there.content)
+            return there
+        own = {"fingerprint": meta["fingerprint"], "scores": meta["content"], "policy": policy.digest}
+        decided = write_decisions(part, bits, self.file("decisions", number), own)
+        self._own_decisions.add(decided.content)
+        return decided
 
     def seal_scores(self, parts: Sequence[Part]) -> None:
         """Record that all parts of the source are scored, and remove those that it no longer has.
@@ -202,16 +254,18 @@ class Run:
             A part is not scored, or its scores no longer hold.
         """
         digester = self.digester()
-        fingerprints = [self._fingerprint(part.index, part.state, digester) for part in parts]
-        for part, fingerprint in zip(parts, fingerprints, strict=True):
-            if (read_meta(self.file("scores", part.index)) or {}).get("fingerprint") != fingerprint:
-                raise UnfinishedRunError(f"part {part.index} of {self.path} is not scored; run the same scan again")
+        expected = Counter(self._fingerprint(part.state, digester) for part in parts)
+        metas = [read_meta(self.file("scores", number)) for number in range(len(parts))]
+        if Counter(meta["fingerprint"] for meta in metas if meta) != expected:
+            raise UnfinishedRunError(f"a part of {self.path} is not scored; run the same scan again")
         remove_parts(self.root, len(parts))
-        self.write_record(replace(self.record, scores=fingerprint_of(fingerprints)))
+        self.checkpoints().keep_only(())
+        self.write_record(replace(self.record, scores=digest_of(vouched(meta) for meta in metas if meta)))
 
-    def finish(self, counts: Mapping[str, int], policy: Policy) -> None:
-        """Record that every part is decided under a policy."""
-        self.write_record(replace(self.record, policy=policy, counts=dict(counts), complete=True))
+    def finish(self, counts: Mapping[str, int], policy: Policy, decisions: str) -> None:
+        """Record that every part is decided under a policy, and the digest of these decisions."""
+        record = replace(self.record, policy=policy, counts=dict(counts), decisions=decisions, complete=True)
+        self.write_record(record)
 
     def read_scores(self) -> pa.Table:
         """Return the scores of all samples: the columns of ``scores/``, rows in the run's order.
@@ -237,42 +291,39 @@ class Run:
         self.require_complete()
         return load_embeddings(self.root, self.record)
 
-    def align_labels(self, labels: pa.Table) -> pa.Table:
-        """Return labels in the order of `read_scores`, with nulls for samples that have none.
+    def align(self, table: pa.Table) -> pa.Table:
+        """Return the rows of a table in the order of `read_scores`, with nulls for samples that have none.
+
+        So a caller's own captions, labels or file names come beside a run's scores and embeddings.
 
         Parameters
         ----------
-        labels : pyarrow.Table
-            With a column ``key`` that holds the samples' keys, or ``key_digest`` as the run has it, in any order, and
-            a column for each signal.
+        table : pyarrow.Table
+            With a column ``key`` that holds the samples' keys, or ``key_digest`` as the run has it, in any order.
 
         Raises
         ------
         CalibrationError
-            There is no such column, a sample has two labels, or no label belongs to this run.
+            There is no such column, a sample has two rows, or no row belongs to this run.
+        UnfinishedRunError, SchemaError, RunError
+            As `read_scores`.
         SecretError
             The run's secret, with which keys are looked up, is missing.
         """
-        if not {"key", "key_digest"} & set(labels.column_names):
+        return self._aligned(table, "row")
+
+    def align_labels(self, labels: pa.Table) -> pa.Table:
+        """Return labels in the order of `read_scores`: as `align`, with errors that speak of labels."""
+        return self._aligned(labels, "label")
+
+    def _aligned(self, table: pa.Table, one: str) -> pa.Table:
+        if not {"key", "key_digest"} & set(table.column_names):
             raise CalibrationError(
-                "the labels have no column key, and a run's rows are in no order that other labels could follow; give "
+                f"the {one}s have no column key, and a run's rows are in no order that other {one}s could follow; give "
                 "the samples' keys in a column key"
             )
-        label_keys = key_column(labels, None if "key_digest" in labels.column_names else self.digester())
-        return join_labels(labels, key_column(self.read_scores()), label_keys)
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a run directory for writing; `RunError` while another process does."""
-    try:
-        with locked(path, wait=False):
-            for folder in (path, *(path / name for name in FOLDERS)):
-                for left in folder.glob(".*.tmp"):  # by a process that was killed
-                    left.unlink()
-            yield
-    except BlockingIOError as error:
-        raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error
+        keys = key_column(table, None if "key_digest" in table.column_names else self.digester())
+        return join_labels(table, key_column(self.read_scores()), keys, one=one)
 
 
 def require_run(run: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 from pathlib import Path
@@ -24,14 +25,26 @@ def secret_path(run: Path) -> Path:
 
 
 def create_secret(run: Path) -> Digester:
-    """Return the secret of a new run: from the environment, else the file beside it, made (mode 0600) where missing."""
-    if os.environ.get(VARIABLE) or secret_path(run).exists():
+    """Return the secret of a new run: from the environment, else the file beside it, made (mode 0600) where missing.
+
+    The run must be held for writing. The file appears whole or not at all: what a process that was killed has left of
+    it is removed.
+    """
+    path = secret_path(run)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink()
+    if os.environ.get(VARIABLE) or path.exists() or path.is_symlink():
         return read_secret(run)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        write_private(secret_path(run), f"{secrets.token_hex(_BYTES)}\n".encode("ascii"))
+        write_private(temporary, f"{secrets.token_hex(_BYTES)}\n".encode("ascii"))
+        try:
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"can't write the secret {secret_path(run)}: {error.strerror}; choose a writable place, or set {VARIABLE}"
+            f"can't write the secret {path}: {error.strerror}; choose a writable place, or set {VARIABLE}"
         ) from error
     return read_secret(run)
 

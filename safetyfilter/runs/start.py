@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,23 +14,35 @@ from pathlib import Path
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError
+from safetyfilter.runs.held import TRIAL, held, holds_no_run
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
-from safetyfilter.runs.run import Run, held, run_path
-from safetyfilter.runs.secret import create_secret
+from safetyfilter.runs.run import Run, run_path
+from safetyfilter.runs.secret import VARIABLE, create_secret, secret_path
 from safetyfilter.sources.base import Source
+from safetyfilter.sources.extents import overlaps
 from safetyfilter.storage import Location
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise `OutputError` unless a run could be written here; leaves nothing behind."""
+def check_output(path: str | os.PathLike[str], source: Source | None = None) -> None:
+    """Raise `OutputError` unless a run could be written here; leaves nothing behind.
+
+    Parameters
+    ----------
+    path : path
+        The run directory.
+    source : Source or None
+        A source of which neither the run nor its secret may become a part, nor the other way round.
+    """
     path = run_path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; give a directory for the run")
-    if path.is_dir() and not (path / "run.json").exists() and any(path.iterdir()):
+    if source is not None:
+        _require_apart(path, source)
+    if path.is_dir() and not (path / "run.json").exists() and not holds_no_run(path):
         raise OutputError(f"{path} is not empty and holds no run; give a new or empty directory")
     existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     try:  # a trial, since permissions alone don't tell on every file system
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".safetyfilter-"):
+        with tempfile.TemporaryDirectory(dir=existing, prefix=TRIAL):
             pass
     except OSError as error:
         raise OutputError(
@@ -37,20 +50,36 @@ def check_output(path: str | os.PathLike[str]) -> None:
         ) from error
 
 
+def _require_apart(path: Path, source: Source) -> None:
+    if overlaps(source, path):
+        raise OutputError(
+            f"the run {path} and the source {source.location} lie one inside the other, and the next scan would take "
+            "the run's own files for samples; choose a place outside the source"
+        )
+    secret = secret_path(path)
+    if not os.environ.get(VARIABLE) and overlaps(source, secret):
+        raise OutputError(
+            f"the run's secret {secret} would lie among the samples of {source.location}, and go where they go; choose "
+            f"a place for the run outside the source, or set {VARIABLE}"
+        )
+
+
 @contextmanager
 def started(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, policy: Policy) -> Iterator[Run]:
     """Start a run, or take up the one that is there, and hold it for writing.
+
+    A run that was stopped before its first record, or while its secret was made, is taken up like any other.
 
     Raises
     ------
     OtherRunError
         The directory holds a run of another source, or with another encoder, probes or preparation.
     OutputError
-        It can't be written.
+        It can't be written, or lies in the source.
     RunError
-        Another process is writing it; nothing is changed.
+        Another process is writing it, or there is a link in it; nothing is changed.
     """
-    check_output(path)
+    check_output(path, source)
     path = run_path(path)
     Location.of(path).make_folder()
     with held(path):
@@ -58,37 +87,42 @@ def started(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, po
 
 
 def _started(path: Path, source: Source, setup: RunSetup, policy: Policy) -> Run:
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    before: RunRecord | None = None
+    created, run_id = datetime.now(UTC).isoformat(timespec="seconds"), secrets.token_hex(16)
     if (path / "run.json").exists():
         run = Run.open(path)
-        digester, created = run.digester(), run.record.created
-        if differing := run.record.setup.differing(setup):
+        before = run.record
+        digester, created, run_id = run.digester(), before.created, before.run_id
+        if differing := before.setup.differing(setup):
             raise OtherRunError(
                 f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
             )
-        if run.record.source.location != digester.text(source.location):
+        if before.source.location != digester.text(source.location):
             raise OtherRunError(f"{path} holds a run of another source; give another --out, or remove that run")
     else:
         digester = create_secret(path)
     parts = source.parts()
     record = RunRecord(
         created=created,
+        run_id=run_id,
         setup=setup,
         policy=policy,
         source=SourceRecord(
             kind=source.kind,
             keys=source.keys,
             location=digester.text(source.location),
-            fingerprint=digester.text("\n".join(part.state for part in parts)),
+            fingerprint=digester.text("\n".join(sorted(part.state for part in parts))),
             parts=len(parts),
         ),
         secret_check=digester.text("secret"),
         versions=_versions(),
     )
     run = Run(path, record)
+    run.write_record(record)  # first: whatever else is here without it would be no run
     for folder in ("scores", "decisions"):
         (Location.of(path) / folder).make_folder()
-    run.write_record(record)
+    if before is not None:
+        run.trust_decisions(before)
     return run
 
 

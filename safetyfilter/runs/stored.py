@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,18 @@ def part_metas(root: Location, record: RunRecord) -> list[dict[str, Any]]:
                 f"part {index} of {root} has no scores; run the same scan again, which does only what is missing"
             )
         metas.append(meta)
-    require_own([meta["fingerprint"] for meta in metas], record, root)
+    require_own([vouched(meta) for meta in metas], record.scores, root)
     return metas
 
 
 def load_scores(root: Location, record: RunRecord) -> pa.Table:
     """Return the scores of all samples; errors as of `Run.read_scores`."""
-    tables, fingerprints = [], []
+    tables, parts = [], []
     for index in range(record.source.parts):
         part, meta = read_scores(part_file(root, "scores", index))
         tables.append(scores_table(part))
-        fingerprints.append(meta["fingerprint"])
-    require_own(fingerprints, record, root)
+        parts.append(vouched(meta))
+    require_own(parts, record.scores, root)
     return pa.concat_tables(tables)
 
 
@@ -68,22 +68,32 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
     return filled[0] if len(filled) == 1 else np.concatenate(filled)
 
 
-def fingerprint_of(fingerprints: Sequence[str]) -> str:
-    """Return the SHA-256 in hex over the fingerprints of parts, in order.
+def vouched(meta: Mapping[str, Any]) -> str:
+    """Return what a record vouches for of a part's scores: what they depend on, and what they are.
 
-    >>> fingerprint_of(["a", "b"]) == fingerprint_of(["b", "a"])
+    >>> vouched({"fingerprint": "f", "content": "c", "signals": ["minor"]})
+    'f c'
+    """
+    return f"{meta['fingerprint']} {meta['content']}"
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """Return the SHA-256 in hex over a text for each part, in order.
+
+    >>> digest_of(["a", "b"]) == digest_of(["b", "a"])
     False
     """
-    return hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def require_own(fingerprints: Sequence[str], record: RunRecord, root: object) -> None:
-    """Raise `RunError` unless parts with these fingerprints are those that the record vouches for."""
-    if fingerprint_of(fingerprints) != record.scores:
-        raise RunError(
-            f"the parts in {root} are not those that its run.json speaks of; run the same scan again, which does only "
-            "what is missing"
-        )
+def require_own(parts: Iterable[str], expected: str, root: object, *, what: str = "scores") -> None:
+    """Raise `RunError` unless parts are those that the record vouches for, by the digest in it."""
+    if digest_of(parts) != expected:
+        remedy = {
+            "scores": "run the same scan again, which does only what is missing",
+            "decisions": "run `safetyfilter decide` again",
+        }
+        raise RunError(f"the {what} in {root} are not those that its run.json speaks of; {remedy[what]}")
 
 
 def file_digest(place: Location) -> str:
@@ -97,10 +107,14 @@ def holds(place: Location, digest: str) -> bool:
     return place.is_file() and file_digest(place) == digest
 
 
+def part_numbers(root: Location, folder: str) -> list[int]:
+    """Return the numbers of the parts that have a file in a folder, in ascending order."""
+    return sorted({int(match[1]) for name in (root / folder).names() if (match := _PART.fullmatch(name))})
+
+
 def remove_parts(root: Location, first: int) -> None:
     """Remove the files of the parts from number `first` on; others in the folders are left alone."""
     for folder in FOLDERS:
-        for name in (root / folder).names():
-            match = _PART.fullmatch(name)
-            if match and int(match[1]) >= first:
-                (root / folder / name).remove()
+        for number in part_numbers(root, folder):
+            if number >= first:
+                part_file(root, folder, number).remove()

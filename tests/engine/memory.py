@@ -17,6 +17,7 @@ from safetyfilter.engine.scorers import ScoredBatch
 from safetyfilter.errors import DeviceError, StorageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources.base import Part, Sample, SampleBatch, batched
+from safetyfilter.sources.files import Extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class MemorySource:
     location: str = "memory"
     keys: str = "as the test gives them"
     form: str = "folder"
+    extents: tuple[Extent, ...] = ()
 
     def parts(self) -> list[Part]:
         return [Part(index=index, state=f"state {index}") for index in range(len(self.listed))]

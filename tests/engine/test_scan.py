@@ -89,7 +89,7 @@ def test_a_run_names_no_sample(scanned: Run) -> None:
 
 def test_run_json_says_what_was_done(scanned: Run, safe: SafetyFilter) -> None:
     info = json.loads((scanned.path / "run.json").read_text())
-    assert info["schema"] == 2
+    assert info["schema"] == 3
     assert info["encoder"]["digest"] == safe.encoder.spec.digest
     assert info["probes"] == list(safe.probes.digests)
     assert info["signals"] == list(SIGNALS)
@@ -192,7 +192,7 @@ def test_bad_outputs(folder: Path, tmp_path: Path, safe: SafetyFilter) -> None:
     with pytest.raises(OutputError, match="is a file"):
         scan(open_source(folder), tmp_path / "file", safe)
     with pytest.raises(OutputError, match="holds no run"):
-        scan(open_source(folder), folder, safe)
+        scan(open_source(folder), write_files(tmp_path / "other", GOOD), safe)
     with pytest.raises(OutputError, match="can't write to"):
         scan(open_source(folder), tmp_path / "file" / "run", safe)
     with pytest.raises(RunError, match="no run at"):

@@ -22,6 +22,7 @@ from safetyfilter.runs.apply import apply_policy
 from safetyfilter.runs.parts import read_scores, write_scores
 from safetyfilter.runs.run import Run
 from safetyfilter.sources.base import Source
+from tests.runs.vouching import vouch
 
 SIDE = 32
 
@@ -190,6 +191,7 @@ def decide_by_truth(run: Run, source: Source, present: np.ndarray) -> None:
         true = replace(part, scores=replace(part.scores, values=values))
         write_scores(true, run.file("scores", index), {name: meta[name] for name in ("fingerprint", "embeddings")})
         run.file("decisions", index).remove()
+    vouch(run)
     apply_policy(run, run.policy)
 
 

@@ -17,11 +17,13 @@ import pytest
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.batches import Reason, count_decisions
 from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRunError, UsageError
-from safetyfilter.runs import decisions as module
-from safetyfilter.runs.decisions import Decisions, index_of
+from safetyfilter.runs import indexed as module
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.indexed import index_of
 from safetyfilter.runs.parts import content_digest, digests_of, read_table, write_table
 from safetyfilter.runs.run import Run
 from tests.conftest import bad_images, good_images
+from tests.runs.vouching import vouch
 from tests.writers import write_files
 
 IMAGES = dict(sorted((good_images() | bad_images()).items()))
@@ -123,6 +125,9 @@ class TestOfARun:
         bits = np.full(len(table), Reason.UNKNOWN, np.uint16)
         said = {"content": content_digest(*digests, bits), "counts": count_decisions(bits)}
         write_table(table, run.file("decisions", 0), meta | said)
+        with pytest.raises(RunError, match=r"the decisions in .* are not those"):
+            Decisions.of(run)
+        vouch(run)
         decisions = Decisions.of(run)
         held = set(read_table(run.file("decisions", 0))[0]["key_digest"].to_pylist())
         of_part = [name for name in IMAGES if run.digester().key(name) in held]
@@ -193,11 +198,13 @@ class TestTheIndex:
         assert (new.reasons(list(IMAGES)) != 0).all()
         assert (old.reasons(list(IMAGES)) == 0).any()  # a loader under way keeps its decisions
 
-    @pytest.mark.parametrize("damage", [b"", b"\0" * 5000, "cut"])
+    @pytest.mark.parametrize("damage", [b"", b"\0" * 5000, "cut", "bit"])
     def test_a_damaged_index_is_built_again(self, run: Run, damage) -> None:
         expected = Decisions.of(run).reasons(list(IMAGES))
         path = run.path / "index" / "decisions.bin"
-        path.write_bytes(path.read_bytes()[:-4096] if damage == "cut" else damage)
+        content = path.read_bytes()
+        flipped = content[:-1] + bytes([content[-1] ^ 16])  # the last row's reasons
+        path.write_bytes({"cut": content[:-4096], "bit": flipped}.get(damage, damage))
         np.testing.assert_array_equal(Decisions.of(run).reasons(list(IMAGES)), expected)
 
     def test_it_lies_ready_and_needs_no_secret_to_be_made(self, run: Run, tmp_path) -> None:

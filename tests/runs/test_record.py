@@ -35,6 +35,7 @@ SETUP = RunSetup(
 )
 RECORD = RunRecord(
     created="2026-01-02T03:04:05+00:00",
+    run_id="ee" * 16,
     setup=SETUP,
     policy=Policy.preset("strict"),
     source=SourceRecord(kind="folder", keys="paths", location="aa", fingerprint="bb", parts=3),
@@ -42,7 +43,11 @@ RECORD = RunRecord(
     versions={"numpy": "2"},
 )
 COMPLETE = replace(
-    RECORD, complete=True, scores="dd", counts=dict.fromkeys(COUNT_NAMES, 0) | {"seen": 3, "kept": 1, "excluded": 2}
+    RECORD,
+    complete=True,
+    scores="dd",
+    decisions="ff",
+    counts=dict.fromkeys(COUNT_NAMES, 0) | {"seen": 3, "kept": 1, "excluded": 2},
 )
 
 
@@ -79,8 +84,11 @@ def test_a_pair_of_stand_ins_says_so_plainly() -> None:
         ("complete", 1),
         ("counts", {"seen": 3, "kept": "1", "excluded": 2}),
         ("counts", {"seen": 3, "kept": 1}),
-        ("counts", {"seen": 3, "kept": 1, "excluded": 1}),
-        ("counts", {"seen": 3, "kept": -1, "excluded": 4}),
+        ("counts", {"seen": 3, "kept": 1, "excluded": 2}),
+        ("run_id", None),
+        ("decisions", 1),
+        ("counts", {**COMPLETE.counts, "excluded": 1}),
+        ("counts", {**COMPLETE.counts, "kept": -1, "excluded": 4}),
         ("source", {"kind": "folder", "keys": "", "location": "", "fingerprint": "", "parts": -1}),
         ("limits", {field.name: 0 for field in dataclasses.fields(DecodeLimits)}),
         ("setup_digest", "ab" * 32),
@@ -132,7 +140,9 @@ def test_what_is_not_a_record(text: str) -> None:
         RunRecord.from_json(text, "run.json")
 
 
-@pytest.mark.parametrize(("schema", "remedy"), [(1, "scan into a new directory"), (3, "install the version")])
+@pytest.mark.parametrize(
+    ("schema", "remedy"), [(1, "scan into a new directory"), (2, "no probe saw"), (4, "install the version")]
+)
 def test_another_schema(schema: int, remedy: str) -> None:
     with pytest.raises(SchemaError, match=remedy):
         RunRecord.from_json(json.dumps({"schema": schema}), "run.json")

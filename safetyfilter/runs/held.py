@@ -1,0 +1,82 @@
+"""Holds a run directory against other processes, and follows nothing in it out of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetyfilter.errors import RunError
+from safetyfilter.runs.stored import FOLDERS
+from safetyfilter.storage import locked
+
+INDEX_FOLDER = "index"
+"""The folder of the sorted decisions, which readers write too."""
+_OWN = ("run.json", INDEX_FOLDER, *FOLDERS)
+TRIAL = ".safetyfilter-"
+"""How the names begin of the empty folders that `check_output` makes and removes."""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a run directory for writing, and remove what a process that was killed has left half-written in it.
+
+    Raises
+    ------
+    RunError
+        Another process is writing it, or there is a link in it; nothing is changed.
+    """
+    try:
+        with locked(path, wait=False):
+            refuse_links(path)
+            for folder in (path, *(path / name for name in FOLDERS)):
+                for left in folder.glob(".*.tmp"):
+                    left.unlink()
+            for trial in path.glob(f"{TRIAL}*"):
+                trial.rmdir()
+            yield
+    except BlockingIOError as error:
+        raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error
+
+
+def refuse_links(path: Path) -> None:
+    """Raise `RunError` where a file or folder of a run's own is not one, but a link out of it, a pipe or a device.
+
+    A run directory may come from others. `path` itself may be a link, which the user gave.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "index").symlink_to("/elsewhere")
+    >>> refuse_links(folder)
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.RunError: /.../index is a symbolic link or a special file, and a run directory holds only ...
+    """
+    for folder in (path, *(path / name for name in (INDEX_FOLDER, *FOLDERS))):
+        try:
+            entries = os.scandir(folder)
+        except OSError:  # not there, or no folder, of which whoever needs it tells
+            continue
+        with entries:
+            for entry in entries:
+                if folder == path and entry.name not in _OWN:
+                    continue  # the user's own
+                if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                    raise RunError(
+                        f"{entry.path} is a symbolic link or a special file, and a run directory holds only files and "
+                        "folders of its own; put what it stands for in its place, or remove it"
+                    )
+
+
+def holds_no_run(path: Path) -> bool:
+    """Return True for a folder that is empty but for what a scan leaves that was killed before its first record."""
+    return all(_is_left_over(entry) for entry in path.iterdir())
+
+
+def _is_left_over(entry: Path) -> bool:
+    if entry.is_symlink():
+        return False
+    if entry.is_dir():
+        return (entry.name in FOLDERS or entry.name.startswith(TRIAL)) and not any(entry.iterdir())
+    return entry.name.startswith(".run.json.") and entry.name.endswith(".tmp")

@@ -1,0 +1,182 @@
+"""The index of a complete run's decisions: found where it lies, or built from the parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from safetyfilter.errors import OutputError, RunError
+from safetyfilter.runs.decided import DecidedPart, read_decisions
+from safetyfilter.runs.held import INDEX_FOLDER
+from safetyfilter.runs.index import DecisionIndex, index_in_memory, records, write_index
+from safetyfilter.runs.parts import SCHEMA_VERSION
+from safetyfilter.runs.run import Run
+from safetyfilter.runs.stored import require_own
+from safetyfilter.storage import Location, cache_folder, locked
+from safetyfilter.storage.allocation import is_full
+
+_INDEX = "decisions.bin"
+
+_log = logging.getLogger(__name__)
+
+
+def index_of(run: Run) -> DecisionIndex:
+    """Return the index of a complete run's decisions, made where it is missing; needs no secret.
+
+    It lies in the run; in the user's cache where the run can't be written or its disk is full; and in memory where
+    the cache is full too, of which a warning tells.
+    """
+    fingerprint = _fingerprint(run)
+    index = index_at(run.path / INDEX_FOLDER / _INDEX, fingerprint)  # may be there though this process can't write
+    if index is not None:
+        return index
+    if (folder := _own_folder(run)) is not None:
+        try:
+            return _built(run, folder, fingerprint)
+        except OutputError as error:
+            if not is_full(error):
+                raise
+    folder = _cache_folder(run)
+    try:
+        return _built(run, folder, fingerprint)
+    except OutputError as error:
+        if not is_full(error):
+            raise
+    _log.warning("there is no room for an index of %s, not in %s either: each process holds its own", run.path, folder)
+    index = index_in_memory(_batches(run), rows=_rows(run), fingerprint=fingerprint)
+    _require_unchanged(run, fingerprint)
+    return index
+
+
+def index_at(place: Path | bytes, fingerprint: str, *, verify: bool = True) -> DecisionIndex | None:
+    """Return the index at a place if it is whole and was built from this."""
+    try:
+        index = DecisionIndex(place, verify=verify)
+    except RunError:
+        return None
+    return index if index.fingerprint == fingerprint else None
+
+
+def _built(run: Run, folder: Path, fingerprint: str) -> DecisionIndex:
+    path = folder / _INDEX
+    with locked(folder / "lock", wait=True):  # of several processes that start together one builds, the rest wait
+        index = index_at(path, fingerprint)
+        if index is None:
+            for left in folder.glob(f".{_INDEX}.*.tmp"):  # by a process that was killed
+                left.unlink()
+            write_index(path, _batches(run), rows=_rows(run), fingerprint=fingerprint)
+            try:
+                _require_unchanged(run, fingerprint)
+            except RunError:
+                path.unlink()
+                raise
+            index = DecisionIndex(path, verify=False)
+    return index
+
+
+def _require_unchanged(run: Run, fingerprint: str) -> None:
+    if _fingerprint(run) != fingerprint:
+        raise RunError(f"the run {run.path} was written to while its decisions were read; wait until that is done")
+
+
+def _fingerprint(run: Run) -> str:
+    """A fingerprint of the run's parts and policy, without opening a part: names, sizes, times and inodes."""
+    try:
+        with os.scandir(run.path / "decisions") as entries:
+            parts = sorted(
+                (entry.name, (found := entry.stat()).st_size, found.st_mtime_ns, found.st_ino)
+                for entry in entries
+                if entry.name.startswith("part-")
+            )
+    except OSError as error:
+        raise RunError(
+            f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
+        ) from error
+    what = [
+        SCHEMA_VERSION,
+        run.record.decisions_digest,
+        asdict(run.record.source),
+        parts,
+    ]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _own_folder(run: Run) -> Path | None:
+    """The folder of the index in the run, made where it is missing; None where it can't be written."""
+    place = run.path / INDEX_FOLDER
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return place if os.access(place, os.W_OK | os.X_OK) else None
+
+
+def _cache_folder(run: Run) -> Path:
+    """The folder of a run's index in the user's cache; made where it is missing."""
+    place = cache_folder() / hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise RunError(
+            f"can write an index neither to {run.path} nor to {place}: {error.strerror}; make room, make one of them "
+            "writable, or set XDG_CACHE_HOME"
+        ) from error
+    return place
+
+
+def _rows(run: Run) -> int:
+    try:
+        return sum(_row_count(run.file("decisions", index)) for index in range(run.part_count))
+    except (FileNotFoundError, PermissionError, pa.ArrowException) as error:
+        raise RunError(f"can't read the decisions of {run.path}: {error}; run `safetyfilter decide` again") from error
+
+
+def _row_count(place: Location) -> int:
+    with place.open() as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
+def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
+    """The run's parts as rows of an index, in batches large enough to be sorted well, read in a few threads."""
+    scores: list[str] = []
+    contents: list[str] = []
+
+    def taken(part: Future[DecidedPart]) -> npt.NDArray[Any]:
+        decided = part.result()
+        scores.append(f"{decided.fingerprint} {decided.scores}")
+        contents.append(decided.content)
+        return records(decided.keys, decided.contents, decided.reason_bits.astype(np.uint8))
+
+    waiting: list[Future[DecidedPart]] = []
+    ready: list[npt.NDArray[Any]] = []
+    with ThreadPoolExecutor(4) as pool:
+        for index in range(run.part_count):
+            waiting.append(pool.submit(_part, run, index))
+            if len(waiting) == 8:
+                ready.append(taken(waiting.pop(0)))
+            if sum(map(len, ready)) >= 1 << 20:
+                yield np.concatenate(ready)
+                ready.clear()
+        yield from (taken(future) for future in waiting)
+    yield from ready
+    require_own(scores, run.record.scores, run.root)
+    require_own(contents, run.record.decisions, run.root, what="decisions")
+
+
+def _part(run: Run, index: int) -> DecidedPart:
+    decided = read_decisions(run.file("decisions", index))
+    if decided.policy != run.policy.digest:
+        raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
+    return decided
