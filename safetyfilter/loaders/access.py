@@ -1,4 +1,4 @@
-"""Access to what a loader's sample holds: its key and its encoded image."""
+"""Access to what a loader's sample holds: its key and its encoded pictures."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from PIL import Image
+
 from safetyfilter.batches import ImageInput, Unreadable
-from safetyfilter.errors import StorageError, UsageError
-from safetyfilter.storage import is_fault, read_image
+from safetyfilter.errors import UsageError
+from safetyfilter.loaders.faults import raise_fault
+from safetyfilter.loaders.places import encoded_bytes, image_input
+from safetyfilter.sources.pictures import Picture
 
 T = TypeVar("T")
 Getter: TypeAlias = "str | Callable[[T], Any]"
 """The name of an item or attribute of a sample, or a function of the sample."""
+Loaded: TypeAlias = "ImageInput | tuple[ImageInput, ...] | Unreadable"
+"""A sample's image, or several pictures that belong to it, as an encoder takes them; or why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access(Generic[T]):
-    """The way in which a loader gets at a sample's key and at its encoded image.
+    """The way in which a loader gets at a sample's key and at its encoded pictures.
 
     Attributes
     ----------
@@ -26,6 +32,11 @@ class Access(Generic[T]):
         A sample -> its key; None where nobody said where it is. What raises, or gives None, is a sample without one.
     image : callable or None
         A sample -> its encoded image, as bytes, a path, or a dict of ``bytes`` and ``path`` as datasets stores it.
+    others : callable or None
+        A sample -> the pictures that it holds besides its image, and all of them where nobody said which that is;
+        None for samples that are not looked into, since what they hold was decoded from the image.
+    root : str or None
+        The folder that paths are relative to, where the user named one.
     key_help, image_help : str
         What the user of the loader can do where one is needed and missing, for errors.
 
@@ -33,17 +44,19 @@ class Access(Generic[T]):
     --------
     >>> access = Access(key=Named("name"), image=Named("jpg"))
     >>> sample = {"name": "a", "jpg": b"encoded"}
-    >>> access.key(sample), access.content(sample, max_bytes=100), access.content({}, max_bytes=100)
-    ('a', b'encoded', None)
+    >>> access.key(sample), access.contents(sample, max_bytes=100), access.contents({}, max_bytes=100)
+    ('a', (b'encoded',), None)
     """
 
     key: Callable[[T], Any] | None = None
     image: Callable[[T], Any] | None = None
+    others: Callable[[T], tuple[Picture, ...]] | None = None
+    root: str | None = None
     key_help: str = "say where a sample holds it with key="
     image_help: str = "say where a sample holds it with image="
 
-    def loaded(self, sample: T) -> tuple[T, ImageInput | Unreadable]:
-        """Return a sample and its image as an encoder takes it, or why there is none.
+    def loaded(self, sample: T) -> tuple[T, Loaded]:
+        """Return a sample, and its pictures as an encoder takes them, the image first; or why there are none.
 
         Raises
         ------
@@ -52,50 +65,71 @@ class Access(Generic[T]):
         StorageError
             The storage failed, which says nothing about the sample.
         """
-        assert self.image is not None
         try:
-            return sample, image_input(self.image(sample))
-        except UsageError:
-            raise
+            image, *others = self._pictures(sample)
         except Unreadable as failure:
             return sample, failure
+        if not all(isinstance(picture, _TAKEN) for picture in (image, *others)):
+            return sample, Unreadable("not_an_image")
+        return sample, (image, *others) if others else image
+
+    def contents(self, sample: T, max_bytes: int) -> tuple[bytes, ...] | None:
+        """Return a sample's encoded pictures, the image first; None unless each is there and has at most so many bytes.
+
+        Raises
+        ------
+        UsageError
+            A picture is decoded already, or as of `loaded`.
+        StorageError
+            As of `loaded`.
+        """
+        try:
+            pictures = [encoded_bytes(picture, max_bytes) for picture in self._pictures(sample)]
+        except Unreadable:
+            return None
+        return None if None in pictures else tuple(each for each in pictures if each is not None)
+
+    def holds_others(self, sample: T) -> bool:
+        """Return True where a sample holds other pictures than its image, which then have to be looked at too.
+
+        Raises
+        ------
+        UsageError
+            It holds several, and nobody said which of them is its image.
+        StorageError
+            As of `loaded`.
+        """
+        if self.others is None:
+            return False
+        try:
+            found = self.others(sample)
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its image can't be had, and whoever compares it says so
+            raise_fault(error)
+            return True
+        if self.image is None and len(found) > 1:
+            raise UsageError(
+                f"a sample holds {len(found)} pictures, and nothing says which of them is the image that its key "
+                f"stands for, so that what is beside it can't be checked: {self.image_help}"
+            )
+        return bool(found) and self.image is not None
+
+    def _pictures(self, sample: T) -> list[Any]:
+        """Return the image and the other pictures, paths in full; `Unreadable` where one can't be had."""
+        assert self.image is not None
+        try:
+            image = self.image(sample)
+            found = () if self.others is None else self.others(sample)
+        except (UsageError, Unreadable):
+            raise
         except Exception as error:  # noqa: BLE001 - a sample without an image is excluded and the rest goes on
             raise_fault(error)
-            return sample, Unreadable("missing")
-
-    def content(self, sample: T, max_bytes: int) -> bytes | None:
-        """Return a sample's encoded image; None where there is none of at most so many bytes; errors as of `loaded`."""
-        image = self.loaded(sample)[1]
-        return None if isinstance(image, Unreadable) else encoded_bytes(image, max_bytes)
+            raise Unreadable("missing") from None
+        return [image_input(picture, self.root) for picture in (image, *found)]
 
 
-def raise_fault(error: Exception) -> None:
-    """Raise a fault of storage that a data set or a getter ran into; return from an error that is a sample's own.
-
-    Raises
-    ------
-    StorageError
-        The error is one, or is the operating system's word on storage: it has a number, or is a time-out or a lost
-        connection. An OSError without a number is not taken for one: decoders raise such for a damaged image.
-
-    Examples
-    --------
-    >>> raise_fault(KeyError("key")), raise_fault(OSError("image file is truncated"))
-    (None, None)
-    >>> raise_fault(TimeoutError("timed out"))
-    Traceback (most recent call last):
-        ...
-    safetyfilter.errors.StorageError: can't read a sample: TimeoutError: timed out; ...
-    """
-    if isinstance(error, StorageError):
-        raise error
-    numbered = isinstance(error, OSError) and error.errno is not None
-    if is_fault(error) and (numbered or isinstance(error, TimeoutError | ConnectionError)):
-        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise StorageError(
-            f"can't read a sample: {cause}; that says nothing about the sample: try again when the storage is well, or "
-            "retry in the data set's own code"
-        ) from error
+_TAKEN = (bytes, bytearray, memoryview, str, os.PathLike, Image.Image)
 
 
 class Named:
@@ -120,61 +154,3 @@ def getter_of(where: Getter[T] | None) -> Callable[[T], Any] | None:
     (1, None)
     """
     return Named(where) if isinstance(where, str) else where
-
-
-def image_input(value: Any) -> ImageInput:
-    """Return an image as an encoder takes it; of a dict as datasets stores it, the bytes or the local path.
-
-    Raises
-    ------
-    Unreadable
-        ``missing``, or ``not_fetched`` for a link.
-
-    Examples
-    --------
-    >>> image_input({"bytes": None, "path": "a.jpg"})
-    'a.jpg'
-    """
-    if isinstance(value, Mapping):
-        value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
-    if value is None:
-        raise Unreadable("missing")
-    if isinstance(value, str) and "://" in value:
-        raise Unreadable("not_fetched")
-    image: ImageInput = value
-    return image
-
-
-def encoded_bytes(image: ImageInput, max_bytes: int) -> bytes | None:
-    """Return an image's encoded bytes, read from its file where it is a path; None where there is no such file.
-
-    Parameters
-    ----------
-    image : bytes, path or PIL.Image
-        As `image_input` gives it.
-    max_bytes : int
-        The most that is read: of a larger file, no byte was ever scored.
-
-    Raises
-    ------
-    UsageError
-        The image is decoded already.
-    StorageError
-        The storage failed each time it was asked.
-
-    Examples
-    --------
-    >>> encoded_bytes(bytearray(b"x"), 10), encoded_bytes("no-such-file", 10)
-    (b'x', None)
-    """
-    if isinstance(image, bytes | bytearray | memoryview):
-        return bytes(image)
-    if isinstance(image, str | os.PathLike):
-        try:
-            return read_image(image, max_bytes)
-        except Unreadable:
-            return None
-    raise UsageError(
-        f"verify_content needs encoded bytes or a path, not a {type(image).__name__}: check before "
-        "decoding, or give an image= that finds the bytes"
-    )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import REASON_NAMES
+from safetyfilter.errors import OutputError
 from safetyfilter.storage import Location
 
 _FIELDS = ("kept", "excluded", *REASON_NAMES, "finished")
@@ -114,14 +115,14 @@ class SharedCounts:
                 os.close(descriptor)
                 number += 1
                 continue
-            os.ftruncate(descriptor, _BYTES)
+            _allocate(descriptor, _BYTES)
             weakref.finalize(self, os.close, descriptor)  # the lock is held until then
             return memoryview(mmap.mmap(descriptor, _BYTES)).cast("q")
 
     def _mapped(self, name: str, size: int) -> mmap.mmap:
         self._folder.mkdir(exist_ok=True)
         with os.fdopen(os.open(self._folder / name, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
-            file.truncate(max(1, size))
+            _allocate(file.fileno(), max(1, size))
             return mmap.mmap(file.fileno(), max(1, size))
 
     def _totals(self) -> npt.NDArray[np.int64]:
@@ -131,6 +132,17 @@ class SharedCounts:
             if len(content) == _BYTES:
                 totals += np.frombuffer(content, np.int64)
         return totals
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Give a file its size and the room for it: to write to a mapped file without room ends the process."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise OutputError(
+            f"can't make room for the counts of a loader in {tempfile.gettempdir()}: {error.strerror}; make some "
+            "there, or name another folder in TMPDIR"
+        ) from error
 
 
 def _remove(folder: Path, owner: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from safetyfilter.loaders.datasets_rows import RowGetter, RowOptions
 from safetyfilter.loaders.datasets_stored import filter_stored
 from safetyfilter.loaders.datasets_streaming import filter_streaming
 from safetyfilter.loaders.deciders import Decider, RunOrFilter, decider_of
+from safetyfilter.loaders.places import absolute
 from safetyfilter.runs.record import COUNT_NAMES
 
 
@@ -21,6 +23,8 @@ def filter_dataset(
     *,
     image_column: str | None = None,
     key: RowGetter | None = None,
+    split: str | None = None,
+    root: str | os.PathLike[str] | None = None,
     verify_content: bool | None = None,
     batch_size: int = 1000,
     num_proc: int | None = None,
@@ -37,11 +41,18 @@ def filter_dataset(
         Found by name and type where None.
     key : str, callable or None
         The column that holds the keys, or a function of a row (images as they are stored: a dict of ``bytes`` and
-        ``path``). Where None, the column ``key`` or ``__key__``, else the row's number, after ``SPLIT/`` in a
-        `DatasetDict`, as a scan has it.
+        ``path``). Where None, the column ``key`` or ``__key__``, else with `root` the images' paths, else the row's
+        number, after ``SPLIT/`` in a `DatasetDict`, as a scan has it.
+    split : str or None
+        For one split of a `DatasetDict` that was scanned as a whole: its name there. Where None, the data set's own
+        name for itself is tried, where the run does not know its rows by their numbers alone.
+    root : path or None
+        The folder of images that was scanned, where it lies now, for rows that name their files: keys are the paths
+        relative to it.
     verify_content : bool or None
-        Also exclude a row whose encoded image is not the one that was scored. Where None, it's done for keys that are
-        row numbers, and only for these: a number says nothing of a row once the data set is shuffled or sorted.
+        Also exclude a row whose encoded pictures are not those that were scored. Where None, it's done for keys that
+        are row numbers, which say nothing of a row once the data set is shuffled or sorted, and for rows that hold
+        other pictures than their image; of the rest, 64 from all over the data set are compared, of a stream the first.
     batch_size : int
         Rows decided at a time.
     num_proc : int or None
@@ -57,16 +68,18 @@ def filter_dataset(
     ------
     RunError
         The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows. Or most of the
-        images, or of a few where not all are checked, are not those that it scanned under these keys.
+        images, or of a few where not all are checked, are not those that it scanned under these keys. Or, while a
+        streaming data set is read, the run was decided anew.
     UsageError
-        A streaming data set without keys, or row numbers without a check of their images; or a filter finds no image
-        that can be read.
+        A streaming data set without keys, or row numbers without a check of their images; or no image can be read; or
+        rows hold several pictures, and it is not clear which column has their image.
 
     Notes
     -----
-    Decisions are cached by datasets' own cache under a fingerprint of the data set, the run, its policy and the
-    arguments here: with another policy they are made anew. A filter keeps one pipeline open for all rows of a
-    `Dataset`; of a streaming one, datasets asks for a decision batch by batch, and each has a pipeline of its own.
+    Decisions are made anew each time, and never cached: the files that rows name may have changed. What comes back
+    for a `Dataset` is settled, as an export is: after `safetyfilter decide`, filter again. A filter keeps one pipeline
+    open for all rows of a `Dataset`; of a streaming one, datasets asks for a decision batch by batch, and each has a
+    pipeline of its own.
 
     Examples
     --------
@@ -85,6 +98,8 @@ def filter_dataset(
     options = RowOptions(
         image_column=image_column,
         key=key,
+        split=split,
+        root=None if root is None else absolute(root),
         verify_content=verify_content,
         batch_size=batch_size,
         num_proc=num_proc,
@@ -96,7 +111,7 @@ def _filtered(ds: Any, decider: Decider, options: RowOptions) -> Any:
     import datasets
 
     if isinstance(ds, datasets.DatasetDict | datasets.IterableDatasetDict):
-        splits = {name: _filtered(split, decider, replace(options, prefix=f"{name}/")) for name, split in ds.items()}
+        splits = {name: _filtered(split, decider, replace(options, split=name)) for name, split in ds.items()}
         result = type(ds)(splits)
         result.filter_report = _Sum([split.filter_report for split in splits.values()])
         return result

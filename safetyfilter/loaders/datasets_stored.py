@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,26 @@ import numpy as np
 from safetyfilter.batches import ReasonBits, count_decisions
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.loaders.access import Access
-from safetyfilter.loaders.datasets_rows import Row, RowKey, RowOptions, any_image_column, row_access, rows_of
+from safetyfilter.loaders.datasets_rows import (
+    Row,
+    RowKey,
+    RowOptions,
+    any_image_column,
+    columns_of,
+    picture_columns,
+    row_access,
+    rows_of,
+)
 from safetyfilter.loaders.deciders import Decider
 from safetyfilter.loaders.image_check import spread
-from safetyfilter.sources.tables import image_column_of, undecoded
+from safetyfilter.sources.tables import image_column_of
 
 
 def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
     """Return a Dataset without the rows that a decider excludes; parameters and errors of `filter_dataset`."""
     schema = ds.features.arrow_schema
-    key = RowKey.of(schema, options)
+    image = any_image_column(schema, options.image_column)
+    key = RowKey.of(schema, options, image).of_split(ds.split, decider)
     if key.is_number:
         if decider.needs_keys and options.verify_content is False:
             raise UsageError(
@@ -29,10 +39,10 @@ def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
                 "name other rows; leave verify_content out, or give a column with key="
             )
         decider = decider.for_row_numbers()
-    image = image_column_of(schema, options.image_column) if decider.needs_images else None
-    identity = [ds._fingerprint, list(decider.identity), image, key.identity if decider.needs_keys else ""]
-    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-    bits = _reasons(ds, decider, key, image, options, fingerprint)
+    if decider.needs_images:
+        image = image_column_of(schema, options.image_column)
+    bits = _reasons(ds, decider, row_access(key, image, options), _columns(ds, decider, key, image), options)
+    _compare_some(ds, decider, row_access(key, image, options), bits)
     counts = dict(count_decisions(bits))
     if key.is_number and 2 * counts["drifted"] > len(bits):
         raise RunError(
@@ -40,45 +50,46 @@ def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
             "numbers: filter the data set before it is shuffled or selected from, or name a column of keys with key="
         )
     decider.require_used(counts)
-    _require_same_images(ds, decider, key, any_image_column(schema, options.image_column))
-    kept = ds.select(np.flatnonzero(bits == 0), new_fingerprint=hashlib.sha256(fingerprint.encode()).hexdigest()[:16])
+    numbers = np.flatnonzero(bits == 0)
+    # What is derived from this is cached by datasets under this name, which thus has to change with what is kept.
+    name = hashlib.sha256(ds._fingerprint.encode() + numbers.tobytes()).hexdigest()[:16]
+    kept = ds.select(numbers, new_fingerprint=name)
     kept.filter_report = counts.copy
     return kept
 
 
-def _reasons(
-    ds: Any, decider: Decider, key: RowKey, image: str | None, options: RowOptions, fingerprint: str
-) -> ReasonBits:
-    """Return why each row is excluded, from datasets' cache where it is there."""
+def _reasons(ds: Any, decider: Decider, access: Access[Row], columns: Sequence[str], options: RowOptions) -> ReasonBits:
+    """Return why each row is excluded, decided now: a cache would answer for files that have changed since."""
     import datasets
 
     if not len(ds):
         return np.empty(0, np.uint16)
-    columns = _columns(ds, key if decider.needs_keys else None, image)
-    plain = ds.with_format(None)
     reasons = _RowReasons(
-        undecoded(plain.select_columns(columns or ds.column_names[:1])),
-        decider,
-        row_access(key, image),
-        batch_size=options.batch_size,
-        workers=options.num_proc or 1,
+        _raw(ds, columns), decider, access, batch_size=options.batch_size, workers=options.num_proc or 1
     )
     # The rows are read by one stream, ahead of what datasets asks for; of its own batches only the numbers are used,
     # so they are taken from the column that costs least.
-    carrier = next((name for name in ds.column_names if name != image), ds.column_names[0])
-    decided = plain.select_columns([carrier]).map(
-        reasons,
-        with_indices=True,
-        batched=True,
-        batch_size=options.batch_size,
-        num_proc=options.num_proc,
-        remove_columns=[carrier],
-        new_fingerprint=fingerprint,
-        features=datasets.Features({"reasons": datasets.Value("uint16")}),
-        desc="deciding",
+    pictures = picture_columns(ds.features.arrow_schema)
+    carrier = next((name for name in ds.column_names if name not in pictures), ds.column_names[0])
+    decided = (
+        ds.with_format(None)
+        .select_columns([carrier])
+        .map(
+            reasons,
+            with_indices=True,
+            batched=True,
+            batch_size=options.batch_size,
+            num_proc=options.num_proc,
+            remove_columns=[carrier],
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            new_fingerprint=uuid.uuid4().hex,
+            features=datasets.Features({"reasons": datasets.Value("uint16")}),
+            desc="deciding",
+        )
     )
     reasons.close()
-    return np.asarray(decided.with_format("numpy")["reasons"][:], np.uint16)
+    return np.array(decided.with_format("numpy")["reasons"][:], np.uint16)
 
 
 class _RowReasons:
@@ -122,24 +133,41 @@ class _RowReasons:
     def _read(self, start: int) -> Iterator[Row]:
         for first in range(start, len(self._rows), self._batch_size):
             numbers = range(first, min(first + self._batch_size, len(self._rows)))
-            yield from rows_of(self._rows[numbers.start : numbers.stop], numbers)
+            yield from rows_of(columns_of(self._rows[numbers.start : numbers.stop]), numbers)
 
 
-def _require_same_images(ds: Any, decider: Decider, key: RowKey, image: str | None) -> None:
-    """Raise `RunError` where images from all over the data set are not those that the run scanned."""
-    check = decider.image_check(row_access(key, image))
-    if check is None:
+def _compare_some(ds: Any, decider: Decider, access: Access[Row], bits: ReasonBits) -> None:
+    """Compare images from all over a data set with those that a run scanned, and add ``drifted`` for others.
+
+    Raises
+    ------
+    RunError
+        Most are others.
+    """
+    check = decider.image_check(access)
+    if check is None or access.image is None or decider.needs_images or not len(ds):
         return
     numbers = spread(len(ds))
-    few = ds.with_format(None).select(numbers)
-    for row in rows_of(undecoded(few.select_columns(_columns(ds, key, image)))[:], numbers):
-        check.same(row)
-    check.require_same()
+    few = list(rows_of(columns_of(_raw(ds, ds.column_names)[numbers]), numbers))
+    for decided in decider.decide(few, Access(key=access.key)):
+        assert decided.rows is not None
+        bits[numbers] |= check.compare_chosen(decided.rows.tolist(), few)
 
 
-def _columns(ds: Any, key: RowKey | None, image: str | None) -> list[str]:
-    """Return the columns that hold keys and images; all of them where keys are given by a function of the row."""
-    if key is not None and key.function is not None:
+def _raw(ds: Any, columns: Sequence[str]) -> Any:
+    """Return columns of a data set as tables of what is stored: nothing is decoded."""
+    return ds.with_format(None).select_columns(list(columns)).with_format("arrow")
+
+
+def _columns(ds: Any, decider: Decider, key: RowKey, image: str | None) -> list[str]:
+    """Return the columns that hold keys and pictures; all of them where keys are given by a function of the row.
+
+    By a run and without a check of each image, those of the pictures are read only where a row can hold several.
+    """
+    pictures = picture_columns(ds.features.arrow_schema)
+    if not decider.needs_images and set(pictures) <= {image}:
+        pictures = []
+    if decider.needs_keys and key.function is not None:
         return list(ds.column_names)
-    wanted = {image, None if key is None else key.column}
-    return [name for name in ds.column_names if name in wanted]
+    wanted = {*pictures, *([image] if decider.needs_images else []), *([key.column] if decider.needs_keys else [])}
+    return [name for name in ds.column_names if name in wanted] or ds.column_names[:1]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from safetyfilter.batches import Reason
 from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.counts import SharedCounts
 from safetyfilter.loaders.datasets_rows import Row, RowKey, RowOptions, any_image_column, row_access, rows_of
@@ -22,10 +21,11 @@ def filter_streaming(ds: Any, decider: Decider, options: RowOptions) -> Any:
         ds = ds._resolve_features()
     schema = ds.features.arrow_schema
     find = image_column_of if decider.needs_images else any_image_column
-    key: RowKey | None = RowKey.of(schema, options)
+    image = find(schema, options.image_column)
+    key: RowKey | None = RowKey.of(schema, options, image)
     if key is not None and key.is_number:
         key = None
-    access = row_access(key, find(schema, options.image_column))
+    access = row_access(key, image, options)
     decider.require(access)
     decide = _BatchFilter(decider, access)
     # Without features a filter sees rows as they are stored, and what it lets pass is decoded after it, or not at all.
@@ -47,14 +47,10 @@ class _BatchFilter:
         self.counts = SharedCounts()
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> list[bool]:
-        count = len(next(iter(batch.values()), []))
-        rows = list(rows_of(dict(batch), range(count)))
-        decided = [decided.reason_bits for decided in self._decider.decide(rows, self._access)]
-        bits = np.concatenate([np.empty(0, np.uint16), *decided])
-        if self._check is not None:
-            for number in np.flatnonzero(bits == 0).tolist():
-                if not self._check.done and not self._check.same(rows[number]):
-                    bits[number] = np.uint16(Reason.DRIFTED)  # of the first, another image is as good as drifted
+        self._decider.require_current()
+        rows = list(rows_of(dict(batch), range(len(next(iter(batch.values()), [])))))
+        decided = self._decider.decide(rows, self._access, check=self._check)
+        bits = np.concatenate([np.empty(0, np.uint16), *(some.reason_bits for some in decided)])
         self.counts.add_all(bits)
         if (bits != 0).all() and (report := self.counts.report())["seen"] >= FIRST_SAMPLES:
             self._decider.require_used(report)

@@ -17,8 +17,8 @@ class Decided:
     reason_bits : ndarray
         (N,) uint16, each a `Reason` set; 0 means kept.
     rows : ndarray or None
-        (N,) int64, the samples' rows in the index of the run that decided, by which `Recheck` finds them; -1 for what
-        the run does not know. None where no run did.
+        (N,) int64, the samples' rows in the index of the run that decided, by which they are compared again; -1 for
+        what the run does not know. None where no run did.
     """
 
     reason_bits: ReasonBits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from safetyfilter.errors import UsageError
@@ -11,7 +11,7 @@ from safetyfilter.filter import SafetyFilter
 from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.decided import Decided
 from safetyfilter.loaders.filter_decider import FilterDecider
-from safetyfilter.loaders.image_check import ImageCheck, Recheck
+from safetyfilter.loaders.image_check import ImageCheck
 from safetyfilter.loaders.run_decider import RunDecider
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
@@ -35,16 +35,14 @@ class Decider(Protocol):
     def needs_images(self) -> bool:
         """True where each sample's image is needed to decide on it."""
 
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """Texts that change with everything that decides."""
-
-    @property
-    def recheck(self) -> Recheck | None:
-        """The comparison of a sample's image with the one decided on, when it is asked for; None where none is due."""
-
     def require(self, access: Access[Any]) -> None:
         """Raise `UsageError` unless the access gives what is needed."""
+
+    def require_current(self) -> None:
+        """Raise `RunError` where a run was decided anew since; costs next to nothing."""
+
+    def knows(self, keys: Sequence[str]) -> bool:
+        """Return True where a run has one of these keys, by which the form of its keys is told."""
 
     def for_row_numbers(self) -> Decider:
         """Return a decider for keys that are the numbers of rows, which say nothing about the images in them."""
@@ -52,8 +50,8 @@ class Decider(Protocol):
     def stream(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[tuple[T, int]]:
         """Yield each sample, in order, with the `Reason` set for which it is excluded, 0 where it is kept.
 
-        Samples are read ahead no further than a filter's buffers; by a run, not at all. Of the first images, what can
-        be compared is compared with those scanned.
+        Samples are read ahead no further than a filter's buffers; by a run, not at all. A filter scores all pictures of
+        a sample. By a run, pictures are compared as `ImageCheck` has it, the first that come among them.
 
         Parameters
         ----------
@@ -68,20 +66,28 @@ class Decider(Protocol):
         ------
         RunError
             Most of the first images are not those that the run scanned.
+        UsageError
+            Images are not where the user said, are decoded already, or are several of which none was named.
         DeviceError
             The filter is on CUDA, and this process was forked from the one that put it there.
         StorageError
             The storage of a sample's image failed, which says nothing about the sample.
         """
 
-    def decide(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[Decided]:
-        """Yield the reasons of all samples, in order, some at a time; as `stream`, without a comparison of the first.
+    def decide(
+        self, samples: Iterable[T], access: Access[T], *, workers: int = 1, check: ImageCheck | None = None
+    ) -> Iterator[Decided]:
+        """Yield the reasons of all samples, in order, some at a time.
 
-        A run looks up many keys at once, and a filter keeps one pipeline open to the end.
+        As `stream`, but a run looks up many keys at once, and compares the first images only where `check`, from
+        `image_check`, goes on from one call to the next. A filter keeps one pipeline open to the end.
         """
 
     def image_check(self, access: Access[Any]) -> ImageCheck | None:
-        """Return the comparison of the first images with those scanned; None where none is due or possible."""
+        """Return the comparison of samples' pictures with those scanned; None where none is due or possible."""
+
+    def access_check(self, access: Access[Any]) -> ImageCheck | None:
+        """Return the comparison that is due when a sample is asked for; None where none is due or possible."""
 
     def require_used(self, counts: Mapping[str, int]) -> None:
         """Raise an error where nothing at all could be decided on, which is never what was meant.

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from safetyfilter.batches import DecisionBatch
-from safetyfilter.errors import DeviceError, UsageError
+from safetyfilter.errors import DeviceError, StorageError, UsageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.decided import Decided
+from safetyfilter.loaders.faults import fault_of
+from safetyfilter.loaders.image_check import ImageCheck
 
 T = TypeVar("T")
 
 
 class FilterDecider:
-    """Decides by a filter: each sample's image is scored anew, in one pipeline from the first sample to the last.
+    """Decides by a filter: each sample's pictures are scored anew, in one pipeline from the first sample to the last.
 
     Parameters
     ----------
@@ -32,7 +34,6 @@ class FilterDecider:
 
     needs_keys = False
     needs_images = True
-    recheck = None
 
     def __init__(self, safety_filter: SafetyFilter) -> None:
         if safety_filter.needs_captions:
@@ -49,23 +50,17 @@ class FilterDecider:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_process": os.getpid()}
 
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The encoder with its precision, the probes, the policy and the options."""
-        encoder = self._filter.encoder
-        return (
-            "filter",
-            encoder.spec.digest,
-            str(encoder.dtype),
-            *self._filter.probes.digests,
-            self._filter.policy.digest,
-            repr(self._filter.options),
-        )
-
     def require(self, access: Access[Any]) -> None:
         """Raise `UsageError` unless it gives images."""
         if access.image is None:
             raise UsageError(f"a filter scores the encoded images: {access.image_help}")
+
+    def require_current(self) -> None:
+        """Do nothing: a filter has no earlier decisions to go by."""
+
+    def knows(self, keys: Sequence[str]) -> bool:
+        """Return False: a filter knows no keys, and needs none."""
+        return False
 
     def for_row_numbers(self) -> FilterDecider:
         """Return this decider: a filter looks at each image, whatever its key is."""
@@ -76,13 +71,19 @@ class FilterDecider:
         for passed, decisions in self._decided(samples, access, workers):
             yield from zip(passed, decisions.reason_bits.tolist(), strict=True)
 
-    def decide(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[Decided]:
+    def decide(
+        self, samples: Iterable[T], access: Access[T], *, workers: int = 1, check: ImageCheck | None = None
+    ) -> Iterator[Decided]:
         """Yield the reasons of all samples, a batch of the filter at a time, in one pipeline."""
         for _, decisions in self._decided(samples, access, workers):
             yield Decided(reason_bits=decisions.reason_bits)
 
     def image_check(self, access: Access[Any]) -> None:
         """Return None: there are no earlier images to compare with."""
+        return
+
+    def access_check(self, access: Access[Any]) -> None:
+        """Return None, as `image_check`."""
         return
 
     def require_used(self, counts: Mapping[str, int]) -> None:
@@ -105,5 +106,8 @@ class FilterDecider:
         if workers > 1 and safety_filter.options.workers is None:  # the workers share the cores
             threads = max(1, len(os.sched_getaffinity(0)) // workers)
             safety_filter = replace(safety_filter, options=replace(safety_filter.options, workers=threads))
-        for passed, _, decisions in safety_filter.stream(samples, access.loaded):
-            yield passed, decisions
+        try:
+            for passed, _, decisions in safety_filter.stream(samples, access.loaded):
+                yield passed, decisions
+        except StorageError as error:  # of the pipeline, whose text names the file
+            raise fault_of(error) from None

@@ -1,17 +1,24 @@
-"""Comparisons of images with those that a run scanned under the same keys: of the first, and of one asked for."""
+"""Comparisons of a sample's pictures with those that a run scanned under its key."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
+from safetyfilter.batches import ReasonBits
 from safetyfilter.errors import RunError, UsageError
-from safetyfilter.loaders.access import Access, raise_fault
+from safetyfilter.loaders.access import Access
 from safetyfilter.runs.decisions import Decisions
 
 _COMPARED = 64
 """Images compared where nobody asked for all of them to be."""
 _ENOUGH = 8
 """Images after which another source is told from one that has drifted."""
+
+_log = logging.getLogger(__name__)
 
 
 def spread(count: int) -> list[int]:
@@ -25,99 +32,129 @@ def spread(count: int) -> list[int]:
 
 
 class ImageCheck:
-    """Compares the first images that come with those that a run scanned under the same keys.
+    """Compares samples' pictures with those that a run scanned under their keys; the one place that says `drifted`.
 
-    Names such as ``000001.jpg`` are in many sources: keys alone would let another source's images pass as decided.
+    All of them are compared where that was asked for. Else the first that come, or those that the loader chooses, since
+    names such as ``000001.jpg`` are in many sources and keys alone would let another source's images pass as decided;
+    and every sample that holds another picture than its image, since a run may not have seen that one.
 
     Parameters
     ----------
     decisions : Decisions
         The run's.
     access : Access
-        Gets at a sample's key and image.
+        Gets at a sample's pictures.
     max_bytes : int
         The largest image that the run scored.
-
-    Attributes
-    ----------
-    done : bool
-        True once enough were compared, or none can be.
+    verify : bool
+        Compare each sample.
+    compare_first : bool
+        Compare the first that come; without it, those that `compare_chosen` is given.
     """
 
-    def __init__(self, decisions: Decisions, access: Access[Any], *, max_bytes: int) -> None:
-        self.done = False
-        self._decisions, self._access, self._max_bytes = decisions, access, max_bytes
-        self._compared = self._other = 0
+    def __init__(
+        self,
+        decisions: Decisions,
+        access: Access[Any],
+        *,
+        max_bytes: int,
+        verify: bool = False,
+        compare_first: bool = True,
+    ) -> None:
+        self._decisions, self._access, self._max_bytes, self._verify = decisions, access, max_bytes, verify
+        self._compared = self._other = self._without = 0
+        self._done = access.image is None or not compare_first
 
-    def same(self, sample: Any) -> bool:
-        """Return False for another image than the one scanned; True where its key is unknown or it can't be had.
+    @property
+    def may_compare(self) -> bool:
+        """True where a sample may yet be compared: each is, or each that holds other pictures than its image."""
+        return self._access.image is not None and (self._verify or self._access.others is not None)
+
+    def reasons(self, row: int, sample: Any) -> int:
+        """Return why a sample that comes is excluded for its pictures, as a `Reason` set: 0, or ``drifted``.
+
+        Parameters
+        ----------
+        row : int
+            Its row in the index of the decisions; -1 where the run does not know its key.
+        sample : object
+            The sample, as the access takes it.
 
         Raises
         ------
         RunError
             Most are others, of the first eight or more.
+        UsageError
+            Not one of the first eight has an image where the user said; or a picture is decoded already; or the sample
+            holds several, and nobody said which is its image.
         StorageError
             The storage failed, which says nothing about the image.
         """
-        row = self._row(sample)
-        try:
-            content = self._access.content(sample, self._max_bytes) if row >= 0 else None
-        except UsageError:  # decoded already: only who asks for content checks has to put the loader before that
-            self.done = True
-            return True
-        if content is None:
-            return True
-        same = self._decisions.unchanged(row, content)
-        self._compared += 1
-        self._other += not same
-        self.done = self._compared >= _COMPARED
-        if self._compared >= _ENOUGH:
-            self.require_same()
-        return same
+        if row < 0:
+            return 0
+        if not self._done and not self._verify:
+            return self.compare(row, sample)
+        if not self._verify and not self._access.holds_others(sample):
+            return 0
+        return self._decisions.drift(row, self._access.contents(sample, self._max_bytes))
 
-    def require_same(self) -> None:
+    def compare(self, row: int, sample: Any) -> int:
+        """Return the same for one of those that are compared in any case; errors as of `reasons`."""
+        contents = self._access.contents(sample, self._max_bytes)
+        drift = self._decisions.drift(row, contents)
+        if contents is None:
+            self._without += bool(drift)
+            if self._without >= _ENOUGH:
+                self.require_images()
+            return drift
+        self._compared += 1
+        self._other += bool(drift)
+        self._done = self._compared >= _COMPARED
+        if self._compared >= _ENOUGH:
+            self._require_same()
+        return drift
+
+    def compare_chosen(self, rows: Iterable[int], samples: Iterable[Any]) -> ReasonBits:
+        """Return the same for samples from all over a data set, those that the run does not know among them.
+
+        Returns
+        -------
+        ndarray
+            (K,) uint16, a `Reason` set each.
+
+        Raises
+        ------
+        RunError
+            Most are others, however few.
+        UsageError, StorageError
+            As of `reasons`.
+        """
+        bits = [0 if row < 0 else self.compare(row, sample) for row, sample in zip(rows, samples, strict=True)]
+        self.require_images()
+        self._require_same()
+        if self._other:
+            _log.warning(
+                "%d of %d images compared are not those that the run scanned, and are excluded; there may be more: "
+                "verify_content=True compares all of them",
+                self._other,
+                self._compared,
+            )
+        return np.array(bits, np.uint16)
+
+    def require_images(self) -> None:
+        """Raise `UsageError` where samples were compared, and not one has an image where the user said."""
+        if self._without and not self._compared:
+            raise UsageError(
+                f"not one of the first {self._without} samples that the run keeps has an encoded image that can be "
+                f"read where its image is said to be, so nothing can be compared: {self._access.image_help}"
+            )
+
+    def _require_same(self) -> None:
         """Raise `RunError` if most are others: a re-downloaded source drifts in part, another one altogether."""
         if 2 * self._other > self._compared:
             raise RunError(
                 f"{self._other} of {self._compared} images are not those that the run {self._decisions.run} scanned "
-                "under these keys: it is another source's, or keys and images are not in the same order; scan this "
-                "source, or where most of it has changed since, leave out what has with verify_content=True"
+                "under these keys: it is another source's, or keys and images are not in the same order, or samples "
+                "hold more or fewer pictures than when they were scanned; scan this source, or where most of it has "
+                "changed since, leave out what has with verify_content=True"
             )
-
-    def _row(self, sample: Any) -> int:
-        """Return a sample's row in the index of the decisions; -1 where there is none."""
-        assert self._access.key is not None
-        try:
-            key = self._access.key(sample)
-        except Exception as error:  # noqa: BLE001 - a sample without a key is unknown, and is not compared
-            raise_fault(error)
-            return -1
-        return -1 if key is None else int(self._decisions.find([str(key)])[0])
-
-
-class Recheck:
-    """Compares the image of a sample that is asked for with the one that was scored.
-
-    Parameters
-    ----------
-    decisions : Decisions
-        The run's.
-    max_bytes : int
-        The largest image that the run scored.
-    """
-
-    def __init__(self, decisions: Decisions, *, max_bytes: int) -> None:
-        self._decisions, self._max_bytes = decisions, max_bytes
-
-    def unchanged(self, row: int, sample: Any, access: Access[Any]) -> bool:
-        """Return True where a sample's image is the one that was scored as this row of `Decided.rows`.
-
-        Raises
-        ------
-        UsageError
-            The image is decoded already.
-        StorageError
-            The storage failed, which says nothing about the image.
-        """
-        content = access.content(sample, self._max_bytes)
-        return content is not None and self._decisions.unchanged(row, content)

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 FIRST_SAMPLES = 1000
 """Samples of a stream after which a run that knows none of them is another source's."""
+_LOOK_EVERY = 64
+"""Samples of a stream after which it is looked at again whether the run was decided anew."""
 
 
 class KeptSamples(Generic[T]):
@@ -55,12 +57,15 @@ class KeptSamples(Generic[T]):
         ------
         RunError, UsageError
             Of the first thousand samples, or of all where they are fewer, nothing could be decided on; or most of the
-            first images are not those that the run scanned.
+            first images are not those that the run scanned; or the run was decided anew since the loader was made.
         DeviceError, StorageError
             As of `Decider.stream`.
         """
         number = 0
+        self._decider.require_current()
         for number, (sample, reasons) in enumerate(self._decider.stream(samples, self._access, workers=workers), 1):
+            if number % _LOOK_EVERY == 0:  # a stream may have no end
+                self._decider.require_current()
             self.counts.add(reasons)
             if number == FIRST_SAMPLES:
                 self._decider.require_used(self.counts.report())

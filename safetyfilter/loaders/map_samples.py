@@ -1,4 +1,4 @@
-"""Keys and encoded images of a map-style data set: given beside it, or held by its samples."""
+"""Keys and encoded pictures of a map-style data set: given beside it, or held by its samples."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+from safetyfilter.batches import ReasonBits
 from safetyfilter.errors import UsageError
-from safetyfilter.loaders.access import Access, Getter, getter_of, raise_fault
+from safetyfilter.loaders.access import Access, Getter, getter_of
 from safetyfilter.loaders.decided import Decided
 from safetyfilter.loaders.deciders import Decider
+from safetyfilter.loaders.faults import raise_fault
+from safetyfilter.loaders.fields import OtherPictures
+from safetyfilter.loaders.folders import folder_keys, folder_paths
 from safetyfilter.loaders.image_check import spread
+from safetyfilter.loaders.places import KeyOfPath, absolute
+from safetyfilter.runs.index import Rows
 
 Item: TypeAlias = tuple[Any, Any, Any]
 """A sample's key, its image and the sample itself, each None where it is not needed or not known without the sample."""
 
 
 class MapSamples:
-    """A map-style data set with its samples' keys and encoded images.
+    """A map-style data set with its samples' keys and encoded pictures.
 
     Parameters
     ----------
@@ -29,11 +35,15 @@ class MapSamples:
         One for each sample. Where nothing says where they are, those of a torchvision `ImageFolder` are found.
     key, image : str, callable or None
         Gets them from a sample, in the place of `keys` and `images`.
+    root : path or None
+        The folder that was scanned. Where nothing says what the keys are, they are the images' paths relative to it.
 
     Attributes
     ----------
     access : Access
-        Gets at the key and the image of an `Item`.
+        Gets at the key and the pictures of an `Item`.
+    holds_images : bool
+        True where the encoded images are in the samples themselves, and False where they are given beside them.
 
     Raises
     ------
@@ -49,19 +59,29 @@ class MapSamples:
         images: Sequence[Any] | None = None,
         key: Getter[Any] | None = None,
         image: Getter[Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
     ) -> None:
+        place = None if root is None else absolute(root)
         if keys is None and key is None:
-            keys = _image_folder_keys(dataset)
+            keys = folder_keys(dataset, place)
         if images is None and image is None:
-            images = _image_folder_paths(dataset)
+            images = folder_paths(dataset)
         for what, given in (("keys", keys), ("images", images)):
             if given is not None and len(given) != len(dataset):
                 raise UsageError(f"{len(given)} {what} for {len(dataset)} samples; give one for each, in their order")
         self._dataset, self._keys, self._images = dataset, keys, images
+        get_image = _access_to(1, images, getter_of(image))
+        get_key = _access_to(0, keys, getter_of(key))
+        if get_key is None and get_image is not None and place is not None:
+            get_key = KeyOfPath(get_image, place)
+        self.holds_images = images is None and image is not None
+        self._key_from_image = isinstance(get_key, KeyOfPath)
         self.access: Access[Item] = Access(
-            key=_access_to(0, keys, getter_of(key)),
-            image=_access_to(1, images, getter_of(image)),
-            key_help="give keys=, or say with key= where a sample holds its own",
+            key=get_key,
+            image=get_image,
+            others=_OfSample(OtherPictures(getter_of(image))) if self.holds_images else None,
+            root=place,
+            key_help="give keys=, or say with key= where a sample holds its own, or, for paths, the folder with root=",
             image_help="give images=, or say with image= where a sample holds its own",
         )
 
@@ -71,20 +91,30 @@ class MapSamples:
             return decider.decide(self._keys, Access(key=_itself))
         return decider.decide(self._items(decider), self.access)
 
-    def require_same_images(self, decider: Decider) -> None:
-        """Compare images from all over the data set with those scanned, where they are known without the samples.
+    def compare_some(self, decider: Decider, bits: ReasonBits, rows: Rows) -> None:
+        """Compare images from all over the data set with those scanned, and add ``drifted`` where they are others.
+
+        Parameters
+        ----------
+        decider : Decider
+            A run's, where anything is to be compared.
+        bits : ndarray
+            (N,) uint16, the reasons of all samples, which are added to.
+        rows : ndarray
+            (N,) int64, their rows in the index of the decisions.
 
         Raises
         ------
         RunError
             Most are others.
+        UsageError
+            None of them has an image, or one is decoded already.
         """
         check = decider.image_check(self.access)
-        if check is None or self._keys is None or self._images is None:
+        if check is None or self.access.image is None or decider.needs_images:
             return
-        for number in spread(len(self._dataset)):
-            check.same((self._keys[number], self._images[number], None))
-        check.require_same()
+        numbers = spread(len(self._dataset))
+        bits[numbers] |= check.compare_chosen(rows[numbers].tolist(), map(self._item, numbers))
 
     def asked(self, number: int, sample: Any) -> Item:
         """Return the item of a sample that has been read, without its key."""
@@ -96,11 +126,16 @@ class MapSamples:
         held.__dict__ |= self.__dict__ | {"_keys": None, "_dataset": None}
         return held
 
+    def _item(self, number: int) -> Item:
+        return self.asked(number, self._read(number) if self.holds_images else None)
+
     def _items(self, decider: Decider) -> Iterator[Item]:
         """Yield what a decider needs of each sample; of those that can't be read, the error."""
-        reads = (decider.needs_keys and self._keys is None) or (decider.needs_images and self._images is None)
+        needs_images = decider.needs_images or self._key_from_image
+        reads = needs_images and self._images is None
+        reads = reads or (decider.needs_keys and self._keys is None and not self._key_from_image)
         keys: Iterable[Any] = repeat(None) if self._keys is None or not decider.needs_keys else self._keys
-        images: Iterable[Any] = repeat(None) if self._images is None or not decider.needs_images else self._images
+        images: Iterable[Any] = repeat(None) if self._images is None or not needs_images else self._images
         for number, key, image in zip(range(len(self._dataset)), keys, images, strict=False):  # `repeat` has no end
             yield key, image, self._read(number) if reads else None
 
@@ -119,11 +154,13 @@ class _Broken:
         self.error = error
 
 
-class _FromSample:
+class _OfSample:
     """Gets from an item what its sample holds."""
 
     def __init__(self, get: Callable[[Any], Any]) -> None:
         self._get = get
+        if (name := getattr(get, "name", None)) is not None:
+            self.name = name  # of the field that it gets, for errors
 
     def __call__(self, item: Item) -> Any:
         sample = item[2]
@@ -138,23 +175,8 @@ def _access_to(
     """Return a function from an item to its key or image: at its place where it is given, else by the getter."""
     if given is not None:
         return itemgetter(place)
-    return None if get is None else _FromSample(get)
+    return None if get is None else _OfSample(get)
 
 
 def _itself(key: Any) -> Any:
     return key
-
-
-def _image_folder_keys(dataset: Any) -> list[str] | None:
-    """Return the keys of torchvision's ImageFolder and DatasetFolder, as a scan of their root gives them."""
-    root, paths = getattr(dataset, "root", None), _image_folder_paths(dataset)
-    if paths is None or not isinstance(root, str | os.PathLike):
-        return None
-    return [os.path.relpath(path, root).replace(os.sep, "/") for path in paths]
-
-
-def _image_folder_paths(dataset: Any) -> list[str] | None:
-    samples = getattr(dataset, "samples", None)
-    if not isinstance(samples, list) or not all(isinstance(s, tuple) and isinstance(s[0], str) for s in samples):
-        return None
-    return [sample[0] for sample in samples]

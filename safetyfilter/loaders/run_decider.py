@@ -1,4 +1,4 @@
-"""The decider of a run: looks samples up by key, and compares their images where asked."""
+"""The decider of a run: looks samples up by key, and compares their pictures."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from safetyfilter.batches import Reason, ReasonBits
+from safetyfilter.batches import Reason
 from safetyfilter.errors import RunError, UsageError
-from safetyfilter.loaders.access import Access, raise_fault
+from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.decided import Decided
-from safetyfilter.loaders.image_check import ImageCheck, Recheck
+from safetyfilter.loaders.faults import raise_fault
+from safetyfilter.loaders.image_check import ImageCheck
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
 
 T = TypeVar("T")
 
-_UNKNOWN, _DRIFTED = int(Reason.UNKNOWN), int(Reason.DRIFTED)
+_UNKNOWN = int(Reason.UNKNOWN)
 _BATCH, _BATCH_WITH_IMAGES = 1024, 128
 """Samples looked up at a time; fewer where they hold images, which are in memory until then."""
 
@@ -31,8 +32,13 @@ class RunDecider:
     decisions : Decisions
         The run's.
     verify : bool or "access"
-        Also exclude, as ``drifted``, a sample whose encoded image is not the one that was scored: with True when it is
+        Also exclude, as ``drifted``, a sample whose pictures are not those that were scored: with True when it is
         decided on, with ``"access"`` only when it is asked for.
+
+    Raises
+    ------
+    RunError
+        The decisions are not those of the run any more.
     """
 
     needs_keys = True
@@ -40,23 +46,14 @@ class RunDecider:
     def __init__(self, decisions: Decisions, *, verify: bool | Literal["access"] = False) -> None:
         record = Run.open(decisions.run).record
         self._decisions, self._verify = decisions, verify
+        self.require_current()
         self.needs_images = verify is True
         self._keys_of_source = record.source.keys
         self._max_bytes = record.setup.limits.max_bytes
-        self._error: Exception | None = None  # the last that getting a key raised, which may be why none is known
+        self._why_no_key = ""  # the last reason for which a key could not be had, which may be why none is known
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_error": None}
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        """The run's decisions, and when images are compared with those scored."""
-        return "run", self._decisions.fingerprint, str(self._verify)
-
-    @property
-    def recheck(self) -> Recheck | None:
-        """The comparison of images when samples are asked for; None without `verify`."""
-        return Recheck(self._decisions, max_bytes=self._max_bytes) if self._verify else None
+        return self.__dict__ | {"_why_no_key": ""}
 
     def require(self, access: Access[Any]) -> None:
         """Raise `UsageError` unless it gives keys, and images where these are compared."""
@@ -65,9 +62,17 @@ class RunDecider:
         if access.image is None and self._verify:
             raise UsageError(f"verify_content needs the encoded images: {access.image_help}")
 
+    def require_current(self) -> None:
+        """Raise `RunError` where the run was decided anew since."""
+        self._decisions.require_current()
+
     def for_row_numbers(self) -> RunDecider:
         """Return a decider that compares each image: a row's number says nothing about the image in it."""
         return RunDecider(self._decisions, verify=True)
+
+    def knows(self, keys: Sequence[str]) -> bool:
+        """Return True where the run has one of these keys."""
+        return bool((self._decisions.find(keys) >= 0).any())
 
     def stream(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[tuple[T, int]]:
         """Yield each sample with why it is excluded; no sample is read ahead, and `workers` makes no difference."""
@@ -77,37 +82,48 @@ class RunDecider:
             try:
                 key = key_of(sample)
             except Exception as error:  # noqa: BLE001 - a sample without a key is excluded and the rest goes on
-                self._note(error)
+                self._note(error, key_of)
                 key = None
-            if key is None:
-                reasons = _UNKNOWN
-            elif self.needs_images:
-                reasons = self._decisions.reasons_of_sample(str(key), access.content(sample, self._max_bytes))
-            else:
-                reasons = reasons_of_key(str(key))
-            if check is not None and not check.done and not reasons and not check.same(sample):
-                reasons = _DRIFTED  # of the first, another image is as good as drifted
+            reasons = _UNKNOWN if key is None else reasons_of_key(str(key))
+            if check is not None and (not reasons or (self.needs_images and key is not None)):
+                reasons |= check.reasons(self._row(str(key)), sample)
             yield sample, reasons
+        if check is not None:
+            check.require_images()
 
-    def decide(self, samples: Iterable[T], access: Access[T], *, workers: int = 1) -> Iterator[Decided]:
+    def decide(
+        self, samples: Iterable[T], access: Access[T], *, workers: int = 1, check: ImageCheck | None = None
+    ) -> Iterator[Decided]:
         """Yield the reasons of all samples, a batch at a time; `workers` makes no difference."""
         remaining = iter(samples)
-        size = _BATCH_WITH_IMAGES if self.needs_images else _BATCH
+        check = check or self._check(access, verify=self.needs_images, compare_first=False)
+        size = _BATCH if check is None else _BATCH_WITH_IMAGES
         while batch := list(islice(remaining, size)):
             keys = self._keys(batch, access)
             rows = self._decisions.find(["" if key is None else str(key) for key in keys])
             if None in keys:
                 rows[[number for number, key in enumerate(keys) if key is None]] = -1
             bits = self._decisions.reasons_of(rows)
-            if self.needs_images:
-                self._mark_drifted(bits, rows.tolist(), batch, access)
+            if check is not None:
+                for number, row in enumerate(rows.tolist()):
+                    if self.needs_images or not bits[number]:
+                        bits[number] |= np.uint16(check.reasons(row, batch[number]))
             yield Decided(reason_bits=bits, rows=rows)
 
     def image_check(self, access: Access[Any]) -> ImageCheck | None:
-        """Return a check of the first images; None where all are compared anyway, or none can be reached."""
-        if access.image is None or self.needs_images:
+        """Return the comparison of samples' pictures with those scanned; None where nothing can be looked at."""
+        return self._check(access, verify=self.needs_images)
+
+    def access_check(self, access: Access[Any]) -> ImageCheck | None:
+        """Return the comparison that is due when a sample is asked for; None where nothing can be looked at."""
+        return self._check(access, verify=bool(self._verify), compare_first=False)
+
+    def _check(self, access: Access[Any], *, verify: bool, compare_first: bool = True) -> ImageCheck | None:
+        if access.image is None and access.others is None:
             return None
-        return ImageCheck(self._decisions, access, max_bytes=self._max_bytes)
+        return ImageCheck(
+            self._decisions, access, max_bytes=self._max_bytes, verify=verify, compare_first=compare_first
+        )
 
     def require_used(self, counts: Mapping[str, int]) -> None:
         """Raise `RunError` where the run can't keep anything of what was seen, which is never what was meant."""
@@ -119,12 +135,14 @@ class RunDecider:
                 f"not one of the first {seen} samples has the image that the run {self._decisions.run} scanned under "
                 "its key; check that keys and images belong together and are read encoded, or scan this source"
             )
-        error = self._error
         raise RunError(
             f"the run {self._decisions.run} knows none of the first {seen} samples: it is another source's, or keys "
             f"are not those of the scan, which are {self._keys_of_source}; give such keys, or scan this source"
-            + (f" (getting a key failed with {type(error).__name__}: {error})" if error is not None else "")
-        ) from error
+            + (f" ({self._why_no_key})" if self._why_no_key else "")
+        )
+
+    def _row(self, key: str) -> int:
+        return self._decisions.index.find_one(self._decisions.digester.key(key))
 
     def _keys(self, samples: Sequence[T], access: Access[T]) -> list[Any]:
         """Return the samples' keys, None for what has none."""
@@ -137,17 +155,12 @@ class RunDecider:
             try:
                 keys[number] = access.key(sample)
             except Exception as error:  # noqa: BLE001 - as in `stream`
-                self._note(error)
+                self._note(error, access.key)
         return keys
 
-    def _note(self, error: Exception) -> None:
-        """Keep what getting a key raised, which may be why none is known; a fault of storage is raised."""
+    def _note(self, error: Exception, key_of: object) -> None:
+        """Keep why a key could not be had, without the error's text, which may hold a sample; a fault is raised."""
         raise_fault(error)
-        self._error = error
-
-    def _mark_drifted(self, bits: ReasonBits, rows: list[int], samples: Sequence[T], access: Access[T]) -> None:
-        for number, (row, sample) in enumerate(zip(rows, samples, strict=True)):
-            if row >= 0:
-                content = access.content(sample, self._max_bytes)
-                if content is None or not self._decisions.unchanged(row, content):
-                    bits[number] |= np.uint16(_DRIFTED)
+        name = getattr(key_of, "name", None)
+        where = f" {name!r}" if isinstance(name, str) else ""
+        self._why_no_key = f"getting a key{where} failed with {type(error).__name__}"

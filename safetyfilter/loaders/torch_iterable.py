@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +12,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from safetyfilter.errors import UsageError
 from safetyfilter.loaders.access import Access, Getter, getter_of
 from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.fields import OtherPictures
 from safetyfilter.loaders.kept import KeptSamples
+from safetyfilter.loaders.places import KeyOfPath, absolute
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -29,8 +32,12 @@ class SafeIterable(IterableDataset[T_co]):
     key, image : str, callable or None
         The name of the item or attribute of a sample, or a function of the sample, that holds its key and its encoded
         image (bytes or a path).
+    root : path or None
+        The folder that was scanned, where it lies now, for images that are paths: where `key` is not given, keys are
+        the paths relative to it.
     verify_content : bool
-        Also exclude a sample whose encoded image is not the one that was scored. Needs `image`.
+        Also exclude a sample whose encoded pictures are not those that were scored. Needs `image`. Without, the first
+        64 are compared, where `image` is given, and every sample that holds other pictures than its image.
     shard : bool or "auto"
         Whether samples are shared out; it has nothing to do with tars. True shares them out among the workers of a
         `DataLoader` and the ranks, each with every n-th one. ``"auto"`` does so too, but for an `IterableDataset`,
@@ -42,11 +49,13 @@ class SafeIterable(IterableDataset[T_co]):
     ------
     RunError
         While iterating: the run knows none of the first thousand samples, or of all where they are fewer; or, where
-        `image` is given, most of the first images are not those that it scanned.
+        `image` is given, most of the first images are not those that it scanned; or the run was decided anew since.
     DeviceError
         While iterating: the filter is on CUDA and the worker was forked.
     UsageError
-        What decides needs a key or an image, and nothing says where it is.
+        What decides needs a key or an image, and nothing says where it is. While iterating: not one of the first
+        samples has an image where `image` says, or images are decoded already; or a sample holds several pictures, and
+        `image` does not say which is its own.
 
     Examples
     --------
@@ -68,6 +77,7 @@ class SafeIterable(IterableDataset[T_co]):
         *,
         key: Getter[Any] | None = None,
         image: Getter[Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
         verify_content: bool = False,
         shard: bool | Literal["auto"] = "auto",
         rank: int | None = None,
@@ -83,9 +93,7 @@ class SafeIterable(IterableDataset[T_co]):
                 "what it was made from, an IterableDataset for example"
             )
         self.samples = samples
-        self._kept: KeptSamples[Any] = KeptSamples(
-            decider_of(by, verify=verify_content), Access(key=getter_of(key), image=getter_of(image))
-        )
+        self._kept: KeptSamples[Any] = KeptSamples(decider_of(by, verify=verify_content), _access(key, image, root))
         self._shard = not isinstance(samples, IterableDataset) if shard == "auto" else shard
         self._rank, self._world = (rank, world_size) if world_size is not None else _distributed()
 
@@ -110,6 +118,14 @@ class SafeIterable(IterableDataset[T_co]):
         Workers read ahead: while a pass goes on, more is counted than has come out.
         """
         return self._kept.counts.report()
+
+
+def _access(key: Getter[Any] | None, image: Getter[Any] | None, root: str | os.PathLike[str] | None) -> Access[Any]:
+    get_key, get_image = getter_of(key), getter_of(image)
+    place = None if root is None else absolute(root)
+    if get_key is None and get_image is not None and place is not None:
+        get_key = KeyOfPath(get_image, place)
+    return Access(key=get_key, image=get_image, others=OtherPictures(get_image), root=place)
 
 
 def _every(samples: Iterable[Any], first: int, step: int) -> Iterator[Any]:

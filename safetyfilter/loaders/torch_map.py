@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -12,14 +13,18 @@ from torch.utils.data import Dataset
 from safetyfilter.batches import count_decisions
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.loaders.access import Getter
-from safetyfilter.loaders.counts import SharedCounts
+from safetyfilter.loaders.asked import AskedSamples
 from safetyfilter.loaders.decided import Decided
 from safetyfilter.loaders.deciders import RunOrFilter, decider_of
-from safetyfilter.loaders.image_check import Recheck
+from safetyfilter.loaders.folders import aligned, attribute_of, picked
 from safetyfilter.loaders.map_samples import MapSamples
 from safetyfilter.runs.index import Rows
 
 T_co = TypeVar("T_co", covariant=True)
+
+_AS_THEY_ARE = frozenset({"classes", "class_to_idx"})
+_ALIGNED = frozenset({"targets", "samples", "imgs"})
+"""Attributes of torchvision's data sets that hold a value for each sample."""
 
 
 class SafeDataset(Dataset[T_co]):
@@ -40,22 +45,35 @@ class SafeDataset(Dataset[T_co]):
     key, image : str, callable or None
         In the place of `keys` and `images`: the name of the item or attribute of a sample, or a function of the
         sample, that holds them. With `key`, every sample is read once here.
+    root : path or None
+        The folder that was scanned, where it lies now. Where nothing else says what the keys are, they are the images'
+        paths relative to it; an `ImageFolder`'s are relative to its own root without it.
     verify_content : bool or "access"
-        Exclude a sample whose encoded image is not the one that was scored. With True every image is read and
-        compared here; with ``"access"``, which suits the largest data sets, only when a sample is asked for.
-        With either, a sample that turns out changed when it is asked for is never returned: the next kept one stands
-        in for it, and it is counted as ``drifted``.
+        Exclude a sample whose encoded pictures are not those that were scored. With True every image is read and
+        compared here; with ``"access"``, which suits the largest data sets, only when a sample is asked for. Without,
+        64 images from all over the data set are compared, where they can be had, and every sample that holds other
+        pictures than its image. A sample that turns out changed when it is asked for is never returned: the next kept
+        one stands in for it, and it is counted as ``drifted``.
     progress : bool
         Show a progress bar on standard error while images are read here.
 
     Raises
     ------
     RunError
-        The run knows none of the samples, or most of a few images, where they are known without the samples, are not
-        those that it scanned; or, when a sample is asked for, all kept ones have changed.
+        The run knows none of the samples, or most of the images that are compared are not those that it scanned; or,
+        when a sample is asked for, all kept ones have changed, or the run was decided anew.
     UsageError
-        What decides needs keys or images that weren't given, or there are not as many as samples; or a filter can read
-        none of the images.
+        What decides needs keys or images that weren't given, or there are not as many as samples; or none of the images
+        can be read; or they are decoded already; or a sample holds several encoded pictures, and `image` was not given.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        The data set.
+    classes, class_to_idx : object
+        The data set's own, where it has them, a torchvision `ImageFolder` for example or a `Subset` of one.
+    targets, samples, imgs : list or array
+        The data set's own, at the kept samples.
 
     Examples
     --------
@@ -85,6 +103,7 @@ class SafeDataset(Dataset[T_co]):
         images: Sequence[Any] | None = None,
         key: Getter[Any] | None = None,
         image: Getter[Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
         verify_content: bool | Literal["access"] = False,
         progress: bool = False,
     ) -> None:
@@ -94,22 +113,21 @@ class SafeDataset(Dataset[T_co]):
             raise UsageError(
                 f"a {type(dataset).__name__} has no length; give a map-style data set, or use SafeIterable"
             )
-        samples = MapSamples(dataset, keys=keys, images=images, key=key, image=image)
+        samples = MapSamples(dataset, keys=keys, images=images, key=key, image=image, root=root)
         decider = decider_of(by, verify=verify_content)
         decider.require(samples.access)
         bits, rows = _joined(
             _shown(samples.decided_by(decider), len(dataset), progress and decider.needs_images), len(dataset)
         )
+        if rows is not None:
+            samples.compare_some(decider, bits, rows)
         counts = dict(count_decisions(bits))
         decider.require_used(counts)
-        samples.require_same_images(decider)
         kept = np.flatnonzero(bits == 0)
         self.dataset = dataset
         self._kept: npt.NDArray[Any] = kept.astype(np.uint32 if len(bits) < 1 << 32 else np.int64)
         self._counts = counts
-        self._recheck = None
-        if decider.recheck is not None and rows is not None:
-            self._recheck = _SampleRecheck(decider.recheck, rows[kept], samples.without_keys())
+        self._asked = AskedSamples(decider, samples, None if rows is None else rows[kept])
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -119,10 +137,11 @@ class SafeDataset(Dataset[T_co]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"there are {len(self)} kept samples, and none at {index}")
         position = index % len(self)
+        self._asked.require_current()
         for _ in range(len(self)):
             number = int(self._kept[position])
             sample: T_co = self.dataset[number]
-            if self._recheck is None or self._recheck.unchanged(position, number, sample):
+            if self._asked.passes(position, number, sample):
                 return sample
             position = (position + 1) % len(self)
         raise RunError("every sample that the run keeps has changed since it was scored; scan the source again")
@@ -130,41 +149,36 @@ class SafeDataset(Dataset[T_co]):
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
         """Return the kept samples at several positions, by the data set's own way to get several where it has one."""
         several: Callable[[list[int]], list[T_co]] | None = getattr(self.dataset, "__getitems__", None)
-        if several is None or self._recheck is not None:
+        if several is None or self._asked.compares:
             return [self[index] for index in indices]
-        return several([int(self._kept[index]) for index in indices])
+        self._asked.require_current()
+        numbers = [int(self._kept[index]) for index in indices]
+        samples = several(numbers)
+        for index, number, sample in zip(indices, numbers, samples, strict=True):
+            self._asked.passes(index, number, sample)
+        return samples
 
     def filter_report(self) -> dict[str, int]:
         """Return ``seen``, ``kept``, ``excluded`` and one count a reason, over the whole data set.
 
         Includes samples that were found changed when they were asked for, in whatever process that was.
         """
-        report = dict(self._counts)
-        if self._recheck is not None:
-            changed = self._recheck.changed()
-            for name, more in (("kept", -changed), ("excluded", changed), ("drifted", changed)):
-                report[name] += more
+        report, changed = dict(self._counts), self._asked.changed()
+        for name, more in (("kept", -changed), ("excluded", changed), ("drifted", changed)):
+            report[name] += more
         return report
 
-
-class _SampleRecheck:
-    """Compares samples that are asked for with those that were scored, and remembers which have changed."""
-
-    def __init__(self, recheck: Recheck, rows: Rows, samples: MapSamples) -> None:
-        self._recheck, self._rows, self._samples = recheck, rows, samples
-        self._shared = SharedCounts()
-
-    def unchanged(self, position: int, number: int, sample: Any) -> bool:
-        """Return True where the sample at a position of the kept ones holds the image that was scored."""
-        item = self._samples.asked(number, sample)
-        if self._recheck.unchanged(int(self._rows[position]), item, self._samples.access):
-            return True
-        self._shared.flags(len(self._rows))[position] = 1
-        return False
-
-    def changed(self) -> int:
-        """Return how many samples were found changed, in all processes."""
-        return sum(self._shared.flags(len(self._rows))[:])
+    def __getattr__(self, name: str) -> Any:
+        if name in _AS_THEY_ARE:
+            found = attribute_of(self.dataset, name)
+        elif name in _ALIGNED:
+            whole = aligned(self.dataset, name)
+            found = None if whole is None else picked(whole, self._kept.tolist())
+        else:
+            found = None
+        if found is None:
+            raise AttributeError(f"a {type(self).__name__} has no attribute {name!r} here")
+        return found
 
 
 def _joined(batches: Iterator[Decided], count: int) -> tuple[npt.NDArray[np.uint16], Rows | None]:

@@ -13,6 +13,7 @@ from safetyfilter.errors import UsageError
 from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.deciders import RunOrFilter, decider_of
 from safetyfilter.loaders.kept import KeptSamples
+from safetyfilter.sources.pictures import PICTURE_EXTENSIONS, Picture, other_pictures
 from safetyfilter.sources.tars import image_of
 
 Fields = dict[str, Any]
@@ -38,7 +39,16 @@ def safety_filter(
     image_field : str or None
         The extension of the image; where None, a sample must have exactly one image.
     verify_content : bool
-        Also exclude a sample whose encoded image is not the one that was scored.
+        Also exclude a sample whose encoded pictures are not those that were scored. Without, the first 64 are compared,
+        and every sample that holds other pictures than its image.
+
+    Raises
+    ------
+    RunError
+        While iterating: as `SafeIterable`.
+    UsageError
+        There is no `root` and a run decides. While iterating: the samples are decoded already, or not one of the first
+        has an image.
 
     Returns
     -------
@@ -53,18 +63,19 @@ def safety_filter(
     >>> from safetyfilter.standin import ENCODER, PROMPTS
     >>> picture = io.BytesIO()
     >>> Image.new("RGB", (64, 48), "teal").save(picture, "PNG")
-    >>> folder = tempfile.mkdtemp()
+    >>> folder, place = tempfile.mkdtemp(), tempfile.mkdtemp()
+    >>> samples = [{"__key__": "a", "png": picture.getvalue()}, {"__key__": "b", "png": b"no picture"}]
     >>> with webdataset.TarWriter(f"{folder}/0.tar", encoder=False) as tar:
-    ...     for key, content in (("a", picture.getvalue()), ("b", b"no picture")):
-    ...         _ = tar.write({"__key__": key, "png": content})
+    ...     for sample in samples:
+    ...         _ = tar.write(sample)
     >>> encoder = sf.ClipEncoder.load(ENCODER, device="cpu")
     >>> lenient = sf.Policy(thresholds={"explicit": 1, "minor": 1})
     >>> online = sf.SafetyFilter(encoder, sf.zero_shot_probes(encoder, PROMPTS), lenient)
-    >>> run = sf.scan(sf.open_source(folder), f"{folder}/run", online)
+    >>> run = sf.scan(sf.open_source(folder), f"{place}/run", online)
     >>> stage = safety_filter(run, root=folder)
     >>> dataset = webdataset.WebDataset(f"{folder}/0.tar", shardshuffle=False).compose(stage).decode("pil")
-    >>> samples = [{"__url__": f"{folder}/0.tar", "__key__": key} for key in ("a", "b")]
-    >>> [sample["__key__"] for sample in stage(samples)], stage.filter_report()["unscored"]
+    >>> read = [{"__url__": f"{folder}/0.tar", **sample} for sample in samples]  # as webdataset passes them on
+    >>> [sample["__key__"] for sample in stage(read)], stage.filter_report()["unscored"]
     (['a'], 1)
     """
     return SafetyStage(by, root=root, image_field=image_field, verify_content=verify_content)
@@ -81,6 +92,9 @@ class SafetyStage:
             Access(
                 key=None if root is None else ShardKeys(os.fspath(root)),
                 image=_ImageOf(image_field),
+                others=_OthersOf(image_field),
+                image_help="name the image's extension with image_field=, and put the stage before .decode() and "
+                ".rename()",
                 key_help="give root=, the folder or pattern that was scanned, to which shards' paths are relative",
             ),
         )
@@ -144,13 +158,38 @@ class _ImageOf:
         self._field = field
 
     def __call__(self, sample: Mapping[str, Any]) -> Any:
-        fields = {name: value for name, value in sample.items() if not name.startswith("__")}
-        name, failure = image_of(fields, self._field)
-        if failure is not None:
-            raise Unreadable(failure)
-        if not isinstance(fields[name], bytes | bytearray | memoryview):
-            raise UsageError(
-                f"the image is a {type(fields[name]).__name__}, not encoded bytes; put the stage before "
-                ".decode() and .rename()"
-            )
-        return fields[name]
+        fields = _fields(sample)
+        return fields[_image_name(fields, self._field)]
+
+
+class _OthersOf:
+    """Gets the other pictures of a sample, as a scan sees them; those that are decoded already are an error."""
+
+    def __init__(self, field: str | None) -> None:
+        self._field = field
+
+    def __call__(self, sample: Mapping[str, Any]) -> tuple[Picture, ...]:
+        fields = _fields(sample)
+        for name, value in fields.items():
+            _require_encoded(name, value)
+        return other_pictures(fields, _image_name(fields, self._field))
+
+
+def _fields(sample: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sample.items() if not name.startswith("__")}
+
+
+def _image_name(fields: Mapping[str, Any], wanted: str | None) -> str:
+    name, failure = image_of(fields, wanted)
+    if failure is not None:
+        raise Unreadable(failure)
+    _require_encoded(name, fields[name], image=True)
+    return name
+
+
+def _require_encoded(name: str, value: Any, *, image: bool = False) -> None:
+    is_picture = image or name.rpartition(".")[2].lower() in PICTURE_EXTENSIONS
+    if is_picture and not isinstance(value, bytes | bytearray | memoryview):
+        raise UsageError(
+            f"a picture is a {type(value).__name__}, not encoded bytes; put the stage before .decode() and .rename()"
+        )

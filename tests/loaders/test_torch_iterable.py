@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 from safetyfilter import Policy, SafetyFilter
@@ -135,9 +136,12 @@ def test_another_source_with_the_same_names_is_an_error_before_anything_passes(p
         list(SafeIterable(shifted, pictures.folder_run, key="key", image="jpg", verify_content=True))
 
 
-def test_decoded_images_are_left_unchecked_unless_checks_are_asked_for(pictures: Pictures) -> None:
-    decoded = [{"key": key, "jpg": torch.zeros(3)} for key in pictures.keys]
-    assert len(list(SafeIterable(decoded, pictures.folder_run, key="key", image="jpg"))) == pictures.keep.sum()
+@pytest.mark.parametrize("picture", [torch.zeros(3), Image.new("RGB", (8, 8)), [b"several"]], ids=type)
+def test_decoded_images_can_not_be_compared_and_none_passes_unseen(pictures: Pictures, picture) -> None:
+    decoded = [{"key": key, "jpg": picture} for key in pictures.keys]
+    with pytest.raises(UsageError, match="check before decoding"):
+        next(iter(SafeIterable(decoded, pictures.folder_run, key="key", image="jpg")))
+    assert len(list(SafeIterable(decoded, pictures.folder_run, key="key"))) == pictures.keep.sum()  # by keys alone
 
 
 def test_few_without_an_image_are_an_error_too(pictures: Pictures, catching: SafetyFilter) -> None:

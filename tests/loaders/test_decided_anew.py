@@ -1,0 +1,121 @@
+"""Loaders whose run is decided anew while they are open: they say so, and go on with nothing that is out of date."""
+
+import pickle
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import datasets
+import pytest
+import webdataset
+from torch.utils.data import DataLoader
+
+from safetyfilter import Policy, apply_policy
+from safetyfilter.errors import RunError
+from safetyfilter.loaders.datasets import filter_dataset
+from safetyfilter.loaders.torch_iterable import SafeIterable
+from safetyfilter.loaders.torch_map import SafeDataset
+from safetyfilter.loaders.webdataset import safety_filter
+from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.run import Run
+from tests.loaders.training import FolderPictures, Pictures, Stream, all_of
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves tars open
+
+
+def mapped(pictures: Pictures, run: Path) -> Iterable:
+    return SafeDataset(FolderPictures(pictures.folder, pictures.keys), run, keys=pictures.keys)
+
+
+def mapped_one_by_one(pictures: Pictures, run: Path) -> Iterable:
+    paths = [pictures.folder / key for key in pictures.keys]
+    data = FolderPictures(pictures.folder, pictures.keys)
+    return SafeDataset(data, run, keys=pictures.keys, images=paths, verify_content="access")
+
+
+def iterable(pictures: Pictures, run: Path) -> Iterable:
+    return SafeIterable(Stream(pictures.folder, pictures.keys), run, key="key")
+
+
+def tars(pictures: Pictures, run: Path) -> Iterable:
+    urls = [str(path) for path in sorted(pictures.tars.rglob("*.tar"))]
+    return webdataset.WebDataset(urls, shardshuffle=False).compose(safety_filter(run, root=pictures.tars))
+
+
+def streamed_rows(pictures: Pictures, run: Path) -> Iterable:
+    stream = datasets.load_from_disk(pictures.saved).to_iterable_dataset(num_shards=2)
+    return filter_dataset(stream, run, key="name").select_columns(["name"])
+
+
+LOADERS = [mapped, mapped_one_by_one, iterable, tars, streamed_rows]
+
+
+@pytest.fixture
+def run_for(pictures: Pictures, tmp_path: Path) -> Callable[[Callable], Run]:
+    """A run of the pictures that may be decided anew, for a kind of loader."""
+
+    def made(load: Callable) -> Run:
+        original = pictures.tars_run if load is tars else pictures.folder_run
+        shutil.copytree(original, tmp_path / "run")
+        shutil.copy(original.with_name(f"{original.name}.secret"), tmp_path / "run.secret")
+        return Run.open(tmp_path / "run")
+
+    return made
+
+
+def decide_anew(run: Run, threshold: float = 0.5) -> None:
+    apply_policy(run, Policy(thresholds={"explicit": threshold, "minor": 0.25}))
+
+
+def itself(batch: object) -> object:
+    return batch
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_the_next_epoch_is_an_error(pictures: Pictures, run_for, load) -> None:
+    run = run_for(load)
+    data = load(pictures, run.path)
+    assert len(list(data)) == len(list(data)) == pictures.keep.sum()
+    apply_policy(run, run.policy)  # the same decisions again
+    assert len(list(data)) == pictures.keep.sum()
+    decide_anew(run)
+    with pytest.raises(RunError, match="make the loader again"):
+        list(data)
+    assert list(load(pictures, run.path))
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_next_epoch_is_an_error_in_workers_too(pictures: Pictures, run_for, load, persistent: bool) -> None:
+    run = run_for(load)
+    loader = DataLoader(
+        load(pictures, run.path), batch_size=None, num_workers=2, persistent_workers=persistent, collate_fn=itself
+    )
+    for _ in range(2):
+        assert len(list(loader)) == pictures.keep.sum()
+    decide_anew(run)
+    with pytest.raises(RunError, match="make the loader again"):
+        all_of(loader)
+
+
+def test_a_loader_that_is_being_read(pictures: Pictures, run_for) -> None:
+    run = run_for(mapped)
+    data = mapped(pictures, run.path)
+    samples = iter(SafeIterable(Stream(pictures.folder, pictures.keys * 2), run.path, key="key"))
+    assert data[0] is not None
+    next(samples)
+    decide_anew(run)
+    with pytest.raises(RunError, match="make the loader again"):
+        data.__getitems__([0, 1])
+    with pytest.raises(RunError, match="make the loader again"):
+        list(samples)
+
+
+def test_decisions_opened_before_and_copies_made_after(pictures: Pictures, run_for) -> None:
+    run = run_for(iterable)
+    decisions = Decisions.of(run)
+    pickled = pickle.dumps(iterable(pictures, run.path))
+    decide_anew(run)
+    for make in (lambda: iterable(pictures, decisions), lambda: list(pickle.loads(pickled))):
+        with pytest.raises(RunError, match="make the loader again"):
+            make()
