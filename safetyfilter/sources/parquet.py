@@ -281,7 +281,7 @@ def _batch_size(group: pq.RowGroupMetaData, largest: int) -> int:
     Rows may be many times as large as they are in the file: a value that a dictionary holds once can be in each row.
     """
     mean = max(int(group.total_byte_size) // max(group.num_rows, 1), 1)
-    repeated = 8 * BATCH_BYTES // max(largest, 1)
+    repeated = 2 * BATCH_BYTES // max(largest, 1)
     return int(max(1, min(BATCH_SIZE, BATCH_BYTES // mean, repeated)))
 
 

@@ -110,8 +110,13 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     without_a_value = [name for name in IMAGE_COLUMNS if name in empty]
     if without_a_value and not fitting:
         return without_a_value[0]
+    if not fitting:
+        raise SourceError(
+            f"no column of {schema.names} holds encoded images, that is binary or a struct with bytes; leave it out, "
+            "or write the images into it"
+        )
     raise SourceError(
-        f"can't tell which column holds the images: {fitting or 'none'} of {schema.names} could; "
+        f"can't tell which column holds the images: {fitting} of {schema.names} could; "
         "name it with image_column= (--image-column)"
     )
 

@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 BUFFER = 1 << 20
 """Bytes that are asked for at once."""
+_AT_ONCE = 8 * BUFFER
+"""Of what a caller asks for at once, no more is held twice."""
 
 
 class RetryingFile(io.RawIOBase):
@@ -69,7 +71,7 @@ class RetryingFile(io.RawIOBase):
         """Read into a buffer, and return the number of bytes."""
 
         def read() -> int:
-            content = self._opened().read(len(buffer))
+            content = self._opened().read(min(len(buffer), _AT_ONCE))
             buffer[: len(content)] = content
             return len(content)
 
