@@ -101,6 +101,11 @@ class Tally:
         return f"{self.seen:,} of {about}{of:,} {self.unit}" + (f" ({self.seen / of:.0%})" if of else "")
 
     @property
+    def worth_a_line(self) -> bool:
+        """True unless an error ended it at once: then the error is all there is to say."""
+        return self.ended or (self.done > 0 and self.elapsed_s >= LINE_EVERY_S)
+
+    @property
     def pace(self) -> str:
         """The rate, and the time left or taken; no rate where nothing was done yet."""
         elapsed, of, words = self.elapsed_s, self.estimate, []
@@ -140,7 +145,7 @@ def sample_progress(
 ) -> Iterator[Callable[[Mapping[str, int]], None]]:
     """Show the progress of a job, and give what is called with its counts; arguments as of `Tally`.
 
-    An error before anything was done leaves nothing of it on the screen.
+    An error in the first half minute leaves nothing of it on the screen.
     """
     tally = Tally(what=what, total=total, parts=parts, unit=unit, clock=clock)
     show = _bar if console.is_terminal or console.is_jupyter else _lines
@@ -155,7 +160,7 @@ def _bar(tally: Tally, console: Console) -> Iterator[Callable[[Mapping[str, int]
         try:
             yield tally.add
         finally:
-            live.transient = not (tally.done or tally.ended)
+            live.transient = not tally.worth_a_line
 
 
 @contextmanager
@@ -175,7 +180,7 @@ def _lines(tally: Tally, console: Console) -> Iterator[Callable[[Mapping[str, in
     try:
         yield add
     finally:
-        if tally.done or tally.ended:
+        if tally.worth_a_line:
             show()
 
 

@@ -63,7 +63,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
     if not result["complete"]:
         todo = "`safetyfilter decide`" if run.record.scores else "the same `safetyfilter scan` again"
         how_far = (
-            f"not finished: {stored.parts:,} of {result['parts']:,} parts are scored, {stored.samples:,} samples; "
+            f"not finished: {stored.parts:,} of {_parts(result['parts'])} scored, {stored.samples:,} samples; "
             f"run {todo}"
         )
     policy = run.policy
@@ -74,7 +74,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
     shown = Table(title=str(run.path), title_justify="left", show_header=False)
     for name, value in (
         ("state", how_far),
-        ("source", f"{result['source']['kind']}, in {result['parts']:,} parts"),
+        ("source", f"{result['source']['kind']}, in {_parts(result['parts'])}"),
         ("thresholds", thresholds),
         ("excluded alone", alone or "none: the co-occurrence rule only"),
         ("encoder", f"{result['encoder']} ({result['encoder_digest'][:12]}), {result['precision']}"),
@@ -86,3 +86,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
     if result["counts"] is None:
         return Group(shown)
     return Group(shown, counts_table("", result["counts"], stored.failures))
+
+
+def _parts(count: int) -> str:
+    return f"{count:,} part{'' if count == 1 else 's'}"

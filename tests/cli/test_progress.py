@@ -29,11 +29,11 @@ def log() -> Console:
     return Console(file=io.StringIO(), force_terminal=False, width=60)
 
 
-def fail_after(seen: int, console: Console, clock: Clock) -> None:
-    """Report some samples, and fail a second later."""
+def fail_after(seconds: float, console: Console, clock: Clock) -> None:
+    """Report some samples at once, and fail some time later."""
     with sample_progress("exporting", 10, unit="samples", console=console, clock=clock) as progress:
-        clock.now += 1
-        progress({"seen": seen})
+        progress({"seen": 7})
+        clock.now += seconds
         raise ZeroDivisionError
 
 
@@ -90,11 +90,13 @@ def test_a_step_without_counts_tells_how_long_it_took(clock: Clock, log: Console
     assert list(lines(log)) == ["measuring: took 1:01:40"]
 
 
-@pytest.mark.parametrize("seen", [0, 7])
-def test_an_error_comes_after_what_was_done_and_alone_if_that_is_nothing(clock: Clock, log: Console, seen: int) -> None:
+@pytest.mark.parametrize("seconds", [29, 35])
+def test_an_error_comes_after_what_was_done_and_alone_if_it_comes_soon(
+    clock: Clock, log: Console, seconds: float
+) -> None:
     with pytest.raises(ZeroDivisionError):
-        fail_after(seen, log, clock)
-    shown = ["exporting: 7 of 10 samples (70%), 7.0 samples/s, 0:00:00 left"] if seen else []
+        fail_after(seconds, log, clock)
+    shown = ["exporting: 7 of 10 samples (70%), 0.2 samples/s, 0:00:15 left"] if seconds > 30 else []
     assert list(lines(log)) == shown
 
 
@@ -113,12 +115,12 @@ def test_the_bar_fits_a_terminal(clock: Clock, total: int | None) -> None:
     assert len(first) <= 80
 
 
-@pytest.mark.parametrize("seen", [0, 7])
-def test_in_a_terminal_an_error_leaves_no_bar_unless_something_was_done(clock: Clock, seen: int) -> None:
+@pytest.mark.parametrize("seconds", [29, 35])
+def test_in_a_terminal_an_error_that_comes_soon_leaves_no_bar(clock: Clock, seconds: float) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     with pytest.raises(ZeroDivisionError):
-        fail_after(seen, screen, clock)
+        fail_after(seconds, screen, clock)
     assert isinstance(screen.file, io.StringIO)
     erased = screen.file.getvalue().endswith("\x1b[1A\x1b[2K")
     assert "exporting" in screen.file.getvalue()
-    assert erased is (seen == 0)
+    assert erased is (seconds < 30)

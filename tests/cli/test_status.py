@@ -49,7 +49,7 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(copied: Run) -> None:
     assert found["parts_scored"] == found["parts"] - 1
     assert 0 < found["samples_scored"] < len(PICTURES)
     text = " ".join(command("status", copied.path).stdout.replace("│", " ").split())
-    assert f"not finished: {found['parts_scored']} of {found['parts']} parts are scored" in text
+    assert f"not finished: {found['parts_scored']} of {found['parts']} parts scored" in text
     assert "run the same `safetyfilter scan` again" in text
 
 
