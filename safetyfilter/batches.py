@@ -33,7 +33,7 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "too_many_pixels": "more pixels than DecodeLimits.max_pixels",
         "too_many_scans": "a JPEG with more scans than DecodeLimits.max_jpeg_scans",
         "too_many_segments": "more chunks, blocks or segments than DecodeLimits.max_segments",
-        "too_many_frames": "a file of more frames, pages or pictures than DecodeLimits.max_frames, or too many pixels in all",
+        "too_many_frames": "a file of more frames, pages or pictures than DecodeLimits.max_frames, or too large in all",
         "too_narrow": "so long and narrow that open_clip's resizing leaves nothing of the short side",
         "out_of_memory": "decoding ran out of memory",
         "several_images": "a sample with more than one image, and none of them named as its own",

@@ -20,8 +20,9 @@ from PIL import Image, ImageOps
 
 from safetyfilter.batches import FAILURES, Unreadable
 from safetyfilter.embed import images
-from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, Jpeg, count_jpeg_scans, exif_orientation
+from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
 from safetyfilter.embed.images import ImagePreparer, read_bytes
+from safetyfilter.embed.jpeg import Jpeg, count_jpeg_scans
 from safetyfilter.embed.views import Geometry
 
 SKIMAGE = Path(find_spec("skimage").origin).parent / "data"
@@ -51,7 +52,9 @@ def encode(image, kind="JPEG", **options):
 
 
 def preparer(*, decode="fast", limits=DEFAULT_LIMITS, image_size=(224, 224), **geometry):
-    return ImagePreparer(geometry=Geometry(image_size=image_size, **geometry), decode=decode, limits=limits)
+    """A function from an image to the (V, H, W, 3) pixels of the first of its pictures."""
+    prepare = ImagePreparer(geometry=Geometry(image_size=image_size, **geometry), decode=decode, limits=limits)
+    return lambda image: prepare(image)[0]
 
 
 def failure(data, **options):
@@ -223,19 +226,6 @@ class TestFormats:
         pixels = preparer(decode="exact")(encode(image, kind))
         assert np.abs(pixels.astype(int) - reference).mean() < (30 if mode == "1" else 8)
 
-    @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-    def test_a_few_frames_are_known_by_the_first_and_many_are_unscored(self, kind):
-        frames = [photograph(side=160), *(Image.new("RGB", (160, 107), (255 * (i % 2), i, 0)) for i in range(99))]
-        data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
-        begun = time.perf_counter()
-        assert failure(data) == failure(data, limits=DecodeLimits(max_frames=99)) == "too_many_frames"
-        pixels = preparer(limits=DecodeLimits(max_frames=100))(data)
-        assert time.perf_counter() - begun < 3
-        few = encode(frames[0], kind, save_all=True, append_images=frames[1:5])
-        for found in (pixels, preparer()(few)):
-            assert np.abs(found.astype(int) - preparer()(frames[0])).mean() < 14
-        assert failure(few, limits=DecodeLimits(max_frames=1)) == "too_many_frames"
-
     @pytest.mark.parametrize("as_path", [str, Path])
     def test_paths(self, tmp_path, as_path):
         file = tmp_path / "coffee.bin"
@@ -348,9 +338,9 @@ class TestHostile:
     @pytest.mark.parametrize("name", HOSTILE)
     def test_costs_little_and_becomes_a_failure(self, name):
         data, code = HOSTILE[name]
-        begun = time.perf_counter()
+        begun = time.process_time()
         assert failure(data) == code
-        assert time.perf_counter() - begun < 8  # twice decoded; a fraction of this on an idle machine
+        assert time.process_time() - begun < 8  # twice decoded; a fraction of this on an idle machine
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
     @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.98])
@@ -424,9 +414,9 @@ class TestHostile:
 
     def test_large_pictures_take_turns(self, monkeypatch):
         at_once, most, lock = [0], [0], threading.Lock()
-        original = images.to_rgb
+        original = images.renderings
 
-        def to_rgb(image):
+        def renderings(image):
             with lock:
                 at_once[0] += 1
                 most[0] = max(most[0], at_once[0])
@@ -437,7 +427,7 @@ class TestHostile:
                 with lock:
                     at_once[0] -= 1
 
-        monkeypatch.setattr(images, "to_rgb", to_rgb)
+        monkeypatch.setattr(images, "renderings", renderings)
         data = encode(photograph(), "PNG")
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(preparer(limits=DecodeLimits(large_pixels=100_000)), [data] * 16))
@@ -475,13 +465,3 @@ class TestHostile:
             read_bytes(tmp_path / "secret.jpg")
         assert "secret" not in f"{caught.value!r} {caught.value}"
         assert caught.value.__suppress_context__
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("kind", "code"), [(3, "H"), (4, "I"), (1, "B")])
-def test_orientation_in_either_byte_order_and_any_width(order, kind, code):
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    entry = struct.pack(order + "HHI", 0x0112, kind, 1) + struct.pack(order + code, 6).ljust(4, b"\0")
-    exif = b"Exif\0\0" + magic + struct.pack(order + "IH", 8, 1) + entry
-    assert exif_orientation(exif) == 6
-    assert exif_orientation(exif[:-6]) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safetyfilter.embed.views import Geometry, open_clip_geometry, to_rgb, view_boxes
+from safetyfilter.embed.views import Geometry, open_clip_geometry, view_boxes
 
 SIZES = [(1, 1), (2, 1), (3, 7), (640, 480), (480, 640), (1000, 500), (501, 1000), (1920, 300), (200, 5000), (37, 36)]
 
@@ -86,46 +86,3 @@ def test_resized_is_the_size_that_open_clip_resizes_to(resize_mode, size):
 def test_settings_that_cannot_be(field, value):
     with pytest.raises(ValueError, match=field):
         Geometry(**{"image_size": (8, 8), field: value})
-
-
-GREY = np.linspace(0, 255, 256).astype(np.uint8).reshape(16, 16)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        Image.fromarray(GREY),
-        Image.fromarray(GREY.astype(np.uint16) * 257),
-        Image.fromarray(GREY.astype(np.int32)),
-        Image.fromarray(GREY.astype(np.int32) * 257),
-        Image.fromarray(GREY.astype(np.float32)),
-        Image.fromarray(GREY.astype(np.float32) / 255),
-        Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (16, 16), 3)]),
-        Image.fromarray(GREY).convert("P"),
-        Image.fromarray(GREY).convert("RGB").convert("CMYK"),
-        Image.fromarray(GREY).convert("YCbCr"),
-        Image.fromarray(GREY).convert("RGBX"),
-    ],
-    ids=lambda image: image.mode,
-)
-def test_every_mode_keeps_its_greys(image):
-    rgb = to_rgb(image)
-    assert rgb.mode == "RGB"
-    assert np.abs(np.asarray(rgb).astype(int) - GREY[..., None]).max() <= 1
-
-
-def test_a_float_picture_with_nan_and_infinity_has_pixels():
-    values = np.array([[np.nan, np.inf], [-np.inf, 0.5]], dtype=np.float32)
-    assert np.asarray(to_rgb(Image.fromarray(values)))[..., 0].tolist() == [[0, 0], [0, 127]]
-
-
-@pytest.mark.parametrize("transparency", [3, bytes(range(16)) * 16])
-def test_transparent_palettes_show_their_colours(transparency):
-    image = Image.fromarray(GREY).convert("P")
-    image.info["transparency"] = transparency
-    assert np.array_equal(np.asarray(to_rgb(image))[..., 0], GREY)
-
-
-def test_alpha_is_dropped_as_training_loaders_drop_it():
-    hidden = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
-    assert to_rgb(hidden).getpixel((0, 0)) == (200, 100, 50)
