@@ -117,7 +117,7 @@ def scan(
     started = time.perf_counter()
     counts = [part.count for part in opened.parts()]
     total = None if None in counts else sum(count or 0 for count in counts)
-    with _resumable(out), sample_progress("scanning", total, parts=len(counts)) as progress:
+    with _resumable(), sample_progress("scanning", total, parts=len(counts)) as progress:
         run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
     seconds = time.perf_counter() - started
     for change in run.policy.changes_from(before.policy) if before else []:  # so that none is loosened unseen
@@ -142,19 +142,13 @@ def scan(
 
 
 @contextmanager
-def _resumable(out: str) -> Iterator[None]:
-    """Tell of an interruption what is recorded, and how to go on."""
-    from safetyfilter.evaluation.places import run_at
-    from safetyfilter.runs.failures import stored_counts
-
+def _resumable() -> Iterator[None]:
+    """Tell of an interruption how to go on; the log has told how much is kept."""
     try:
         yield
     except KeyboardInterrupt as interrupted:
-        run = run_at(out)
-        count = stored_counts(run).samples if run else 0
         raise Interrupted(
-            f"interrupted; finished parts are kept, and the same command goes on from there ({count:,} samples are "
-            "recorded)"
+            "interrupted; finished parts are kept, and the same command goes on from there"
         ) from interrupted
 
 

@@ -39,7 +39,7 @@ def _status(run: Run, stored: StoredCounts) -> dict[str, Any]:
         "complete": record.complete,
         "parts": record.source.parts,
         "parts_scored": stored.parts,
-        "samples_scored": stored.samples,
+        "samples_scored": stored.samples + stored.in_progress,
         "counts": dict(record.counts) if record.complete else None,
         "unscored_by_cause": dict(stored.failures),
         "policy": run.policy.as_dict(),
@@ -63,8 +63,8 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
     if not result["complete"]:
         todo = "`safetyfilter decide`" if run.record.scores else "the same `safetyfilter scan` again"
         how_far = (
-            f"not finished: {stored.parts:,} of {_parts(result['parts'])} scored, {stored.samples:,} samples; "
-            f"run {todo}"
+            f"not finished: {stored.parts:,} of {_parts(result['parts'])} scored, "
+            f"{result['samples_scored']:,} samples; run {todo}"
         )
     policy = run.policy
     thresholds = ", ".join(f"{signal} {value!r}" for signal, value in policy.thresholds.items())

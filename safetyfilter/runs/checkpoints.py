@@ -105,12 +105,7 @@ class Checkpoints:
 
     def samples(self) -> int:
         """Return the number of samples that are kept of parts in progress."""
-        count = 0
-        for name in (self.root / "scores").names():
-            if name.startswith(_PREFIX):
-                with (self.root / "scores" / name).open() as file:
-                    count += int(pq.read_metadata(file).num_rows)
-        return count
+        return samples_in_progress(self.root)
 
     def _fingerprint(self, state: str) -> str:
         return self.digester.text(f"unfinished\n{self.run}\n{state}")
@@ -118,3 +113,13 @@ class Checkpoints:
     def _places(self, state: str) -> tuple[Location, Location]:
         name = f"{_PREFIX}{self._fingerprint(state)}"
         return self.root / "scores" / f"{name}.parquet", self.root / "embeddings" / f"{name}.npy"
+
+
+def samples_in_progress(root: Location) -> int:
+    """Return the number of samples that a run keeps of parts in progress."""
+    count = 0
+    for name in (root / "scores").names():
+        if name.startswith(_PREFIX):
+            with (root / "scores" / name).open() as file:
+                count += int(pq.read_metadata(file).num_rows)
+    return count

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 
 from safetyfilter.batches import FAILURES
 from safetyfilter.errors import StorageError
+from safetyfilter.runs.checkpoints import samples_in_progress
 from safetyfilter.runs.parts import read_meta
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.stored import part_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +24,15 @@ class StoredCounts:
     ----------
     parts, samples : int
         Parts with scores, and the samples in them.
+    in_progress : int
+        Samples that are scored of parts that are not finished.
     failures : mapping of str to int
         Samples by failure (`safetyfilter.batches.FAILURES`), those that occur, the most frequent first.
     """
 
     parts: int
     samples: int
+    in_progress: int
     failures: Mapping[str, int]
 
 
@@ -45,8 +50,8 @@ def stored_counts(run: Run) -> StoredCounts:
         The storage failed each time it was asked.
     """
     parts, statuses = 0, Counter[str]()
-    for index in range(run.part_count):
-        if read_meta(place := run.file("scores", index)) is None:
+    for number in part_numbers(run.root, "scores"):
+        if read_meta(place := run.file("scores", number)) is None:
             continue
         try:
             with place.open() as file:
@@ -58,4 +63,5 @@ def stored_counts(run: Run) -> StoredCounts:
         parts += 1
         statuses.update({one["values"]: one["counts"] for one in table["status"].value_counts().to_pylist()})
     failures = {name: count for name, count in statuses.most_common() if name in FAILURES}
-    return StoredCounts(parts=parts, samples=statuses.total(), failures=failures)
+    in_progress = samples_in_progress(run.root)
+    return StoredCounts(parts=parts, samples=statuses.total(), in_progress=in_progress, failures=failures)

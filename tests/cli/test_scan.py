@@ -1,10 +1,10 @@
 """``scan`` and ``decide``: what they say of policies, of failures and of what to do next."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-import safetyfilter.engine.scan
 from safetyfilter import Run
 from safetyfilter.batches import STATUS_NAMES
 from safetyfilter.standin import STANDIN_PAIR
@@ -84,19 +84,30 @@ def test_zero_shot_thresholds_are_said_not_to_be_calibrated(pictures: Path, tmp_
     assert note not in command(*scan, "--policy", policy(tmp_path, minor=0.3)).message
 
 
-def test_an_interruption_says_how_much_is_recorded(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interruption_says_how_much_is_kept_and_how_to_go_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = safetyfilter.engine.scan.scan
+    scan = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN, "--part-size", 8]
+    original, written = Run.write, []
 
-    def interrupted(*arguments: object, **options: object) -> None:
-        original(*arguments, **options)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
+    def interrupted(run: Run, *arguments: object) -> object:
+        written.append(original(run, *arguments))  # type: ignore[arg-type]
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return written[-1]
 
-    monkeypatch.setattr(safetyfilter.engine.scan, "scan", interrupted)
-    done = command("scan", pictures, "--out", tmp_path / "run", *STAND_IN)
+    monkeypatch.setattr(Run, "write", interrupted)
+    done = command(*scan)
     assert (done.status, done.stdout) == (130, "")
-    assert done.message.endswith(f"({len(GOOD | BAD)} samples are recorded)")
+    assert done.message.endswith("interrupted; finished parts are kept, and the same command goes on from there")
+    assert re.fullmatch(
+        r"stopped: \d+ scored samples are kept, and the same scan goes on from there", caplog.messages[-1]
+    )
+    found = command("status", tmp_path / "run", "--json").json
+    assert found["parts_scored"] == 2
+    assert found["samples_scored"] > 0
+    monkeypatch.undo()
+    assert command(*scan, "--json").json["seen"] == len(GOOD | BAD)
 
 
 def test_laions_cuts_on_other_probes_are_told(run: Path, pictures: Path) -> None:

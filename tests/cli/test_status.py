@@ -55,7 +55,9 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(copied: Run) -> None:
 
 def test_a_part_that_cant_be_read_is_not_counted(copied: Run) -> None:
     whole = stored_counts(copied)
-    assert whole == StoredCounts(parts=copied.part_count, samples=len(PICTURES), failures={"not_an_image": 1})
+    assert whole == StoredCounts(
+        parts=copied.part_count, samples=len(PICTURES), in_progress=0, failures={"not_an_image": 1}
+    )
     (copied.path / "scores" / "part-00000.parquet").write_bytes(b"damaged")
     assert stored_counts(copied).parts == whole.parts - 1
     assert stored_counts(copied).samples < whole.samples
