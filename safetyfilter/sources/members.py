@@ -50,7 +50,9 @@ class Group:
     key : str
         Their names without the extension.
     fields : dict of str to bytes
-        Contents by extension; of what need not be read, the beginning.
+        Contents by extension; of what need not be read, the beginning; empty where there is a failure.
+    cut : set of str
+        The extensions of which only the beginning was read.
     size : int
         The bytes of all.
     failure : str or None
@@ -59,6 +61,7 @@ class Group:
 
     key: str
     fields: dict[str, bytes] = field(default_factory=dict)
+    cut: set[str] = field(default_factory=set)
     size: int = 0
     failure: str | None = None
 
@@ -114,23 +117,24 @@ class TarReader:
             yield group
 
     def _add(self, group: Group, extension: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        group.size += member.size
         if extension in group.fields:
             group.failure = "repeated_key"
-            return
-        group.size += member.size
-        group.fields[extension] = b""
-        if group.size > self.max_bytes:
-            group.failure = group.failure or "too_many_bytes"
+        elif group.size > self.max_bytes and group.failure is None:
+            group.failure = "too_many_bytes"
         if group.failure is not None:
-            group.fields = dict.fromkeys(group.fields, b"")
+            group.fields = {}
             return
         file = tar.extractfile(member)
         assert file is not None  # of a regular member
         content = file.read(_BEGINNING)
-        if len(content) < member.size and self._is_needed(extension, member.size, content):
-            content += file.read(member.size - len(content))
-            if len(content) != member.size:
-                raise tarfile.ReadError("a member ends too early")
+        if len(content) < member.size:
+            if self._is_needed(extension, member.size, content):
+                content += file.read(member.size - len(content))
+                if len(content) != member.size:
+                    raise tarfile.ReadError("a member ends too early")
+            else:
+                group.cut.add(extension)
         group.fields[extension] = content
 
     def _is_needed(self, extension: str, size: int, beginning: bytes) -> bool:

@@ -159,13 +159,14 @@ class WebDatasetSource:
         fields = group.fields
         extension, failure = ("", group.failure) if group.failure else image_of(fields, self._image_field)
         found = other_pictures(fields, extension) if failure is None else ()
+        texts = {name: value for name, value in fields.items() if name not in group.cut}
         return Sample(
             key=f"{shard}/{group.key}",
             image=fields.get(extension),
             others=tuple(each for each in found if isinstance(each, bytes)),  # members are bytes, and nothing else
             failure=failure,
             extension=extension,
-            caption=caption_of(fields) if captions else None,
+            caption=caption_of(texts) if captions else None,
             members={name: value for name, value in fields.items() if name != extension} if full else {},
             shard=shard,
         )

@@ -1,7 +1,9 @@
 """WebDataset tars: keys, damage, several images, and shards gathered into parts."""
 
+import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,7 +93,7 @@ def test_a_sample_with_two_images_is_not_guessed(tmp_path: Path) -> None:
         ("a.tar/1", "missing", ""),
         ("a.tar/2", None, "JPG"),
     ]
-    chosen = samples_of(open_source(path, image_column="mask.png"))
+    chosen = samples_of(open_source(path, image_column="MASK.png"))
     assert [(s.failure, s.extension) for s in chosen] == [(None, "mask.png"), ("missing", ""), ("missing", "")]
 
 
@@ -169,3 +171,145 @@ def test_a_change_in_any_shard_of_a_part_is_in_its_state(tars: Path) -> None:
     assert len(before) == 1
     write_tar(tars / "3.tar", {"new.jpg": b"x" * 5_000})
     assert states_of(open_source(tars)) != before
+
+
+JPEG, PNG = (content for content in list(IMAGES.values())[:2])
+
+
+def members_written(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["0.jfif", "0.avif", "0.jp2", "0.bin", "0.TXT", "0.json", "0.caption", "0.left.data"])
+def test_a_picture_under_any_name_is_a_second_one(tmp_path: Path, name: str) -> None:
+    path = members_written(tmp_path / "a.tar", [("0.jpg", JPEG), (name, PNG), ("0.cls", b"3")])
+    for captions in (False, True):
+        (sample,) = samples_of(open_source(path), captions=captions)
+        assert sample.failure == "several_images"
+        (named,) = samples_of(open_source(path, image_column="jpg"), captions=captions)
+        assert named.read_all(LIMIT) == (JPEG, PNG)
+        assert named.caption is None
+    ((full,),) = [
+        batch.samples for batch in open_source(path, image_column="jpg").batches(open_source(path).parts()[0])
+    ]
+    assert full.read_all(LIMIT) == (JPEG, PNG)
+    assert full.members == {name.partition(".")[2]: PNG, "cls": b"3"}
+
+
+@pytest.mark.parametrize("name", ["0.jfif", "0.bin", "0.img.data"])
+def test_the_only_picture_of_a_sample_is_its_image_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    path = members_written(tmp_path / "a.tar", [(name, JPEG), ("0.txt", b"a boat")])
+    (sample,) = samples_of(open_source(path), captions=True)
+    assert (sample.read_all(LIMIT), sample.caption) == ((JPEG,), "a boat")
+
+
+def test_a_field_that_is_named_is_read_whole_whatever_it_holds(tmp_path: Path) -> None:
+    path = members_written(tmp_path / "a.tar", [("0.dat", b"?" * 5_000), ("0.other", b"!" * 5_000)])
+    assert [sample.read(LIMIT) for sample in samples_of(open_source(path, image_column="dat"))] == [b"?" * 5_000]
+
+
+def test_members_that_come_twice_or_lie_apart(tmp_path: Path) -> None:
+    names = ["0.jpg", "1.jpg", "1.jpg", "2.jpg", "0.txt", "3.jpg", "3.json", "3.json", "4.jpg"]
+    path = members_written(tmp_path / "a.tar", [(name, name.encode()) for name in names])
+    found = [(s.key, s.failure) for s in samples_of(open_source(path))]
+    assert found == [
+        ("a.tar/0", None),
+        ("a.tar/1", "repeated_key"),
+        ("a.tar/2", None),
+        ("a.tar/0", "missing"),
+        ("a.tar/3", "repeated_key"),
+        ("a.tar/4", None),
+    ]
+    source = open_source(path)
+    assert [(s.key, s.failure) for b in source.batches(source.parts()[0]) for s in b.samples] == found
+
+
+def test_names_without_an_extension_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["a.jpg", "noext", "__c__", "a.__odd__"]
+    path = members_written(tmp_path / "a.tar", [(name, b"x") for name in names])
+    source = open_source(path)
+    ((sample,),) = [batch.samples for batch in source.batches(source.parts()[0])]
+    assert (sample.key, sample.members) == ("a.tar/a", {"__odd__": b"x"})
+    assert caplog.messages[-1].startswith("2 files in a shard have names without an extension")
+    assert "noext" not in caplog.text
+
+
+@pytest.mark.parametrize("captions", [True, False])
+def test_a_sample_too_large_is_not_read_and_the_next_one_is(tmp_path: Path, captions: bool) -> None:
+    members = [("0.jpg", bytes(2_000)), ("1.jpg", b"x"), ("2.jpg", b"x"), ("2.npy", bytes(2_000)), ("3.jpg", b"y")]
+    path = members_written(tmp_path / "a.tar", members)
+    source = open_source(path)
+    (part,) = source.parts()
+    for found in (
+        list(source.samples(part, captions=captions, max_bytes=1_000)),
+        [sample for batch in source.batches(part, max_bytes=1_000) for sample in batch.samples],
+    ):
+        assert [sample.failure for sample in found] == ["too_many_bytes", None, "too_many_bytes", None]
+        assert not any(sample.image or sample.members for sample in found if sample.failure)
+
+
+def sparse_header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_a_bomb_is_not_read_into_memory(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as file:
+        for name, kind in (("0.jpg", tarfile.REGTYPE), ("././@LongLink", tarfile.GNUTYPE_LONGNAME)):
+            file.write(sparse_header(name, 64 << 20, kind))
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+    source = open_source(tmp_path / "a.tar.gz")
+    tracemalloc.start()
+    found = list(source.samples(source.parts()[0], max_bytes=1 << 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [sample.failure for sample in found] == ["damaged_shard"]
+    assert peak < 32 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("0.tar", "w"),
+        ("0.TAR", "w"),
+        ("0.tar.gz", "w:gz"),
+        ("0.tgz", "w:gz"),
+        ("0.tar.bz2", "w:bz2"),
+        ("0.tar.xz", "w:xz"),
+    ],
+)
+def test_compressed_tars_are_read(tmp_path: Path, name: str, mode: str) -> None:
+    write_tar(tmp_path / name, {f"{number}.jpg": content for number, content in enumerate(IMAGES.values())}, mode)
+    for place in (tmp_path, tmp_path / name, f"{tmp_path}/*"):
+        samples = samples_of(open_source(place))
+        assert [sample.read(LIMIT) for sample in samples] == list(IMAGES.values())
+        assert samples[0].key == f"{name}/0"
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 512, b"\0" * 100 + b"x" * 412])
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path, damage: bytes) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"{number}.jpg": b"x" for number in range(5)})
+    whole = bytearray(path.read_bytes())
+    whole[2 * 1024 : 2 * 1024 + 512] = damage
+    path.write_bytes(whole)
+    found = [(sample.key, sample.failure) for sample in samples_of(open_source(path))]
+    assert found == [("a.tar/0", None), ("a.tar/", "damaged_shard")]
+
+
+def test_a_caption_too_large_to_be_one_is_none(tmp_path: Path) -> None:
+    path = members_written(tmp_path / "a.tar", [("0.jpg", JPEG), ("0.txt", b"x" * ((1 << 20) + 1))])
+    assert [sample.caption for sample in samples_of(open_source(path), captions=True)] == [None]
+
+
+def test_batches_end_when_they_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = members_written(tmp_path / "a.tar", [(f"{n}.jpg", bytes(1_000)) for n in range(10)])
+    monkeypatch.setattr("safetyfilter.sources.base.BATCH_BYTES", 3_000)
+    source = open_source(path)
+    assert [len(batch.samples) for batch in source.batches(source.parts()[0])] == [3, 3, 3, 1]
