@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetyfilter.errors import RunError
@@ -32,9 +32,11 @@ def held(path: Path) -> Iterator[None]:
             refuse_links(path)
             for folder in (path, *(path / name for name in FOLDERS)):
                 for left in folder.glob(".*.tmp"):
-                    left.unlink()
+                    if left.is_file():
+                        left.unlink()
             for trial in path.glob(f"{TRIAL}*"):
-                trial.rmdir()
+                with suppress(OSError):  # not empty, and so not ours
+                    trial.rmdir()
             yield
     except BlockingIOError as error:
         raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError
-from safetyfilter.runs.held import TRIAL, held, holds_no_run
+from safetyfilter.runs.held import TRIAL, held, holds_no_run, refuse_links
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
 from safetyfilter.runs.run import Run, run_path
 from safetyfilter.runs.secret import VARIABLE, create_secret, secret_path
@@ -24,7 +24,7 @@ from safetyfilter.storage import Location
 
 
 def check_output(path: str | os.PathLike[str], source: Source | None = None) -> None:
-    """Raise `OutputError` unless a run could be written here; leaves nothing behind.
+    """Raise `OutputError` unless a run could be written here, and `RunError` for links in it; leaves nothing behind.
 
     Parameters
     ----------
@@ -36,6 +36,7 @@ def check_output(path: str | os.PathLike[str], source: Source | None = None) -> 
     path = run_path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file; give a directory for the run")
+    refuse_links(path)
     if source is not None:
         _require_apart(path, source)
     if path.is_dir() and not (path / "run.json").exists() and not holds_no_run(path):
