@@ -1,0 +1,119 @@
+"""The kinds of sources, and what among their files would be left out: an error, or a warning with its number."""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter.errors import SourceError, UsageError
+from safetyfilter.sources import open_source
+from tests.sources.contract import IMAGES, keys_of
+from tests.writers import write_files, write_folder, write_tars
+
+ONE = next(iter(IMAGES.values()))
+
+
+def table(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": [ONE]}), path)
+    return path
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    return write_tars(tmp_path / "tars", {"a.jpg": ONE})
+
+
+@pytest.mark.parametrize("name", ["b.jpg", "deep/b.JPG", "b.avif", "b.heic", "b.jfif"])
+def test_pictures_beside_tars_are_an_error(tars: Path, name: str) -> None:
+    write_files(tars, {name: ONE})
+    with pytest.raises(SourceError, match="holds 1 tars and 1 images; pass one kind"):
+        open_source(tars)
+    assert keys_of(open_source(f"{tars}/*.tar")) == ["0.tar/000"]
+
+
+def test_tables_beside_tars(tars: Path) -> None:
+    write_files(tars, {"0_stats.json": b"{}"})
+    table(tars / "0.parquet")  # as img2dataset leaves it
+    assert keys_of(open_source(tars)) == ["0.tar/000"]
+    table(tars / "other.parquet")
+    with pytest.raises(SourceError, match="holds 1 tars and 1 Parquet files; pass one kind"):
+        open_source(tars)
+
+
+@pytest.mark.parametrize("beside", ["tar", "parquet", None])
+@pytest.mark.parametrize("name", ["more.zip", "more.tar.zst", "more.arrow", "more.tfrecord", "MORE.ZIP"])
+def test_formats_that_are_not_read_are_an_error(tmp_path: Path, name: str, beside: str | None) -> None:
+    place = write_files(tmp_path / "source", {name: b"x"})
+    if beside == "tar":
+        write_tars(place, {"a.jpg": ONE})
+    elif beside == "parquet":
+        table(place / "0.parquet")
+    with pytest.raises(SourceError, match=r"holds 1 files of a format that is not read \(1 \.\w+\); unpack"):
+        open_source(place)
+    with pytest.raises(SourceError, match="not read"):
+        open_source(place / name)
+
+
+def test_archives_among_images_are_on_record_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = write_folder(tmp_path / "source", {"a.jpg": ONE, "more.zip": b"x", "secret-name.parquet": b"x"})
+    assert keys_of(open_source(place)) == ["a.jpg", "more.zip", "secret-name.parquet"]
+    assert "2 files among the images are archives or tables (1 .zip, 1 .parquet)" in caplog.text
+    assert "secret-name" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["tars", "Parquet files"])
+def test_other_files_are_told_by_their_number(tars: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    place = tars
+    if kind == "Parquet files":
+        place = table(tars.parent / "tables" / "0.parquet").parent
+    write_files(
+        place, {"README.md": b"x", "secret": b"x", "b.xyz": b"x", "c.xyz": b"x", ".hidden": b"x", "d.csv": b"x"}
+    )
+    open_source(place)
+    assert f"3 other files beside the {kind} are not read (2 .xyz, 1 no extension)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_hidden_pictures_are_told_by_their_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ["a.jpg", ".b.jpg", ".git/c.png", "._a.jpg", ".DS_Store"]
+    assert keys_of(open_source(write_files(tmp_path / "source", dict.fromkeys(names, ONE)))) == ["a.jpg"]
+    assert "2 hidden pictures" in caplog.text
+
+
+@pytest.mark.parametrize("names", [["t.parquet", "u.PARQUET", "v.pq", "w.parq"]])
+def test_tables_of_every_spelling_are_read(tmp_path: Path, names: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    for name in names:
+        table(tmp_path / name)
+    caplog.set_level(logging.WARNING)
+    assert keys_of(open_source(tmp_path)) == [f"{name}#0" for name in names]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("option", ["image_column", "key_column"])
+def test_columns_of_a_folder_are_an_error(tmp_path: Path, option: str) -> None:
+    place = write_folder(tmp_path / "source", {"a.jpg": ONE})
+    with pytest.raises(UsageError, match=rf"an image folder has no columns, .*leave out {option}='x' \(--{option[:3]}"):
+        open_source(place, **{option: "x"})
+
+
+def test_what_tars_and_folders_do_not_have(tmp_path: Path, tars: Path) -> None:
+    with pytest.raises(UsageError, match="tars have no columns of keys"):
+        open_source(tars, key_column="x")
+    for place in (tars, write_folder(tmp_path / "source", {"a.jpg": ONE})):
+        with pytest.raises(UsageError, match=r"leave out root \(--root\)"):
+            open_source(place, root=tmp_path)
+
+
+@pytest.mark.parametrize("place", ["hf://datasets/who/what", Path("hf://datasets/who/what"), "simplecache::hf://a/b"])
+def test_the_hub_is_not_fetched_from(place: object) -> None:
+    with pytest.raises(SourceError, match="nothing is fetched from there; download the data set first"):
+        open_source(place)
+
+
+@pytest.mark.parametrize("place", ["github://who:what@main/a", "reference://", "DATA:/x", "jlab://a/b"])
+def test_other_places_of_the_web_are_refused(place: str) -> None:
+    with pytest.raises(SourceError, match="links are never fetched"):
+        open_source(place)
