@@ -54,8 +54,8 @@ def listed_config(model: str) -> dict[str, Any]:
         It lists none of that name.
     """
     if model not in open_clip.list_models():
-        near = get_close_matches(model, open_clip.list_models(), n=3)
         given = sorted(_given())
+        near = get_close_matches(model, [*open_clip.list_models(), *given], n=3)
         raise UnknownEncoderError(
             f"unknown model {model!r}; "
             + (f"did you mean {' or '.join(near)}? " if near else "")

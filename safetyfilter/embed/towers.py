@@ -17,6 +17,7 @@ from safetyfilter.embed.preprocessing import Preprocessing
 from safetyfilter.errors import MissingExtraError, SafetyFilterError, WeightsError
 from safetyfilter.storage import Location, replacing
 
+_LONGEST = 400
 _LEAST_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -110,4 +111,6 @@ def first_line(error: BaseException) -> str:
     'no such layer'
     """
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error)).strip()
-    return text.splitlines()[0].strip().rstrip(".")[:300] if text else type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    first = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return first.rstrip(".") if len(first) <= _LONGEST else f"{first[:_LONGEST]} …"

@@ -16,10 +16,7 @@ from safetyfilter.embed.devices import cpu_has_bfloat16
 from safetyfilter.errors import (
     DeviceError,
     EncoderMismatchError,
-    QuickGELUMismatchError,
-    UnknownEncoderError,
     UsageError,
-    WeightsError,
 )
 from tests.conftest import PHOTOGRAPHS, encoded, photograph
 
@@ -111,62 +108,6 @@ def test_half_precision_stays_close(encoder: ClipEncoder, tiny_clip: Path) -> No
 def test_auto_precision_takes_what_the_processor_has(tiny_clip: Path) -> None:
     expected = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
     assert ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu").dtype == expected
-
-
-def test_a_checkpoint_file_of_a_listed_architecture(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None).eval()
-    torch.save(model.state_dict(), tmp_path / "weights.pt")
-    encoder = ClipEncoder.load("ViT-B-32-quickgelu", pretrained=tmp_path / "weights.pt", device="cpu", precision="fp32")
-    assert (encoder.spec.architecture, encoder.spec.width) == ("ViT-B-32-quickgelu", 512)
-    image = photograph("chelsea.png")
-    transform = open_clip.image_transform(224, is_train=False)
-    with torch.no_grad():
-        expected = model.encode_image(transform(image)[None], normalize=True)
-    np.testing.assert_allclose(encoder.embed([image], EmbedOptions(decode="exact")).vectors, expected, atol=1e-5)
-    with pytest.raises(WeightsError, match="can't load the weights"):
-        ClipEncoder.load("ViT-S-32-alt", pretrained=tmp_path / "weights.pt", device="cpu")
-    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
-    with pytest.raises(QuickGELUMismatchError, match="'ViT-B-32-quickgelu'"):
-        ClipEncoder.load("ViT-B-32", pretrained=tmp_path / "weights.pt", device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("model", "pretrained", "right"),
-    [
-        ("ViT-L-14", "openai", "ViT-L-14-quickgelu"),
-        ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
-        ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "ViT-B-32"),
-    ],
-)
-def test_quick_gelu_mismatch_names_the_right_model(model: str, pretrained: str, right: str) -> None:
-    with pytest.raises(QuickGELUMismatchError, match=f"load '{right}' instead"):
-        ClipEncoder.load(model, pretrained=pretrained)
-
-
-@pytest.mark.parametrize(
-    ("model", "pretrained", "match"),
-    [
-        ("ViT-L14", "openai", "did you mean ViT-L-14"),
-        ("ViT-B-32-quickgelu", "no-such-tag", "its tags are"),
-        ("s3:bucket", None, "unknown model"),
-        ("local-dir:somewhere", "openai", "leave `pretrained` out"),
-    ],
-)
-def test_unknown_models(model: str, pretrained: str | None, match: str) -> None:
-    with pytest.raises(UnknownEncoderError, match=match):
-        ClipEncoder.load(model, pretrained=pretrained)
-
-
-def test_weights_that_cant_be_had(tmp_path: Path, tiny_clip: Path) -> None:
-    with pytest.raises(WeightsError, match="local-dir: takes a folder"):
-        ClipEncoder.load(f"local-dir:{tmp_path}/none")
-    shutil.copy(tiny_clip / "open_clip_config.json", tmp_path)
-    with pytest.raises(WeightsError, match="can't load the weights"):
-        ClipEncoder.load(f"local-dir:{tmp_path}")
-    (tmp_path / "open_clip_model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match="checkpoint file"):
-        ClipEncoder.load(f"local-dir:{tmp_path}")
 
 
 def test_devices_and_precisions(tiny_clip: Path) -> None:
