@@ -119,8 +119,8 @@ def export(
         decisions.require_current()
     if counts[LEFT_OUT]:
         _log.warning(
-            "%d files beside kept pictures are called texts and begin as pictures: they were scored by nobody and are "
-            "left out; call them what they are, and scan again",
+            "left out, since they begin as pictures that nobody scored: %d texts beside kept pictures; call them what "
+            "they are, and scan again",
             counts[LEFT_OUT],
         )
     return dict(counts)

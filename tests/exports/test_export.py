@@ -172,7 +172,7 @@ def test_a_file_beside_a_picture_that_is_one_itself_is_left_out(
     assert run.counts["seen"] == run.counts["kept"] == 2
     counts = export(run, source, tmp_path / "out", format=format)
     assert counts == run.counts | {LEFT_OUT: 3}
-    assert [record.message for record in caplog.records if "3 files beside kept pictures" in record.message]
+    assert [record.message for record in caplog.records if "3 texts beside kept pictures" in record.message]
     written = [tmp_path / "out"] if format == "keys" else [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
     assert written
     assert not any(hidden[:64] in path.read_bytes() for path in written)
