@@ -170,7 +170,8 @@ class ProbeBank:
 
     def _have_direction(self, vectors: Floats) -> npt.NDArray[np.bool_]:
         """(N,) bool, True where an embedding, or each half of one with a caption's, has a norm above zero."""
-        halves = vectors.reshape(len(vectors), 2 if self.inputs == "image+caption" else 1, -1)
+        count = 2 if self.inputs == "image+caption" else 1
+        halves = vectors.reshape(len(vectors), count, self.width // count)
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.linalg.norm(halves, axis=2)
         found: npt.NDArray[np.bool_] = np.logical_and.reduce((norms > 0) & np.isfinite(norms), axis=1)
