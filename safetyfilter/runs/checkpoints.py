@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from safetyfilter.errors import OutputError, RunError
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.parts import ScoredPart, read_scores, write_scores
+from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
 from safetyfilter.runs.stored import file_digest, holds
 from safetyfilter.storage import Location, read_npy, replacing
 
@@ -116,10 +116,10 @@ class Checkpoints:
 
 
 def samples_in_progress(root: Location) -> int:
-    """Return the number of samples that a run keeps of parts in progress."""
+    """Return the number of samples that a run keeps of parts in progress; one that can't be read keeps none."""
     count = 0
     for name in (root / "scores").names():
         if name.startswith(_PREFIX):
-            with (root / "scores" / name).open() as file:
-                count += int(pq.read_metadata(file).num_rows)
+            with suppress(RunError):
+                count += row_count(root / "scores" / name)
     return count

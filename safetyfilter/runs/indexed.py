@@ -14,17 +14,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from safetyfilter.errors import OutputError, RunError
 from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.held import INDEX_FOLDER
 from safetyfilter.runs.index import DecisionIndex, index_in_memory, records, write_index
-from safetyfilter.runs.parts import SCHEMA_VERSION
+from safetyfilter.runs.parts import SCHEMA_VERSION, row_count
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import require_own
-from safetyfilter.storage import Location, cache_folder, locked
+from safetyfilter.storage import cache_folder, locked
 from safetyfilter.storage.allocation import is_full
 
 _INDEX = "decisions.bin"
@@ -137,15 +135,7 @@ def _cache_folder(run: Run) -> Path:
 
 
 def _rows(run: Run) -> int:
-    try:
-        return sum(_row_count(run.file("decisions", index)) for index in range(run.part_count))
-    except (FileNotFoundError, PermissionError, pa.ArrowException) as error:
-        raise RunError(f"can't read the decisions of {run.path}: {error}; run `safetyfilter decide` again") from error
-
-
-def _row_count(place: Location) -> int:
-    with place.open() as file:
-        return int(pq.read_metadata(file).num_rows)
+    return sum(row_count(run.file("decisions", index)) for index in range(run.part_count))
 
 
 def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:

@@ -26,7 +26,8 @@ from safetyfilter.runs.fields import Fields
 from safetyfilter.storage import Location, read_parquet, replacing
 
 SCHEMA_VERSION = 3
-_META = b"safetyfilter"
+PART_METADATA = b"safetyfilter"
+"""The name under which a file of a run holds the schema's version and what else is known of it."""
 _DIGEST = pa.binary(DIGEST_BYTES)
 _KNOWN_HASH = "known_hash"
 _REMEDY = "run the same scan again, which does only what is missing"
@@ -176,7 +177,7 @@ def content_digest(*columns: npt.NDArray[Any]) -> str:
 
 def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) -> None:
     """Write a table with the schema's version and what else is known of it, whole or not at all."""
-    stamped = {_META: json.dumps({"schema": SCHEMA_VERSION, **meta}).encode()}
+    stamped = {PART_METADATA: json.dumps({"schema": SCHEMA_VERSION, **meta}).encode()}
     with replacing(place) as file:
         pq.write_table(table.replace_schema_metadata(stamped), file, compression="zstd", write_page_checksum=True)
 
@@ -201,6 +202,19 @@ def read_meta(place: Location) -> dict[str, Any] | None:
         raise
     except Exception:  # noqa: BLE001 - pyarrow raises nearly every built-in error on damaged files
         return None
+
+
+def row_count(place: Location) -> int:
+    """Return the number of rows in a part's file; errors as of `read_table`."""
+    try:
+        with place.open() as file:
+            return int(pq.read_metadata(file).num_rows)
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise RunError(f"{place} is missing; {_REMEDY}") from error
+    except Exception as error:
+        raise RunError(f"{place} can't be read ({error}); {_REMEDY}") from error
 
 
 def digests_of(column: pa.ChunkedArray) -> Digests:
@@ -233,7 +247,7 @@ def _status_codes(column: pa.ChunkedArray) -> StatusCodes:
 
 def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[str, Any]:
     try:
-        meta: dict[str, Any] = json.loads((metadata or {})[_META])
+        meta: dict[str, Any] = json.loads((metadata or {})[PART_METADATA])
         schema = meta["schema"]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{place} is not a part of a run; remove it and scan again") from error

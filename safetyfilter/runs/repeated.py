@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
 from safetyfilter.errors import OutputError, SafetyFilterError
 from safetyfilter.runs.index import stretches
-from safetyfilter.runs.parts import ScoredPart, read_scores, write_scores
+from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
 
 _AT_ONCE = 1 << 21
@@ -39,7 +38,7 @@ def mark_repeated(run: Run) -> int:
     int
         The number of samples that are ``repeated_key`` for sharing a key with others that differ.
     """
-    rows = sum(_row_count(run, number) for number in range(run.part_count))
+    rows = sum(row_count(run.file("scores", number)) for number in range(run.part_count))
     bits = (rows // _AT_ONCE).bit_length() if rows > _AT_ONCE else 0
     signals = len(run.record.setup.signals)
     changed: dict[int, list[Records]] = defaultdict(list)
@@ -75,11 +74,6 @@ def _kind(signals: int) -> np.dtype[Any]:
             ("scores", "<f4", (signals,)),
         ]
     )
-
-
-def _row_count(run: Run, number: int) -> int:
-    with run.file("scores", number).open() as file:
-        return int(pq.read_metadata(file).num_rows)
 
 
 def _records(run: Run, signals: int) -> Iterator[Records]:

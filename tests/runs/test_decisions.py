@@ -1,5 +1,6 @@
 """Decisions looked up by key: right for every key, shared by processes, and an error where they can't be trusted."""
 
+import errno
 import fcntl
 import os
 import pickle
@@ -17,6 +18,7 @@ import pytest
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.batches import Reason, count_decisions
 from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRunError, UsageError
+from safetyfilter.runs import index as index_module
 from safetyfilter.runs import indexed as module
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.indexed import index_of
@@ -236,6 +238,44 @@ class TestTheIndex:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "run.secret"))
         with pytest.raises(RunError, match="XDG_CACHE_HOME"):
             Decisions.of(run)
+
+    @pytest.mark.parametrize("full", [["index"], ["index", "cache"]])
+    def test_where_there_is_no_room(self, run: Run, tmp_path, monkeypatch, caplog, full: list[str]) -> None:
+        expected = Decisions.of(run).reasons(list(IMAGES))
+        shutil.rmtree(run.path / "index")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        folders = {"index": run.path / "index", "cache": tmp_path / "cache"}
+
+        def allocate(descriptor: int, size: int) -> None:
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
+            if any(path.is_relative_to(folders[name]) for name in full):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            os.posix_fallocate(descriptor, 0, size)
+
+        monkeypatch.setattr(index_module, "allocate", allocate)
+        decisions = Decisions.of(run)
+        np.testing.assert_array_equal(decisions.reasons(list(IMAGES)), expected)
+        assert bool(list((tmp_path / "cache").rglob("decisions.bin"))) == ("cache" not in full)
+        assert ("there is no room for an index" in caplog.text) == ("cache" in full)
+        again = pickle.loads(pickle.dumps(decisions))
+        np.testing.assert_array_equal(again.reasons(list(IMAGES), list(IMAGES.values())), expected)
+        assert [again.reasons_of_key(key) for key in IMAGES] == expected.tolist()
+        assert not list(tmp_path.rglob("*.tmp"))
+
+    def test_a_limit_on_files_ends_no_process(self, run: Run, tmp_path) -> None:
+        """The kernel's own refusal, in a process that may write files of a few kilobytes only."""
+        shutil.rmtree(run.path / "index")
+        code = (
+            "import resource, sys; from safetyfilter.runs.decisions import Decisions, Run\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+            "print(len(Decisions.of(Run.open(sys.argv[1]))))"
+        )
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [sys.executable, "-c", code, run.path], capture_output=True, text=True, env=environment, timeout=300
+        )
+        assert (done.returncode, done.stdout.strip()) == (0, str(len(IMAGES)))
+        assert "there is no room for an index" in done.stderr
 
     def test_processes_wait_for_the_one_that_builds(self, run: Run) -> None:
         code = (

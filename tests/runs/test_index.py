@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetyfilter.batches import Reason
+from safetyfilter.errors import RunError
 from safetyfilter.runs import index as index_module
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.digests import Digester
@@ -92,6 +93,18 @@ def test_digests_that_nearly_agree(tmp_path_factory, rows) -> None:
             seen = {content for k, (_, _, content) in zip(keys, rows, strict=True) if k == key}
             held = int(decisions.index.contents[row]).to_bytes(8, "little")
             assert held == (bytes([*seen]) * 8 if len(seen) == 1 else bytes(8))
+
+
+@pytest.mark.parametrize("column", ["starts", "contents", "rows"])
+def test_a_flipped_bit_is_told_when_it_is_verified(tmp_path: Path, column: str) -> None:
+    keys = [DIGESTER.key(str(number)) for number in range(500)]
+    indexed(tmp_path / "i", keys, keys, [16] * 500)
+    content = bytearray((tmp_path / "i").read_bytes())
+    content[{"starts": 4096 + 8, "contents": 4096 * 2 + 8, "rows": -1}[column]] ^= 16
+    (tmp_path / "i").write_bytes(content)
+    with pytest.raises(RunError, match="does not hold what was written"):
+        DecisionIndex(tmp_path / "i")
+    assert len(DecisionIndex(tmp_path / "i", verify=False)) == 500
 
 
 def test_keys_hash_as_the_scan_hashes_them(tmp_path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safetyfilter import Policy, SignalPair
+from safetyfilter import EmbedOptions, Policy, SignalPair
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
@@ -163,6 +163,49 @@ def test_all_that_scores_depend_on_is_in_the_digest(change: dict, name: str) -> 
     other = replace(SETUP, **change)
     assert other.digest != SETUP.digest
     assert SETUP.differing(other) == [name]
+
+
+def test_each_option_of_embedding_is_in_the_setup_or_changes_no_score() -> None:
+    options = {field.name for field in dataclasses.fields(EmbedOptions)}
+    assert options - {field.name for field in dataclasses.fields(RunSetup)} == {"batch_size", "workers"}
+    limits = {field.name for field in dataclasses.fields(DecodeLimits)}
+    assert set(json.loads(COMPLETE.to_json())["limits"]) == limits
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DecodeLimits)])
+def test_each_limit_is_in_the_digest(name: str) -> None:
+    limits = replace(SETUP.limits, **{name: getattr(SETUP.limits, name) + 1})
+    assert replace(SETUP, limits=limits).digest != SETUP.digest
+
+
+def test_what_fills_a_picture_up_is_in_the_digest_and_read_back() -> None:
+    setup = replace(SETUP, encoder=replace(SETUP.encoder, fill_color=9))
+    assert setup.digest != SETUP.digest
+    assert setup.differing(SETUP) == ["encoder"]
+    assert RunRecord.from_json(replace(COMPLETE, setup=setup).to_json(), "r").setup == setup
+
+
+@pytest.mark.parametrize(("minor", "warned"), [(0.5, False), (1.0, True)])
+def test_a_policy_that_hardly_excludes_is_named_in_the_record(minor: float, warned: bool) -> None:
+    policy = Policy(thresholds={"explicit": 0.5, "minor": minor})
+    data = json.loads(replace(COMPLETE, policy=policy).to_json())
+    assert data.get("policy_warning") == policy.warning
+    assert ("policy_warning" in data) == warned
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"created": "2027-01-02T03:04:05+00:00"}, True),
+        ({"policy": Policy()}, False),
+        ({"scores": "00"}, False),
+        ({"decisions": "00"}, False),
+        ({"run_id": "00"}, False),
+    ],
+)
+def test_other_decisions_have_another_digest(change: dict, same: bool) -> None:
+    assert (replace(COMPLETE, **change).decisions_digest == COMPLETE.decisions_digest) == same
 
 
 @pytest.mark.parametrize("name", ["key_digest", "content_digest", "status", "known_hash"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import (
@@ -34,7 +35,8 @@ from safetyfilter.errors import (
     UnfinishedRunError,
     UsageError,
 )
-from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_scores
+from safetyfilter.runs.decided import read_decisions, write_decisions
+from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_scores, write_table
 from safetyfilter.storage import Location
 from tests.conftest import bad_images, good_images
 from tests.writers import write_files
@@ -152,6 +154,18 @@ class TestLabels:
         assert aligned["minor"].to_pylist()[:3] == [False, None, True]
         with pytest.raises(SecretError):
             run.align_labels(pa.table({"key": list(IMAGES), "minor": [True] * len(IMAGES)}))
+
+    def test_captions_and_whatever_else_belongs_to_samples(self, run: Run) -> None:
+        captions = pa.table({"key": ["rocket.jpg", "china.jpg"], "caption": ["a rocket", "a pagoda"], "year": [1, 2]})
+        aligned = run.align(captions)
+        digester, digests = run.digester(), run.read_scores()["key_digest"].to_pylist()
+        assert aligned["caption"].to_pylist()[digests.index(digester.key("china.jpg"))] == "a pagoda"
+        assert aligned["year"].to_pylist()[digests.index(digester.key("rocket.jpg"))] == 1
+        assert aligned["caption"].null_count == len(IMAGES) - 2
+        with pytest.raises(CalibrationError, match="no row's key is among"):
+            run.align(pa.table({"key": ["elsewhere.jpg"]}))
+        with pytest.raises(CalibrationError, match="the rows have no column key"):
+            run.align(pa.table({"caption": ["a rocket"]}))
 
     def test_labels_of_nobody_are_told(self, run: Run, caplog) -> None:
         run.align_labels(pa.table({"key": ["china.jpg", "elsewhere.jpg"], "minor": [True, False]}))
@@ -284,6 +298,37 @@ class TestForeignParts:
             apply_policy(run, Policy.preset("strict"))
         assert everything(run) == before
 
+    @pytest.mark.parametrize("rescue", ["decide", "scan"])
+    def test_decisions_that_were_put_there_are_refused_and_never_taken_for_own(
+        self, run: Run, scanned: Path, safe: SafetyFilter, rescue: str
+    ) -> None:
+        """Whole files, of the right scores and policy, that keep what was excluded."""
+        place, before = run.file("decisions", 0), Decisions.of(run)
+        decided = read_decisions(place)
+        part, _ = read_scores(run.file("scores", 0))
+        meta = {name: getattr(decided, name) for name in ("fingerprint", "scores", "policy")}
+        write_decisions(part, np.zeros(len(part), np.uint16), place, meta)
+        with pytest.raises(RunError, match="run `safetyfilter decide` again"):
+            Decisions.of(run)
+        if rescue == "decide":
+            apply_policy(run, run.policy)
+        else:
+            run.write_record(replace(run.record, complete=False, counts={}))
+            scan(open_source(scanned.parent / "pictures", part_size=8), run.path, safe)
+        assert read_decisions(place).content == decided.content
+        np.testing.assert_array_equal(
+            Decisions.of(Run.open(run.path)).reasons(list(IMAGES)), before.reasons(list(IMAGES))
+        )
+
+    def test_scores_of_the_same_fingerprint_are_told_from_the_runs_own(self, run: Run) -> None:
+        part, meta = read_scores(run.file("scores", 0))
+        low = replace(part, scores=replace(part.scores, values=part.scores.values * 0))
+        write_scores(low, run.file("scores", 0), {name: meta[name] for name in ("fingerprint", "embeddings")})
+        with pytest.raises(RunError, match=r"the scores in .* are not those that its run\.json speaks of"):
+            run.read_scores()
+        with pytest.raises(RunError, match=r"the scores in .* are not those that its run\.json speaks of"):
+            apply_policy(run, run.policy)
+
     def test_a_stopped_scan_is_not_completed_by_deciding(self, safe: SafetyFilter, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "pictures", IMAGES)
         run = scan(open_source(folder, part_size=8), tmp_path / "run", safe)
@@ -358,6 +403,39 @@ class TestDamage:
         assert scan(source, run.path, safe, keep_embeddings=True).counts == Run.open(scanned).counts
         read_all(Run.open(run.path))
         assert len(Decisions.of(Run.open(run.path))) == len(IMAGES)
+
+    @pytest.mark.parametrize("name", ["signals", "content", "embeddings", "repeated", "fingerprint"])
+    def test_a_missing_field_of_a_part_is_named(self, run: Run, name: str) -> None:
+        table, meta = read_table(run.file("scores", 0))
+        write_table(table, run.file("scores", 0), {field: value for field, value in meta.items() if field != name})
+        with pytest.raises(RunError, match=f"the field {name} is not"):
+            read_scores(run.file("scores", 0))
+
+    @pytest.mark.parametrize("name", ["scores", "policy", "content", "counts"])
+    def test_a_missing_field_of_decisions_is_named(self, run: Run, name: str) -> None:
+        table, meta = read_table(run.file("decisions", 0))
+        write_table(table, run.file("decisions", 0), {field: value for field, value in meta.items() if field != name})
+        with pytest.raises(RunError, match=f"the field {name} is not"):
+            read_decisions(run.file("decisions", 0))
+
+    @pytest.mark.parametrize("folder", ["scores", "decisions"])
+    def test_pages_have_checksums(self, run: Run, folder: str) -> None:
+        place = Path(run.file(folder, 0))
+        content = bytearray(place.read_bytes())
+        content[40] ^= 1
+        place.write_bytes(content)
+        with pytest.raises(OSError, match="could not verify page integrity"):
+            pq.read_table(place, page_checksum_verification=True)
+
+    def test_a_flipped_bit_changes_no_decision_unseen(self, run: Run) -> None:
+        place = Path(run.file("decisions", 0))
+        content, before = place.read_bytes(), Decisions.of(run).reasons(list(IMAGES)).tolist()
+        for at in range(4, len(content) - 8, 23):
+            flipped = bytearray(content)
+            flipped[at] ^= 16
+            place.write_bytes(flipped)
+            with suppress(SafetyFilterError):
+                assert Decisions.of(run).reasons(list(IMAGES)).tolist() == before
 
     def test_a_flipped_bit_changes_no_score_unseen(self, run: Run) -> None:
         place = Path(run.file("scores", 0))
