@@ -190,3 +190,46 @@ def test_joined_captions_keep_statuses_and_mark_the_missing() -> None:
     joined = join_captions(batch(images, status=np.uint8([OK, OK, STATUS_CODES["empty"], OK])), captions)
     assert joined.failures == {1: "no_caption", 2: "empty"}
     assert joined.vectors.shape == (4, 16)
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8)])
+def test_the_maximum_over_all_pictures_of_a_sample(shape: tuple[int, ...]) -> None:
+    bank = ProbeBank([probe(), probe("minor")])
+    first, others = (vectors(count * 5).reshape(count, 5, 8) for count in (3, 4))
+    first, others = (x if len(shape) == 2 else x[:, 0] for x in (first, others))
+    owners = np.array([2, 0, 2, 2])
+    found = bank.score(batch(first, others=others, owners=owners)).values
+    for row in range(3):
+        pictures = np.concatenate([first[row : row + 1], others[owners == row]])
+        np.testing.assert_array_equal(found[row], bank.score(batch(pictures)).values.max(axis=0))
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e30, 1e-30])
+@pytest.mark.parametrize("where", ["first", "other", "view"])
+def test_an_embedding_without_a_direction_is_not_scored(value: float, where: str) -> None:
+    x, others = vectors(12).reshape(3, 4, 8), vectors(8).reshape(2, 4, 8)
+    {"first": x[1], "other": others[0], "view": x[1, 2:3]}[where][:] = value
+    scores = ProbeBank([probe(), probe("minor")]).score(batch(x, others=others, owners=np.array([1, 2])))
+    assert scores.failures == {1: "non_finite"}
+    assert np.isnan(scores.values[1]).all()
+    assert np.isfinite(scores.values[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("half", [slice(0, 8), slice(8, 16)])
+def test_each_half_of_an_image_with_its_caption_has_a_direction(half: slice) -> None:
+    bank = ProbeBank([probe(width=16, inputs="image+caption")])
+    x = np.concatenate([vectors(2), vectors(2)], axis=1)
+    x[1, half] = 0
+    assert bank.score(batch(x)).failures == {1: "non_finite"}
+
+
+def test_the_caption_of_a_sample_is_that_of_all_its_pictures() -> None:
+    images, others, captions = vectors(3), vectors(4), vectors(3)
+    owners = np.array([2, 0, 2, 1])
+    joined = join_captions(batch(images, others=others, owners=owners), captions)
+    np.testing.assert_array_equal(joined.others, np.concatenate([others, captions[owners]], axis=1))
+    np.testing.assert_array_equal(joined.owners, owners)
+    views = join_captions(batch(images[:, None], others=others[:, None], owners=owners), captions)
+    np.testing.assert_array_equal(views.others[:, 0], joined.others)
+    captions[0] = np.nan
+    assert join_captions(batch(images, others=others, owners=owners), captions).failures == {0: "no_caption"}
