@@ -1,0 +1,62 @@
+"""``export`` as a user meets it."""
+
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from safetyfilter import Run, SafetyFilter, open_source, scan
+from tests.cli.commands import command
+from tests.cli.conftest import PICTURES, POLICY
+from tests.writers import write_files
+
+
+def test_a_folder_as_a_saved_data_set(run: Run, tmp_path: Path) -> None:
+    to = ("--source", run.path.parent / "pictures", "--to", tmp_path / "out", "--format", "datasets")
+    done = command("export", run.path, *to, "--json")
+    assert done.json == {"run": str(run.path), "to": str(tmp_path / "out"), **run.counts}
+    assert len(datasets.load_from_disk(tmp_path / "out")) == run.counts["kept"]
+
+
+def test_formats_are_listed_where_there_is_no_such(run: Run, tmp_path: Path) -> None:
+    to = ("--source", run.path.parent / "pictures", "--to", tmp_path / "out", "--format", "zip")
+    done = command("export", run.path, *to)
+    assert done.status == 2
+    for name in ("'zip'", "folder", "webdataset", "parquet", "datasets", "keys"):
+        assert name in done.message
+
+
+def test_a_destination_in_the_source_is_refused(run: Run) -> None:
+    pictures = run.path.parent / "pictures"
+    done = command("export", run.path, "--source", pictures, "--to", pictures / "clean")
+    assert done.status == 1
+    assert "lies inside the source" in done.message
+    assert not (pictures / "clean").exists()
+
+
+def test_several_sources(encoder, probes, tmp_path: Path) -> None:
+    places = [write_files(tmp_path / name, PICTURES) for name in ("one", "two")]
+    run = scan(open_source(places), tmp_path / "run", SafetyFilter(encoder, probes, POLICY))
+    done = command("export", run.path, "--source", places[0], "--source", places[1], "--to", tmp_path / "out", "--json")
+    assert done.json["kept"] == run.counts["kept"] > 0
+    kept = {path.relative_to(tmp_path / "out" / "one") for path in (tmp_path / "out" / "one").rglob("*.*")}
+    assert kept == {path.relative_to(tmp_path / "out" / "two") for path in (tmp_path / "out" / "two").rglob("*.*")}
+    done = command("export", run.path, "--source", places[0], "--source", places[1], "--to", tmp_path / "two" / "out")
+    assert "lies inside the source" in done.message
+
+
+def test_rows_that_name_files_below_a_root(encoder, probes, tmp_path: Path) -> None:
+    pictures = write_files(tmp_path / "pictures", PICTURES)
+    rows = [{"bytes": None, "path": str(pictures / name)} for name in PICTURES]
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    (tmp_path / "table").mkdir()
+    pq.write_table(pa.table({"image": pa.array(rows, image)}), tmp_path / "table" / "0.parquet")
+    source = open_source(tmp_path / "table", root=pictures)
+    run = scan(source, tmp_path / "run", SafetyFilter(encoder, probes, POLICY))
+    to = ("--source", tmp_path / "table", "--to", tmp_path / "out")
+    done = command("export", run.path, *to, "--root", pictures, "--json")
+    assert done.json["kept"] == run.counts["kept"] > 0
+    kept = pq.read_table(tmp_path / "out").column("image").to_pylist()
+    assert {row["bytes"] for row in kept} <= set(PICTURES.values())
+    assert all("/" not in row["path"] for row in kept)
