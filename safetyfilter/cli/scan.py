@@ -109,8 +109,13 @@ def scan(
     options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=workers)  # type: ignore[arg-type]
     files = _probe_files(probes or ["zero-shot"], policy_used)
     with err.status("loading the encoder"):
+        # the name is an entry point too, which a checkout that was installed before it became one does not have
         loaded = ClipEncoder.load(
-            encoder, pretrained=pretrained, preprocess=preprocess, device=device, precision=precision
+            ENCODER if encoder == "stand-in" else encoder,
+            pretrained=pretrained,
+            preprocess=preprocess,
+            device=device,
+            precision=precision,
         )
         bank = _bank(files, loaded, stand_in=encoder in ("stand-in", ENCODER))
         safety_filter = SafetyFilter(loaded, bank, policy_used, options)
@@ -176,7 +181,10 @@ def _bank(files: list[ProbeBank | None], encoder: ClipEncoder, *, stand_in: bool
     from safetyfilter.score.zero_shot import zero_shot_probes
     from safetyfilter.standin import PROMPTS, STANDIN_PAIR
 
-    made = [zero_shot_probes(encoder, PROMPTS if stand_in else None) if bank is None else bank for bank in files]
+    made = [
+        zero_shot_probes(encoder, PROMPTS if stand_in else None) if bank is None else bank.bind(encoder.spec)
+        for bank in files
+    ]
     bank = reduce(add, made)
     if stand_in and STANDIN_PAIR.notice not in bank.pair.notice:
         notice = f"{STANDIN_PAIR.notice} {bank.pair.notice}".strip()

@@ -11,13 +11,14 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.batches import OK, DecisionBatch, Floats, Reason, ScoreBatch, Unreadable
+from safetyfilter.batches import OK, DecisionBatch, Floats, Reason, ScoreBatch
 from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_from_dict, format_policy, parse_policy
+from safetyfilter.decide.files import policy_text
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, PRESETS, exclusions
 from safetyfilter.decide.sentences import policy_changes, rule_warning
-from safetyfilter.errors import PolicyError, StorageError
+from safetyfilter.errors import PolicyError
 from safetyfilter.signals import PAIR, SignalPair
-from safetyfilter.storage import Location, Place
+from safetyfilter.storage import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,22 +123,7 @@ class Policy:
         name = str(name_or_file)
         if name in PRESETS:
             return cls.preset(name)
-        try:
-            text = Location.of(name_or_file).read_text()
-        except StorageError:
-            raise
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise PolicyError(
-                f"{name!r} is neither a policy file nor a preset; the presets are {', '.join(PRESETS)}"
-            ) from error
-        except (OSError, UnicodeDecodeError, Unreadable) as error:
-            raise PolicyError(f"can't read the policy {name}: {error}; it must be a UTF-8 TOML file") from error
-        if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
-            raise PolicyError(
-                f"the policy file {name} is empty; give it [thresholds] or [exclude], or name the preset "
-                "co-occurrence, which needs neither"
-            )
-        return cls.from_toml(text)
+        return cls.from_toml(policy_text(name_or_file))
 
     @classmethod
     def from_toml(cls, text: str) -> Policy:

@@ -17,6 +17,7 @@ from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.errors import CalibrationError, ProbeError
 from safetyfilter.evaluation.places import read_table, read_vectors, run_at
 from safetyfilter.runs.labels import join_labels, key_column, rows_of_labels
+from safetyfilter.runs.parts import PART_METADATA
 from safetyfilter.runs.run import Run
 from safetyfilter.score.labels import column_of
 from safetyfilter.storage import Location
@@ -90,7 +91,7 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
     Raises
     ------
     CalibrationError
-        A file is missing or damaged, or the two can't be joined.
+        A file is missing or damaged, is a part of a run, or the two can't be joined.
     UnfinishedRunError, RunError
         As of `Run.read_scores`.
 
@@ -107,6 +108,10 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
     if (run := run_at(scores)) is not None:
         return LabelledScores(scores=run.read_scores(), labels=run.align_labels(truth), run=run)
     table = read_table(scores, "scores")
+    if PART_METADATA in (table.schema.metadata or {}):
+        raise CalibrationError(
+            f"{scores} is a part of a run, finished or not, and says nothing of the rest; give the run directory"
+        )
     name = next((n for n in ("key_digest", "key") if n in table.column_names and n in truth.column_names), None)
     if name is not None:
         row_keys, label_keys = (key_column(t.select([name])) for t in (table, truth))

@@ -18,14 +18,34 @@ from tests.cli.commands import command
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     out = tmp_path_factory.mktemp("demo") / "out"
     command = [sys.executable, "-m", "safetyfilter", "demo", "--out", str(out), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    return done
+
+
+@pytest.fixture(scope="module")
+def demo(finished: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    result = json.loads(finished.stdout)
     assert isinstance(result, dict)
     return result
+
+
+def test_each_step_tells_how_far_it_is(finished: subprocess.CompletedProcess[str]) -> None:
+    ended = [line for line in finished.stderr.splitlines() if ", took " in line or ": took " in line]
+    assert [line.partition(":")[0] for line in ended] == [
+        "rendering pictures to learn from",
+        "rendering pictures to clean, as WebDataset tars",
+        "embedding pictures to learn from",
+        "training probes and choosing thresholds",
+        "scanning",
+        "exporting what is kept",
+        "measuring",
+    ]
+    assert ": 10,000 images, " in ended[0]
+    assert ": 2,000 images, " in ended[4]
 
 
 def test_the_figures_hold(demo) -> None:
