@@ -49,8 +49,10 @@ def test_vectors_score_as_their_images_do(safe: SafetyFilter, scorer: VectorScor
         (np.full(32, np.inf, np.float32), "non_finite"),
         (np.full(32, 1e30, np.float32), "non_finite"),  # too long for its length to be computed
         (np.full(32, 1e300), "non_finite"),
+        (np.full(32, 1e-22, np.float32), "non_finite"),  # too short, likewise
+        (np.full(32, 1e-40, np.float32), "non_finite"),
     ],
-    ids=["missing", "zero", "nan", "infinite", "long", "longer"],
+    ids=["missing", "zero", "nan", "infinite", "long", "longer", "short", "shorter"],
 )
 def test_what_is_no_direction_is_unscored(scorer: VectorScorer, vector: np.ndarray | None, status: str) -> None:
     right = np.eye(32, dtype=np.float32)[0]
@@ -88,3 +90,31 @@ def test_the_shape_of_a_samples_embeddings(safe: SafetyFilter, views: Views) -> 
     scorer = ImageScorer(replace(safe, options=replace(safe.options, views=views)))
     samples = [Sample(key="a", image=GOOD["china.jpg"])]
     assert next(scorer.stream(samples, DIGESTER)).vectors.shape == (1, *scorer.vector_shape)
+
+
+def test_all_pictures_of_a_sample_are_scored_and_the_highest_score_counts(safe: SafetyFilter) -> None:
+    names, images = list(GOOD), list(GOOD.values())
+    each = scores_of(safe, [Sample(key=name, image=image) for name, image in GOOD.items()])
+    sample = Sample(key="all", image=images[0], others=tuple(images[1:]))
+    together = scores_of(safe, [sample, Sample(key="one", image=images[0])])
+    assert len(names) > 2
+    np.testing.assert_allclose(together.scores.values[0], each.scores.values.max(axis=0), atol=1e-5)
+    np.testing.assert_allclose(together.scores.values[1], each.scores.values[0], atol=1e-5)
+    np.testing.assert_allclose(together.vectors[0], each.vectors[0], atol=1e-5)
+    assert together.digests[0, 16:].tobytes() == DIGESTER.content(*images)
+
+
+@pytest.mark.parametrize(
+    ("other", "status"), [(b"", "empty"), (b"\0\0\0\x1cftypavif", "not_an_image"), (b"x" * 99, "not_an_image")]
+)
+def test_a_sample_with_a_picture_that_cannot_be_scored_is_unscored(
+    safe: SafetyFilter, other: bytes, status: str
+) -> None:
+    good = next(iter(GOOD.values()))
+    found = scores_of(safe, [Sample(key="a", image=good, others=(good, other)), Sample(key="b", image=good)])
+    assert found.scores.failures == {0: status}
+    assert np.isnan(found.vectors[0]).all()
+
+
+def scores_of(safe: SafetyFilter, samples: list[Sample]) -> ScoredBatch:
+    return ScoredBatch.joined(list(ImageScorer(safe).stream(samples, DIGESTER)))
