@@ -92,7 +92,7 @@ class Tally:
 
     @property
     def amount(self) -> str:
-        """How far it is, in words; empty where nothing is counted."""
+        """Words for how far it is; empty where nothing is counted."""
         if self.total is None and not self.seen:
             return ""
         if self.ended or (of := self.estimate) is None:
