@@ -68,18 +68,19 @@ def filter_dataset(
     ------
     RunError
         The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows. Or most of the
-        images, or of a few where not all are checked, are not those that it scanned under these keys. Or, while a
-        streaming data set is read, the run was decided anew.
+        images, or of a few where not all are checked, are not those that it scanned under these keys. Or, while
+        what comes back is read: the run was decided anew.
     UsageError
         A streaming data set without keys, or row numbers without a check of their images; or no image can be read; or
         rows hold several pictures, and it is not clear which column has their image.
 
     Notes
     -----
-    Decisions are made anew each time, and never cached: the files that rows name may have changed. What comes back
-    for a `Dataset` is settled, as an export is: after `safetyfilter decide`, filter again. A filter keeps one pipeline
-    open for all rows of a `Dataset`; of a streaming one, datasets asks for a decision batch by batch, and each has a
-    pipeline of its own.
+    Decisions are made anew each time, and never cached: the files that rows name may have changed. What comes back is
+    an error to read after `safetyfilter decide`, and so are views of it (``shuffle``, ``select``, ``with_format``,
+    ``to_iterable_dataset``); what ``map`` makes of a `Dataset` is a data set of its own, as an export is. A filter
+    keeps one pipeline open for all rows of a `Dataset`; of a streaming one, datasets asks for a decision batch by
+    batch, and each has a pipeline of its own.
 
     Examples
     --------

@@ -49,13 +49,28 @@ def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
             f"{counts['drifted']:,} of {len(bits):,} images are not those that the run scanned under these row "
             "numbers: filter the data set before it is shuffled or selected from, or name a column of keys with key="
         )
-    decider.require_used(counts)
+    _require_used(decider, counts, key)
     numbers = np.flatnonzero(bits == 0)
     # What is derived from this is cached by datasets under this name, which thus has to change with what is kept.
     name = hashlib.sha256(ds._fingerprint.encode() + numbers.tobytes()).hexdigest()[:16]
     kept = ds.select(numbers, new_fingerprint=name)
+    if decider.needs_keys:
+        from safetyfilter.loaders.datasets_kept import KeptRows, ReadRun
+
+        kept = KeptRows.of(kept, ReadRun(decider))
     kept.filter_report = counts.copy
     return kept
+
+
+def _require_used(decider: Decider, counts: dict[str, int], key: RowKey) -> None:
+    try:
+        decider.require_used(counts)
+    except RunError as error:
+        if not key.is_number or counts["unknown"] < counts["seen"]:
+            raise
+        raise RunError(
+            f"{error}; for one split of a data set that was scanned as a whole, name it with split="
+        ) from None
 
 
 def _reasons(ds: Any, decider: Decider, access: Access[Row], columns: Sequence[str], options: RowOptions) -> ReasonBits:

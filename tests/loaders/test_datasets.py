@@ -227,6 +227,52 @@ def test_splits(pictures: Pictures, saved, online, tmp_path) -> None:
     assert safe.filter_report()["seen"] == 96
 
 
+@pytest.fixture(scope="module")
+def split_run(pictures: Pictures, catching, tmp_path_factory) -> tuple[Path, Run]:
+    """A data set saved with two splits that know their names, and a run of both."""
+    rows = stored(datasets.load_from_disk(pictures.saved))
+    features = datasets.Features({"image": datasets.Image(), "name": datasets.Value("string")})
+    splits = {
+        name: datasets.Dataset.from_list(rows[start:stop], features=features, split=name)
+        for name, start, stop in (("train", 0, 60), ("test", 60, 96))
+    }
+    place = tmp_path_factory.mktemp("splits")
+    datasets.DatasetDict(splits).save_to_disk(place / "saved")
+    return place / "saved", scan(open_source(place / "saved"), place / "run", catching)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_one_split_of_a_data_set_that_was_scanned_as_a_whole(pictures: Pictures, split_run, named: bool) -> None:
+    place, run = split_run
+    whole = filter_dataset(datasets.load_from_disk(place), run)
+    for name, split in datasets.load_from_disk(place).items():
+        assert str(split.split) == name
+        if named:
+            split._split = None  # as of one that was made from others
+            with pytest.raises(RunError, match="split="):
+                filter_dataset(split, run)
+        safe = filter_dataset(split, run, split=name if named else None)
+        assert list(safe["name"]) == list(whole[name]["name"])
+        assert 0 < len(safe) < len(split)
+        assert safe.filter_report()["drifted"] == 0
+    half = datasets.load_from_disk(place)["train"]
+    half._split = datasets.NamedSplit("train[:50%]")
+    assert list(filter_dataset(half, run)["name"]) == list(whole["train"]["name"])
+
+
+def test_a_split_is_never_matched_by_the_numbers_of_other_rows(pictures: Pictures, split_run, saved) -> None:
+    place, run = split_run
+    train, test = datasets.load_from_disk(place).values()
+    for rows, name in ((test, "train"), (train, "test")):
+        with pytest.raises(RunError, match=r"are not those that the run scanned|not one of the first"):
+            filter_dataset(rows, run, split=name)
+    with pytest.raises(RunError, match="knows none"):
+        filter_dataset(train, run, split="validation")
+    with pytest.raises(RunError, match=r"are not those that the run scanned|not one of the first"):
+        filter_dataset(test, pictures.saved_run)  # whose numbers are those of all rows
+    assert len(filter_dataset(train, pictures.saved_run)) == pictures.keep[:60].sum()  # which begin with these
+
+
 def test_a_function_of_the_row(pictures: Pictures, saved) -> None:
     renamed = saved.rename_column("name", "file").map(lambda row: {"file": f"dir/{row['file']}"})
     safe = filter_dataset(renamed, pictures.folder_run, key=lambda row: row["file"].removeprefix("dir/"))

@@ -47,7 +47,19 @@ def streamed_rows(pictures: Pictures, run: Path) -> Iterable:
     return filter_dataset(stream, run, key="name").select_columns(["name"])
 
 
-LOADERS = [mapped, mapped_one_by_one, iterable, tars, streamed_rows]
+def stored_rows(pictures: Pictures, run: Path) -> Iterable:
+    return filter_dataset(datasets.load_from_disk(pictures.saved), run, key="name").select_columns(["name"])
+
+
+def shuffled_rows(pictures: Pictures, run: Path) -> Iterable:
+    return stored_rows(pictures, run).shuffle(seed=1).with_format("numpy")
+
+
+def rows_as_a_stream(pictures: Pictures, run: Path) -> Iterable:
+    return stored_rows(pictures, run).to_iterable_dataset(num_shards=2)
+
+
+LOADERS = [mapped, mapped_one_by_one, iterable, tars, streamed_rows, stored_rows, shuffled_rows, rows_as_a_stream]
 
 
 @pytest.fixture
@@ -109,6 +121,23 @@ def test_a_loader_that_is_being_read(pictures: Pictures, run_for) -> None:
         data.__getitems__([0, 1])
     with pytest.raises(RunError, match="make the loader again"):
         list(samples)
+
+
+def test_rows_that_a_run_keeps_are_a_data_set_like_any_other(pictures: Pictures, run_for, tmp_path) -> None:
+    run = run_for(stored_rows)
+    rows = stored_rows(pictures, run.path)
+    assert isinstance(rows, datasets.Dataset)
+    mapped = rows.map(lambda row: {"name": row["name"].upper()})
+    rows.save_to_disk(tmp_path / "kept")
+    copied = pickle.loads(pickle.dumps(rows))
+    for kept in (datasets.load_from_disk(tmp_path / "kept"), copied, datasets.concatenate_datasets([rows])):
+        assert kept["name"][:] == rows["name"][:]
+    decide_anew(run)
+    with pytest.raises(RunError, match="make the loader again"):
+        rows[0]
+    with pytest.raises(RunError, match="make the loader again"):
+        copied["name"][:]
+    assert mapped[0]["name"].endswith(".JPG")  # a data set of its own
 
 
 def test_decisions_opened_before_and_copies_made_after(pictures: Pictures, run_for) -> None:
