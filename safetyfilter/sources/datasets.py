@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from safetyfilter.errors import SourceError
 from safetyfilter.sources.base import BATCH_BYTES, BATCH_SIZE, MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
+from safetyfilter.sources.damage import is_damaged, sound_rows
 from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.parts import stretches
 from safetyfilter.sources.paths import PathRule
@@ -155,12 +156,18 @@ class DatasetSource:
 
     def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
         """Yield the rows of a part, in order; only the columns needed are read."""
-        for name, first, table in self._tables(part, captions=captions):
-            yield from self._readers[name].samples(table, first, captions=captions)
+        for name, first, table, sound in self._tables(part, captions=captions):
+            if sound:
+                yield from self._readers[name].samples(table, first, captions=captions)
+            else:
+                yield from self._lost(name, first, table)
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the rows of a part with all their columns and the data set's features."""
-        for name, first, table in self._tables(part, captions=None):
+        for name, first, table, sound in self._tables(part, captions=None):
+            if not sound:
+                yield SampleBatch(samples=tuple(self._lost(name, first, table)), split=name)
+                continue
             yield SampleBatch(
                 samples=tuple(self._readers[name].samples(table, first, full=True)),
                 rows=table.replace_schema_metadata(self._metadata[name]),
@@ -168,8 +175,16 @@ class DatasetSource:
                 split=name,
             )
 
-    def _tables(self, part: Part, *, captions: bool | None) -> Iterator[tuple[str, int, pa.Table]]:
-        """Yield split, number of the first row, and rows; all columns where `captions` is None."""
+    def _lost(self, name: str, first: int, table: pa.Table) -> Iterator[Sample]:
+        """Yield damaged rows, by their keys where these are sound."""
+        reader = self._readers[name]
+        keys = None if reader.columns.key is None else table.column(reader.columns.key)
+        if keys is not None and any(map(is_damaged, keys.chunks)):
+            keys = None
+        return reader.lost(keys, first, len(table))
+
+    def _tables(self, part: Part, *, captions: bool | None) -> Iterator[tuple[str, int, pa.Table, bool]]:
+        """Yield split, number of the first row, rows, and if they are sound; all columns where `captions` is None."""
         for name, rows in self._ranges(part.index):
             split = self._splits[name]
             if captions is not None:
@@ -178,8 +193,9 @@ class DatasetSource:
             start, size = rows.start, _FIRST_ROWS
             while start < rows.stop:
                 table = split[start : min(start + size, rows.stop)]
-                yield name, start, table
-                start += len(table)
+                for piece, sound in sound_rows(table):
+                    yield name, start, piece, sound
+                    start += len(piece)
                 size = max(1, min(BATCH_SIZE, 2 * size, BATCH_BYTES * len(table) // max(table.nbytes, 1)))
 
 

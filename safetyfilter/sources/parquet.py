@@ -114,14 +114,13 @@ class ParquetSource:
         ends = set()
         for name in filter(is_table, listing.names):
             with self._open(name) as (file, _):
-                metadata, schema = file.metadata, file.schema_arrow
-            try:
-                columns = Columns.of(schema, image_column, key_column)
-            except SourceError as error:
-                raise SourceError(f"{name}: {error}") from None
+                try:
+                    columns = Columns.of(file.schema_arrow, image_column, key_column)
+                except SourceError as error:
+                    raise SourceError(f"{name}: {error}") from None
+                self._add(name, file.metadata, columns)
             rule = PathRule(folder=listing.place(name).folder, within=listing.base, root=root)
             self._readers[name] = RowReader(columns=columns, rule=rule, prefix=f"{name}#")
-            self._add(name, metadata, columns)
             ends.add(len(self._groups) - 1)
         self._ranges = gathered([group.rows for group in self._groups], part_size, ends)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.sources.damage import is_damaged
 from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.rows import plain
 from safetyfilter.sources.tables import is_list, is_text
@@ -25,7 +27,9 @@ def paths_in(values: pa.ChunkedArray | pa.Array) -> Iterator[str]:
     ['b']
     """
     kind = values.type
-    if isinstance(kind, pa.BaseExtensionType):
+    if any(is_damaged(chunk) for chunk in _chunks(values)):
+        yield secrets.token_hex(8)  # no path, and another one each time: what can't be read is not unchanged
+    elif isinstance(kind, pa.BaseExtensionType):
         yield from paths_in(pa.chunked_array([chunk.storage for chunk in _chunks(values)], kind.storage_type))
     elif pa.types.is_struct(kind):
         names = [field.name for field in kind]
