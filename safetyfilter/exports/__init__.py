@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from safetyfilter.batches import REASON_NAMES, Unreadable, count_decisions
 from safetyfilter.errors import SourceError, UsageError
@@ -20,7 +21,7 @@ from safetyfilter.exports.tars import WebDatasetWriter
 from safetyfilter.exports.writer import Writer
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.sources.base import Sample, SampleBatch, Source, require_source
+from safetyfilter.sources.base import BATCH_BYTES, Sample, SampleBatch, Source, require_source
 from safetyfilter.storage import local_path
 
 __all__ = ["FORMATS", "LEFT_OUT", "export"]
@@ -107,10 +108,11 @@ def export(
         with make_writer(place) as writer:
             for part in source.parts():
                 for batch in source.batches(part, max_bytes=max_bytes):
-                    added = _export_batch(batch, decisions, writer, max_bytes)
-                    counts.update(added)
-                    if progress:
-                        progress(added)
+                    for piece, contents in _read(batch, max_bytes):
+                        added = _write(piece, contents, decisions, writer)
+                        counts.update(added)
+                        if progress:
+                            progress(added)
         if counts["unknown"] == counts["seen"]:
             raise SourceError(
                 f"the run {run.path} knows none of the {counts['seen']} samples of this source, whose keys are "
@@ -126,9 +128,23 @@ def export(
     return dict(counts)
 
 
-def _export_batch(batch: SampleBatch, decisions: Decisions, writer: Writer, max_bytes: int) -> Counter[str]:
+def _read(batch: SampleBatch, max_bytes: int) -> Iterator[tuple[SampleBatch, list[tuple[bytes, ...] | None]]]:
+    """Yield a batch in pieces, with the pictures of each sample, of about `BATCH_BYTES` at a time."""
+    contents: list[tuple[bytes, ...] | None] = []
+    start = held = 0
+    for stop, sample in enumerate(batch.samples, 1):
+        contents.append(found := _contents(sample, max_bytes))
+        held += sum(map(len, found or ()))
+        if held >= BATCH_BYTES or stop == len(batch.samples):
+            rows = None if batch.rows is None else batch.rows.slice(start, stop - start)
+            yield replace(batch, samples=batch.samples[start:stop], rows=rows), contents
+            contents, start, held = [], stop, 0
+
+
+def _write(
+    batch: SampleBatch, contents: list[tuple[bytes, ...] | None], decisions: Decisions, writer: Writer
+) -> Counter[str]:
     """Write the kept samples of a batch, and return its counts; rows stay rows where the format takes them."""
-    contents = [_contents(sample, max_bytes) for sample in batch.samples]
     bits = decisions.reasons([sample.key for sample in batch.samples], contents)
     counts, keep = count_decisions(bits), bits == 0
     if batch.rows is not None and writer.takes_rows:

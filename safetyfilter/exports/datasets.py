@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from safetyfilter.errors import OutputError
 from safetyfilter.exports.tables import Sink, TableWriter
+from safetyfilter.storage import replacing
 
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
 _FILE_BYTES = 500 << 20
@@ -74,10 +75,10 @@ class SavedWriter(TableWriter):
             state = _STATE | {"_data_files": [{"filename": name} for name in named]}
             named_split = split if _SPLIT_NAME.fullmatch(split) else None  # another is not taken when it is loaded
             state |= {"_fingerprint": secrets.token_hex(8), "_split": named_split}
-            (folder / "state.json").write_text(json.dumps(state, indent=2))
+            _write_json(folder / "state.json", state)
             datasets.DatasetInfo(features=_features(self._schemas[split])).write_to_directory(str(folder))
         if "" not in self._files:
-            (self._place / "dataset_dict.json").write_text(json.dumps({"splits": list(self._files)}))
+            _write_json(self._place / "dataset_dict.json", {"splits": list(self._files)})
 
 
 class _ArrowFile:
@@ -85,8 +86,7 @@ class _ArrowFile:
 
     def __init__(self, path: Path, features: Any) -> None:
         self._schema = features.arrow_schema
-        self._file = path.open("xb")
-        self._writer = pa.ipc.new_stream(self._file, self._schema)
+        self._writer = pa.ipc.new_stream(str(path), self._schema)
 
     def write_table(self, table: pa.Table) -> None:
         """Write rows."""
@@ -97,7 +97,11 @@ class _ArrowFile:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
-        self._file.close()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2).encode())
 
 
 def _features(schema: pa.Schema) -> Any:

@@ -122,6 +122,23 @@ def test_no_more_is_read_than_the_run_allowed(tmp_path: Path, safe, monkeypatch:
     )
 
 
+@pytest.mark.parametrize("format", ["folder", "datasets"])
+@pytest.mark.parametrize("kind", ["folder", "datasets"])
+def test_few_bytes_are_held_at_a_time(
+    tmp_path: Path, keeps_all, kind: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = write_files(tmp_path / "f", {f"{n}.png": IMAGES["china-2.png"] + bytes([n]) for n in range(7)})
+    rows = {"image": [{"bytes": None, "path": str(path)} for path in sorted(place.iterdir())]}
+    data = datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()}))
+    source = open_source(place if kind == "folder" else data)
+    run = scan(source, tmp_path / "run", keeps_all)
+    monkeypatch.setattr("safetyfilter.exports.BATCH_BYTES", 2 * len(IMAGES["china-2.png"]))
+    seen: list[int] = []
+    assert export(run, source, tmp_path / "out", format=format, progress=lambda c: seen.append(c["seen"])) == run.counts
+    assert seen == [2, 2, 2, 1]
+    assert len(full(open_source(tmp_path / "out"))) == 7
+
+
 def test_the_source_is_never_touched(tmp_path: Path, safe) -> None:
     place = write_folder(tmp_path / "f", IMAGES, CAPTIONS)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in place.rglob("*") if path.is_file()}
