@@ -163,7 +163,7 @@ class ClipEncoder:
         encoder._origin = {
             "model": model,
             "pretrained": pretrained,
-            "preprocess": preprocess,
+            "preprocess": dict(preprocess) if isinstance(preprocess, Mapping) else preprocess,
             "precision": precision,
             "cache_dir": cache_dir,
         }

@@ -18,6 +18,7 @@ _POSITIONS = ("positional_embedding", "pos_embed")
 _POSITION_IDS = "text.transformer.embeddings.position_ids"
 _LOGITS = ("logit_scale", "logit_bias")
 _SHOWN = 3
+_LONGEST_NAME = 100
 
 
 def fit(state: State, model: torch.nn.Module, architecture: str, *, published: bool) -> None:
@@ -167,4 +168,4 @@ def architectures_of(state: State) -> Iterator[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+    return ", ".join(name[:_LONGEST_NAME] for name in names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")

@@ -60,7 +60,9 @@ def load_model(
             warnings.simplefilter("ignore")  # what open_clip warns of is an error here
             return _load(find(model, pretrained, preprocess, cache_dir), cache_dir)
     except WeightsError as error:
-        raise WeightsError(f"can't load the weights of {what}: {error}") from error.__cause__
+        # names in a file can hold anything, such as the end of a line
+        reason = "".join(sign if sign.isprintable() else "?" for sign in str(error))
+        raise WeightsError(f"can't load the weights of {what}: {reason}") from error.__cause__
     except SafetyFilterError:
         raise
     except Exception as error:  # open_clip, torch and timm each raise their own kinds

@@ -67,6 +67,13 @@ come from encoder bbbb; load the encoder it was made with, or make the probe ane
         )
 
 
+TWO_ENCODERS = (
+    "a scan has one encoder. For two, scan with each into a run of its own, with probes for both signals, and keep "
+    "what both runs keep: export by the first, then scan and export what it gave by the second"
+)
+"""The remedy where probes of several encoders meet."""
+
+
 def bound(signal: str, probe_encoder: str, spec: EncoderSpec) -> str:
     """Return the digest of the encoder that a probe is bound to, where it belongs to it.
 
@@ -78,12 +85,8 @@ def bound(signal: str, probe_encoder: str, spec: EncoderSpec) -> str:
         The probe belongs to another encoder.
     """
     if not spec.is_named_by(probe_encoder):
-        check_encoder(signal, probe_encoder, spec.digest)
+        raise EncoderMismatchError(
+            f"the probe for {signal!r} belongs to encoder {probe_encoder[:12]}, and the encoder is {spec}; load the "
+            f"encoder it was made with, or make the probe anew for this one. If both are wanted: {TWO_ENCODERS}"
+        )
     return spec.digest
-
-
-TWO_ENCODERS = (
-    "a scan has one encoder. For two, scan with each into a run of its own, with probes for both signals, and keep "
-    "what both runs keep: export by the first, then scan and export what it gave by the second"
-)
-"""The remedy where probes of several encoders meet."""

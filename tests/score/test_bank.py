@@ -96,8 +96,12 @@ def test_another_encoders_embeddings_are_an_error(encoder) -> None:
         bank.score(batch(vectors(), encoder="f" * 64))
     with pytest.raises(EncoderMismatchError, match="make the probe anew"):
         bank.bind(encoder.spec)
-    with pytest.raises(EncoderMismatchError, match="different encoders"):
+    with pytest.raises(EncoderMismatchError, match=r"different encoders: .*scan with each into a run of its own"):
         ProbeBank([probe(), probe("minor", encoder="f" * 64)])
+    with pytest.raises(ProbeError, match=r"different widths, .*scan with each into a run of its own"):
+        ProbeBank([probe(), probe("minor", width=9)])
+    with pytest.raises(EncoderMismatchError, match=r"If both are wanted: .*scan with each into a run of its own"):
+        bank.bind(encoder.spec)
     with pytest.raises(ProbeError, match="width 8, got an array"):
         bank.score_vectors(vectors(3, 9))
 
