@@ -16,6 +16,7 @@ import numpy.typing as npt
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.errors import OutputError
 from safetyfilter.storage import Location
+from safetyfilter.storage.allocation import allocate
 
 _FIELDS = ("kept", "excluded", *REASON_NAMES, "finished")
 _BYTES = 8 * len(_FIELDS)
@@ -137,7 +138,7 @@ class SharedCounts:
 def _allocate(descriptor: int, size: int) -> None:
     """Give a file its size and the room for it: to write to a mapped file without room ends the process."""
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        allocate(descriptor, size)
     except OSError as error:
         raise OutputError(
             f"can't make room for the counts of a loader in {tempfile.gettempdir()}: {error.strerror}; make some "

@@ -13,6 +13,7 @@ from safetyfilter.errors import UsageError
 from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.deciders import RunOrFilter, decider_of
 from safetyfilter.loaders.kept import KeptSamples
+from safetyfilter.sources.kinds import is_tar
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS, Picture, other_pictures
 from safetyfilter.sources.tars import image_of
 
@@ -129,9 +130,11 @@ class ShardKeys:
 
     def __init__(self, root: str) -> None:
         special = min((at for at in map(root.find, "*?[{") if at >= 0), default=-1)
-        if special >= 0:
+        if os.path.isdir(_place(root)):  # noqa: PTH112 - whatever its name holds, as in a scan
+            pass
+        elif special >= 0:
             root = root[:special].rpartition("/")[0] or "."
-        elif root.endswith(".tar"):
+        elif is_tar(root):
             root = root.rpartition("/")[0] or "."
         self._base = _place(root).rstrip("/") + "/"
         self._last = ("", "")

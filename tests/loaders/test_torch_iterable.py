@@ -152,6 +152,20 @@ def test_few_without_an_image_are_an_error_too(pictures: Pictures, catching: Saf
         SafeDataset(samples, catching, image="png")
 
 
+@pytest.mark.parametrize("count", [3, 96])
+@pytest.mark.parametrize("samples", ["without it", "null", "no file"])
+def test_by_a_run_too_an_image_has_to_be_where_it_is_said_to_be(pictures: Pictures, samples: str, count: int) -> None:
+    held = {"without it": {}, "null": {"png": None}, "no file": {"png": pictures.folder / "nowhere"}}[samples]
+    kept = np.flatnonzero(pictures.keep)[:count].tolist()
+    read = [{"key": pictures.keys[number], "jpg": pictures.content(number), **held} for number in kept]
+    for load in (SafeIterable, SafeDataset):
+        with pytest.raises((UsageError, RunError), match="not one of the first"):
+            list(load(read, pictures.folder_run, key="key", image="png"))
+    some = [*read, {"key": pictures.keys[kept[0]], "png": pictures.content(kept[0])}]
+    safe = SafeDataset(some[2:], pictures.folder_run, key="key", image="png") if count == 3 else None
+    assert safe is None or ([*safe], safe.filter_report()["drifted"]) == (some[-1:], 1)
+
+
 def test_a_thousand_without_an_image_are_an_error(catching: SafetyFilter, monkeypatch) -> None:
     monkeypatch.setattr(kept, "FIRST_SAMPLES", 50)
     safe = SafeIterable([{"png": b""}] * 60, catching, image="jpg")

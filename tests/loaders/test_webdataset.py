@@ -99,6 +99,16 @@ def test_keys_are_those_of_the_scan(pictures: Pictures, monkeypatch, root: str, 
     assert ShardKeys(str(pictures.tars))({"__url__": "pipe:cat deep/1.tar", "__key__": "x"}) is None
 
 
+@pytest.mark.parametrize("name", ["set[1]", "a{b", "what?", "all*"])
+def test_a_folder_is_one_whatever_its_name_holds(pictures: Pictures, tmp_path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "0.tar").write_bytes((pictures.tars / "deep" / "0.tar").read_bytes())
+    source = open_source(tmp_path / name)
+    keys = {sample.key for part in source.parts() for sample in source.samples(part)}
+    assert ShardKeys(str(tmp_path / name))({"__url__": f"{tmp_path}/{name}/0.tar", "__key__": "000"}) in keys
+    assert ShardKeys(f"{tmp_path}/0.tar.gz")({"__url__": f"{tmp_path}/0.tar.gz", "__key__": "a"}) == "0.tar.gz/a"
+
+
 def test_a_shard_of_the_same_name_elsewhere_is_unknown(pictures: Pictures, tmp_path) -> None:
     (tmp_path / "1.tar").write_bytes((pictures.tars / "deep" / "1.tar").read_bytes())
     stage = safety_filter(pictures.tars_run, root=pictures.tars)
@@ -159,10 +169,20 @@ def test_a_damaged_shard_loses_its_rest_and_no_more(pictures: Pictures, tmp_path
     assert set(kept[(kept < 24) | (kept >= 48)].tolist()) <= set(counts) < set(kept.tolist())
 
 
-def test_after_decoding_is_too_late(pictures: Pictures) -> None:
-    stage = safety_filter(pictures.tars_run, root=pictures.tars, verify_content=True)
+@pytest.mark.parametrize("how", ["pil", "rgb", "torchrgb"])
+@pytest.mark.parametrize("verify", [False, True])
+def test_after_decoding_is_too_late(pictures: Pictures, verify: bool, how: str) -> None:
+    stage = safety_filter(pictures.tars_run, root=pictures.tars, verify_content=verify)
+    decoded = pipeline(pictures).decode(how, handler=webdataset.ignore_and_continue)
     with pytest.raises(UsageError, match="put the stage before"):
-        list(pipeline(pictures).decode("pil") | stage)
+        next(iter(decoded | stage))
+    with pytest.raises(UsageError, match=r"not one of the first.*before \.decode"):
+        list(
+            pipeline(pictures).rename(picture="jpg", keep=False) | safety_filter(pictures.tars_run, root=pictures.tars)
+        )
+
+
+def test_a_stage_without_a_root(pictures: Pictures) -> None:
     with pytest.raises(UsageError, match="root="):
         safety_filter(pictures.tars_run)
 
