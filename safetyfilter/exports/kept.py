@@ -81,7 +81,7 @@ def kept_of(sample: Sample, contents: Sequence[bytes]) -> tuple[Kept, int]:
     unseen = {
         name
         for name, member in sample.members.items()
-        if any(picture not in contents for picture in other_pictures({name: member}, ""))
+        if any(picture not in contents for picture in other_pictures({name: member}, "\0"))
     }
     caption = sample.caption
     if caption is not None and format_of(caption.encode("utf-8", "surrogatepass")):

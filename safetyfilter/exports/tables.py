@@ -57,6 +57,7 @@ class TableWriter(FolderOfFiles):
         self._schema: pa.Schema | None = None
         self._file_rows = self._file_bytes = 0
         self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = 0
         self._samples: list[Kept] = []
         self._sample_bytes = 0
         self._with_others = False
@@ -89,10 +90,14 @@ class TableWriter(FolderOfFiles):
         pieces = max(1, -(-rows.nbytes // _GROUP_BYTES))
         step = max(1, min(_GROUP_ROWS, len(rows) // pieces))
         for start in range(0, len(rows), step):
-            self._waiting.append(rows.slice(start, step))
-            waiting = sum(map(len, self._waiting)), sum(table.nbytes for table in self._waiting)
-            if waiting[0] >= _GROUP_ROWS or waiting[1] >= _GROUP_BYTES:
+            self._wait(rows.slice(start, step))
+            if self._waiting_rows >= _GROUP_ROWS or self._waiting_bytes >= _GROUP_BYTES:
                 self._write_group()
+
+    def _wait(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        self._waiting_rows += len(rows)
+        self._waiting_bytes += rows.nbytes
 
     def _flush_samples(self) -> None:
         if self._samples:
@@ -111,7 +116,9 @@ class TableWriter(FolderOfFiles):
     def _write_group(self) -> None:
         rows = pa.concat_tables(self._waiting)
         group, rest = rows.slice(0, _GROUP_ROWS), rows.slice(_GROUP_ROWS)
-        self._waiting = [rest] if len(rest) else []
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        if len(rest):
+            self._wait(rest)
         if self._sink is None:
             self._sink = self._opened(self._split, group.schema)
         self._sink.write_table(group)

@@ -96,6 +96,17 @@ def test_tars_are_packed_as_their_names_say(tmp_path: Path, keeps_all, name: str
     assert members_of(tmp_path / "out" / name) == [("a.jpg", PNG)]
 
 
+def test_tars_of_several_sources_lie_in_a_folder_for_each(tmp_path: Path, keeps_all) -> None:
+    places = [write_tar(tmp_path / name / "0.tar", [("a.jpg", PNG), ("a.txt", name.encode())]) for name in ("x", "y")]
+    source = open_source([place.parent for place in places])
+    run = scan(source, tmp_path / "run", keeps_all)
+    assert export(run, source, tmp_path / "out") == run.counts
+    assert names_below(tmp_path / "out") == ["x/0.tar", "y/0.tar"]
+    assert [sorted(members_of(tmp_path / "out" / place.relative_to(tmp_path))) for place in places] == [
+        sorted(members_of(place)) for place in places
+    ]
+
+
 def test_a_second_picture_goes_with_its_sample(tmp_path: Path, keeps_all) -> None:
     members = [("a.jpg", PNG), ("a.png", IMAGES["chelsea-2.png"]), ("a.bin", IMAGES["coffee-2.png"])]
     source = open_source(write_tar(tmp_path / "s" / "0.tar", members).parent, image_column="jpg")
