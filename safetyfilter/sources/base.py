@@ -211,7 +211,7 @@ class Source(Protocol):
     def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
         """Yield a part's samples in order, for scans; their captions only where asked for.
 
-        A file of many samples is read as far as it goes; of one sample in it, `max_bytes` at most.
+        Of one sample in a tar, `max_bytes` are read at most, or `MAX_BYTES` where that is more.
         """
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:

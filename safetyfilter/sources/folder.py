@@ -108,7 +108,7 @@ class FolderSource:
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the files of a part with what lies beside them."""
         names = self._names(self._stretches[part.index])
-        yield from batched(self._full(name, max_bytes) for name in names)
+        yield from batched(self._full(name, max(max_bytes, MAX_BYTES)) for name in names)
 
     def _full(self, name: str, max_bytes: int) -> Sample:
         members = {_split(other)[1]: self._listing.read(other, max_bytes) for other in self._sidecars(name)}

@@ -123,8 +123,10 @@ class WebDatasetSource:
 
     def _read(self, shard: str, *, captions: bool, max_bytes: int, full: bool = False) -> Iterator[Sample]:
         with self._opened(shard) as stream:
+            # Not less than MAX_BYTES: what lies beside a picture may be larger than a picture may be.
+            most = max(max_bytes, MAX_BYTES)
             reader = TarReader(
-                stream=stream, image_field=self._image_field, captions=captions, full=full, max_bytes=max_bytes
+                stream=stream, image_field=self._image_field, captions=captions, full=full, max_bytes=most
             )
             try:
                 for group in reader.groups():
