@@ -21,9 +21,12 @@ from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
     status,
     train,
 )
-from safetyfilter.cli.app import app
+from safetyfilter.cli.app import PlainUsage, app
 from safetyfilter.cli.output import Interrupted, err, show_error
 from safetyfilter.errors import SafetyFilterError
+
+for command in (*app.registered_commands, *probes.probes_app.registered_commands):
+    command.cls = PlainUsage
 
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The root of Typer's errors of usage, which lies in another package with each of its versions."""

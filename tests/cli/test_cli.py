@@ -281,6 +281,8 @@ def test_the_help_of_a_command_names_its_arguments(name: str, option: str, monke
     monkeypatch.setenv("COLUMNS", "200")
     done = command(*name.split(), option)
     assert done.status == 0
+    assert f"Usage: safetyfilter {name} [OPTIONS]" in done.stdout
+    assert "{" not in done.stdout
     words = {word.lower() for word in re.findall(r"[\w-]+", done.stdout)}
     assert {argument.lower() for argument in COMMANDS[name]} <= words
 
