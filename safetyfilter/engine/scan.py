@@ -118,8 +118,8 @@ def _warn_repeated(count: int, source: Source) -> None:
     if count:
         _log.warning(
             "%s samples have a key that another sample has too, with other content, and are excluded as unscored "
-            "(repeated_key). The keys are %s: name a column of unique values with --key-column (key_column), or scan "
-            "without a key column, and rows are called FILE#ROW",
+            "(repeated_key). Keys here are %s. Where they come from a column, name one of unique values with "
+            "--key-column (key_column), or scan without it, and rows are called FILE#ROW",
             f"{count:,}",
             source.keys,
         )

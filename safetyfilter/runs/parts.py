@@ -256,5 +256,6 @@ def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[st
             f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}; use the version that wrote "
             "it, or scan into a new directory"
         )
-    Fields(meta, place, remedy=_REMEDY).get("fingerprint", str)
+    for name in ("fingerprint", "content"):
+        Fields(meta, place, remedy=_REMEDY).get(name, str)
     return meta

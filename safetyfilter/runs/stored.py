@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from safetyfilter.batches import STATUS_CODES
 from safetyfilter.errors import RunError
 from safetyfilter.runs.parts import read_meta, read_scores, scores_table
 from safetyfilter.runs.record import RunRecord
@@ -63,7 +64,12 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
             raise RunError(f"{root} holds no embeddings; scan again with --keep-embeddings")
         if not holds(place, kept):
             raise RunError(f"{place} does not hold the embeddings of its scores; scan again with --keep-embeddings")
-        arrays.append(read_npy(place))
+        array = read_npy(place)
+        if meta["repeated"] is not None:  # samples that no key tells apart have no embedding of their own
+            part, _ = read_scores(part_file(root, "scores", index))
+            array = np.array(array)
+            array[part.scores.status == STATUS_CODES["repeated_key"]] = np.nan
+        arrays.append(array)
     filled = [array for array in arrays if len(array)] or arrays[:1]  # a part without samples has no views
     return filled[0] if len(filled) == 1 else np.concatenate(filled)
 

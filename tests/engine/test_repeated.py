@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -52,7 +53,8 @@ def test_keys_that_start_anew_in_each_file(
     tables = [[(str(row), (row + number) % 3) for row in range(3)] for number in range(2)]
     with caplog.at_level(logging.WARNING):
         source = write_tables(tmp_path / "tables", tables)
-        run = scan(source, tmp_path / "run", keeping)
+        run = scan(source, tmp_path / "run", keeping, keep_embeddings=True)
+    assert np.isnan(run.read_embeddings()).all()
     assert [run.counts[name] for name in COUNTED] == [6, 0, 6, 6]
     assert run.read_scores()["status"].to_pylist() == ["repeated_key"] * 6
     assert "6 samples have a key that another sample has too" in caplog.text

@@ -498,6 +498,18 @@ class TestSchemas:
         with pytest.raises(SchemaError):
             read_table(Location.of(FIXTURES / "schema-2" / "scores" / "part-00000.parquet"))
 
+    def test_the_third_is_read(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setenv("SAFETYFILTER_SECRET", "00" * 32)
+        shutil.copytree(FIXTURES / "schema-3", tmp_path / "run")
+        run = Run.open(tmp_path / "run")
+        assert (run.counts["seen"], run.counts["unscored"]) == (7, 1)
+        assert run.read_scores()["status"].to_pylist().count("ok") == 6
+        assert run.read_embeddings().shape == (7, 128)
+        assert str(run.record.setup.pair.notice)
+        decisions = Decisions.of(run)
+        assert [bool(bits) for bits in decisions.reasons(["0.png", "6.png"])] == [True, True]
+        assert apply_policy(run, Policy(thresholds={"explicit": 1, "minor": 1})).counts["unscored"] == 1
+
 
 @pytest.mark.parametrize(
     ("call", "remedy"),
