@@ -40,7 +40,7 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "no_key": "the key column is null in this row",
         "repeated_key": "the same key belongs to several samples that differ",
         "not_fetched": "a link in the place of an image; links are never fetched",
-        "damaged_shard": "the rest of a tar that can't be read",
+        "damaged_shard": "the rest of a tar, or rows of a table, that can't be read",
         "no_caption": "the probes judge images with their captions, and the sample has none",
         "non_finite": "the embedding is not finite, or has no direction: its norm is zero",
         "internal_error": "a fault of the library, which the log describes",
