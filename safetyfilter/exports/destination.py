@@ -134,8 +134,11 @@ def _held(partial: Path) -> Iterator[None]:
 
 def _remove_litter(destination: Path) -> None:
     """Remove the partial places of processes that are gone; what can't be removed is left for another time."""
+    found: list[Path] = []
     name = re.compile(rf"\.{re.escape(destination.name)}\.(\d+)\.partial")
-    for path in destination.parent.iterdir():
+    with suppress(PermissionError):  # a folder that may be written to and not be listed
+        found = list(destination.parent.iterdir())
+    for path in found:
         match = name.fullmatch(path.name)
         if match is None or path.is_symlink() or _is_running(int(match[1])):
             continue

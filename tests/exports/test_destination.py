@@ -134,48 +134,54 @@ def test_what_is_interrupted_leaves_nothing(tmp_path: Path, exported, error: typ
     assert not list(tmp_path.glob("*out*"))
 
 
-KILLED = textwrap.dedent(
+ENDED = textwrap.dedent(
     """
-    import pathlib, sys, time
+    import os, pathlib, signal, sys, time
     from safetyfilter.exports.destination import appearing_whole
-    with appearing_whole(pathlib.Path(sys.argv[1])) as place:
-        place.mkdir()
-        (place / "a.png").write_bytes(b"x")
-        print("ready", flush=True)
-        time.sleep(60)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
+        ready, begun = os.pipe()
+        process = os.fork()
+        if process == 0:
+            try:
+                with appearing_whole(pathlib.Path(sys.argv[1]) / number.name) as place:
+                    place.mkdir()
+                    (place / "a.png").write_bytes(b"x")
+                    os.write(begun, b"x")
+                    time.sleep(60)
+            finally:
+                os._exit(1)
+        os.read(ready, 1)
+        os.kill(process, number)
+        os.waitpid(process, 0)
     """
 )
 
 
-def killed(destination: Path, number: signal.Signals) -> int:
-    """Start an export in a process of its own, end it by a signal while it writes, and return its status."""
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(destination)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout as lines:
-        assert lines.readline() == b"ready\n"
-        process.send_signal(number)
-        return process.wait()
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to which processes exported that were ended by a signal while they wrote; each place has its name."""
+    folder = tmp_path_factory.mktemp("ended")
+    subprocess.run([sys.executable, "-c", ENDED, str(folder)], check=True)
+    return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    assert killed(tmp_path / "out", number) != 0
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_a_signal_leaves_nothing(ended: Path, name: str) -> None:
+    assert not list(ended.glob(f"*{name}*"))
 
 
-def test_litter_of_a_killed_export_is_removed_by_the_next(tmp_path: Path, exported) -> None:
-    killed(tmp_path / "out", signal.SIGKILL)
-    assert len(list(tmp_path.glob(".out.*.partial/out/a.png"))) == 1
-    dead = next(tmp_path.glob(".out.*.partial"))
-    kept = write_files(tmp_path / f".out.{os.getppid()}.partial", {"running": b""})
-    other = write_files(tmp_path / f".other.{dead.name.split('.')[2]}.partial", {"another": b""})
-    own = write_files(tmp_path / f".out.{os.getpid()}.partial", {"of an earlier process of this number": b""})
-    exported(tmp_path / "out")
+def test_litter_of_a_killed_export_is_removed_by_the_next(ended: Path, exported) -> None:
+    dead = next(ended.glob(".SIGKILL.*.partial"))
+    assert (dead / "SIGKILL" / "a.png").exists()
+    running = write_files(ended / f".SIGKILL.{os.getppid()}.partial", {"running": b""})
+    other = write_files(ended / f".other.{dead.name.split('.')[2]}.partial", {"another": b""})
+    own = write_files(ended / f".SIGKILL.{os.getpid()}.partial", {"of an earlier process of this number": b""})
+    exported(ended / "SIGKILL")
     assert not dead.exists()
     assert not own.exists()
-    assert kept.exists()
+    assert running.exists()
     assert other.exists()
-    assert names_below(tmp_path / "out") == ["a.png"]
+    assert names_below(ended / "SIGKILL") == ["a.png"]
 
 
 def test_two_exports_of_a_process_to_one_place(tmp_path: Path, exported) -> None:
