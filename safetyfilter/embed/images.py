@@ -75,12 +75,10 @@ class ImagePreparer:
     geometry : Geometry
         The model's input, and the views of a picture that go into it.
     decode : {"fast", "exact"}
-        "exact" reproduces open_clip's transform bit for bit for upright pictures of 8 bits a channel in RGB or grey,
-        and for CMYK and YCbCr up to the rounding of their conversion to RGB, which comes first here and last there. It
-        differs by design where that transform would not see what others see: palettes and 1-bit pictures, which are
-        made RGB before they are resized; alpha, which is dropped before and not after; grey of more than 8 bits, which
-        is scaled and not clipped; and pictures that EXIF turns. "fast" lets libjpeg scale JPEGs down as it decodes
-        them and resizes by torch.
+        "exact" is open_clip's own transform bit for bit for upright pictures in RGB and in grey of 8 bits. It differs
+        by design for all others: palettes, 1-bit pictures, CMYK and YCbCr are made RGB before they are resized, not
+        after; alpha is dropped before; grey of more than 8 bits is scaled to 8 before; and what EXIF turns is turned.
+        "fast" lets libjpeg scale JPEGs down as it decodes them and resizes by torch.
     limits : DecodeLimits
         What one image may cost.
 

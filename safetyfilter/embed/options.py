@@ -34,7 +34,8 @@ class EmbedOptions:
         ``center``: CLIP's own crop; ``whole``: the whole picture, squashed to the model's input; ``multi``: whole and
         four overlapping crops.
     decode : str
-        ``fast``: JPEG decoded at the smallest DCT scale that still exceeds the model's input; ``exact``: as open_clip.
+        ``fast``: JPEG decoded at the smallest DCT scale that still exceeds the model's input; ``exact``: open_clip's
+        transform bit for bit for upright pictures in RGB and in grey of 8 bits (`ImagePreparer` says what of others).
     workers : int or None
         Decoding threads; as many as there are cores where None.
     limits : DecodeLimits

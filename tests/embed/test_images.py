@@ -83,6 +83,51 @@ def normalised(pixels):
     return planes.sub_(mean).div_(std)
 
 
+SAME = {
+    "RGB JPEG": ("RGB", "JPEG", {}),
+    "RGB progressive JPEG": ("RGB", "JPEG", {"progressive": True}),
+    "RGB PNG": ("RGB", "PNG", {}),
+    "RGB WebP": ("RGB", "WEBP", {}),
+    "RGB BMP": ("RGB", "BMP", {}),
+    "RGB TIFF": ("RGB", "TIFF", {}),
+    "grey JPEG": ("L", "JPEG", {}),
+    "grey PNG": ("L", "PNG", {}),
+    "grey TIFF": ("L", "TIFF", {}),
+}
+"""Mode, format and options of what ``decode="exact"`` prepares as open_clip does, bit for bit."""
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encode(photograph(side=300), exif=exif)
+
+
+def with_alpha(mode):
+    picture = photograph(side=300).convert(mode)
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    return encode(picture, "PNG")
+
+
+OTHERS = {
+    "P palette": lambda: encode(photograph(side=300).convert("P"), "PNG"),
+    "P GIF": lambda: encode(photograph(side=300), "GIF"),
+    "1 bit": lambda: encode(photograph(side=300).convert("1"), "PNG"),
+    "RGBA alpha": lambda: with_alpha("RGB"),
+    "LA alpha": lambda: with_alpha("L"),
+    "I;16 deep grey": lambda: encode(
+        Image.fromarray(np.asarray(photograph(side=300).convert("L")) * np.uint16(257)), "PNG"
+    ),
+    "F deep grey": lambda: encode(
+        Image.fromarray(np.asarray(photograph(side=300).convert("L"), np.float32) / 255), "TIFF"
+    ),
+    "YCbCr TIFF": lambda: encode(photograph(side=300).convert("YCbCr"), "TIFF"),
+    "CMYK JPEG": lambda: encode(photograph(side=300).convert("CMYK")),
+    "RGB turned by EXIF": turned,
+}
+"""What it prepares in another way by design; the first word is the mode in which Pillow opens it."""
+
+
 class TestExact:
     @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
     @pytest.mark.parametrize("image_size", [(224, 224), (96, 160)])
@@ -95,6 +140,20 @@ class TestExact:
             Image.open(io.BytesIO(data)), size=image_size, resize_mode=resize_mode, fill_color=3
         )
         assert torch.equal(normalised(pixels[0]), expected)
+
+    @pytest.mark.parametrize("name", SAME)
+    def test_is_so_for_upright_rgb_and_grey_of_8_bits(self, name):
+        mode, kind, options = SAME[name]
+        data = encode(photograph(side=300).convert(mode), kind, **options)
+        expected = open_clip_transform(Image.open(io.BytesIO(data)), size=224)
+        assert torch.equal(normalised(preparer(decode="exact")(data)[0]), expected)
+
+    @pytest.mark.parametrize("name", OTHERS)
+    def test_is_not_so_by_design_for_all_others(self, name):
+        data = OTHERS[name]()
+        assert Image.open(io.BytesIO(data)).mode == name.split()[0]
+        expected = open_clip_transform(Image.open(io.BytesIO(data)), size=224)
+        assert not torch.equal(normalised(preparer(decode="exact")(data)[0]), expected)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_is_so_after_the_transposition_that_exif_asks_for(self, orientation):
