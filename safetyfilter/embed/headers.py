@@ -26,7 +26,7 @@ from safetyfilter.embed.tiff import longest_list
 
 _SCANNED = 6
 """The most that all scans of a JPEG may decode, in multiples of `DecodeLimits.max_pixels`: a few seconds."""
-ANIMATED = 3
+ANIMATED = 2
 """The most that the pictures of one file may hold together, in multiples of `DecodeLimits.max_pixels`."""
 _RUN_LENGTH_PIXELS = 4_000_000
 """The most pixels of a run-length encoded bitmap, which Pillow decodes in Python: a second or so."""
@@ -47,11 +47,12 @@ class DecodeLimits:
         A progressive JPEG is decoded once over for each of its scans; encoders write about ten. Scans times pixels
         are at most 6 times `max_pixels`, so that a large picture may have fewer.
     max_segments : int
-        Reads by Pillow's parsers, which walk chunks, blocks and segments in Python; and the length of a TIFF's lists.
+        Reads by Pillow's parsers, which walk chunks, blocks and segments in Python; and the numbers in a
+        list of a TIFF, of which the strips or tiles may be a quarter as many.
     max_frames : int
         Pictures of one file: frames of a GIF, WebP or PNG, pages of a TIFF, and pictures of an MPO, a JPEG with
         others behind it. All of them are scored, and the highest score counts. A file of more is unscored, so that
-        nothing passes that was not seen; so is one whose pictures have more than 3 times `max_pixels` in all.
+        nothing passes that was not seen; so is one whose pictures have more than 2 times `max_pixels` in all.
     large_pixels : int
         Pictures that decode to more than this take turns, whatever the number of threads.
     """

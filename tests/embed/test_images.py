@@ -389,6 +389,11 @@ HOSTILE = {
     ),
     "jpeg of nothing but filling": (b"\xff\xd8\xff" + b"\xff\0a" * 10**6, "too_many_segments"),
     "bmp of 1,000,000 runs": (bmp(1000, 1000, 1, (b"\1\5" * 1000 + b"\0\0") * 1000 + b"\0\1"), "too_many_segments"),
+    "bmp whose few runs are wide": (bmp(44_739_242, 2, 1, b"\1\0\0\0\1\0\0\0\0\1"), "too_many_pixels"),
+    "jpeg of 99 scans of 6 million pixels": (
+        more_scans(encode(Image.new("RGB", (3000, 2000)), progressive=True), 89),
+        "too_many_scans",
+    ),
     "progressive jpeg of 5,000 scans": (more_scans(encode(photograph(), progressive=True), 5000), "too_many_scans"),
 }
 
