@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.sources import Sample, SampleBatch
-from safetyfilter.sources.pictures import format_of, is_picture_name
+from safetyfilter.sources.pictures import format_of, is_picture_name, picture_path
 from safetyfilter.sources.rows import plain
 from safetyfilter.storage import Location
 
@@ -85,14 +85,11 @@ def _filled(value: Any, named: bool, pictures: Iterator[bytes]) -> Any:
         if value and (named or format_of(value)):
             next(pictures)
     elif isinstance(value, dict):
-        path = value.get("path")
-        content = None
-        if value.get("bytes") is None and isinstance(path, str) and is_picture_name(path):
-            content = next(pictures)
+        content = None if picture_path(value) is None else next(pictures)
         filled = {name: _filled(each, named, pictures) for name, each in value.items()}
         return filled if content is None or "bytes" not in value else _with_bytes(filled, content)
-    elif isinstance(value, list):
-        return [_filled(each, named, pictures) for each in value]
+    elif isinstance(value, list | tuple):  # of a map, pairs
+        return type(value)([_filled(each, named, pictures) for each in value])
     return value
 
 

@@ -112,6 +112,23 @@ def is_picture_name(name: str) -> bool:
     return _extension(name) in PICTURE_EXTENSIONS
 
 
+def picture_path(value: Mapping[str, object]) -> str | None:
+    """Return the path by which a dict names a picture that it does not hold; None where it names none.
+
+    A path without an extension, as in a cache, is taken for a picture's beside an empty ``bytes``, as datasets has it.
+
+    >>> picture_path({"path": "a.HEIC"}), picture_path({"path": "downloads/0f3c", "bytes": None})
+    ('a.HEIC', 'downloads/0f3c')
+    >>> picture_path({"path": "downloads/0f3c"}), picture_path({"path": "a.jpg", "bytes": b"held"})
+    (None, None)
+    """
+    path = value.get("path")
+    if value.get("bytes") is not None or not isinstance(path, str) or not path:
+        return None
+    in_a_cache = "bytes" in value and "." not in path.rpartition("/")[2]
+    return path if in_a_cache or is_picture_name(path) else None
+
+
 def _beside_the_image(value: object) -> object:
     if not isinstance(value, Mapping):
         return None
@@ -125,8 +142,7 @@ def _pictures(value: object, named: bool) -> Iterator[Picture]:
     elif isinstance(value, Image.Image):
         yield value
     elif isinstance(value, Mapping):
-        path = value.get("path")
-        if value.get("bytes") is None and isinstance(path, str) and _extension(path) in PICTURE_EXTENSIONS:
+        if (path := picture_path(value)) is not None:
             yield path
         for each in value.values():
             yield from _pictures(each, named)

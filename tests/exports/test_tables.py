@@ -1,5 +1,6 @@
 """Exports to Parquet: rows keep their columns, images are images to who reads them, and splits are found again."""
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -137,29 +138,42 @@ def test_splits_whose_files_would_have_one_name(tmp_path: Path) -> None:
 def test_pictures_that_rows_name_by_path_are_written_with_their_bytes(tmp_path: Path, keeps_all) -> None:
     place = write_files(tmp_path / "pictures", {"a.png": PNG, "deep/b.jpg": IMAGES["china.jpg"], "c.png": PNG[:90]})
     second = IMAGES["chelsea-2.png"]
-    (place / "other.png").write_bytes(second)
-    data = datasets.Dataset.from_dict(
-        {
-            "image": [str(place / "a.png"), str(place / "deep" / "b.jpg"), str(place / "c.png")],
-            "views": [[{"bytes": PNG, "path": None}, {"bytes": None, "path": str(place / "other.png")}], [], []],
-            "n": [1, 2, 3],
-        },
-        features=datasets.Features(
-            {"image": datasets.Image(), "views": [datasets.Image()], "n": datasets.Value("int64")}
-        ),
-    )
-    source = open_source(data)
+    write_files(place, {"other.png": second, "0f3c": PNG + b"\0"})
+    views = [(None, PNG), ("other.png", None), ("0f3c", None)]  # path and bytes
+    struct = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    kinds = {"named": pa.map_(pa.string(), struct), "views": pa.list_(struct), "thumb": pa.binary()}
+    columns = {
+        "named": [[("k", {"bytes": PNG + b"\1", "path": None})], [], []],
+        "views": [[{"path": path and str(place / path), "bytes": content} for path, content in views], [], []],
+        "thumb": [second, None, None],
+        "n": [1, 2, 3],
+        "image": [{"path": str(place / name), "bytes": None} for name in ("a.png", "deep/b.jpg", "c.png")],
+    }
+    table = pa.table({name: pa.array(values, kinds.get(name)) for name, values in columns.items() if name != "image"})
+    (tmp_path / "table").mkdir()
+    pq.write_table(table.append_column("image", pa.array(columns["image"], struct)), tmp_path / "table" / "0.parquet")
+    source = open_source(tmp_path / "table", root=place)
     run = scan(source, tmp_path / "run", keeps_all)
     assert run.counts["kept"] == 2
-    for format in ("parquet", "datasets"):
-        assert export(run, source, tmp_path / format, format=format) == run.counts
-        assert [sample.read_all(LIMIT) for sample in full(open_source(tmp_path / format))] == [
-            (PNG, PNG, second),
-            (IMAGES["china.jpg"],),
-        ]
-    rows = pq.read_table(tmp_path / "parquet").to_pylist()
+    assert export(run, source, tmp_path / "out") == run.counts
+    assert [sample.read_all(LIMIT) for sample in full(open_source(tmp_path / "out"))] == [
+        (PNG, PNG + b"\1", second, PNG, second, PNG + b"\0"),
+        (IMAGES["china.jpg"],),
+    ]
+    rows = pq.read_table(tmp_path / "out").to_pylist()
     assert [row["image"]["path"] for row in rows] == ["a.png", "b.jpg"]
+    assert [view["path"] for view in rows[0]["views"]] == [None, "other.png", "0f3c"]
     assert [row["n"] for row in rows] == [1, 2]
+
+
+def test_a_data_set_of_paths(tmp_path: Path, keeps_all) -> None:
+    place = write_files(tmp_path / "pictures", {"a.png": PNG, "b.jpg": IMAGES["china.jpg"]})
+    rows = {"image": [str(place / "a.png"), str(place / "b.jpg")]}
+    source = open_source(datasets.Dataset.from_dict(rows, features=datasets.Features({"image": datasets.Image()})))
+    run = scan(source, tmp_path / "run", keeps_all)
+    export(run, source, tmp_path / "out")
+    shutil.rmtree(place)
+    assert datasets.load_from_disk(tmp_path / "out")[0]["image"].size == (96, 64)
 
 
 def test_a_key_that_is_not_text(tmp_path: Path, keeps_all) -> None:
