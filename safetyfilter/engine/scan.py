@@ -49,7 +49,7 @@ def scan(
     safety_filter : SafetyFilter
         Encoder, probes, policy and how images are prepared.
     keep_embeddings : bool
-        Also keep the embeddings, in float16.
+        Also keep the embeddings of each sample's first picture, in float16.
     devices : sequence of str or None
         A process for each; where None, every GPU of the machine if the encoder is on ``cuda``, else its own device.
     progress : callable or None
