@@ -74,9 +74,7 @@ class ProbeBank:
         encoders = {probe.encoder for probe in probes if probe.encoder}
         if len(encoders) > 1:
             made_for = ", ".join(f"{probe.signal} ({probe.encoder[:12]})" for probe in probes if probe.encoder)
-            raise EncoderMismatchError(
-                f"the probes belong to different encoders: {made_for}; {TWO_ENCODERS}"
-            )
+            raise EncoderMismatchError(f"the probes belong to different encoders: {made_for}; {TWO_ENCODERS}")
         object.__setattr__(self, "probes", probes)
 
     @property
