@@ -54,7 +54,7 @@ class Group:
     cut : set of str
         The extensions of which only the beginning was read.
     size : int
-        The bytes of all.
+        The bytes of all, with their headers.
     failure : str or None
         Why the sample can't be scored: two members have one name, or it is too large.
     """
@@ -117,7 +117,7 @@ class TarReader:
             yield group
 
     def _add(self, group: Group, extension: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        group.size += member.size
+        group.size += member.size + tarfile.BLOCKSIZE  # with its header, so that empty ones count too
         if extension in group.fields:
             group.failure = "repeated_key"
         elif group.size > self.max_bytes and group.failure is None:

@@ -6,7 +6,7 @@ import logging
 import math
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from lzma import LZMAError
@@ -113,15 +113,21 @@ class WebDatasetSource:
 
     def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
         """Yield the samples of a part's shards, in their own order."""
+        left_out = 0
         for shard in self._of(part.index):
-            yield from self._read(shard, captions=captions, max_bytes=max_bytes)
+            left_out += yield from self._read(shard, captions=captions, max_bytes=max_bytes)
+        if left_out:
+            _log.warning(
+                "%d files in tars have names without an extension: they belong to no sample, and are left out", left_out
+            )
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the samples of a part's shards with all their members."""
         for shard in self._of(part.index):
             yield from batched(self._read(shard, captions=True, full=True, max_bytes=max_bytes))
 
-    def _read(self, shard: str, *, captions: bool, max_bytes: int, full: bool = False) -> Iterator[Sample]:
+    def _read(self, shard: str, *, captions: bool, max_bytes: int, full: bool = False) -> Generator[Sample, None, int]:
+        """Yield a shard's samples, and return the number of files that belong to none."""
         with self._opened(shard) as stream:
             # Not less than MAX_BYTES: what lies beside a picture may be larger than a picture may be.
             most = max(max_bytes, MAX_BYTES)
@@ -139,11 +145,7 @@ class WebDatasetSource:
                     type(error).__name__,
                 )
                 yield Sample(key=f"{shard}/", failure="damaged_shard", shard=shard)
-            if reader.left_out:
-                _log.warning(
-                    "%d files in a shard have names without an extension: they belong to no sample, and are left out",
-                    reader.left_out,
-                )
+            return reader.left_out
 
     @contextmanager
     def _opened(self, shard: str, *, buffered: bool = True) -> Iterator[WatchedFile]:

@@ -107,3 +107,26 @@ def test_a_link_that_leads_nowhere_is_missing_though_it_is_alone(tmp_path: Path)
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "none" / "none.jpg")
     with pytest.raises(Unreadable, match="missing"):
         samples_of(open_source(tmp_path))[0].read(LIMIT)
+
+
+def test_files_that_are_added_change_only_the_parts_that_they_fall_into(tmp_path: Path) -> None:
+    write_files(tmp_path, {f"{number:04d}.jpg": b"x" for number in range(600)})
+    before = states_of(open_source(tmp_path, part_size=40))
+    write_files(tmp_path, {"0100-new.jpg": b"y", "0100-newer.jpg": b"y", "0400.txt": b"a caption"})
+    source = open_source(tmp_path, part_size=40)
+    assert len(before) > 10
+    assert 2 <= len(set(before) - set(states_of(source))) <= 4
+    assert sum(len(list(source.samples(part))) for part in source.parts()) == 602
+
+
+def test_captions_and_json_in_upper_case(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.JPG": b"x", "a.TXT": b"a boat", "b.jpg": b"y", "b.Caption": b"a car", "b.JSON": b"{}"})
+    source = open_source(tmp_path)
+    assert [(s.key, s.caption) for s in samples_of(source, captions=True)] == [("a.JPG", "a boat"), ("b.jpg", "a car")]
+    (batch,) = source.batches(source.parts()[0])
+    assert [sample.members for sample in batch.samples] == [{"TXT": b"a boat"}, {"Caption": b"a car", "JSON": b"{}"}]
+
+
+def test_a_picture_beside_a_picture_is_not_its_caption(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jpg": b"x", "a.txt": b"GIF89a", "b.jpg": b"x", "b.txt": b"GIF89a", "b.caption": b"a car"})
+    assert [sample.caption for sample in samples_of(open_source(tmp_path), captions=True)] == [None, "a car"]
