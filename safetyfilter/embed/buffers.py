@@ -59,7 +59,7 @@ class Further(Generic[R]):
 
 
 class Mailbox(Generic[R]):
-    """What the decoding threads send to the caller's: further pictures, and word that a row is decoded.
+    """A queue from the decoding threads to the caller's: further pictures, and word that a row is decoded.
 
     Items may hold many pictures, and no buffer has room for them; so at most so many of them wait to be embedded, and a
     thread that has one more waits meanwhile.

@@ -16,7 +16,7 @@ from safetyfilter.embed.threads import torch_threads
 _log = logging.getLogger(__name__)
 _MIN_IMAGES_A_THREAD = 4  # so many images of a batch are worth a thread of their own on the CPU
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
-"""What torch says, in a RuntimeError, where the system has no more memory."""
+"""Words of torch, in a RuntimeError, where the system has no more memory."""
 
 
 class Forward:
