@@ -24,6 +24,7 @@ from safetyfilter.loaders.datasets_rows import (
 )
 from safetyfilter.loaders.deciders import Decider
 from safetyfilter.loaders.image_check import spread
+from safetyfilter.sources.base import BATCH_BYTES
 from safetyfilter.sources.tables import image_column_of
 
 
@@ -146,9 +147,13 @@ class _RowReasons:
             yield decided.reason_bits
 
     def _read(self, start: int) -> Iterator[Row]:
-        for first in range(start, len(self._rows), self._batch_size):
-            numbers = range(first, min(first + self._batch_size, len(self._rows)))
-            yield from rows_of(columns_of(self._rows[numbers.start : numbers.stop]), numbers)
+        """Yield the rows from a number on; as many are in memory at a time as have about `BATCH_BYTES`."""
+        size = 1
+        while start < len(self._rows):
+            table = self._rows[start : start + size]
+            yield from rows_of(columns_of(table), range(start, start + len(table)))
+            start += len(table)
+            size = max(1, min(self._batch_size, 2 * size, BATCH_BYTES * len(table) // max(table.nbytes, 1)))
 
 
 def _compare_some(ds: Any, decider: Decider, access: Access[Row], bits: ReasonBits) -> None:
@@ -162,11 +167,16 @@ def _compare_some(ds: Any, decider: Decider, access: Access[Row], bits: ReasonBi
     check = decider.image_check(access)
     if check is None or access.image is None or decider.needs_images or not len(ds):
         return
-    numbers = spread(len(ds))
-    few = list(rows_of(columns_of(_raw(ds, ds.column_names)[numbers]), numbers))
-    for decided in decider.decide(few, Access(key=access.key)):
-        assert decided.rows is not None
-        bits[numbers] |= check.compare_chosen(decided.rows.tolist(), few)
+    numbers, raw = spread(len(ds)), _raw(ds, ds.column_names)
+
+    def chosen() -> Iterator[tuple[int, Row]]:
+        for number in numbers:
+            (row,) = rows_of(columns_of(raw[number : number + 1]), [number])
+            for decided in decider.decide([row], Access(key=access.key)):
+                assert decided.rows is not None
+                yield int(decided.rows[0]), row
+
+    bits[numbers] |= check.compare_chosen(chosen())
 
 
 def _raw(ds: Any, columns: Sequence[str]) -> Any:

@@ -12,6 +12,7 @@ from safetyfilter.errors import UsageError
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS, Picture, other_pictures
 
 _ONE_VALUE = (str, bytes, bytearray, memoryview, Image.Image)
+_NO_PICTURES = frozenset({str, int, float, bool, type(None)})
 _WHOLE = ""
 """The name of the one field of a sample that is a picture itself."""
 _NONE = "\0"
@@ -70,6 +71,8 @@ class OtherPictures:
             A field that is called like a picture is an array: a picture that was decoded before it came here.
         """
         fields = self._fields(sample)
+        if not any(self._may_hold_another(name, value) for name, value in fields.items()):
+            return ()
         if self._name is not None and self._name in fields:
             _require_no_arrays(fields, self._name)
             return other_pictures(fields, self._name)
@@ -77,6 +80,11 @@ class OtherPictures:
         if not found or self._image is None:
             return found
         return without(found, self._image(sample))
+
+    def _may_hold_another(self, name: str, value: Any) -> bool:
+        """Return False for what needs no closer look: nearly all that samples hold, of which each is looked at."""
+        kind = type(value)
+        return kind not in _NO_PICTURES and not (name == self._name and kind is bytes)
 
 
 def without(pictures: tuple[Picture, ...], image: Any) -> tuple[Picture, ...]:

@@ -1,4 +1,4 @@
-"""What torchvision's folders of images, and subsets of them, tell of their samples: paths, keys, labels."""
+"""The samples of torchvision's folders of images, and of subsets of them: their paths, keys and labels."""
 
 from __future__ import annotations
 

@@ -90,13 +90,15 @@ class ImageCheck:
         StorageError
             The storage failed, which says nothing about the image.
         """
-        if row < 0:
+        if row < 0 or not self.is_due(sample):
             return 0
         if not self._done and not self._verify:
             return self.compare(row, sample)
-        if not self._verify and not self._access.holds_others(sample):
-            return 0
         return self._decisions.drift(row, self._access.contents(sample, self._max_bytes))
+
+    def is_due(self, sample: Any) -> bool:
+        """Return True for a sample that is to be compared; errors as of `reasons`."""
+        return self._verify or not self._done or self._access.holds_others(sample)
 
     def compare(self, row: int, sample: Any) -> int:
         """Return the same for one of those that are compared in any case; errors as of `reasons`."""
@@ -114,8 +116,13 @@ class ImageCheck:
             self._require_same()
         return drift
 
-    def compare_chosen(self, rows: Iterable[int], samples: Iterable[Any]) -> ReasonBits:
+    def compare_chosen(self, chosen: Iterable[tuple[int, Any]]) -> ReasonBits:
         """Return the same for samples from all over a data set, those that the run does not know among them.
+
+        Parameters
+        ----------
+        chosen : iterable of int and sample
+            Rows as of `reasons`, and samples, which are not held.
 
         Returns
         -------
@@ -129,7 +136,7 @@ class ImageCheck:
         UsageError, StorageError
             As of `reasons`.
         """
-        bits = [0 if row < 0 else self.compare(row, sample) for row, sample in zip(rows, samples, strict=True)]
+        bits = [0 if row < 0 else self.compare(row, sample) for row, sample in chosen]
         self.require_images()
         self._require_same()
         if self._other:

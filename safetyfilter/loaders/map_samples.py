@@ -114,7 +114,7 @@ class MapSamples:
         if check is None or self.access.image is None or decider.needs_images:
             return
         numbers = spread(len(self._dataset))
-        bits[numbers] |= check.compare_chosen(rows[numbers].tolist(), map(self._item, numbers))
+        bits[numbers] |= check.compare_chosen(zip(rows[numbers].tolist(), map(self._item, numbers), strict=True))
 
     def asked(self, number: int, sample: Any) -> Item:
         """Return the item of a sample that has been read, without its key."""

@@ -20,7 +20,7 @@ from safetyfilter.runs.run import Run
 T = TypeVar("T")
 
 _UNKNOWN = int(Reason.UNKNOWN)
-_BATCH, _BATCH_WITH_IMAGES = 1024, 128
+_BATCH, _BATCH_WITH_IMAGES = 1024, 16
 """Samples looked up at a time; fewer where they hold images, which are in memory until then."""
 
 
@@ -85,7 +85,7 @@ class RunDecider:
                 self._note(error, key_of)
                 key = None
             reasons = _UNKNOWN if key is None else reasons_of_key(str(key))
-            if check is not None and (not reasons or (self.needs_images and key is not None)):
+            if check is not None and (not reasons or self.needs_images) and key is not None and check.is_due(sample):
                 reasons |= check.reasons(self._row(str(key)), sample)
             yield sample, reasons
         if check is not None:
@@ -96,7 +96,8 @@ class RunDecider:
     ) -> Iterator[Decided]:
         """Yield the reasons of all samples, a batch at a time; `workers` makes no difference."""
         remaining = iter(samples)
-        check = check or self._check(access, verify=self.needs_images, compare_first=False)
+        if check is None and (self.needs_images or access.others is not None):
+            check = self._check(access, verify=self.needs_images, compare_first=False)
         size = _BATCH if check is None else _BATCH_WITH_IMAGES
         while batch := list(islice(remaining, size)):
             keys = self._keys(batch, access)

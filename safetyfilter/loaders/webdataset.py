@@ -175,7 +175,8 @@ class _OthersOf:
         fields = _fields(sample)
         for name, value in fields.items():
             _require_encoded(name, value)
-        return other_pictures(fields, _image_name(fields, self._field))
+        image = _image_name(fields, self._field)
+        return () if self._field is None else other_pictures(fields, image)  # else it is the only one
 
 
 def _fields(sample: Mapping[str, Any]) -> dict[str, Any]:

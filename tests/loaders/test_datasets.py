@@ -4,6 +4,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.embed.pipeline import EmbeddingPipeline
 from safetyfilter.errors import RunError, UsageError
+from safetyfilter.loaders import datasets_stored
 from safetyfilter.loaders.datasets import filter_dataset
 from safetyfilter.runs.run import Run
 from tests.loaders.training import (
@@ -121,6 +123,22 @@ def test_a_filter_has_one_pipeline_for_all_rows(pictures: Pictures, saved, catch
     assert safe["name"][:] == [key for key, keep in zip(pictures.keys, alone.keep.tolist(), strict=True) if keep]
     with pytest.raises(UsageError, match="leave it out"):
         filter_dataset(saved, catching, verify_content=True)
+
+
+def test_large_rows_are_read_few_at_a_time(pictures: Pictures, saved, monkeypatch) -> None:
+    read, columns_of = [], datasets_stored.columns_of
+
+    def watched(table: pa.Table) -> dict[str, list]:
+        read.append((len(table), table.nbytes))
+        return columns_of(table)
+
+    monkeypatch.setattr(datasets_stored, "columns_of", watched)
+    for limit in (64 << 20, 8000):
+        monkeypatch.setattr(datasets_stored, "BATCH_BYTES", limit)
+        read.clear()
+        assert len(filter_dataset(saved, pictures.saved_run)) == pictures.keep.sum()
+        assert sum(rows for rows, _ in read) == len(saved)
+        assert (max(size for _, size in read) < 3 * 8000) == (limit == 8000)
 
 
 def test_nothing_is_cached_and_another_policy_is_felt(pictures: Pictures, saved, online, tmp_path) -> None:

@@ -308,7 +308,7 @@ def test_runs_that_cannot_be_used(pictures: Pictures, tmp_path: Path, monkeypatc
         "no run": (RunError, "no run at"),
         "unfinished": (UnfinishedRunError, "not finished"),
         "schema": (SchemaError, "schema 99"),
-        "part": (RunError, "can't read"),
+        "part": (RunError, "is missing"),
         "secret": (SecretError, "not the one"),
     }
     if bad != "no run":

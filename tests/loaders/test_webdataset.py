@@ -176,10 +176,9 @@ def test_after_decoding_is_too_late(pictures: Pictures, verify: bool, how: str) 
     decoded = pipeline(pictures).decode(how, handler=webdataset.ignore_and_continue)
     with pytest.raises(UsageError, match="put the stage before"):
         next(iter(decoded | stage))
+    other = safety_filter(pictures.tars_run, root=pictures.tars, image_field="png")
     with pytest.raises(UsageError, match=r"not one of the first.*before \.decode"):
-        list(
-            pipeline(pictures).rename(picture="jpg", keep=False) | safety_filter(pictures.tars_run, root=pictures.tars)
-        )
+        list(pipeline(pictures) | other)
 
 
 def test_a_stage_without_a_root(pictures: Pictures) -> None:
