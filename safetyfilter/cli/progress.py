@@ -42,7 +42,7 @@ class Tally:
 
     Examples
     --------
-    >>> seconds = iter([0.0, 10.0, 10.0])
+    >>> seconds = iter([0.0, 10.0, 10.0, 10.0])
     >>> tally = Tally(what="scanning", total=3000, clock=lambda: next(seconds))
     >>> tally.add({"seen": 1000, "kept": 900, "excluded": 100})
     >>> tally.line()
@@ -60,6 +60,7 @@ class Tally:
     _resumed: int = 0
     _parts_done: int = 0
     _started: float = 0.0
+    _first: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self._started = self.clock()
@@ -69,6 +70,8 @@ class Tally:
         self.seen += counts.get("seen", 0)
         self._resumed += counts.get("resumed", 0)
         self._parts_done += "kept" in counts
+        if not self._first[0]:
+            self._first = self.done, self.elapsed_s
         told = Counter(self.outcomes) + Counter(counts)
         self.outcomes = {name: told[name] for name in _COLOURS if name in self.outcomes or name in counts}
 
@@ -111,6 +114,9 @@ class Tally:
         elapsed, of, words = self.elapsed_s, self.estimate, []
         if self.done and elapsed > 0:
             rate = self.done / elapsed
+            done, since = self.done - self._first[0], elapsed - self._first[1]
+            if done > 0 and since > 0 and not self.ended:  # what the start took says nothing of the rest
+                rate = done / since
             words.append(f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s")
             if of is not None and not self.ended:
                 words.append(f"{_duration((of - self.seen) / rate)} left")

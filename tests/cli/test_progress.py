@@ -55,6 +55,15 @@ def test_a_log_gets_a_line_every_half_minute_and_one_at_the_end(clock: Clock, lo
     ]
 
 
+def test_the_time_that_the_start_takes_says_nothing_of_the_rest(clock: Clock) -> None:
+    tally = Tally(what="scanning", total=1000, clock=clock)
+    clock.now += 100
+    tally.add({"seen": 10})
+    clock.now += 10
+    tally.add({"seen": 490})
+    assert tally.line() == "scanning: 500 of 1,000 images (50%), 49 images/s, 0:00:10 left"
+
+
 def test_an_unknown_total_is_said_and_estimated_from_finished_parts(clock: Clock) -> None:
     tally = Tally(what="scanning", parts=4, clock=clock)
     clock.now += 10
