@@ -7,13 +7,14 @@ from typing import Any
 
 from safetyfilter.errors import EmptySourceError, SourceError, UsageError
 from safetyfilter.sources.base import PART_SIZE, Part, Sample, SampleBatch, Source
-from safetyfilter.sources.datasets import DatasetSource, Rows, load_saved
+from safetyfilter.sources.datasets import DatasetSource, Rows
 from safetyfilter.sources.extents import overlaps
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.folder import FolderSource
 from safetyfilter.sources.kinds import kind_of
 from safetyfilter.sources.parquet import ParquetSource
 from safetyfilter.sources.paths import PathRule, checked_root
+from safetyfilter.sources.saved import load_saved
 from safetyfilter.sources.tars import WebDatasetSource
 from safetyfilter.sources.wrapped import JoinedSource, LimitedSource
 from safetyfilter.storage import Location, Place

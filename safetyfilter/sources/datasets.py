@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
-from traceback import walk_tb
 from typing import Any
 
 import pyarrow as pa
@@ -16,16 +12,14 @@ import pyarrow as pa
 from safetyfilter.errors import SourceError
 from safetyfilter.sources.base import BATCH_BYTES, BATCH_SIZE, MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
 from safetyfilter.sources.damage import is_damaged, sound_rows
-from safetyfilter.sources.files import Extent, Listing
+from safetyfilter.sources.files import Extent
 from safetyfilter.sources.parts import stretches
 from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.row_files import paths_in, state_of_paths
 from safetyfilter.sources.rows import RowReader
 from safetyfilter.sources.tables import Columns, undecoded
-from safetyfilter.storage import Location, entry_of, is_fault, retried
+from safetyfilter.storage import Location, entry_of
 
-_READERS = ("datasets", "json", "pyarrow")
-"""Packages that read a saved data set's files, and raise errors of their own for damaged ones."""
 _FIRST_ROWS = 8
 """Rows read before it is known how large they are."""
 
@@ -197,70 +191,6 @@ class DatasetSource:
                     yield name, start, piece, sound
                     start += len(piece)
                 size = max(1, min(BATCH_SIZE, 2 * size, BATCH_BYTES * len(table) // max(table.nbytes, 1)))
-
-
-def load_saved(listing: Listing, *, root: str | None = None) -> Rows:
-    """Return the data set that `Dataset.save_to_disk` wrote; its rows may name files in its folder, or below `root`.
-
-    Raises
-    ------
-    SourceError
-        It can't be loaded, or names files that are not its own.
-    StorageError
-        The storage failed each time it was asked.
-    """
-    place = listing.location
-    if "::" in place:
-        raise SourceError(f"datasets can't load a data set from {place}, whose name holds '::'; rename the folder")
-    _check_files(listing)
-    data = retried(lambda: _load(place), place)
-    return Rows(
-        data=data,
-        location=place,
-        rule=PathRule(folder=listing.root, within=listing.root, root=root),
-        state=hashlib.blake2b(
-            listing.state(listing.names).encode("utf-8", "surrogatepass"), digest_size=16
-        ).hexdigest(),
-        extents=listing.extents,
-    )
-
-
-def _check_files(listing: Listing) -> None:
-    """Raise `SourceError` where a data set's state names files outside the folder that it lies in."""
-    for name in (name for name in listing.names if PurePosixPath(name).name == "state.json"):
-        try:
-            files = json.loads(listing.place(name).read_bytes()).get("_data_files") or []
-            named = [str(file["filename"]) for file in files]
-        except (ValueError, AttributeError, LookupError, TypeError):
-            continue  # damaged in a way that datasets itself tells of
-        if any(PurePosixPath(file).name != file for file in named):
-            raise SourceError(
-                f"{name} names data files that do not lie beside it; save the data set again with Dataset.save_to_disk"
-            )
-
-
-def _load(place: str) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_from_disk(place)
-    except Exception as error:  # datasets raises many kinds for a damaged folder
-        if is_fault(error) and not _is_damage(error):
-            raise
-        raise SourceError(
-            f"can't load the data set saved at {place}: {error}; save it again with Dataset.save_to_disk"
-        ) from error
-
-
-def _is_damage(error: Exception) -> bool:
-    """Return True for what pyarrow, json or datasets say of a file's content: the last to run was their code."""
-    if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
-        return False
-    module = type(error).__module__
-    if type(error) is OSError:  # pyarrow's, for a file that ends too early, and that of many storage clients
-        frames = list(walk_tb(error.__traceback__))
-        module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    return module.partition(".")[0] in _READERS
 
 
 def _state_of_file(place: Location) -> str:

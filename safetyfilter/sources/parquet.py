@@ -5,65 +5,26 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from safetyfilter.errors import SourceError, StorageError
-from safetyfilter.sources.base import BATCH_BYTES, BATCH_SIZE, MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
+from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
 from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.kinds import is_table
 from safetyfilter.sources.parts import gathered
 from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.reading import WatchedFile, reading
 from safetyfilter.sources.row_files import paths_in, state_of_paths
+from safetyfilter.sources.row_groups import LARGE_CHUNK, ReadRows, RowGroup, batch_size_of, path_leaves, read_group
 from safetyfilter.sources.rows import RowReader
 from safetyfilter.sources.tables import Columns
 from safetyfilter.storage import PARQUET_ERRORS
 
-_LARGE_CHUNK = 64 << 20
 _PIECE = 8 << 20
 """Bytes of a large column that are read at once."""
-_MOST_LOST = 100_000
-"""Lost rows are on record one by one up to so many; a damaged footer may speak of any number."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RowGroup:
-    """Rows of one file that are read together.
-
-    Attributes
-    ----------
-    file : str
-        The file's name.
-    number, first_row, rows : int
-        Its place in the file, and the rows in it.
-    batch_size : int
-        Rows to take at a time, so that a batch's bytes are bounded.
-    has_paths : bool
-        A row's image may lie in a file that it names.
-    """
-
-    file: str
-    number: int
-    first_row: int
-    rows: int
-    batch_size: int
-    has_paths: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    """Consecutive rows of a file; where `table` is None they can't be read, and `keys` holds their keys if it can."""
-
-    file: str
-    first: int
-    count: int
-    table: pa.Table | None
-    keys: pa.ChunkedArray | None = None
 
 
 class ParquetSource:
@@ -110,7 +71,7 @@ class ParquetSource:
         self._listing = listing
         self._readers: dict[str, RowReader] = {}
         self._large: set[str] = set()
-        self._groups: list[_RowGroup] = []
+        self._groups: list[RowGroup] = []
         ends = set()
         for name in filter(is_table, listing.names):
             with self._open(name) as (file, _):
@@ -130,16 +91,16 @@ class ParquetSource:
             described = metadata.row_group(number)
             chunks = [described.column(index) for index in range(described.num_columns)]
             largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
-            if largest > _LARGE_CHUNK:
+            if largest > LARGE_CHUNK:
                 self._large.add(name)
             self._groups.append(
-                _RowGroup(
+                RowGroup(
                     file=name,
                     number=number,
                     first_row=row,
                     rows=described.num_rows,
-                    batch_size=_batch_size(described, largest),
-                    has_paths=any(_path_leaves(chunks, (columns.image, *columns.others))),
+                    batch_size=batch_size_of(described, largest),
+                    has_paths=any(path_leaves(chunks, (columns.image, *columns.others))),
                 )
             )
             row += described.num_rows
@@ -161,7 +122,7 @@ class ParquetSource:
         except PARQUET_ERRORS as error:
             raise SourceError(f"can't read the Parquet file {name}: {error}; replace it or leave it out") from error
 
-    def _files(self, index: int) -> Iterator[tuple[str, list[_RowGroup]]]:
+    def _files(self, index: int) -> Iterator[tuple[str, list[RowGroup]]]:
         """Yield the files of a part, with those of their row groups that are in it."""
         numbers = self._ranges[index]
         for name, groups in groupby(self._groups[numbers.start : numbers.stop], lambda group: group.file):
@@ -182,14 +143,14 @@ class ParquetSource:
             for index, numbers in enumerate(self._ranges)
         ]
 
-    def _state(self, name: str, groups: Sequence[_RowGroup]) -> str:
+    def _state(self, name: str, groups: Sequence[RowGroup]) -> str:
         first, last = groups[0], groups[-1]
         reader = self._readers[name]
         stop = last.first_row + last.rows
         state = f"{self._listing.state([name])}:{first.first_row}-{stop}:{reader.columns.state}:{reader.rule.state}"
         return f"{state}:{state_of_paths(self._paths(name, groups), reader.rule, self._listing.state_of)}"
 
-    def _paths(self, name: str, groups: Sequence[_RowGroup]) -> Iterator[str]:
+    def _paths(self, name: str, groups: Sequence[RowGroup]) -> Iterator[str]:
         """Yield the paths in the rows, read without their bytes; where they can't be read, something new each time."""
         if not any(group.has_paths for group in groups):
             return
@@ -198,7 +159,7 @@ class ParquetSource:
             for group in groups:
                 described = file.metadata.row_group(group.number)
                 chunks = [described.column(index) for index in range(described.num_columns)]
-                leaves = list(_path_leaves(chunks, (columns.image, *columns.others)))
+                leaves = list(path_leaves(chunks, (columns.image, *columns.others)))
                 if not leaves:
                     continue
                 try:
@@ -230,69 +191,11 @@ class ParquetSource:
                 samples = tuple(reader.samples(rows.table, rows.first, full=True))
                 yield SampleBatch(samples=samples, rows=rows.table, image_column=reader.columns.image)
 
-    def _rows(self, part: Part, *, captions: bool | None) -> Iterator[_Rows]:
+    def _rows(self, part: Part, *, captions: bool | None) -> Iterator[ReadRows]:
         """Yield a part's rows; all columns where `captions` is None."""
         for name, groups in self._files(part.index):
             columns = self._readers[name].columns
             names = None if captions is None else columns.names(captions=captions)
             with self._open(name) as (file, stream):
                 for group in groups:
-                    yield from _read_group(file, stream, group, names, columns.key)
-
-
-def _read_group(
-    file: pq.ParquetFile, stream: WatchedFile, group: _RowGroup, names: list[str] | None, key: str | None
-) -> Iterator[_Rows]:
-    """Yield the rows of a row group; those that are damaged, and all behind them, as lost."""
-    row, stop = group.first_row, group.first_row + group.rows
-    batches: Iterator[pa.RecordBatch] = iter(())
-    try:
-        batches = file.iter_batches(group.batch_size, row_groups=[group.number], columns=names)
-        while (batch := next(batches, None)) is not None:
-            yield _Rows(file=group.file, first=row, count=len(batch), table=pa.Table.from_batches([batch]))
-            row += len(batch)
-    except PARQUET_ERRORS:
-        if stream.fault is not None:
-            raise
-    if row < stop:
-        count = stop - row
-        keys = _keys(file, stream, group, key)
-        keys = None if keys is None else keys.slice(row - group.first_row)
-        if keys is not None and len(keys) != count:
-            keys = None
-        yield _Rows(file=group.file, first=row, count=count if count <= _MOST_LOST else 1, table=None, keys=keys)
-
-
-def _keys(file: pq.ParquetFile, stream: WatchedFile, group: _RowGroup, key: str | None) -> pa.ChunkedArray | None:
-    if key is None or group.rows > _MOST_LOST:
-        return None
-    try:
-        return file.read_row_group(group.number, columns=[key]).column(key)
-    except PARQUET_ERRORS:
-        if stream.fault is not None:
-            raise
-        return None
-
-
-def _batch_size(group: pq.RowGroupMetaData, largest: int) -> int:
-    """Return the rows to take at a time from a row group, so that their bytes are bounded.
-
-    Rows may be many times as large as they are in the file: a value that a dictionary holds once can be in each row.
-    """
-    mean = max(int(group.total_byte_size) // max(group.num_rows, 1), 1)
-    repeated = 2 * BATCH_BYTES // max(largest, 1)
-    return int(max(1, min(BATCH_SIZE, BATCH_BYTES // mean, repeated)))
-
-
-def _path_leaves(chunks: Sequence[pq.ColumnChunkMetaData], columns: Sequence[str]) -> Iterator[str]:
-    """Yield the columns of paths within these columns, but those whose rows all have their bytes beside the path."""
-    nulls = {chunk.path_in_schema: _null_count(chunk) for chunk in chunks}
-    for leaf in nulls:
-        above, dot, name = leaf.rpartition(".")
-        if dot and name == "path" and leaf.split(".", 1)[0] in columns and nulls.get(f"{above}.bytes") != 0:
-            yield leaf
-
-
-def _null_count(chunk: pq.ColumnChunkMetaData) -> int | None:
-    statistics = chunk.statistics if chunk.is_stats_set else None
-    return int(statistics.null_count) if statistics is not None and statistics.has_null_count else None
+                    yield from read_group(file, stream, group, names, columns.key)

@@ -169,7 +169,7 @@ def test_rows_are_read_a_few_at_a_time_where_they_are_large(tmp_path: Path, monk
     plain = pa.table({"image": [bytes([n]) * size for n in range(rows)]})
     pq.write_table(plain, tmp_path / "plain.parquet", use_dictionary=False, row_group_size=32)
     pq.write_table(pa.table({"image": [bytes(size)] * rows}), tmp_path / "repeated.parquet", row_group_size=32)
-    for module in ("parquet", "datasets"):
+    for module in ("row_groups", "datasets"):
         monkeypatch.setattr(f"safetyfilter.sources.{module}.BATCH_BYTES", 4 * size)
     for name in ("plain", "repeated"):
         source = open_source(tmp_path / f"{name}.parquet")
