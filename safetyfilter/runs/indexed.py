@@ -18,7 +18,8 @@ import numpy.typing as npt
 from safetyfilter.errors import OutputError, RunError
 from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.held import INDEX_FOLDER
-from safetyfilter.runs.index import DecisionIndex, index_in_memory, records, write_index
+from safetyfilter.runs.index import DecisionIndex
+from safetyfilter.runs.index_file import index_in_memory, records, write_index
 from safetyfilter.runs.parts import SCHEMA_VERSION, row_count
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import require_own

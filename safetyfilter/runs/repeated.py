@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
 from safetyfilter.errors import OutputError, SafetyFilterError
-from safetyfilter.runs.index import stretches
+from safetyfilter.runs.index_file import stretches
 from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
 

@@ -18,7 +18,7 @@ import pytest
 from safetyfilter import Policy, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.batches import Reason, count_decisions
 from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRunError, UsageError
-from safetyfilter.runs import index as index_module
+from safetyfilter.runs import index_file
 from safetyfilter.runs import indexed as module
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.indexed import index_of
@@ -99,10 +99,10 @@ class TestOfARun:
         part = Path(run.file("decisions", 1))
         content = part.read_bytes()
         part.write_bytes(content[:100])
-        with pytest.raises(RunError, match="can't read"):
+        with pytest.raises(RunError, match="can't be read"):
             Decisions.of(run)
         part.unlink()
-        with pytest.raises(RunError, match="can't read"):
+        with pytest.raises(RunError, match="is missing"):
             Decisions.of(run)
 
     @pytest.mark.parametrize("change", ["version", "reason", "column", "type"])
@@ -252,7 +252,7 @@ class TestTheIndex:
                 raise OSError(errno.ENOSPC, "No space left on device")
             os.posix_fallocate(descriptor, 0, size)
 
-        monkeypatch.setattr(index_module, "allocate", allocate)
+        monkeypatch.setattr(index_file, "allocate", allocate)
         decisions = Decisions.of(run)
         np.testing.assert_array_equal(decisions.reasons(list(IMAGES)), expected)
         assert bool(list((tmp_path / "cache").rglob("decisions.bin"))) == ("cache" not in full)

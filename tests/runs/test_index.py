@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from safetyfilter.batches import Reason
 from safetyfilter.errors import RunError
-from safetyfilter.runs import index as index_module
+from safetyfilter.runs import index_file
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.index import DecisionIndex, records, write_index
+from safetyfilter.runs.index import DecisionIndex
+from safetyfilter.runs.index_file import records, write_index
 
 DIGESTER = Digester(bytes(range(32)))
 
@@ -42,7 +43,7 @@ def test_an_empty_index(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 9, 10, 11, 500, 70_000])
 @pytest.mark.parametrize("at_once", [1 << 21, 1000])
 def test_many_keys(tmp_path, monkeypatch, count: int, at_once: int) -> None:
-    monkeypatch.setattr(index_module, "_SORTED_AT_ONCE", at_once)
+    monkeypatch.setattr(index_file, "_SORTED_AT_ONCE", at_once)
     rng = np.random.default_rng(count)
     keys = [f"{number // 100:05d}.tar/{number:09d}" for number in range(count)]
     digests = [DIGESTER.key(key) for key in keys]
