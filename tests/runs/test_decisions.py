@@ -291,7 +291,7 @@ class TestTheIndex:
             ]
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting[0].wait(timeout=4)
-        assert [process.communicate(timeout=60)[0].strip() for process in waiting] == [str(len(IMAGES))] * 2
+        assert [process.communicate(timeout=300)[0].strip() for process in waiting] == [str(len(IMAGES))] * 2
         assert not list((run.path / "index").glob(".*"))
 
     def test_pickled_it_is_a_path_and_no_secret(self, run: Run, tmp_path) -> None:
