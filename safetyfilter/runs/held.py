@@ -15,7 +15,7 @@ INDEX_FOLDER = "index"
 """The folder of the sorted decisions, which readers write too."""
 _OWN = ("run.json", INDEX_FOLDER, *FOLDERS)
 TRIAL = ".safetyfilter-"
-"""How the names begin of the empty folders that `check_output` makes and removes."""
+"""The beginning of the names of empty folders that `check_output` makes and removes."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from safetyfilter.storage import mapped
 HEADER, WIDTH = 4096, 9
 """Bytes of the header, and of a row."""
 MAGIC = "safetyfilter decisions 2"
-"""How a header says what it heads."""
+"""The first field of the header."""
 _KEY_AND_BUCKET = struct.Struct(">8s4xI")
 
 Bytes = npt.NDArray[np.uint8]
