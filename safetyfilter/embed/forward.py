@@ -7,11 +7,10 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from safetyfilter.embed.threads import torch_threads
+from safetyfilter.errors import DeviceError
 
 _log = logging.getLogger(__name__)
 _MIN_IMAGES_A_THREAD = 4  # so many images of a batch are worth a thread of their own on the CPU
@@ -26,8 +25,6 @@ class Forward:
     ----------
     model : callable
         (n, H, W, 3) uint8 on the device -> (n, D) float32 on the device.
-    width : int
-        D.
     device : torch.device
         Where the model is.
     micro_batch : int
@@ -35,16 +32,13 @@ class Forward:
 
     Examples
     --------
-    >>> forward = Forward(lambda pixels: pixels.float().mean((1, 2)), 3, torch.device("cpu"), 4)
-    >>> forward(torch.ones(5, 2, 2, 3, dtype=torch.uint8))[0].shape
+    >>> forward = Forward(lambda pixels: pixels.float().mean((1, 2)), torch.device("cpu"), 4)
+    >>> forward(torch.ones(5, 2, 2, 3, dtype=torch.uint8)).shape
     torch.Size([5, 3])
     """
 
-    def __init__(
-        self, model: Callable[[torch.Tensor], torch.Tensor], width: int, device: torch.device, micro_batch: int
-    ) -> None:
+    def __init__(self, model: Callable[[torch.Tensor], torch.Tensor], device: torch.device, micro_batch: int) -> None:
         self._model = model
-        self._width = width
         self._device = device
         self._micro_batch = micro_batch
         # Threads that share every operation wait for the slowest of them at each, and decoding takes their cores.
@@ -56,9 +50,7 @@ class Forward:
         """Return threads for `__call__`, to be shut down by the caller; None where one is enough."""
         return torch_threads(self._chunks, "compute", self._cores_a_chunk) if self._chunks > 1 else None
 
-    def __call__(
-        self, pixels: torch.Tensor, threads: ThreadPoolExecutor | None = None
-    ) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
+    def __call__(self, pixels: torch.Tensor, threads: ThreadPoolExecutor | None = None) -> torch.Tensor:
         """Embed images.
 
         Parameters
@@ -71,40 +63,33 @@ class Forward:
         Returns
         -------
         Tensor
-            (n, D) float32, on the device; NaN where memory does not suffice for one image by itself.
-        ndarray
-            (n,) bool, True in these rows.
+            (n, D) float32, on the device.
+
+        Raises
+        ------
+        DeviceError
+            Memory does not suffice for one image by itself. All have the same size here, so that says nothing about
+            this one: it is the machine's, and no image is unscored for it.
         """
         run = threads.map if threads is not None else map
         while True:
             chunks = [chunk for micro in pixels.split(self._micro_batch) for chunk in micro.chunk(self._chunks)]
             try:
-                return torch.cat(list(run(self._model, chunks))), np.zeros(len(pixels), np.bool_)
+                return torch.cat(list(run(self._model, chunks)))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+                if self._micro_batch == 1:
+                    raise DeviceError(
+                        f"there is not enough memory on {self._device} for one image; end what else uses it, or choose "
+                        "another device, a lower precision or a smaller model"
+                    ) from error
             # outside the handler, whose exception holds on to what the failed pass has in memory
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            if self._micro_batch == 1:
-                return self._one_by_one(pixels)
             self._micro_batch = -(-self._micro_batch // 2)
             self._chunks = min(self._chunks, self._micro_batch)
             _log.warning("out of memory; embedding %d images at a time from here on", self._micro_batch)
-
-    def _one_by_one(self, pixels: torch.Tensor) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
-        vectors = torch.full((len(pixels), self._width), torch.nan, device=self._device)
-        failed = np.zeros(len(pixels), np.bool_)
-        for row in range(len(pixels)):
-            try:
-                vectors[row : row + 1] = self._model(pixels[row : row + 1])
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                failed[row] = True
-        if failed.any():
-            _log.warning("out of memory for %d images one by one; they are unscored", failed.sum())
-        return vectors, failed
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, StatusCodes
@@ -25,7 +24,6 @@ class Launched(Generic[R]):
     records: list[R]
     status: StatusCodes
     vectors: torch.Tensor
-    failed: npt.NDArray[np.bool_]
     ready: torch.cuda.Event | None
     others: list[Embedded]
 
@@ -34,7 +32,7 @@ class Launched(Generic[R]):
         if self.ready is not None:
             self.ready.synchronize()
         vectors, status = self.vectors.numpy(), self.status
-        status[status == OK] = statuses_of(vectors, self.failed)[status == OK]
+        status[status == OK] = statuses_of(vectors)[status == OK]
         others, owners = _others(self.others, status, vectors.shape[1:])
         if (status != OK).any():
             vectors = np.where((status == OK)[:, None, None], vectors, np.float32(np.nan))
@@ -46,16 +44,15 @@ class Launched(Generic[R]):
         return self.records, batch
 
 
-def statuses_of(vectors: Floats, failed: npt.NDArray[np.bool_]) -> StatusCodes:
-    """Return the (N,) statuses of (N, V, D) embeddings; `failed` is (N * V,) bool, True where memory did not suffice.
+def statuses_of(vectors: Floats) -> StatusCodes:
+    """Return the (N,) statuses of (N, V, D) embeddings.
 
-    >>> statuses_of(np.float32([[[1, 0]], [[0, 0]]]), np.array([True, False])) == STATUS_CODES["non_finite"]
+    >>> statuses_of(np.float32([[[1, 0]], [[0, 0]]])) == STATUS_CODES["non_finite"]
     array([False,  True])
     """
     norms = np.linalg.norm(vectors, axis=2)  # NaN and infinity show in it too
     direction = ((norms > _LEAST_NORM) & np.isfinite(norms)).all(axis=1)
-    status = np.where(direction, np.uint8(OK), np.uint8(STATUS_CODES["non_finite"]))
-    status[failed.reshape(len(vectors), -1).any(axis=1)] = STATUS_CODES["out_of_memory"]
+    status: StatusCodes = np.where(direction, np.uint8(OK), np.uint8(STATUS_CODES["non_finite"]))
     return status
 
 

@@ -74,7 +74,7 @@ class EmbeddingPipeline:
         self._device = device
         self._batch_size = options.resolve_batch_size(device, flops)
         self._workers = options.workers or len(os.sched_getaffinity(0))
-        self._forward = Forward(forward, spec.width, device, self._batch_size * preparer.view_count)
+        self._forward = Forward(forward, device, self._batch_size * preparer.view_count)
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, items: Iterable[T], read: ReadItem[T, R]) -> Iterator[tuple[list[R], EmbeddingBatch]]:
@@ -245,9 +245,9 @@ class EmbeddingPipeline:
         if not waiting:
             return
         pixels = torch.from_numpy(np.stack([picture.pixels for picture in waiting])).flatten(0, 1).to(self._device)
-        embedded, failed = self._forward(pixels, threads)
+        embedded = self._forward(pixels, threads)
         vectors = embedded.cpu().numpy().reshape(len(waiting), -1, self._spec.width)
-        status = statuses_of(vectors, failed)
+        status = statuses_of(vectors)
         for picture, vector, code in zip(waiting, vectors, status.tolist(), strict=True):
             picture.buffer.others.append(Embedded(picture.row, vector, code))
         mailbox.embedded(len(waiting))
@@ -265,9 +265,9 @@ class EmbeddingPipeline:
         pixels = buffer.pixels[: len(records)].flatten(0, 1)
         ready: torch.cuda.Event | None = None
         if not records:
-            vectors, failed = torch.empty(0, self._spec.width), np.empty(0, np.bool_)
+            vectors = torch.empty(0, self._spec.width)
         elif self._copy_stream is None:
-            vectors, failed = self._forward(pixels, threads)
+            vectors = self._forward(pixels, threads)
         else:
             with torch.cuda.stream(self._copy_stream):
                 pixels = pixels.to(self._device, non_blocking=True)
@@ -275,13 +275,13 @@ class EmbeddingPipeline:
             compute = torch.cuda.current_stream(self._device)
             compute.wait_event(copied)
             pixels.record_stream(compute)
-            on_device, failed = self._forward(pixels, threads)
+            on_device = self._forward(pixels, threads)
             vectors = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
             vectors.copy_(on_device, non_blocking=True)
             ready = compute.record_event()
             copied.synchronize()  # only the copy: the model is still running
         vectors = vectors.unflatten(0, (len(records), self._prepare.view_count))
-        launched = Launched(records, status, vectors, failed, ready, buffer.others)
+        launched = Launched(records, status, vectors, ready, buffer.others)
         if free is not None:  # else rows behind a fault may still be decoded into it
             buffer.rows, buffer.others = [], []
             free.put(buffer)

@@ -15,7 +15,7 @@ from safetyfilter.embed.buffers import Mailbox
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.pipeline import EmbeddingPipeline
 from safetyfilter.embed.views import Geometry, Views
-from safetyfilter.errors import StorageError
+from safetyfilter.errors import DeviceError, StorageError
 from tests.conftest import encoded
 
 
@@ -115,21 +115,14 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(encoder: ClipEncoder, 
 
 
 @pytest.mark.parametrize("error", NO_MEMORY)
-def test_an_image_for_which_there_is_no_memory_by_itself_fails_and_the_rest_goes_on(
+def test_a_machine_without_memory_for_one_image_is_an_error_and_no_finding_about_it(
     encoder: ClipEncoder, error: Exception
 ) -> None:
-    black, white = (encoded(Image.new("RGB", (40, 40), colour), "PNG") for colour in ("black", "white"))
-
     def forward(pixels: torch.Tensor) -> torch.Tensor:
-        if (pixels == 0).flatten(1).all(1).any():
-            raise error
-        return encoder.forward(pixels)
+        raise error
 
-    pipeline = pipeline_of(encoder, forward, batch_size=5)
-    images = [white, black, (white, black), white, white, black, white]
-    batch = EmbeddingBatch.joined([found for _, found in pipeline.run(images, lambda image: (None, image))])
-    assert batch.failures == {1: "out_of_memory", 2: "out_of_memory", 5: "out_of_memory"}
-    np.testing.assert_allclose(batch.vectors[3], embed(encoder, [white])[0], atol=1e-6)
+    with pytest.raises(DeviceError, match="not enough memory on cpu for one image; end what else uses it"):
+        list(pipeline_of(encoder, forward, batch_size=5).run(swatches(12), lambda image: (None, image)))
 
 
 def test_another_error_of_the_model_is_raised(encoder: ClipEncoder) -> None:
