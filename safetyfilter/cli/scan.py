@@ -70,9 +70,7 @@ def scan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one for each core")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="For a trial: no more than the first N samples; they are a run of theirs.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="For a trial: no more than the first N samples.")] = None,
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Samples that are recorded together, about.", show_default="10,000")
     ] = None,
@@ -99,6 +97,7 @@ def scan(
     opened = open_source(
         source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, **given
     )
+    check_output(out, opened)
 
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.embed.options import EmbedOptions

@@ -16,7 +16,7 @@ from safetyfilter.errors import RunError, StorageError
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.digests import Digester, digest_order
 from safetyfilter.runs.parts import ScoredPart
-from safetyfilter.sources.base import Part, Sample, Source
+from safetyfilter.sources.base import MAX_BYTES, Part, Sample, Source
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen`` and ``unscored`` as samples are scored, ``kept`` and ``excluded`` as a part is
@@ -37,6 +37,8 @@ class PartJob:
         Computes the digests of keys and contents.
     keep_vectors : bool
         Parts carry the embeddings, in float16.
+    max_bytes : int
+        The most that is read of one image.
     checkpoints : Checkpoints or None
         Keep what is scored of a part that is not finished; where None, nothing does.
     """
@@ -45,6 +47,7 @@ class PartJob:
     scorer: Scorer
     digester: Digester
     keep_vectors: bool = False
+    max_bytes: int = MAX_BYTES
     checkpoints: Checkpoints | None = None
 
 
@@ -124,13 +127,17 @@ class _Stream:
         """The samples of a part that are to be scored, and those that a checkpoint has, which are left out."""
         job = self._job
         kept = job.checkpoints.load(part.index, part.state) if job.checkpoints else None
-        samples = iter(job.source.samples(part, captions=job.scorer.needs_captions))
+        samples = self._samples(part)
         if kept is None:
             return samples, None
         keys = job.digester.keys(sample.key for sample in islice(samples, len(kept)))
         if np.array_equal(keys[digest_order(keys)], kept.keys):
             return samples, kept
-        return iter(job.source.samples(part, captions=job.scorer.needs_captions)), None
+        return self._samples(part), None
+
+    def _samples(self, part: Part) -> Iterator[Sample]:
+        job = self._job
+        return iter(job.source.samples(part, captions=job.scorer.needs_captions, max_bytes=job.max_bytes))
 
     def append(self, batch: ScoredBatch) -> None:
         """Take scored samples, and keep those of the part in progress where that was long ago."""

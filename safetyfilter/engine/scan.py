@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -70,7 +71,13 @@ def scan(
         A sample could not be read though it was tried again. Finished parts are kept.
     """
     require_source(source)
-    report = progress or _silent
+    told: Counter[str] = Counter()
+
+    def report(counts: Mapping[str, int]) -> None:
+        told.update(counts)
+        if progress:
+            progress(counts)
+
     used = [str(resolve_device(device)) for device in devices or devices_of(safety_filter.encoder.device)]
     if devices and len(used) == 1 and torch.device(used[0]) != safety_filter.encoder.device:
         safety_filter = replace(safety_filter, encoder=safety_filter.encoder.on(used[0]))
@@ -85,6 +92,7 @@ def scan(
             scorer=ImageScorer(safety_filter),
             digester=run.digester(),
             keep_vectors=keep_embeddings,
+            max_bytes=safety_filter.options.limits.max_bytes,
             checkpoints=checkpoints,
         )
         try:
@@ -102,7 +110,10 @@ def scan(
             raise
         _warn_repeated(mark_repeated(run), source)
         run.seal_scores(parts)
-        return decide_parts(run, safety_filter.policy)
+        decided = decide_parts(run, safety_filter.policy)
+        # keys that samples share are known at the end only
+        report({name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")})
+        return decided
 
 
 def _scored(
@@ -119,7 +130,7 @@ def _warn_repeated(count: int, source: Source) -> None:
         _log.warning(
             "%s samples have a key that another sample has too, with other content, and are excluded as unscored "
             "(repeated_key). Keys here are %s. Where they come from a column, name one of unique values with "
-            "--key-column (key_column), or scan without it, and rows are called FILE#ROW",
+            "--key-column (key_column), or rename that column, and rows are called FILE#ROW",
             f"{count:,}",
             source.keys,
         )
@@ -148,7 +159,3 @@ def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:
         samples += counts["seen"]
         report({n: counts[n] for n in ("seen", "kept", "excluded", "unscored")} | {"resumed": counts["seen"]})
     return samples
-
-
-def _silent(_: Mapping[str, int]) -> None:
-    pass

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import Run
@@ -115,3 +117,36 @@ def test_laions_cuts_on_other_probes_are_told(run: Path, pictures: Path) -> None
     assert warning in command("decide", run, "--policy", "laion-0.5").message
     assert warning in command("scan", pictures, "--out", run, *STAND_IN, "--policy", "laion-0.5").message
     assert warning not in command("decide", run, "--policy", "separate").message
+
+
+def test_after_a_trial_of_a_few_samples_the_same_scan_takes_all(pictures: Path, tmp_path: Path) -> None:
+    trial = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
+    assert command(*trial, "--limit", 3, "--json").json["seen"] == 3
+    assert command(*trial, "--json").json["seen"] == len(GOOD | BAD)
+
+
+def test_several_sources_are_one_run_whose_keys_name_them(pictures: Path, tmp_path: Path) -> None:
+    more = write_files(tmp_path / "more", dict(list(GOOD.items())[:2]))
+    done = command("scan", pictures, more, "--out", tmp_path / "run", *STAND_IN, "--json")
+    assert done.json["seen"] == len(GOOD | BAD) + 2
+    keys = tmp_path / "keys.txt"
+    sources = ["--source", pictures, "--source", more]
+    assert command("export", tmp_path / "run", *sources, "--to", keys, "--format", "keys").status == 0
+    assert {key.partition("/")[0] for key in keys.read_text().splitlines()} <= {pictures.name, "more"}
+    assert len(keys.read_text().splitlines()) == done.json["kept"]
+
+
+def test_parts_of_another_size_and_threads_change_no_decision(pictures: Path, tmp_path: Path, run: Path) -> None:
+    command("decide", run, "--policy", "co-occurrence")
+    done = command("scan", pictures, "--out", tmp_path / "run", *STAND_IN, "--part-size", 4, "--workers", 1, "--json")
+    assert len(list((tmp_path / "run" / "scores").iterdir())) > 1
+    assert done.json["kept"] == Run.open(run).counts["kept"]
+
+
+def test_the_last_line_counts_samples_that_share_a_key_as_the_table_does(tmp_path: Path) -> None:
+    first, second = list(GOOD.values())[:2]
+    table = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"key": ["a", "a"], "image": [first, second]}), table)
+    done = command("scan", table, "--out", tmp_path / "run", *STAND_IN, "--json")
+    assert done.json["unscored_by_cause"] == {"repeated_key": 2}
+    assert "kept 0, excluded 2, unscored 2" in done.message
