@@ -24,6 +24,9 @@ from safetyfilter.embed.renderings import renderings
 from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels
 from safetyfilter.storage import Location, read_image
 
+PREPARATION = 1
+"""Goes up whenever another set of pictures is found in the same bytes, or they are prepared in another way: a scan does
+not go on from scores for which less was looked at."""
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -12,6 +12,7 @@ from typing import Any
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.images import PREPARATION
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.fields import Fields
@@ -40,6 +41,8 @@ class RunSetup:
         How images were prepared and embedded.
     limits : DecodeLimits
         The largest input that was decoded.
+    preparation : int
+        Version of the code that finds and prepares a sample's pictures; see `safetyfilter.embed.images.PREPARATION`.
     """
 
     encoder: EncoderSpec
@@ -50,6 +53,7 @@ class RunSetup:
     decode: str
     precision: str
     limits: DecodeLimits
+    preparation: int = PREPARATION
 
     def __post_init__(self) -> None:
         if reserved := sorted(set(self.signals) & set(RESERVED_COLUMNS)):
@@ -66,6 +70,7 @@ class RunSetup:
             "decode": self.decode,
             "precision": self.precision,
             "limits": dataclasses.asdict(self.limits),
+            "preparation": self.preparation,
         }
 
     @property
@@ -201,6 +206,7 @@ class RunRecord:
             decode=fields.get("decode", str),
             precision=fields.get("precision", str),
             limits=fields.built("limits", lambda _: _limits(limits)),
+            preparation=fields.get("preparation", int),
         )
         policy = fields.built("policy", Policy.from_dict)
         fields.require("setup_digest", setup.digest)

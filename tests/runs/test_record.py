@@ -110,6 +110,7 @@ def test_a_damaged_field_is_named(field: str, value: object) -> None:
         ("probes", []),
         ("precision", "int8"),
         ("decode", ""),
+        ("preparation", 0),
     ],
 )
 def test_a_setup_that_was_changed_is_told(field: str, value: object) -> None:
@@ -154,6 +155,7 @@ def test_another_schema(schema: int, remedy: str) -> None:
         ({"views": "multi"}, "views"),
         ({"precision": "bfloat16"}, "precision"),
         ({"limits": DecodeLimits()}, "limits"),
+        ({"preparation": 0}, "preparation"),
         ({"probes": ("ef" * 32,)}, "probes"),
         ({"pair": SignalPair(explicit="a", minor="b")}, "pair"),
         ({"encoder": replace(SETUP.encoder, width=768)}, "encoder"),
