@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from safetyfilter.sources import Sample
-from safetyfilter.sources.pictures import IMAGE_EXTENSIONS, format_of, other_pictures
+from safetyfilter.sources.pictures import IMAGE_EXTENSIONS, other_pictures
+from safetyfilter.sources.signatures import format_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.sources import Sample, SampleBatch
-from safetyfilter.sources.pictures import format_of, is_picture_name, picture_path
+from safetyfilter.sources.pictures import holds_picture, is_picture_name, named_in, picture_path
 from safetyfilter.sources.rows import plain
 from safetyfilter.storage import Location
 
@@ -82,11 +82,11 @@ def _own_filled(value: Any, sample: Sample, content: bytes, pictures: Iterator[b
 def _filled(value: Any, named: bool, pictures: Iterator[bytes]) -> Any:
     """Return a value with the bytes of each picture that it names by path; one is taken for each that it holds."""
     if isinstance(value, bytes):
-        if value and (named or format_of(value)):
+        if holds_picture(value, named):
             next(pictures)
     elif isinstance(value, dict):
         content = None if picture_path(value) is None else next(pictures)
-        filled = {name: _filled(each, named, pictures) for name, each in value.items()}
+        filled = {name: _filled(each, named_in(value, name, named), pictures) for name, each in value.items()}
         return filled if content is None or "bytes" not in value else _with_bytes(filled, content)
     elif isinstance(value, list | tuple):  # of a map, pairs
         return type(value)([_filled(each, named, pictures) for each in value])

@@ -15,7 +15,7 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.errors import UsageError
 from safetyfilter.sources.files import Extent, require_folder
-from safetyfilter.sources.pictures import format_of
+from safetyfilter.sources.signatures import format_of
 from safetyfilter.storage import Location, read_image
 
 CAPTION_EXTENSIONS = ("txt", "caption")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from PIL import Image
+
+from safetyfilter.sources.signatures import format_of, is_sound
 
 Picture: TypeAlias = "bytes | str | Image.Image"
 """Encoded bytes, the path of a file as a row holds it, or a decoded picture."""
@@ -19,59 +20,16 @@ PICTURE_EXTENSIONS = IMAGE_EXTENSIONS | {
 }
 """Extensions of pictures, scored or not; a sample that holds one which can't be scored is unscored."""
 
-_SIGNATURES: Mapping[bytes, str] = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG": "png",
-    b"GIF8": "gif",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
-    b"II+\0": "tif",
-    b"MM\0+": "tif",
-    b"\0\0\0\x0cjP  ": "jp2",
-    b"\xff\x4f\xff\x51": "j2k",
-    b"\0\0\0\x0cJXL ": "jxl",
-    b"\xff\x0a": "jxl",
-    b"8BPS": "psd",
-    b"qoif": "qoi",
-    b"v/1\x01": "exr",
-    b"#?RADIANCE": "hdr",
-    b"DDS |\0\0\0": "dds",
-    b"%PDF-": "pdf",
-    b"\x1aE\xdf\xa3": "webm",
-}
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
-_TEXT_PICTURE = re.compile(
-    rb"\s*(?:P[1-7]\s+\d+\s+\d+\s|(?:\xef\xbb\xbf)?(?:<\?xml[^>]{0,500}>\s*)?(?:<!--.{0,500}?-->\s*)?<svg[\s>])", re.S
-)
-
-
-def format_of(encoded: bytes | bytearray | memoryview) -> str | None:
-    """Return the usual extension of the picture or film that bytes begin as; None for anything else.
-
-    Examples
-    --------
-    >>> format_of(b"\\xff\\xd8\\xff\\xe0"), format_of(b"BMW by the sea"), format_of(b"\\0\\0\\0\\x1cftypavif")
-    ('jpg', None, 'avif')
-    """
-    start = bytes(encoded[:1024])
-    if start[:4] == b"RIFF" and start[8:12] in (b"WEBP", b"AVI "):
-        return "webp" if start[8:12] == b"WEBP" else "avi"
-    if start[4:8] == b"ftyp":  # AVIF, HEIF and films
-        return start[8:12].decode("latin-1").strip().lower()
-    if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADERS:
-        return "bmp"
-    found = next((extension for signature, extension in _SIGNATURES.items() if start.startswith(signature)), None)
-    if found is None and _TEXT_PICTURE.match(start):
-        return "svg" if b"<svg" in start else "ppm"
-    return found
+_SOUND_EXTENSIONS = frozenset({"wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "wma", "aif", "aiff", "au"})
 
 
 def other_pictures(fields: Mapping[str, object], scored: str) -> tuple[Picture, ...]:
     """Return the pictures that a sample holds besides the one in the field `scored`, by their fields' names.
 
     Bytes are a picture where they begin as one, or where their field has a picture's extension; so are a dict of
-    ``bytes`` and ``path`` as datasets stores images, a decoded picture, and each of these in a list or a dict. Of the
-    field `scored`, where it is a dict, ``bytes`` and ``path`` are the sample's own image, and all else is looked at.
+    ``bytes`` and ``path`` as datasets stores images, unless it is sound, a decoded picture, and each of these in a list
+    or a dict. Of the field `scored`, where it is a dict, ``bytes`` and ``path`` are the sample's own image, and all
+    else is looked at.
 
     Parameters
     ----------
@@ -86,7 +44,7 @@ def other_pictures(fields: Mapping[str, object], scored: str) -> tuple[Picture, 
     (b'GIF89a', 'a.png')
     """
     found: list[Picture] = []
-    for name in sorted(fields):
+    for name in sorted(fields, key=lambda name: (name.lower(), name)):  # loaders may give names in lower case
         value = fields[name]
         if name == scored:
             value = _beside_the_image(value)
@@ -115,18 +73,40 @@ def is_picture_name(name: str) -> bool:
 def picture_path(value: Mapping[str, object]) -> str | None:
     """Return the path by which a dict names a picture that it does not hold; None where it names none.
 
-    A path without an extension, as in a cache, is taken for a picture's beside an empty ``bytes``, as datasets has it.
+    Beside an empty ``bytes``, as datasets has it, every path is taken for a picture's but one of sound: datasets opens
+    it whatever it is called.
 
-    >>> picture_path({"path": "a.HEIC"}), picture_path({"path": "downloads/0f3c", "bytes": None})
-    ('a.HEIC', 'downloads/0f3c')
+    >>> picture_path({"path": "a.HEIC"}), picture_path({"path": "a.jpg_large", "bytes": None})
+    ('a.HEIC', 'a.jpg_large')
     >>> picture_path({"path": "downloads/0f3c"}), picture_path({"path": "a.jpg", "bytes": b"held"})
     (None, None)
     """
     path = value.get("path")
     if value.get("bytes") is not None or not isinstance(path, str) or not path:
         return None
-    in_a_cache = "bytes" in value and "." not in path.rpartition("/")[2]
-    return path if in_a_cache or is_picture_name(path) else None
+    stored = "bytes" in value and _extension(path) not in _SOUND_EXTENSIONS
+    return path if stored or is_picture_name(path) else None
+
+
+def holds_picture(value: bytes | bytearray | memoryview, named: bool) -> bool:
+    """Return True for bytes that are a picture's: they begin as one, or are not empty and are `named` so.
+
+    >>> holds_picture(b"?", True), holds_picture(b"GIF89a", False), holds_picture(b"", True), holds_picture(b"?", False)
+    (True, True, False, False)
+    """
+    return len(value) > 0 and (named or format_of(value) is not None)
+
+
+def named_in(value: Mapping[str, object], name: str, named: bool) -> bool:
+    """Return True where what a dict holds under `name` is called a picture: as the dict is, or as datasets stores one.
+
+    >>> [named_in({"bytes": content, "path": None}, "bytes", False) for content in (b"?", b"fLaC")]
+    [True, False]
+    """
+    content = value.get(name)
+    if named or name != "bytes" or "path" not in value or not isinstance(content, bytes | bytearray | memoryview):
+        return named
+    return not is_sound(bytes(content[:16]))
 
 
 def _beside_the_image(value: object) -> object:
@@ -137,15 +117,15 @@ def _beside_the_image(value: object) -> object:
 
 def _pictures(value: object, named: bool) -> Iterator[Picture]:
     if isinstance(value, bytes | bytearray | memoryview):
-        if len(value) and (named or format_of(value)):
+        if holds_picture(value, named):
             yield bytes(value)
     elif isinstance(value, Image.Image):
         yield value
     elif isinstance(value, Mapping):
         if (path := picture_path(value)) is not None:
             yield path
-        for each in value.values():
-            yield from _pictures(each, named)
+        for name, each in value.items():
+            yield from _pictures(each, named_in(value, name, named))
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _pictures(each, named)

@@ -13,7 +13,8 @@ import pyarrow as pa
 from safetyfilter.batches import Unreadable
 from safetyfilter.sources.base import Sample
 from safetyfilter.sources.paths import PathRule
-from safetyfilter.sources.pictures import format_of, other_pictures
+from safetyfilter.sources.pictures import other_pictures
+from safetyfilter.sources.signatures import format_of
 from safetyfilter.sources.tables import Columns
 from safetyfilter.storage import Location
 

@@ -17,7 +17,7 @@ from safetyfilter.errors import OutputError
 from safetyfilter.exports import FORMATS, export
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.sources import Source, open_source
-from safetyfilter.sources.pictures import format_of
+from safetyfilter.sources.signatures import format_of
 from tests.conftest import encoded, photograph
 from tests.exports.contents import LIMIT, full
 from tests.writers import write_files
