@@ -10,15 +10,20 @@ from typing import IO, Self, cast
 from webdataset.tariterators import base_plus_ext
 
 from safetyfilter.sources.base import CAPTION_BYTES, CAPTION_EXTENSIONS
-from safetyfilter.sources.pictures import format_of, is_picture_name
+from safetyfilter.sources.pictures import is_picture_name
 from safetyfilter.sources.reading import WatchedFile
+from safetyfilter.sources.signatures import BEGINNING, format_of
 
 _HEADERS_WITH_CONTENT = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _LONGEST_HEADER = 1 << 20
-_BEGINNING = 1024
-"""Bytes by which a picture is told."""
+_BEHIND = 16 << 20
+"""The most that is read behind an archive's end, where tar writes some blocks of zeros."""
+
+
+class MoreBehindError(tarfile.ReadError):
+    """A tar ends before its file does: two were written one behind the other, or blocks were lost in between."""
 
 
 class Header(tarfile.TarInfo):
@@ -100,21 +105,27 @@ class TarReader:
         Raises
         ------
         tarfile.TarError, EOFError, OSError, ValueError
-            The tar is damaged here; the sample that was being read is not yielded.
+            The tar is damaged here; the sample that was being read is not yielded, but before a `MoreBehindError`.
         """
         group: Group | None = None
-        for tar, member in members_of(self.stream):
-            key, extension = base_plus_ext(member.name)
-            if key is None:
-                self.left_out += 1
-                continue
-            if group is None or group.key != key:
-                if group is not None:
-                    yield group
-                group = Group(key=key)
-            self._add(group, extension, tar, member)
+        behind: MoreBehindError | None = None
+        try:
+            for tar, member in members_of(self.stream):
+                key, extension = base_plus_ext(member.name)
+                if key is None:
+                    self.left_out += 1
+                    continue
+                if group is None or group.key != key:
+                    if group is not None:
+                        yield group
+                    group = Group(key=key)
+                self._add(group, extension, tar, member)
+        except MoreBehindError as error:  # all that was read is whole
+            behind = error
         if group is not None:
             yield group
+        if behind is not None:
+            raise behind
 
     def _add(self, group: Group, extension: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         group.size += member.size + tarfile.BLOCKSIZE  # with its header, so that empty ones count too
@@ -127,7 +138,7 @@ class TarReader:
             return
         file = tar.extractfile(member)
         assert file is not None  # of a regular member
-        content = file.read(_BEGINNING)
+        content = file.read(BEGINNING)
         if len(content) < member.size:
             if self._is_needed(extension, member.size, content):
                 content += file.read(member.size - len(content))
@@ -147,9 +158,15 @@ class TarReader:
 
 
 def members_of(stream: WatchedFile) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the regular members of a tar, which is at hand to read them; errors as of `TarReader.groups`."""
+    """Yield the regular members of a tar, which is at hand to read them; errors as of `TarReader.groups`.
+
+    Two tars written one behind the other are damage: readers of tars stop at the first one's end.
+    """
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:*", tarinfo=Header) as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # which would grow with the tar
             if member.isreg():
                 yield tar, member
+        behind = tar.fileobj.read(_BEHIND) if tar.fileobj is not None else b""
+        if behind.strip(b"\0"):
+            raise MoreBehindError("there is more behind the archive's end")

@@ -318,3 +318,20 @@ def test_batches_end_when_they_are_large(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("safetyfilter.sources.base.BATCH_BYTES", 3_000)
     source = open_source(path)
     assert [len(batch.samples) for batch in source.batches(source.parts()[0])] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize("between", [b"", bytes(512), b"not a header".ljust(512, b"?")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_lies_behind_an_archives_end_is_on_record(tmp_path: Path, between: bytes, packed: bool, caplog) -> None:
+    names = list(IMAGES)
+    first = write_tar(tmp_path / "first", {"a.jpg": IMAGES[names[0]], "b.jpg": IMAGES[names[1]]}).read_bytes()
+    second = write_tar(tmp_path / "second", {"c.jpg": IMAGES[names[2]]}).read_bytes()
+    content = first + between + second
+    (tmp_path / "0.tar").write_bytes(gzip.compress(content) if packed else content)
+    source = open_source(tmp_path / "0.tar")
+    assert [(sample.key, sample.failure) for sample in samples_of(source)] == [
+        ("0.tar/a", None),
+        ("0.tar/b", None),
+        ("0.tar/", "damaged_shard"),
+    ]
+    assert "a shard is damaged (MoreBehindError)" in caplog.text
