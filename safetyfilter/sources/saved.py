@@ -45,7 +45,17 @@ def load_saved(listing: Listing, *, root: str | None = None) -> Rows:
 
 
 def _check_files(listing: Listing) -> None:
-    """Raise `SourceError` where a data set's state names files outside the folder that it lies in."""
+    """Raise `SourceError` where a data set's description names splits or files outside the folder that it lies in."""
+    if "dataset_dict.json" in listing.names:
+        try:
+            splits = [str(split) for split in json.loads(listing.place("dataset_dict.json").read_bytes())["splits"]]
+        except (ValueError, LookupError, TypeError):
+            splits = []  # damaged in a way that datasets itself tells of
+        if any(split in ("", ".", "..") or "/" in split for split in splits):
+            raise SourceError(
+                "dataset_dict.json names splits that are not folders beside it; save the data set again with "
+                "DatasetDict.save_to_disk"
+            )
     for name in (name for name in listing.names if PurePosixPath(name).name == "state.json"):
         try:
             files = json.loads(listing.place(name).read_bytes()).get("_data_files") or []

@@ -1,8 +1,10 @@
 """The kinds of sources, and what among their files would be left out: an error, or a warning with its number."""
 
+import json
 import logging
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -117,3 +119,14 @@ def test_the_hub_is_not_fetched_from(place: object) -> None:
 def test_other_places_of_the_web_are_refused(place: str) -> None:
     with pytest.raises(SourceError, match="links are never fetched"):
         open_source(place)
+
+
+@pytest.mark.parametrize("split", ["../elsewhere", "{elsewhere}", "..", ""])
+def test_a_saved_data_set_names_no_split_outside_its_folder(tmp_path: Path, split: str) -> None:
+    rows = datasets.Dataset.from_dict({"image": [b"x"], "key": ["a"]})
+    datasets.DatasetDict(train=rows).save_to_disk(str(tmp_path / "saved"))
+    rows.save_to_disk(str(tmp_path / "elsewhere"))
+    splits = ["train", split.format(elsewhere=tmp_path / "elsewhere")]
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    with pytest.raises(SourceError, match=r"dataset_dict\.json names splits that are not folders beside it"):
+        open_source(tmp_path / "saved")
