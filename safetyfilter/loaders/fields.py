@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+from array import array
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from safetyfilter.errors import UsageError
@@ -75,8 +79,9 @@ class OtherPictures:
             return ()
         if self._name is not None and self._name in fields:
             _require_no_arrays(fields, self._name)
-            return other_pictures(fields, self._name)
-        found = other_pictures(fields, _NONE)
+            rest = {name: value if name == self._name else _opened(value) for name, value in fields.items()}
+            return other_pictures(rest, self._name)
+        found = other_pictures({name: _opened(value) for name, value in fields.items()}, _NONE)
         if not found or self._image is None:
             return found
         return without(found, self._image(sample))
@@ -99,6 +104,29 @@ def without(pictures: tuple[Picture, ...], image: Any) -> tuple[Picture, ...]:
         if picture is image or (type(picture) is type(image) and picture == image):
             return (*pictures[:number], *pictures[number + 1 :])
     return pictures
+
+
+def _opened(value: Any) -> Any:
+    """Return a value in the forms in which pictures are looked for, whatever holds them: bytes, dicts and lists.
+
+    Tables and tars have no others, but a sample that the user's code made may hold a file in memory or an object.
+    """
+    if type(value) in _NO_PICTURES or isinstance(value, _ONE_VALUE):
+        return value
+    if isinstance(value, io.BytesIO):
+        return value.getvalue()
+    if isinstance(value, np.ndarray | array):
+        content = np.asarray(value)
+        if content.dtype == object:
+            return [_opened(each) for each in content.ravel().tolist()]
+        return content.tobytes() if content.dtype == np.uint8 and content.ndim == 1 else value
+    if isinstance(value, Mapping):
+        return {name: _opened(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return [_opened(each) for each in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: _opened(each) for name, each in fields_of(value).items()}
+    return value
 
 
 def _require_no_arrays(fields: Mapping[str, Any], image: str) -> None:

@@ -1,6 +1,9 @@
 """Samples that hold several pictures: what no probe has seen never passes, in whichever loader."""
 
+import io
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -11,6 +14,7 @@ from PIL import Image
 
 from safetyfilter import Policy, SafetyFilter, open_source, scan
 from safetyfilter.errors import UsageError
+from safetyfilter.loaders.access import Named
 from safetyfilter.loaders.datasets import filter_dataset
 from safetyfilter.loaders.fields import OtherPictures, fields_of
 from safetyfilter.loaders.torch_iterable import SafeIterable
@@ -195,3 +199,31 @@ def test_pictures_in_objects_lists_and_tuples(good: list[bytes]) -> None:
     assert OtherPictures(None)(good[0]) == (good[0],)
     assert OtherPictures(None)({3: good[0], "text": "a.png"}) == (good[0],)
     assert OtherPictures(None)(torch.zeros(3)) == ()
+
+
+@dataclass
+class Holder:
+    """An object of the user's own in a field of a sample."""
+
+    content: bytes
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        io.BytesIO,
+        lambda b: {b},
+        lambda b: deque([b]),
+        Holder,
+        lambda b: np.frombuffer(b, np.uint8),
+        lambda b: np.array([b], object),
+    ],
+    ids=["file", "set", "deque", "object", "bytes as an array", "array of objects"],
+)
+@pytest.mark.parametrize("name", ["jpg", None], ids=["image named", "image by a function"])
+def test_a_picture_is_found_whatever_holds_it(
+    held: Callable[[bytes], Any], name: str | None, good: list[bytes]
+) -> None:
+    where = Named(name) if name else (lambda sample: sample["jpg"])
+    sample = {"jpg": good[0], "more": held(good[1]), "deeper": {"list": [held(good[2])]}, "count": 3}
+    assert OtherPictures(where)(sample) == (good[2], good[1])  # in the order of their fields' names
