@@ -70,7 +70,9 @@ def scan(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one for each core")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="For a trial: no more than the first N samples.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="For a trial: no more than the first N samples, as a run of their own.")
+    ] = None,
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Samples that are recorded together, about.", show_default="10,000")
     ] = None,

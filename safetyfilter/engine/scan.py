@@ -84,6 +84,12 @@ def scan(
     with started(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy) as run:
         parts = source.parts()
         placement = run.place_parts(parts, embeddings=keep_embeddings)
+        if placement.stored and not placement.done:
+            _log.warning(
+                "none of the %d parts that the run has is one of the source as it is now (other files or columns, or "
+                "another part_size, --part-size): all of it is scored again",
+                placement.stored,
+            )
         checkpoints = run.checkpoints(vectors=keep_embeddings)
         checkpoints.keep_only(part.state for part in placement.todo)
         scored = _report_resumed(run, report, placement.done)

@@ -24,10 +24,13 @@ class Placement:
         The index of each part in its source -> its number in the run, below the count of parts.
     todo : tuple of Part
         The parts that are still to be scored.
+    stored : int
+        The parts that the run has, whether they are the source's or not.
     """
 
     numbers: Mapping[int, int]
     todo: tuple[Part, ...]
+    stored: int = 0
 
     @property
     def done(self) -> list[int]:
@@ -66,7 +69,8 @@ def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
     for part in parts:
         waiting[wanted.fingerprint_of(part.state)].append(part)
     numbers: dict[int, int] = {}
-    for number in part_numbers(root, "scores"):
+    stored = part_numbers(root, "scores")
+    for number in stored:
         fingerprint = _whole(root, number, wanted)
         if fingerprint is not None and waiting.get(fingerprint):
             numbers[waiting[fingerprint].popleft().index] = number
@@ -78,7 +82,7 @@ def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
         if number >= len(parts):
             numbers[index] = free.popleft()
             _copy(root, number, numbers[index])
-    return Placement(numbers=numbers, todo=todo)
+    return Placement(numbers=numbers, todo=todo, stored=len(stored))
 
 
 def _whole(root: Location, number: int, wanted: Wanted) -> str | None:

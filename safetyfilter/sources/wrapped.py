@@ -67,7 +67,8 @@ class JoinedSource:
 class LimitedSource:
     """The first samples of a source, for a trial.
 
-    A part that is cut says so in its state; one that is not is the same as in the whole source.
+    It lies at a place of its own, so that a trial does not take the run of the whole for its own and remove what that
+    has scored.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class LimitedSource:
             raise UsageError(f"a trial has at least one sample, not {limit}; leave limit out for all")
         self._source, self._limit = source, limit
         self.kind, self.form, self.keys = source.kind, source.form, source.keys
-        self.location, self.extents = source.location, source.extents
+        self.location, self.extents = f"the first {limit} samples of {source.location}", source.extents
 
     @cached_property
     def _parts(self) -> list[Part]:

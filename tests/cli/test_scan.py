@@ -119,10 +119,26 @@ def test_laions_cuts_on_other_probes_are_told(run: Path, pictures: Path) -> None
     assert warning not in command("decide", run, "--policy", "separate").message
 
 
-def test_after_a_trial_of_a_few_samples_the_same_scan_takes_all(pictures: Path, tmp_path: Path) -> None:
-    trial = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
-    assert command(*trial, "--limit", 3, "--json").json["seen"] == 3
-    assert command(*trial, "--json").json["seen"] == len(GOOD | BAD)
+def test_a_trial_of_a_few_samples_is_a_run_of_its_own(pictures: Path, tmp_path: Path) -> None:
+    scan = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
+    assert command(*scan, "--limit", 3, "--json").json["seen"] == 3
+    assert "a run of another source; give another --out" in command(*scan).message
+
+
+def test_a_trial_leaves_the_run_of_the_whole_as_it_is(run: Path, pictures: Path) -> None:
+    before = Run.open(run).counts
+    done = command("scan", pictures, "--out", run, *STAND_IN, "--limit", 3)
+    assert (done.status, Run.open(run).counts) == (1, before)
+
+
+def test_another_part_size_says_that_all_is_scored_again(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scan = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
+    for again, sizes in ((False, []), (False, []), (True, ["--part-size", 4]), (False, ["--part-size", 4])):
+        caplog.clear()
+        assert command(*scan, *sizes).status == 0
+        assert ("all of it is scored again" in caplog.text) is again
 
 
 def test_several_sources_are_one_run_whose_keys_name_them(pictures: Path, tmp_path: Path) -> None:
