@@ -11,7 +11,7 @@ from safetyfilter.sources.datasets import DatasetSource, Rows
 from safetyfilter.sources.extents import overlaps
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.folder import FolderSource
-from safetyfilter.sources.kinds import kind_of
+from safetyfilter.sources.kinds import kind_of, remedy_for_tables
 from safetyfilter.sources.parquet import ParquetSource
 from safetyfilter.sources.paths import PathRule, checked_root
 from safetyfilter.sources.saved import load_saved
@@ -99,7 +99,11 @@ def _opened(source: Any, columns: dict[str, str | None], root: str | None, part_
     if kind == "parquet":
         return ParquetSource(listing, root=root, part_size=part_size, **columns)
     if root is not None:
-        raise UsageError(f"{source} has no rows that name files; leave out root (--root), which is for tables")
+        tables = remedy_for_tables(listing) if kind == "folder" else ""
+        raise UsageError(
+            f"{source} has no rows that name files; leave out root (--root), which is for tables"
+            + (f", or, {tables}" if tables else "")
+        )
     if kind == "webdataset":
         _refuse_columns(source, {"key_column": columns["key_column"]}, "tars have no columns of keys")
         return WebDatasetSource(listing, image_field=columns["image_column"], part_size=part_size)

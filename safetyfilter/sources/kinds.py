@@ -46,6 +46,16 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(_TABLES)
 
 
+def shards_of(listing: Listing) -> list[str]:
+    """Return the names of the tars of a listing; hidden ones, as of other systems' doing, only where one is named."""
+    return [name for name in listing.names if is_tar(name) and not (listing.is_folder and _is_hidden(name))]
+
+
+def tables_of(listing: Listing) -> list[str]:
+    """Return the names of the Parquet files of a listing; hidden ones as of `shards_of`."""
+    return [name for name in listing.names if is_table(name) and not (listing.is_folder and _is_hidden(name))]
+
+
 def kind_of(listing: Listing) -> str:
     """Return the kind of source that lies at a place: ``datasets``, ``webdataset``, ``parquet`` or ``folder``.
 
@@ -59,7 +69,7 @@ def kind_of(listing: Listing) -> str:
     names = listing.names
     if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names):
         return "datasets"
-    tars, tables = [n for n in names if is_tar(n)], [n for n in names if is_table(n)]
+    tars, tables = shards_of(listing), tables_of(listing)
     unread = [n for n in names if n.lower().endswith(_NOT_READ) and not _is_hidden(n)]
     images = [n for n in names if n.rpartition(".")[2].lower() in PICTURE_EXTENSIONS and not _is_hidden(n)]
     if tars:
@@ -83,33 +93,53 @@ def kind_of(listing: Listing) -> str:
             )
     elif unread or tables:
         _log.warning(
-            "%d files among the images are archives or tables (%s): each is on record as a sample that is not an "
-            "image, and what is in it is not read",
-            len(unread) + len(tables),
+            "%s among the images %s (%s): each is on record as a sample that is not an image, and what is in it is "
+            "not read%s%s",
+            _number_of("file", len(unread) + len(tables)),
+            "is an archive or a table" if len(unread) + len(tables) == 1 else "are archives or tables",
             _extensions([*unread, *tables]),
+            f"; {remedy_for_tables(listing)}" if tables else "",
+            "; unpack archives" if unread else "",
         )
     return "folder"
+
+
+def remedy_for_tables(listing: Listing) -> str:
+    """Return how the tables in a folder of images are read, by the name of the first; empty where there is none."""
+    first = next((listing.place(name) for name in listing.names if is_table(name)), None)
+    return "" if first is None else f"to read a table, name it as the source itself: {first}"
 
 
 def _require_one_kind(listing: Listing, kinds: dict[str, Sequence[str]]) -> None:
     there = {kind: len(names) for kind, names in kinds.items() if names}
     if len(there) > 1:
-        found = " and ".join(f"{count} {kind}" for kind, count in there.items())
+        found = " and ".join(_number_of(kind.removesuffix("s"), count) for kind, count in there.items())
         raise SourceError(f"{listing.location} holds {found}; pass one kind, for example a pattern like '*.tar'")
 
 
 def _require_read(listing: Listing, names: Sequence[str]) -> None:
     if names:
         raise SourceError(
-            f"{listing.location} holds {len(names)} files of a format that is not read ({_extensions(names)}); unpack "
-            "them or write them as tars or Parquet, or leave them out by a pattern like '*.tar'"
+            f"{listing.location} holds {_number_of('file', len(names))} of a format that is not read "
+            f"({_extensions(names)}); unpack what is in it or write it as tars or Parquet, or leave it out by a "
+            "pattern like '*.tar'"
         )
 
 
 def _warn_of(names: Iterable[str], kind: str) -> None:
     left = [name for name in names if not _is_hidden(name) and name.rpartition(".")[2].lower() not in _BESIDE]
     if left:
-        _log.warning("%d other files beside the %s are not read (%s)", len(left), kind, _extensions(left))
+        _log.warning(
+            "%s beside the %s %s not read (%s)",
+            _number_of("other file", len(left)),
+            kind,
+            "is" if len(left) == 1 else "are",
+            _extensions(left),
+        )
+
+
+def _number_of(what: str, count: int) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _extensions(names: Iterable[str]) -> str:

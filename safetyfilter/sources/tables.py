@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
         if wanted not in (*fitting, *empty):
             raise SourceError(
                 f"{wanted!r} is not an image column; columns of binary, or of a struct with bytes, are "
-                f"{fitting or 'none'}"
+                f"{fitting or 'none'}{_remedy_for_paths(schema, [wanted])}"
             )
         return wanted
     named = [name for name in IMAGE_COLUMNS if name in fitting]
@@ -113,11 +114,22 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     if not fitting:
         raise SourceError(
             f"no column of {schema.names} holds encoded images, that is binary or a struct with bytes; leave it out, "
-            "or write the images into it"
+            f"or write the images into it{_remedy_for_paths(schema, IMAGE_COLUMNS)}"
         )
     raise SourceError(
         f"can't tell which column holds the images: {fitting} of {schema.names} could; "
         "name it with image_column= (--image-column)"
+    )
+
+
+def _remedy_for_paths(schema: pa.Schema, names: Sequence[str]) -> str:
+    """Return how a column of text is made one of images, to end an error with; empty where none of these is text."""
+    texts = [name for name in names if name in schema.names and is_text(schema.field(name).type)]
+    if not texts:
+        return ""
+    return (
+        f"; {texts[0]!r} holds text, and a column of paths must be a struct of bytes (null) and path: make it one with "
+        f"cast_column({texts[0]!r}, datasets.Image())"
     )
 
 

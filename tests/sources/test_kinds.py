@@ -31,7 +31,7 @@ def tars(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ["b.jpg", "deep/b.JPG", "b.avif", "b.heic", "b.jfif"])
 def test_pictures_beside_tars_are_an_error(tars: Path, name: str) -> None:
     write_files(tars, {name: ONE})
-    with pytest.raises(SourceError, match="holds 1 tars and 1 images; pass one kind"):
+    with pytest.raises(SourceError, match="holds 1 tar and 1 image; pass one kind"):
         open_source(tars)
     assert keys_of(open_source(f"{tars}/*.tar")) == ["0.tar/000"]
 
@@ -41,7 +41,7 @@ def test_tables_beside_tars(tars: Path) -> None:
     table(tars / "0.parquet")  # as img2dataset leaves it
     assert keys_of(open_source(tars)) == ["0.tar/000"]
     table(tars / "other.parquet")
-    with pytest.raises(SourceError, match="holds 1 tars and 1 Parquet files; pass one kind"):
+    with pytest.raises(SourceError, match="holds 1 tar and 1 Parquet file; pass one kind"):
         open_source(tars)
 
 
@@ -53,17 +53,27 @@ def test_formats_that_are_not_read_are_an_error(tmp_path: Path, name: str, besid
         write_tars(place, {"a.jpg": ONE})
     elif beside == "parquet":
         table(place / "0.parquet")
-    with pytest.raises(SourceError, match=r"holds 1 files of a format that is not read \(1 \.\w+\); unpack"):
+    with pytest.raises(SourceError, match=r"holds 1 file of a format that is not read \(1 \.\w+\); unpack"):
         open_source(place)
     with pytest.raises(SourceError, match="not read"):
         open_source(place / name)
 
 
 def test_archives_among_images_are_on_record_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    place = write_folder(tmp_path / "source", {"a.jpg": ONE, "more.zip": b"x", "secret-name.parquet": b"x"})
-    assert keys_of(open_source(place)) == ["a.jpg", "more.zip", "secret-name.parquet"]
+    place = write_folder(tmp_path / "source", {"secret-name.jpg": ONE, "secret-name.zip": b"x", "t.parquet": b"x"})
+    assert keys_of(open_source(place)) == ["secret-name.jpg", "secret-name.zip", "t.parquet"]
     assert "2 files among the images are archives or tables (1 .zip, 1 .parquet)" in caplog.text
+    assert f"to read a table, name it as the source itself: {place / 't.parquet'}; unpack archives" in caplog.text
     assert "secret-name" not in caplog.text
+    with pytest.raises(UsageError, match=r"leave out root \(--root\).*, or, to read a table, .*: .*t\.parquet"):
+        open_source(place, root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["t.zip", "t.parquet"])
+def test_one_archive_or_table_is_told_as_one(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    open_source(write_folder(tmp_path / "source", {"a.jpg": ONE, name: b"x"}))
+    assert "1 file among the images is an archive or a table (1 ." in caplog.text
+    assert ("unpack archives" in caplog.text, "to read a table" in caplog.text) == (name == "t.zip", name != "t.zip")
 
 
 @pytest.mark.parametrize("kind", ["tars", "Parquet files"])

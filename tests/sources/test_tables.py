@@ -54,6 +54,22 @@ def test_columns_that_cant_be_told(tmp_path: Path) -> None:
         open_source(path, image_column="y", key_column="z")
 
 
+@pytest.mark.parametrize("named", [{}, {"image_column": "image"}], ids=["found", "named"])
+def test_a_column_of_paths_as_text_says_what_it_must_be(tmp_path: Path, named: dict[str, str]) -> None:
+    rows = datasets.Dataset.from_dict({"image": ["a.jpg"]})
+    rows.to_parquet(tmp_path / "a.parquet")
+    remedy = (
+        r"'image' holds text, .* a struct of bytes \(null\) and path: .*cast_column\('image', datasets\.Image\(\)\)"
+    )
+    for source in (tmp_path / "a.parquet", rows):
+        with pytest.raises(SourceError, match=remedy):
+            open_source(source, **named)
+    write_files(tmp_path, {"a.jpg": next(iter(IMAGES.values()))})
+    pq.write_table(rows.cast_column("image", datasets.Image()).data.table, tmp_path / "a.parquet")
+    (sample,) = samples_of(open_source(tmp_path / "a.parquet", **named))
+    assert sample.failure is None
+
+
 def test_a_file_of_another_schema_is_named_before_anything_is_read(tmp_path: Path) -> None:
     write_parquet(tmp_path / "0.parquet", IMAGES)
     pq.write_table(pa.table({"url": ["x"]}), tmp_path / "1.parquet")
