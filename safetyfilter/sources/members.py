@@ -22,8 +22,12 @@ _BEHIND = 16 << 20
 """The most that is read behind an archive's end, where tar writes some blocks of zeros."""
 
 
-class MoreBehindError(tarfile.ReadError):
-    """A tar ends before its file does: two were written one behind the other, or blocks were lost in between."""
+class EndError(tarfile.ReadError):
+    """A tar does not end where its file does, though all that was read of it is whole.
+
+    It ends before: two were written one behind the other, or blocks were lost in between. Or it has no end: it was cut
+    between two members, or whoever wrote it did not finish.
+    """
 
 
 class Header(tarfile.TarInfo):
@@ -42,6 +46,10 @@ class Header(tarfile.TarInfo):
         """Return the next header of a tar; ReadError where it is damaged."""
         try:
             return super().fromtarfile(tar)
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            if tar.offset:
+                raise EndError("the archive has no end") from error
+            raise
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError, tarfile.SubsequentHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from error
 
@@ -89,7 +97,7 @@ class TarReader:
     Attributes
     ----------
     left_out : int
-        Files that belong to no sample, since their names have no extension.
+        Files that belong to no sample: links, and those whose names have no extension.
     """
 
     stream: WatchedFile
@@ -105,14 +113,14 @@ class TarReader:
         Raises
         ------
         tarfile.TarError, EOFError, OSError, ValueError
-            The tar is damaged here; the sample that was being read is not yielded, but before a `MoreBehindError`.
+            The tar is damaged here; the sample that was being read is not yielded, but before an `EndError`.
         """
         group: Group | None = None
-        behind: MoreBehindError | None = None
+        end: EndError | None = None
         try:
             for tar, member in members_of(self.stream):
                 key, extension = base_plus_ext(member.name)
-                if key is None:
+                if key is None or not member.isreg():
                     self.left_out += 1
                     continue
                 if group is None or group.key != key:
@@ -120,12 +128,12 @@ class TarReader:
                         yield group
                     group = Group(key=key)
                 self._add(group, extension, tar, member)
-        except MoreBehindError as error:  # all that was read is whole
-            behind = error
+        except EndError as error:
+            end = error
         if group is not None:
             yield group
-        if behind is not None:
-            raise behind
+        if end is not None:
+            raise end
 
     def _add(self, group: Group, extension: str, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         group.size += member.size + tarfile.BLOCKSIZE  # with its header, so that empty ones count too
@@ -158,15 +166,15 @@ class TarReader:
 
 
 def members_of(stream: WatchedFile) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the regular members of a tar, which is at hand to read them; errors as of `TarReader.groups`.
+    """Yield the files and links of a tar, which is at hand to read them; errors as of `TarReader.groups`.
 
     Two tars written one behind the other are damage: readers of tars stop at the first one's end.
     """
     with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:*", tarinfo=Header) as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # which would grow with the tar
-            if member.isreg():
+            if member.isreg() or member.islnk() or member.issym():
                 yield tar, member
         behind = tar.fileobj.read(_BEHIND) if tar.fileobj is not None else b""
         if behind.strip(b"\0"):
-            raise MoreBehindError("there is more behind the archive's end")
+            raise EndError("there is more behind the archive's end")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
 from safetyfilter.sources.files import Extent, Listing
-from safetyfilter.sources.kinds import is_table
+from safetyfilter.sources.kinds import tables_of
 from safetyfilter.sources.parts import gathered
 from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.reading import WatchedFile, reading
@@ -73,7 +73,7 @@ class ParquetSource:
         self._large: set[str] = set()
         self._groups: list[RowGroup] = []
         ends = set()
-        for name in filter(is_table, listing.names):
+        for name in tables_of(listing):
             with self._open(name) as (file, _):
                 try:
                     columns = Columns.of(file.schema_arrow, image_column, key_column)

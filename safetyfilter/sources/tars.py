@@ -16,7 +16,7 @@ from webdataset.tariterators import base_plus_ext
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, batched, caption_of
 from safetyfilter.sources.files import Extent, Listing
-from safetyfilter.sources.kinds import is_tar
+from safetyfilter.sources.kinds import shards_of
 from safetyfilter.sources.members import Group, TarReader, members_of
 from safetyfilter.sources.parts import SMALLEST_PART
 from safetyfilter.sources.pictures import is_picture, other_pictures
@@ -65,7 +65,7 @@ class WebDatasetSource:
         self.location = listing.location
         self.extents: tuple[Extent, ...] = listing.extents
         self._listing = listing
-        self._shards = [name for name in listing.names if is_tar(name)]
+        self._shards = shards_of(listing)
         self._image_field = image_field
         self._least = min(SMALLEST_PART, part_size)
         self._wanted = self._least if listing.root.is_local else part_size
@@ -118,7 +118,9 @@ class WebDatasetSource:
             left_out += yield from self._read(shard, captions=captions, max_bytes=max_bytes)
         if left_out:
             _log.warning(
-                "%d files in tars have names without an extension: they belong to no sample, and are left out", left_out
+                "%d files in tars are links, or have names without an extension: they belong to no sample, and are "
+                "left out",
+                left_out,
             )
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
@@ -201,7 +203,7 @@ def _count(stream: WatchedFile, limit: int) -> tuple[int, int | None]:
     count, last = 0, None
     try:
         for _, member in members_of(stream):
-            key = base_plus_ext(member.name)[0]
+            key = base_plus_ext(member.name)[0] if member.isreg() else None
             if key is not None and key != last:
                 if count == limit:
                     return count, stream.tell()

@@ -236,7 +236,7 @@ def test_names_without_an_extension_are_left_out_and_told(tmp_path: Path, caplog
     ((sample,),) = [batch.samples for batch in source.batches(source.parts()[0])]
     assert (sample.key, sample.members) == ("a.tar/a", {"__odd__": b"x"})
     assert keys_of(source) == ["a.tar/a"]
-    assert caplog.messages[-1].startswith("2 files in tars have names without an extension")
+    assert caplog.messages[-1].startswith("2 files in tars are links, or have names without an extension")
     assert "noext" not in caplog.text
 
 
@@ -334,4 +334,33 @@ def test_what_lies_behind_an_archives_end_is_on_record(tmp_path: Path, between: 
         ("0.tar/b", None),
         ("0.tar/", "damaged_shard"),
     ]
-    assert "a shard is damaged (MoreBehindError)" in caplog.text
+    assert "a shard is damaged (EndError)" in caplog.text
+
+
+def test_a_tar_that_was_cut_between_two_members_has_its_rest_on_record(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole", {"a.jpg": next(iter(IMAGES.values())), "b.jpg": b"x"}).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        cut = tar.getmember("b.jpg").offset
+    (tmp_path / "0.tar").write_bytes(whole[:cut])
+    found = [(sample.key, sample.failure) for sample in samples_of(open_source(tmp_path / "0.tar"))]
+    assert found == [("0.tar/a", None), ("0.tar/", "damaged_shard")]
+
+
+def test_links_in_a_tar_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture = next(iter(IMAGES.values()))
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, kind in (("a.jpg", tarfile.REGTYPE), ("b.jpg", tarfile.LNKTYPE), ("c.jpg", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "a.jpg"
+            member.size = len(picture) if kind == tarfile.REGTYPE else 0
+            tar.addfile(member, io.BytesIO(picture))
+    assert [sample.key for sample in samples_of(open_source(tmp_path / "0.tar"))] == ["0.tar/a"]
+    assert "2 files in tars are links" in caplog.text
+
+
+def test_hidden_tars_and_tables_are_no_part_of_a_folder(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.jpg": next(iter(IMAGES.values()))})
+    (tmp_path / "._0.tar").write_bytes(b"another system's")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "0.parquet").write_bytes(b"no table")
+    assert [sample.key for sample in samples_of(open_source(tmp_path))] == ["0.tar/a"]
