@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from safetyfilter.cli.advice import advice_on_export
 from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, RootOption, app
-from safetyfilter.cli.output import counts_table, emit
+from safetyfilter.cli.output import counts_table, emit, show_note
 from safetyfilter.cli.progress import sample_progress
 
 
@@ -24,7 +25,7 @@ class Format(StrEnum):
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="The run directory.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run directory.")],
     source: Annotated[
         list[str], typer.Option(help="The source that was scanned; given once for each, in their order, of several.")
     ],
@@ -49,4 +50,6 @@ def export(
     )
     with sample_progress("exporting", seen) as progress:
         counts = export_run(opened, opened_source, to, format=format.value if format else None, progress=progress)
+    if advice := advice_on_export(counts):
+        show_note(advice)
     emit({"run": run, "to": to, **counts}, as_json=json, shown=counts_table(to, counts))

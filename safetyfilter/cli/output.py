@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from safetyfilter.cli.advice import advice_on
 from safetyfilter.errors import SafetyFilterError
 
 if TYPE_CHECKING:
@@ -72,11 +73,13 @@ def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int
 
 
 def result_of(run: Run) -> tuple[dict[str, Any], Table]:
-    """Return what a command says of a complete run, for JSON and as a table; its policy's warning is shown."""
+    """Return what a command says of a complete run, for JSON and as a table; its policy's warning and advice are shown."""
     from safetyfilter.runs.failures import stored_counts
 
     causes = stored_counts(run).failures
     if run.policy.warning:
         show_warning(run.policy.warning)
+    for line in advice_on(causes, run.record.source.kind):
+        show_note(line)
     result = {**run.counts, "unscored_by_cause": dict(causes), "policy_warning": run.policy.warning}
     return result, counts_table(str(run.path), run.counts, causes)

@@ -60,3 +60,14 @@ def test_rows_that_name_files_below_a_root(encoder, probes, tmp_path: Path) -> N
     kept = pq.read_table(tmp_path / "out").column("image").to_pylist()
     assert {row["bytes"] for row in kept} <= set(PICTURES.values())
     assert all("/" not in row["path"] for row in kept)
+    assert "not those that were scanned" not in done.stderr
+    done = command("export", run.path, "--source", tmp_path / "table", "--to", tmp_path / "none", "--json")
+    assert done.json["drifted"] > 0
+    note = f"{done.json['drifted']} of {len(PICTURES)} samples are not those that were scanned: since the scan the "
+    assert done.message.endswith(
+        f"{note}source has changed, or it is read with another --root, --image-column or --key-column than by the scan."
+    )
+
+
+def test_the_run_is_named_as_in_other_commands() -> None:
+    assert "export [OPTIONS] RUN" in command("export", "-h").stdout
