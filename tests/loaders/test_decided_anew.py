@@ -140,6 +140,69 @@ def test_rows_that_a_run_keeps_are_a_data_set_like_any_other(pictures: Pictures,
     assert mapped[0]["name"].endswith(".JPG")  # a data set of its own
 
 
+WRITTEN = ("to_parquet", "to_csv", "to_json", "save_to_disk")
+MADE = {
+    "itself": lambda rows: rows,
+    "add_column": lambda rows: rows.add_column("n", list(range(len(rows)))),
+    "add_item": lambda rows: rows.add_item({"name": "one more"}),
+    "align_labels_with_mapping": lambda rows: rows.class_encode_column("name").align_labels_with_mapping(
+        {name: number for number, name in enumerate(rows["name"][:])}, "name"
+    ),
+    "batch": lambda rows: rows.batch(4),
+    "cast": lambda rows: rows.cast(datasets.Features({"name": datasets.Value("large_string")})),
+    "cast_column": lambda rows: rows.cast_column("name", datasets.Value("large_string")),
+    "class_encode_column": lambda rows: rows.class_encode_column("name"),
+    "filter": lambda rows: rows.filter(lambda row: True),
+    "flatten": lambda rows: rows.flatten(),
+    "flatten_indices": lambda rows: rows.shuffle(seed=1).flatten_indices(),
+    "rename_column": lambda rows: rows.rename_column("name", "other"),
+    "repeat": lambda rows: rows.repeat(2),
+    "shard": lambda rows: rows.shard(2, 0),
+    "skip": lambda rows: rows.skip(1),
+    "sort": lambda rows: rows.sort("name"),
+    "take": lambda rows: rows.take(3),
+    "train_test_split": lambda rows: rows.train_test_split(0.3, seed=1)["train"],
+    "with_transform": lambda rows: rows.with_transform(itself),
+}
+"""Views of a data set, by the method that makes them."""
+
+
+@pytest.mark.filterwarnings("ignore:Specifying null_placement:FutureWarning")  # datasets' own call of pyarrow
+@pytest.mark.parametrize("made", MADE)
+def test_no_view_of_the_rows_is_read(pictures: Pictures, run_for, made: str) -> None:
+    run = run_for(stored_rows)
+    rows = MADE[made](stored_rows(pictures, run.path))
+    column = rows.column_names[0]
+    count = len(rows[column][:])
+    assert len(rows.to_dict()[column]) == len(list(rows)) == len(rows.to_list()) == len(rows) == count > 0
+    decide_anew(run)
+    reads = [lambda: rows[0], lambda: rows[column][:], lambda: list(rows), lambda: list(rows.iter(2)), rows.to_dict]
+    for read in (*reads, rows.to_list, rows.to_pandas, lambda: rows.data, lambda: rows.unique(column)):
+        with pytest.raises(RunError, match="make the loader again"):
+            read()
+    assert len(rows) == count
+    assert repr(rows)
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_rows_are_not_written_either(pictures: Pictures, run_for, tmp_path, written: str) -> None:
+    run = run_for(stored_rows)
+    rows = stored_rows(pictures, run.path)
+    decide_anew(run)
+    with pytest.raises(RunError, match="make the loader again"):
+        getattr(rows, written)(str(tmp_path / "written"))
+
+
+@pytest.mark.parametrize("join", [datasets.concatenate_datasets, datasets.interleave_datasets])
+def test_rows_are_not_joined_with_others(pictures: Pictures, run_for, join: Callable) -> None:
+    run = run_for(stored_rows)
+    rows = stored_rows(pictures, run.path)
+    assert len(join([rows, rows])) == 2 * len(rows)
+    decide_anew(run)
+    with pytest.raises(RunError, match="make the loader again"):
+        join([rows, rows])
+
+
 def test_decisions_opened_before_and_copies_made_after(pictures: Pictures, run_for) -> None:
     run = run_for(iterable)
     decisions = Decisions.of(run)
