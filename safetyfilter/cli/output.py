@@ -73,7 +73,7 @@ def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int
 
 
 def result_of(run: Run) -> tuple[dict[str, Any], Table]:
-    """Return what a command says of a complete run, for JSON and as a table; its policy's warning and advice are shown."""
+    """Return what a command says of a complete run, for JSON and as a table; a warning and advice are shown."""
     from safetyfilter.runs.failures import stored_counts
 
     causes = stored_counts(run).failures

@@ -139,11 +139,12 @@ def scan(
         as_json=json,
         shown=table,
     )
-    if None in files and run.policy.thresholds == Policy().for_pair(run.policy.pair).thresholds:
+    any_scored = run.counts["unscored"] < run.counts["seen"]
+    if any_scored and None in files and run.policy.thresholds == Policy().for_pair(run.policy.pair).thresholds:
         show_note(
             f"Zero-shot thresholds are not calibrated: 0.5 is a guess. Next: `safetyfilter calibrate {out} "
-            "LABELS.parquet --out policy.toml` with labelled samples of yours, then `safetyfilter decide "
-            f"{out} --policy policy.toml`; or train probes with `safetyfilter train`."
+            "LABELS.parquet --out policy.toml` with labelled samples of yours (or LABELS.csv), then `safetyfilter "
+            f"decide {out} --policy policy.toml`; or train probes with `safetyfilter train`."
         )
 
 

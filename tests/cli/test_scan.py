@@ -12,7 +12,7 @@ from safetyfilter.batches import STATUS_NAMES
 from safetyfilter.standin import STANDIN_PAIR
 from tests.cli.commands import command
 from tests.conftest import bad_images, good_images
-from tests.writers import write_files
+from tests.writers import write_files, write_tars
 
 GOOD, BAD = good_images(), bad_images()
 STAND_IN = ["--encoder", "stand-in", "--device", "cpu", "--precision", "fp32"]
@@ -83,7 +83,32 @@ def test_zero_shot_thresholds_are_said_not_to_be_calibrated(pictures: Path, tmp_
     done = command(*scan)
     assert note in done.message
     assert f"safetyfilter calibrate {tmp_path / 'run'} LABELS.parquet --out policy.toml" in done.message
+    assert "(or LABELS.csv)" in done.message
     assert note not in command(*scan, "--policy", policy(tmp_path, minor=0.3)).message
+
+
+def test_causes_that_an_option_may_mend_come_with_advice(pictures: Path, tmp_path: Path) -> None:
+    """Of a table without a sample that can be scored, and so without a word on thresholds."""
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    one = next(iter(GOOD))
+    rows = [{"bytes": None, "path": str(pictures / one)}, {"bytes": GOOD[one], "path": None}]
+    pq.write_table(pa.table({"image": pa.array(rows, image), "key": ["a", None]}), tmp_path / "t.parquet")
+    found = [
+        command("scan", tmp_path / "t.parquet", "--out", tmp_path / "run", *STAND_IN),
+        command("decide", tmp_path / "run", "--policy", "strict"),
+    ]
+    for done in found:
+        assert done.status == 0
+        assert "unreadable: where rows name files by absolute paths, scan with --root" in done.message
+        assert "no_key: 1 row has a null in the key column; fill it, or name another with --key-column" in done.message
+        assert "Zero-shot thresholds" not in done.message
+
+
+def test_several_images_of_a_tars_sample_come_with_advice(tmp_path: Path) -> None:
+    one, other = list(GOOD.values())[:2]
+    tar = write_tars(tmp_path / "tars", {"a.jpg": one}, members={"other.jpg": other})
+    done = command("scan", tar, "--out", tmp_path / "run", *STAND_IN)
+    assert "several_images: 1 sample holds more than one picture; scan with --image-column and the" in done.message
 
 
 def test_an_interruption_says_how_much_is_kept_and_how_to_go_on(
