@@ -45,6 +45,8 @@ def held(path: Path) -> Iterator[None]:
 def refuse_links(path: Path) -> None:
     """Raise `RunError` where a file or folder of a run's own is not one, but a link out of it, a pipe or a device.
 
+    So too for a file in the place of the parts' folders; one in the place of the index hinders nobody.
+
     A run directory may come from others. `path` itself may be a link, which the user gave.
 
     >>> import tempfile
@@ -68,6 +70,11 @@ def refuse_links(path: Path) -> None:
                     raise RunError(
                         f"{entry.path} is a symbolic link or a special file, and a run directory holds only files and "
                         "folders of its own; put what it stands for in its place, or remove it"
+                    )
+                if folder == path and entry.name in FOLDERS and entry.is_file():
+                    raise RunError(
+                        f"{entry.path} is a file, and a run directory has a folder of that name; remove it, and run "
+                        "the same scan again"
                     )
 
 

@@ -188,7 +188,7 @@ def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
         table = read_parquet(place)
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
-    except (PermissionError, IsADirectoryError, Unreadable, ValueError) as error:
+    except (PermissionError, IsADirectoryError, NotADirectoryError, Unreadable, ValueError) as error:
         raise RunError(f"{place} can't be read ({error}); scan again, which redoes only damaged parts") from error
     return table, _checked(table.schema.metadata, place)
 

@@ -7,6 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
+from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, SecretError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.storage import Location, write_private
@@ -32,7 +33,8 @@ def create_secret(run: Path) -> Digester:
     """
     path = secret_path(run)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        left.unlink()
+        if left.is_symlink() or not left.is_dir():  # a folder is nobody's half-written secret
+            left.unlink()
     if os.environ.get(VARIABLE) or path.exists() or path.is_symlink():
         return read_secret(run)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -66,7 +68,7 @@ def read_secret(run: Path) -> Digester:
     Raises
     ------
     SecretError
-        It is missing, unreadable or not a hexadecimal number of 16 to 64 bytes.
+        It is missing, unreadable, not a file, or not a hexadecimal number of 16 to 64 bytes.
     """
     text = os.environ.get(VARIABLE)
     if not text:
@@ -76,6 +78,12 @@ def read_secret(run: Path) -> Digester:
             raise SecretError(
                 f"no secret for the run {run}: put it into {secret_path(run)}, or its hexadecimal digits into the "
                 f"variable {VARIABLE}"
+            ) from error
+        except (IsADirectoryError, Unreadable) as error:  # a container makes a folder of a file that it can't mount
+            raise SecretError(
+                f"{secret_path(run)} is a folder, a special file or far too long for a secret; put the file that holds "
+                f"the secret in its place, or its hexadecimal digits into the variable {VARIABLE}; for a new run, "
+                "remove it"
             ) from error
     try:
         return Digester(bytes.fromhex(text.strip()))

@@ -83,6 +83,16 @@ def test_a_link_is_refused_and_not_followed(run: Run, outside: Path, name: str, 
     assert not (outside / "nothing").exists()
 
 
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("name", ["scores", "decisions", "embeddings"])
+def test_a_file_in_the_place_of_a_folder_is_told(run: Run, name: str, use: str) -> None:
+    shutil.rmtree(run.path / name, ignore_errors=True)
+    (run.path / name).write_text("no folder")
+    with pytest.raises(RunError, match=rf"run/{name} is a file, and a run directory has a folder .* remove it"):
+        USES[use](run)
+    assert (run.path / name).read_text() == "no folder"
+
+
 def test_the_run_itself_may_be_a_link(run: Run, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run.path)
     (tmp_path / "link.secret").symlink_to(tmp_path / "run.secret")

@@ -1,12 +1,13 @@
 """Where a run may lie, and a run that was stopped before it had begun."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from safetyfilter import Policy, Run, open_source
-from safetyfilter.errors import OutputError, RunError
+from safetyfilter.errors import OutputError, RunError, SecretError
 from safetyfilter.runs import secret
 from safetyfilter.runs.start import check_output, started
 from tests.conftest import good_images
@@ -69,6 +70,32 @@ class TestStoppedBeforeItBegan:
     def test_a_secret_that_is_there_is_the_runs(self, tmp_path: Path) -> None:
         (tmp_path / "run.secret").write_text("5a" * 32)
         assert start(tmp_path / "run").digester().secret == b"\x5a" * 32
+
+    @pytest.mark.parametrize("kind", ["folder", "pipe", "long"])
+    def test_what_lies_in_the_secrets_place_is_told(
+        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = start(tmp_path / "run")
+        text = (tmp_path / "run.secret").read_text()
+        (tmp_path / "run.secret").unlink()
+        for place in (tmp_path / "run.secret", tmp_path / "new.secret"):
+            if kind == "folder":
+                place.mkdir()
+            elif kind == "pipe":
+                os.mkfifo(place)
+            else:
+                place.write_text("ab" * 600)
+        for made in (run.digester, lambda: start(run.path), lambda: start(tmp_path / "new")):
+            with pytest.raises(SecretError, match=r"\.secret is a folder, .* put the file .* SAFETYFILTER_SECRET"):
+                made()
+        monkeypatch.setenv("SAFETYFILTER_SECRET", text.strip())
+        assert start(run.path).digester() == run.digester()
+
+    def test_a_folder_is_not_taken_for_a_half_written_secret(self, tmp_path: Path) -> None:
+        folder = tmp_path / ".run.secret.backup.tmp"
+        write_files(folder, {"note.txt": b"own"})
+        assert len(start(tmp_path / "run").digester().secret) == 32
+        assert (folder / "note.txt").exists()
 
     @pytest.mark.parametrize("name", ["picture.jpg", "scores/picture.jpg", ".hidden", "run.json.tmp", "index/lock"])
     def test_what_is_no_litter_is_not_taken_for_a_run(self, tmp_path: Path, name: str) -> None:
