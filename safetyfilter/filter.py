@@ -150,13 +150,14 @@ def policy_for(policy: Policy, probes: ProbeBank) -> Policy:
     Traceback (most recent call last):
         ...
     safetyfilter.errors.PolicyError: the probes score explicit, and the co-occurrence rule also needs minor: add a \
-probe for it, or name the pair that they score with ProbeBank(probes, pair=SignalPair(...))
+probe for it (another --probes: zero-shot or a file), or name the pair that they score with \
+ProbeBank(probes, pair=SignalPair(...))
     """
     if missing := [signal for signal in probes.pair.names if signal not in probes.signals]:
         raise PolicyError(
             f"the probes score {', '.join(probes.signals)}, and the co-occurrence rule also needs "
-            f"{' and '.join(missing)}: add a probe for it, or name the pair that they score with "
-            "ProbeBank(probes, pair=SignalPair(...))"
+            f"{' and '.join(missing)}: add a probe for it (another --probes: zero-shot or a file), or name the "
+            "pair that they score with ProbeBank(probes, pair=SignalPair(...))"
         )
     policy = policy.for_pair(probes.pair)
     policy.require(probes.signals)

@@ -80,6 +80,8 @@ def calibrate(
     )
     with replacing(path) as file:
         file.write(text.encode())
+    if warning := found.policy().warning:
+        show_warning(f"{warning} It was found here: it serves only where positives score as high as those labelled.")
     emit({"policy": out, **found.to_dict()}, as_json=json, shown=_calibration_table(found, out))
 
 
@@ -102,6 +104,7 @@ def evaluate(
     from safetyfilter.evaluation.inputs import read_labelled_scores
     from safetyfilter.evaluation.measure import evaluate as measure
     from safetyfilter.evaluation.plots import require_new_folder, write_plots
+    from safetyfilter.score.labels import signals_among
 
     if plot is not None:
         require_new_folder(plot)
@@ -112,7 +115,7 @@ def evaluate(
     chosen = chosen.for_pair(_pair_of(labelled))
     for signal in chosen.pair.names:
         if signal not in labelled.labels.column_names:
-            there = ", ".join(labelled.labels.column_names)
+            there = ", ".join(signals_among(labelled.labels.column_names)) or "none"
             show_warning(f"The labels have no column {signal!r} ({there}): neither it nor the rule is measured.")
     result = measure(
         labelled.scores,
@@ -140,6 +143,8 @@ def _pair_of(labelled: LabelledScores) -> SignalPair:
 
 
 def _calibration_table(found: Calibration, out: str) -> Table:
+    from safetyfilter.evaluation.drawing import threshold_text
+
     columns = ["signal", "threshold", "positives", "missed", "missed at most", "excluded wrongly"]
     grouped = any(one.group is not None for one in found.signals)
     table = Table(*columns, *(["group"] if grouped else []), title=out, title_justify="left", box=SIMPLE_HEAD)
@@ -147,7 +152,7 @@ def _calibration_table(found: Calibration, out: str) -> Table:
         share = one.excluded_negatives / one.negatives if one.negatives else 0.0
         table.add_row(
             one.signal,
-            f"{one.threshold:.4g}",
+            threshold_text(one.threshold),
             f"{one.positives:,}",
             f"{one.misses:,}",
             f"{one.upper_bound:.4f}",
@@ -161,15 +166,19 @@ def _calibration_table(found: Calibration, out: str) -> Table:
 
 def _evaluation_tables(result: Evaluation) -> Group:
     """Two narrow tables, so that each fits a terminal of 80 columns."""
+    from safetyfilter.evaluation.drawing import threshold_text
+
     title = f"{result.labelled:,} labelled of {result.samples:,} samples, intervals at {result.confidence:.0%}"
     shares = Table("what", "threshold", "recall", "precision", title=title, title_justify="left", box=SIMPLE_HEAD)
     more = Table("what", "labelled", "specificity", "F2", "AUC", "avg. prec.", "unscored", box=SIMPLE_HEAD)
+    if result.unscored:
+        more.caption, more.caption_justify = f"unscored: of the labelled; of all samples {result.unscored:,}", "left"
     for group, within in [("", result), *((f"{name}: ", within) for name, within in result.groups.items())]:
         for metrics in [*within.signals.values(), within.rule, within.policy_metrics]:
             if metrics is None:
                 continue
             name = group + _SHORT.get(metrics.name, metrics.name)
-            threshold = "" if metrics.threshold is None else f"{metrics.threshold:.4g}"
+            threshold = "" if metrics.threshold is None else threshold_text(metrics.threshold)
             # without labelled pairs, nothing found can be right: that is no precision of 0
             precision = str(metrics.precision) if metrics.recall.total else "-"
             shares.add_row(name, threshold, str(metrics.recall), precision)

@@ -87,10 +87,18 @@ def calibrate_thresholds(
             raise CalibrationError(f"{name} is {value}; give a number between 0 and 1")
     names = _signals(scores, labels, pair) if signals is None else tuple(dict.fromkeys(signals))
     split = for_rule and set(pair.names) <= set(names)
-    found = []
+    found, short = [], []
     for signal in names:
         shares = 2 if split and signal in pair.names else 1
-        found.append(_calibrate(signal, scores, labels, groups, max_miss_rate / shares, 1 - (1 - confidence) / shares))
+        budget = max_miss_rate / shares, 1 - (1 - confidence) / shares
+        try:
+            found.append(_calibrate(signal, scores, labels, groups, *budget))
+        except _TooFewError as error:  # told together, so that labels are gathered once
+            short.append(str(error))
+    if short:
+        raise CalibrationError(
+            f"{'; and '.join(short)}: label more, or ask for a higher miss rate or a lower confidence"
+        )
     return Calibration(
         signals=tuple(found), max_miss_rate=max_miss_rate, confidence=confidence, pair=pair, for_rule=split
     )
@@ -173,13 +181,17 @@ def _members(
     return {str(name): names == name for name in np.unique(names[present])} or {None: np.ones(count, np.bool_)}
 
 
-def _too_few(signal: str, short: Mapping[str | None, int], max_miss_rate: float, confidence: float) -> CalibrationError:
+class _TooFewError(CalibrationError):
+    """Too few positives of one signal; its text has no remedy yet."""
+
+
+def _too_few(signal: str, short: Mapping[str | None, int], max_miss_rate: float, confidence: float) -> _TooFewError:
     needed = positives_needed(max_miss_rate, confidence)
     what = ", ".join(
         f"{count}" + (f" in group {group!r}" if group is not None else "") for group, count in short.items()
     )
-    return CalibrationError(
+    return _TooFewError(
         f"{signal!r} has too few labelled positives with a score: {what}; a miss rate of at most {max_miss_rate:.3g} "
         f"with confidence {confidence:.4g} needs {needed}{' in each group' if None not in short else ''}, with none "
-        "missed: label more, or ask for a higher miss rate or a lower confidence"
+        "missed"
     )

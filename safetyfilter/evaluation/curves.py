@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from scipy.special import expit
 
-from safetyfilter.evaluation.drawing import ABSENT, PRESENT, Counts, Doubles, axes_for, bin_edges, labelled_scores
+from safetyfilter.evaluation.drawing import (
+    ABSENT,
+    PRESENT,
+    Counts,
+    Doubles,
+    axes_for,
+    bin_edges,
+    labelled_scores,
+    threshold_text,
+)
 from safetyfilter.evaluation.intervals import Proportion
 from safetyfilter.score.labels import Column
 
@@ -101,7 +110,7 @@ class PrecisionRecallDisplay:
                 "o",
                 color=colour,
                 clip_on=False,
-                label=f"threshold {self.operating_threshold:.3g}",
+                label=f"threshold {threshold_text(self.operating_threshold, 3)}",
             )
         ax.set(
             xlim=(0, 1.01),

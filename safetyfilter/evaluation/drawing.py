@@ -53,6 +53,16 @@ def bin_edges(bins: int) -> Doubles:
     return np.linspace(0, 1, bins + 1)
 
 
+def threshold_text(threshold: float, digits: int = 4) -> str:
+    """Return a threshold in so many digits, or in as many more as tell it from 1.
+
+    >>> threshold_text(0.123456), threshold_text(0.99999976), threshold_text(1.0), threshold_text(3e-9)
+    ('0.1235', '0.9999998', '1', '3e-09')
+    """
+    texts = (f"{threshold:.{count}g}" for count in range(digits, 18))
+    return next(text for text in texts if threshold == 1 or float(text) != 1)
+
+
 def axes_for(ax: Axes | None) -> Any:
     """Return the axes given, or those of a new figure; `MissingExtraError` without matplotlib."""
     try:

@@ -9,7 +9,17 @@ import numpy as np
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError
-from safetyfilter.evaluation.drawing import ABSENT, MARK, PRESENT, Counts, Doubles, axes_for, bin_edges, labelled_scores
+from safetyfilter.evaluation.drawing import (
+    ABSENT,
+    MARK,
+    PRESENT,
+    Counts,
+    Doubles,
+    axes_for,
+    bin_edges,
+    labelled_scores,
+    threshold_text,
+)
 from safetyfilter.score.labels import Column, NamedColumns, column_of, scores_of
 
 if TYPE_CHECKING:
@@ -29,7 +39,7 @@ class ScoreHistogramDisplay:
     present, absent : ndarray
         (B,) int64 counts by label; without labels, all samples are in `absent`.
     unscored : int
-        Samples without a score, which are in no bin.
+        Samples without a score, labelled or not, which are in no bin.
     labelled : bool
         True where there were labels.
     threshold : float or None
@@ -90,14 +100,17 @@ class ScoreHistogramDisplay:
         if self.labelled:
             ax.stairs(self.present, self.edges, fill=True, alpha=0.45, color=PRESENT, label="present")
         if self.threshold is not None:
-            ax.axvline(self.threshold, color=MARK, linestyle="--", label=f"threshold {self.threshold:.3g}")
+            ax.axvline(
+                self.threshold, color=MARK, linestyle="--", label=f"threshold {threshold_text(self.threshold, 3)}"
+            )
         ax.set_yscale("symlog", linthresh=1)
+        of_which = "of all samples, labelled or not, are" if self.labelled else "more are"
         ax.set(
             xlim=(0, 1),
             ylim=(0, None),
             xlabel=f"score of {self.signal}" if self.signal else "score",
             ylabel="samples",
-            title=f"{self.unscored:,} more are unscored" if self.unscored else "",
+            title=f"{self.unscored:,} {of_which} without a score" if self.unscored else "",
         )
         ax.legend(frameon=False)
         return ax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -101,8 +101,23 @@ def _number(value: object) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def column_of(columns: NamedColumns, name: str, what: str) -> npt.NDArray[Any]:
+_NOT_SIGNALS = ("key", "key_digest", "content_digest", "status")
+"""Columns of scores and labels that name a sample or its status."""
+
+
+def signals_among(names: Iterable[object]) -> list[str]:
+    """Return the names of columns that can be signals' or groups'.
+
+    >>> signals_among(["key_digest", "minor", "status"])
+    ['minor']
+    """
+    return [str(name) for name in names if name not in _NOT_SIGNALS]
+
+
+def column_of(columns: NamedColumns, name: str, what: str, *, signals: Sequence[str] | None = None) -> npt.NDArray[Any]:
     """Return one column as an array; `CalibrationError` where it has none of this name.
+
+    Where `signals` are given, those of a run, the error names them too.
 
     >>> column_of({"explicit": [0.25]}, "explicit", "scores").tolist()
     [0.25]
@@ -112,10 +127,10 @@ def column_of(columns: NamedColumns, name: str, what: str) -> npt.NDArray[Any]:
     try:
         return np.asarray(columns[name])
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        there = list(getattr(columns, "column_names", None) or getattr(columns, "keys", list)())
+        there = signals_among(getattr(columns, "column_names", None) or getattr(columns, "keys", list)())
         raise CalibrationError(
-            f"the {what} have no column {name!r}; add it, or name one of those there are: "
-            f"{', '.join(map(str, there)) or 'none'}"
+            f"the {what} have no column {name!r}; add it, or name one of those there are: {', '.join(there) or 'none'}"
+            + (f"; the run's own signals are {' and '.join(signals)}" if signals and name not in signals else "")
         ) from error
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -131,6 +132,39 @@ def test_a_column_of_labels_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "The labels have no column 'minor' (explicit, minro): neither it nor the rule is measured." in " ".join(
         done.stderr.split()
     )
+
+
+def test_a_threshold_just_below_1_is_told_from_1_and_warned_of(place: Path) -> None:
+    score = float(np.float32(0.99999976))
+    rows = {signal: [score] * 1000 + [0.1] * 1000 for signal in PAIR}
+    pq.write_table(pa.table(rows), place / "high.parquet")
+    labels = {signal: [True] * 1000 + [False] * 1000 for signal in PAIR}
+    pq.write_table(pa.table({"key": list(range(2000)), **labels}), place / "high-labels.parquet")
+    files = [place / "high.parquet", place / "high-labels.parquet"]
+    done = command("calibrate", *files, "--out", place / "p.toml")
+    assert done.stdout.count(" 0.9999998 ") == 2
+    assert f"Hardly any score reaches the threshold of explicit, {score!r}" in done.message
+    assert "serves only where positives score as high as those labelled" in done.message
+    assert command("evaluate", *files, "--policy", place / "p.toml").stdout.count(" 0.9999998 ") == 2
+
+
+def test_too_few_positives_of_both_signals_are_told_together(place: Path) -> None:
+    done = command(
+        "calibrate", place / "scores.parquet", place / "labels.parquet", "--max-miss-rate", 1e-4, "--out", place / "p"
+    )
+    assert done.status == 1
+    for signal in PAIR:
+        assert f"'{signal}' has too few labelled positives" in done.message
+    assert done.message.count("label more, or ask for") == 1
+
+
+def test_the_table_says_which_samples_are_unscored(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    labels = {name: value for name, value in truth.items() if name != "broken.jpg"}
+    pq.write_table(
+        pa.table({"key": list(labels), **{s: list(labels.values()) for s in PAIR}}), tmp_path / "labels.parquet"
+    )
+    done = command("evaluate", run.path, tmp_path / "labels.parquet")
+    assert "unscored: of the labelled; of all samples 1" in done.stdout
 
 
 @pytest.mark.parametrize("words", [("yes", "no"), ("True", "False"), ("1", "0"), ("Y", "n")], ids="-".join)

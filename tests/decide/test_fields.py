@@ -1,6 +1,7 @@
 """A policy's forms: TOML text and plain values come back equal, and what is not a policy is refused."""
 
 import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -110,3 +111,23 @@ def test_bad_toml(text: str, message: str) -> None:
 def test_bad_records(change: dict[str, object], message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         fields_from_dict(Policy().as_dict() | change)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[thresholds]\nexplicit = 0.3\nminro = 0.4", "none for 'minor'; did you mean minor?"),
+        (
+            "[thresholds]\nexplicit = 0.3\n[exclude]\nminors = true",
+            "unknown signal ['minors'] in [exclude]; did you mean",
+        ),
+        ("[exclude]\nminro = false", "did you mean minor? It may name"),
+        ('[signals]\nexplicit = "circle"\nminor = "square"\n[thresholds]\nsqare = 0.2', "did you mean square?"),
+    ],
+)
+def test_a_misspelt_signal_is_an_error_and_no_warning_of_defaults(
+    text: str, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(PolicyError, match=re.escape(message)):
+        parse_policy(text)
+    assert not caplog.messages

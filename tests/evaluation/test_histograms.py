@@ -14,6 +14,22 @@ def test_histograms_add_up(scores: np.ndarray, labels: np.ndarray) -> None:
     assert display.unscored == 9
 
 
+@pytest.mark.parametrize(
+    ("labelled", "title"),
+    [(False, "9 more are without a score"), (True, "9 of all samples, labelled or not, are without a score")],
+)
+def test_the_title_says_which_samples_have_no_score(
+    scores: np.ndarray, labels: np.ndarray, labelled: bool, title: str
+) -> None:
+    display = ScoreHistogramDisplay.from_scores(scores, labels if labelled else None, signal="minor")
+    assert display.plot().get_title() == title
+
+
+def test_a_threshold_just_below_1_is_told_from_1(scores: np.ndarray) -> None:
+    axes = ScoreHistogramDisplay.from_scores(scores, threshold=0.99999976).plot()
+    assert "threshold 0.9999998" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 def test_joint_counts_add_up(pair: dict[str, np.ndarray]) -> None:
     joint = JointScoreDisplay.from_scores(pair)
     assert (joint.counts.sum(), joint.unscored) == (len(pair["minor"]) - 18, 18)

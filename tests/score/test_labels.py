@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from safetyfilter.errors import CalibrationError
-from safetyfilter.score.labels import Labels
+from safetyfilter.score.labels import Labels, column_of
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_present_absent_and_not_labelled(column: object) -> None:
 def test_anything_else_is_an_error_that_says_what_is_allowed(column: object) -> None:
     with pytest.raises(CalibrationError, match=r"give true and false, 1 and 0, or yes and no|one for each sample"):
         Labels.of(column, "minor")
+
+
+def test_a_missing_column_offers_none_that_names_samples() -> None:
+    columns = {name: [1] for name in ("key", "key_digest", "content_digest", "three", "seven", "status")}
+    with pytest.raises(CalibrationError, match=r"one of those there are: three, seven$"):
+        column_of(columns, "minor", "labels")
+    with pytest.raises(CalibrationError, match=r"there are: none; the run's own signals are three and seven$"):
+        column_of({"key": [1]}, "minor", "labels", signals=("three", "seven"))
