@@ -6,6 +6,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, TypedDict
 
 import numpy as np
@@ -64,14 +65,24 @@ def parse_policy(text: str) -> PolicyFields:
         if not isinstance(rule, bool | int | float):
             raise PolicyError(f"exclude.{signal} is {rule!r}; give true, false, or a number from 0 to 1")
     pair = _pair(data["signals"]) if "signals" in data else PAIR
-    if thresholds and (missing := [signal for signal in pair.names if signal not in thresholds]):
-        _log.warning("the policy gives no threshold for %s: %s is taken", " and ".join(missing), DEFAULT_THRESHOLD)
+    missing = [signal for signal in pair.names if signal not in thresholds]
+    for signal in thresholds:
+        if signal not in pair.names and (near := get_close_matches(signal, missing, n=1)):
+            raise PolicyError(
+                f"there is a threshold for {signal!r}, and none for {near[0]!r}; did you mean {near[0]}? If not, give "
+                "both a threshold"
+            )
+    given = bool(thresholds)
     thresholds = dict.fromkeys(pair.names, DEFAULT_THRESHOLD) | thresholds
     if unknown := set(exclude) - set(thresholds):  # also one that is set to false: a misspelt name is never passed over
+        near = [found for signal in sorted(unknown) for found in get_close_matches(signal, thresholds, n=1)]
         raise PolicyError(
-            f"unknown signal {sorted(unknown)} in [exclude]; it may name {sorted(thresholds)}, "
-            "or give the signal a threshold"
+            f"unknown signal {sorted(unknown)} in [exclude]; "
+            + (f"did you mean {' and '.join(near)}? " if near else "")
+            + f"It may name {sorted(thresholds)}, or give the signal a threshold"
         )
+    if given and missing:
+        _log.warning("the policy gives no threshold for %s: %s is taken", " and ".join(missing), DEFAULT_THRESHOLD)
     at_threshold, cuts = exclusions(exclude)
     return {"thresholds": thresholds, "exclude": at_threshold, "exclude_at": cuts, "pair": pair}
 

@@ -65,7 +65,8 @@ class LabelledEmbeddings:
 
     def labels_of(self, signal: str) -> list[Any]:
         """Return one signal's N labels, None for each sample without an embedding."""
-        column = column_of(self.labels, signal, "labels")
+        signals = self.run.record.setup.signals if self.run else None
+        column = column_of(self.labels, signal, "labels", signals=signals)
         missing = ~np.isfinite(self.vectors.reshape(len(self.vectors), -1)[:, 0])
         if self.run is None or not missing.any():
             return list(column)
