@@ -197,6 +197,13 @@ def test_files_are_opened_in_one_place(path: Path) -> None:
     assert not found or module_of(path) in MAY_OPEN, f"{module_of(path)} calls {found}: go through storage"
 
 
+@pytest.mark.parametrize("path", PATHS, ids=module_of)
+def test_texts_are_parsed_in_one_place(path: Path) -> None:
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    found = calls & {"json.loads", "json.load", "tomllib.loads", "tomllib.load"}
+    assert not found or module_of(path) == "safetyfilter.storage.reading", "go through storage: parse_json, parse_toml"
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, safetyfilter; print([m for m in ('torch', 'ray', 'matplotlib', 'sklearn', 'open_clip') "

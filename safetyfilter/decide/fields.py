@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypedDict
@@ -14,6 +13,7 @@ import numpy as np
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, exclusions
 from safetyfilter.errors import PolicyError
 from safetyfilter.signals import PAIR, SignalPair
+from safetyfilter.storage import parse_toml
 
 _log = logging.getLogger(__name__)
 _SIGNALS = '[signals] with explicit = "…" and minor = "…"'
@@ -51,9 +51,9 @@ def parse_policy(text: str) -> PolicyFields:
     ({'explicit': 0.5, 'minor': 0.5}, frozenset({'minor'}), {'explicit': 0.98})
     """
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"the policy is not valid TOML: {error}; see the line it names") from error
+        data = parse_toml(text)
+    except ValueError as error:
+        raise PolicyError(f"the policy is not valid TOML: {error}; correct it") from error
     if unknown := set(data) - {"thresholds", "exclude", "signals"}:
         raise PolicyError(
             f"unknown key {sorted(unknown)} in the policy; allowed are [thresholds], [exclude] and {_SIGNALS}"

@@ -15,7 +15,7 @@ from open_clip.transformer import QuickGELU
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import WeightsError
-from safetyfilter.storage import Location, Place
+from safetyfilter.storage import Location, Place, parse_json
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -54,8 +54,8 @@ def read_configuration(place: Place) -> Configuration:
         It can't be read, or is not such a configuration.
     """
     try:
-        data = json.loads(Location.of(place).read_bytes(_MAX_BYTES).decode("utf-8"))
-    except (OSError, Unreadable, ValueError, RecursionError) as error:
+        data = parse_json(Location.of(place).read_bytes(_MAX_BYTES))
+    except (OSError, Unreadable, ValueError) as error:
         why = error.failure if isinstance(error, Unreadable) else str(error)
         raise WeightsError(f"{place} is not a configuration that can be read ({why}); {_REMEDY}") from error
     model = data.get("model_cfg") if isinstance(data, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetyfilter.runs.labels import join_labels, key_column, rows_of_labels
 from safetyfilter.runs.parts import PART_METADATA
 from safetyfilter.runs.run import Run
 from safetyfilter.score.labels import column_of
-from safetyfilter.storage import Location
+from safetyfilter.storage import Location, parse_json
 
 _log = logging.getLogger(__name__)
 
@@ -201,7 +200,7 @@ def read_encoder(given: str | None, run: Run | None, embeddings: str | Path) -> 
     if len(given) == 64 and set(given) <= set("0123456789abcdef"):
         return given
     try:
-        data = json.loads(Location.of(given).read_text())
+        data = parse_json(Location.of(given).read_text())
     except FileNotFoundError as error:
         raise ProbeError(f"{given!r} is neither a digest of 64 hexadecimal digits nor a JSON file") from error
     except (PermissionError, IsADirectoryError, ValueError) as error:

@@ -16,7 +16,6 @@ digests are keyed, so without the run's secret nobody can aim at either.
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import struct
 import zlib
@@ -29,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.errors import RunError
-from safetyfilter.storage import mapped
+from safetyfilter.storage import mapped, parse_json
 
 HEADER, WIDTH = 4096, 9
 """Bytes of the header, and of a row."""
@@ -68,7 +67,7 @@ class DecisionIndex:
         self.place = place
         try:
             self._map = place if isinstance(place, bytes) else mapped(place)
-            header = json.loads(self._map[:HEADER].rstrip(b"\0"))
+            header = parse_json(self._map[:HEADER].rstrip(b"\0"))
             layout = Layout(capacity=header["capacity"], bucket_bits=header["bucket_bits"])
             if header["magic"] != MAGIC or len(self._map) != layout.rows + header["rows"] * WIDTH:
                 raise ValueError("another layout, or cut short")

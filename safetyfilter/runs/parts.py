@@ -23,7 +23,7 @@ from safetyfilter.batches import (
 from safetyfilter.errors import RunError, SchemaError, StorageError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order
 from safetyfilter.runs.fields import Fields
-from safetyfilter.storage import Location, read_parquet, replacing
+from safetyfilter.storage import Location, parse_json, read_parquet, replacing
 
 SCHEMA_VERSION = 3
 PART_METADATA = b"safetyfilter"
@@ -247,7 +247,7 @@ def _status_codes(column: pa.ChunkedArray) -> StatusCodes:
 
 def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[str, Any]:
     try:
-        meta: dict[str, Any] = json.loads((metadata or {})[PART_METADATA])
+        meta: dict[str, Any] = parse_json((metadata or {})[PART_METADATA])
         schema = meta["schema"]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{place} is not a part of a run; remove it and scan again") from error

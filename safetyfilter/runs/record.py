@@ -18,6 +18,7 @@ from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
 from safetyfilter.signals import SignalPair
+from safetyfilter.storage import parse_json
 
 COUNT_NAMES: tuple[str, ...] = ("seen", "kept", "excluded", *REASON_NAMES)
 """The counts of a complete run."""
@@ -189,8 +190,8 @@ class RunRecord:
             It is damaged; the error names the file and the field.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise RunError(f"{place} is not JSON ({error}); restore it, or scan into a new directory") from error
         fields = Fields(data, place)
         if (schema := fields.get("schema", int)) != SCHEMA_VERSION:

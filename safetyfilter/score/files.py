@@ -19,7 +19,7 @@ from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.probe import Probe
 from safetyfilter.signals import PAIR, SignalPair
-from safetyfilter.storage import Location, Place, replacing
+from safetyfilter.storage import Location, Place, parse_json, replacing
 
 SCHEMA = 1
 
@@ -103,7 +103,7 @@ def read_probes(place: Place) -> tuple[Sequence[Probe], SignalPair]:
             "use the version that wrote it, or make the probes anew"
         )
     try:
-        pair = SignalPair.from_dict(json.loads(header["pair"])) if "pair" in header else PAIR
+        pair = SignalPair.from_dict(parse_json(header["pair"])) if "pair" in header else PAIR
         return _KINDS[kind].unpack(tensors, header), pair
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(place, error) from error
@@ -129,7 +129,7 @@ def _tensors(place: Place) -> tuple[Mapping[str, npt.NDArray[Any]], Mapping[str,
     try:
         tensors: dict[str, npt.NDArray[np.generic]] = load(content)
         size = int.from_bytes(content[:8], "little")
-        header: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+        header: dict[str, str] = parse_json(content[8 : 8 + size]).get("__metadata__", {})
     except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type of number that NumPy has not
         raise _damaged(place, error) from error
     return tensors, header

@@ -24,6 +24,7 @@ from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
 from safetyfilter.score.probe import Inputs, bound
 from safetyfilter.score.vocabulary import Vocabulary
+from safetyfilter.storage import parse_json
 
 ARCHITECTURES: Mapping[int, str] = MappingProxyType({768: "ViT-L-14-quickgelu", 512: "ViT-B-32-quickgelu"})
 """open_clip's name of the encoder, by the width of its embeddings; OpenAI's weights need QuickGELU."""
@@ -224,7 +225,7 @@ class LaionDetector:
         layers = range(int(header["layers"]))
         card = None
         if "provenance" in header:
-            card = DetectorCard(licence=header["licence"], **json.loads(header["provenance"]))
+            card = DetectorCard(licence=header["licence"], **parse_json(header["provenance"]))
         return [
             cls(
                 mean=tensors["mean"],
@@ -236,9 +237,9 @@ class LaionDetector:
                         codes=tensors[f"vocabulary.{column}.codes"],
                         places=tensors[f"vocabulary.{column}.places"],
                     )
-                    for column in json.loads(header["columns"])
+                    for column in parse_json(header["columns"])
                 ),
-                round_to_float16=bool(json.loads(header["round_to_float16"])),
+                round_to_float16=bool(parse_json(header["round_to_float16"])),
                 signal=header["signal"],
                 encoder=header["encoder"],
                 card=card,

@@ -16,6 +16,7 @@ from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
 from safetyfilter.score.probe import Inputs, bound
+from safetyfilter.storage import parse_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +166,7 @@ class LinearProbe:
     def unpack(cls, tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, str]) -> list[Self]:
         """Return the probes that `pack` gave; KeyError, TypeError or ValueError where the file is damaged."""
         rows = zip(
-            json.loads(header["signals"]), tensors["weight"], tensors["bias"], json.loads(header["cards"]), strict=True
+            parse_json(header["signals"]), tensors["weight"], tensors["bias"], parse_json(header["cards"]), strict=True
         )
         return [
             cls(

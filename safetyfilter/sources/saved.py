@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import PurePosixPath
 from traceback import walk_tb
 from typing import Any
@@ -12,7 +11,7 @@ from safetyfilter.errors import SourceError
 from safetyfilter.sources.datasets import Rows
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.paths import PathRule
-from safetyfilter.storage import is_fault, retried
+from safetyfilter.storage import is_fault, parse_json, retried
 
 _READERS = ("datasets", "json", "pyarrow")
 """Packages that read a saved data set's files, and raise errors of their own for damaged ones."""
@@ -48,7 +47,7 @@ def _check_files(listing: Listing) -> None:
     """Raise `SourceError` where a data set's description names splits or files outside the folder that it lies in."""
     if "dataset_dict.json" in listing.names:
         try:
-            splits = [str(split) for split in json.loads(listing.place("dataset_dict.json").read_bytes())["splits"]]
+            splits = [str(split) for split in parse_json(listing.place("dataset_dict.json").read_bytes())["splits"]]
         except (ValueError, LookupError, TypeError):
             splits = []  # damaged in a way that datasets itself tells of
         if any(split in ("", ".", "..") or "/" in split for split in splits):
@@ -58,7 +57,7 @@ def _check_files(listing: Listing) -> None:
             )
     for name in (name for name in listing.names if PurePosixPath(name).name == "state.json"):
         try:
-            files = json.loads(listing.place(name).read_bytes()).get("_data_files") or []
+            files = parse_json(listing.place(name).read_bytes()).get("_data_files") or []
             named = [str(file["filename"]) for file in files]
         except (ValueError, AttributeError, LookupError, TypeError):
             continue  # damaged in a way that datasets itself tells of

@@ -8,7 +8,15 @@ that fails): it is retried with exponential backoff, then raised as `StorageErro
 from safetyfilter.storage.entries import Entry, Walk, entry_from, entry_of
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.machine import cache_folder, is_url, local_path, locked, mapped
-from safetyfilter.storage.reading import PARQUET_ERRORS, parse_parquet, read_image, read_npy, read_parquet
+from safetyfilter.storage.reading import (
+    PARQUET_ERRORS,
+    parse_json,
+    parse_parquet,
+    parse_toml,
+    read_image,
+    read_npy,
+    read_parquet,
+)
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
 from safetyfilter.storage.writing import replacing, write_private
 
@@ -28,7 +36,9 @@ __all__ = [
     "local_path",
     "locked",
     "mapped",
+    "parse_json",
     "parse_parquet",
+    "parse_toml",
     "read_image",
     "read_npy",
     "read_parquet",

@@ -160,8 +160,11 @@ class Location:
         )
 
     def read_text(self) -> str:
-        """Return the file's content as UTF-8 text; errors as of `read_bytes`, and UnicodeDecodeError."""
-        return self.read_bytes().decode("utf-8")
+        """Return the file's content as UTF-8 text, without a byte-order mark.
+
+        Errors are those of `read_bytes`, and UnicodeDecodeError.
+        """
+        return self.read_bytes().decode("utf-8-sig")
 
     def open(self) -> io.BufferedReader:
         """Return a seekable binary file whose reads are retried; errors as of `read_bytes`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tomllib
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,11 @@ from safetyfilter.storage.retries import retried
 
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """The errors of pyarrow on damaged bytes in memory: OSError, say, where a page can't be decompressed."""
+_BYTE_ORDER_MARK = "\ufeff"
+"""What some editors put before a text in UTF-8; it says nothing."""
+_DEEPEST = 64
+"""Levels of objects and lists in a text; ours have fewer than ten."""
+_TOO_DEEP = "it is nested too deeply"
 
 
 def read_image(place: Place, max_bytes: int) -> bytes:
@@ -72,6 +79,55 @@ def parse_parquet(data: bytes) -> pa.Table:
     except PARQUET_ERRORS as error:
         text = str(error).removeprefix("Could not open Parquet input source '<Buffer>': ")
         raise ValueError(text or type(error).__name__) from error
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return what a JSON text holds, in UTF-8 where it is bytes; a byte-order mark before it is passed over.
+
+    Raises
+    ------
+    ValueError
+        It is not JSON, or not UTF-8, or nested too deeply to be read: never a RecursionError.
+
+    Examples
+    --------
+    >>> parse_json(b'\\xef\\xbb\\xbf{"encoder": null}')
+    {'encoder': None}
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+        ...
+    ValueError: it is nested too deeply
+    """
+    text = data.decode("utf-8") if isinstance(data, bytes) else data
+    try:
+        return _not_too_deep(json.loads(text.removeprefix(_BYTE_ORDER_MARK)))
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return what a TOML text holds; as `parse_json`, ValueError (tomllib's own is one) where that can't be read.
+
+    >>> parse_toml("\\ufeff[exclude]\\nminor = true")
+    {'exclude': {'minor': True}}
+    """
+    try:
+        content = tomllib.loads(text.removeprefix(_BYTE_ORDER_MARK))
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    _not_too_deep(content)
+    return content
+
+
+def _not_too_deep(value: Any) -> Any:
+    """Return a value that is not nested so deeply that to print it, in an error say, would fail."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        nested = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not nested:
+            return value
+        level = [inner for one in nested for inner in one]
+    raise ValueError(_TOO_DEEP)
 
 
 def read_npy(place: Place) -> npt.NDArray[Any]:

@@ -41,6 +41,10 @@ def test_tables(arguments: tuple[str, ...], place: Path) -> None:
         (("train", "x.npy", "labels.parquet", "--signal", "other", "--out", "p"), 1, "'other'"),
         (("train", "x.npy", "short.parquet", "--signal", "minor", "--out", "p"), 1, "5 labels"),
         ((*TRAIN, "--encoder-digest", "zz"), 1, "64 hex"),
+        ((*TRAIN, "--encoder-digest", "deep.json"), 1, "it is nested too deeply; give --encoder-digest"),
+        ((*TRAIN, "--encoder-digest", "marked.json"), 1, "marked.json names no encoder"),
+        (("evaluate", "scores.parquet", "labels.parquet", "--policy", "deep.toml"), 2, "it is nested too deeply"),
+        (("evaluate", "scores.parquet", "marked.csv"), 1, "'maybe'; give true and false, 1 and 0, or yes and no"),
         (("train", "labels.parquet", "labels.parquet", "--signal", "minor", "--out", "p"), 1, "give a .npy"),
         (("train", "x.npy", "x.npy", "--signal", "minor", "--out", "p"), 1, "are not Parquet"),
         (("train", "x.npy", "none.parquet", "--signal", "minor", "--out", "p"), 1, "there are no labels"),
@@ -88,6 +92,10 @@ def test_what_cannot_be_is_one_sentence(arguments: tuple[str, ...], status: int,
     (place / "damaged.parquet").write_bytes(content)
     (place / "damaged.csv").write_bytes(b"minor\n1\n1,2\n")
     (place / "maybe.csv").write_text("minor\n" + "yes\n" * 1999 + "maybe\n")
+    (place / "marked.csv").write_text("minor\n" + "yes\n" * 1999 + "maybe\n", encoding="utf-8-sig")
+    (place / "marked.json").write_text("{}", encoding="utf-8-sig")
+    for name in ("deep.json", "deep.toml"):
+        (place / name).write_text("a = " * name.endswith("toml") + "[" * 5000)
     for name in ("folder.parquet", "folder.npy"):
         (place / name).mkdir()
     spec = EncoderSpec(

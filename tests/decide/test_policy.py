@@ -196,6 +196,21 @@ def test_neither_a_preset_nor_a_file(tmp_path: Path, name: str) -> None:
         Policy.load(tmp_path / name)
 
 
+def test_a_byte_order_mark_before_a_policy_says_nothing(tmp_path: Path) -> None:
+    policy = Policy.load("no-minors")
+    (tmp_path / "p.toml").write_text(policy.to_toml(), encoding="utf-8-sig")
+    assert Policy.load(tmp_path / "p.toml") == Policy.from_toml("\ufeff" + policy.to_toml()) == policy
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, "a = " + "[" * 5000 + "]" * 5000, "[exclude]\na" + ".a" * 5000 + " = 1"]
+)
+def test_a_policy_that_is_nested_too_deeply(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    with pytest.raises(PolicyError, match="the policy is not valid TOML: it is nested too deeply; correct it"):
+        Policy.load(tmp_path / "p.toml")
+
+
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(PolicyError, match="UTF-8"):

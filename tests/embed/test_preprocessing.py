@@ -1,6 +1,7 @@
 """The preprocessing of weights: by tag, by the configuration beside a file, by agreement, and by what users say."""
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from safetyfilter import ClipEncoder
+from safetyfilter.embed.configuration import read_configuration
 from safetyfilter.embed.preprocessing import Preprocessing, agreed_preprocessing, preprocessing_said
 from safetyfilter.errors import QuickGELUMismatchError, UsageError, WeightsError
 from tests.conftest import photograph
@@ -136,6 +138,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "no JSON": (b"{", "is not a configuration that can be read"),
     "no text": (b"\xff\xfe\x00", "is not a configuration that can be read"),
     "deep": (b"[" * 100_000, "is not a configuration that can be read"),
+    "deep, with a mark": (b"\xef\xbb\xbf" + b"[" * 900 + b"]" * 900, "nested too deeply"),
     "a list": (b"[]", "has no model_cfg"),
     "null": (b"null", "has no model_cfg"),
     "a text for the model": (b'{"model_cfg": "ViT-B-32"}', "has no model_cfg"),
@@ -145,6 +148,12 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     ),
     "a text for preprocessing": (b'{"model_cfg": {}, "preprocess_cfg": "openai"}', "preprocess_cfg that is not"),
 }
+
+
+def test_a_byte_order_mark_before_a_configuration_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "open_clip_config.json"
+    path.write_text(json.dumps({"model_cfg": TINY}), encoding="utf-8-sig")
+    assert read_configuration(path).model == TINY
 
 
 @pytest.mark.parametrize("kind", BROKEN)

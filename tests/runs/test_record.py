@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safetyfilter import EmbedOptions, Policy, SignalPair
+from safetyfilter import EmbedOptions, Policy, Run, SignalPair
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
@@ -63,6 +63,17 @@ def test_a_pair_of_stand_ins_says_so_plainly() -> None:
     assert json.loads(text)["notice"] == "These are shapes."
     assert RunRecord.from_json(text, "run.json").setup.pair.notice == "These are shapes."
     assert "notice" not in RECORD.to_json()
+
+
+@pytest.mark.parametrize("depth", [900, 100_000])
+def test_a_record_that_is_nested_too_deeply(depth: int) -> None:
+    with pytest.raises(RunError, match=r"is not JSON \(it is nested too deeply\)"):
+        RunRecord.from_json("[" * depth + "]" * depth, "RUN/run.json")
+
+
+def test_a_byte_order_mark_before_a_record_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(COMPLETE.to_json(), encoding="utf-8-sig")
+    assert Run.open(tmp_path).record == COMPLETE
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_truncated_files(tmp_path, end: int) -> None:
         (HEADER | {"schema": "99"}, SchemaError, "schema 99, this version reads 1"),
         (HEADER, ProbeError, "'cards'; the file is damaged"),
         (HEADER | {"cards": "["}, ProbeError, "damaged"),
+        (HEADER | {"cards": "[" * 50_000}, ProbeError, "nested too deeply; the file is damaged"),
+        (HEADER | {"cards": "[null]", "pair": "[" * 50_000}, ProbeError, "nested too deeply"),
         (HEADER | {"cards": "[null, null]"}, ProbeError, "damaged"),
         (HEADER | {"cards": '[{"figure": 1}]'}, ProbeError, "damaged"),
         (HEADER | {"cards": "[null]", "pair": "[]"}, ProbeError, "damaged"),
@@ -102,6 +104,8 @@ def test_bad_headers(tmp_path, header: dict[str, str], error: type[Exception], m
         {"columns": "3"},
         {"columns": '["3"]'},
         {"provenance": "{}"},
+        {"columns": "[" * 50_000},
+        {"provenance": "[" * 50_000, "licence": ""},
         {"provenance": '{"more": 1}', "licence": ""},
     ],
 )

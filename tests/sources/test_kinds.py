@@ -131,6 +131,14 @@ def test_other_places_of_the_web_are_refused(place: str) -> None:
         open_source(place)
 
 
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+def test_a_saved_data_set_whose_description_is_nested_too_deeply(tmp_path: Path, name: str) -> None:
+    datasets.Dataset.from_dict({"image": [b"x"], "key": ["a"]}).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "saved" / name).write_text('{"_data_files": ' + "[" * 5000)
+    with pytest.raises(SourceError, match="can't load the data set saved at"):
+        open_source(tmp_path / "saved")
+
+
 @pytest.mark.parametrize("split", ["../elsewhere", "{elsewhere}", "..", ""])
 def test_a_saved_data_set_names_no_split_outside_its_folder(tmp_path: Path, split: str) -> None:
     rows = datasets.Dataset.from_dict({"image": [b"x"], "key": ["a"]})
