@@ -86,7 +86,8 @@ class SafetyFilter:
         Raises
         ------
         UsageError
-            The probes need captions, and there are none, or more or fewer than images.
+            `images` is one image, not several; or the probes need captions, and there are none, or more or fewer than
+            images.
         StorageError
             A path could not be read though it was tried again.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from PIL import Image
 from safetyfilter import EmbedOptions, SafetyFilter
 from safetyfilter.embed.options import Decode
 from safetyfilter.embed.views import Views
+from safetyfilter.errors import UsageError
 from tests.conftest import PHOTOGRAPHS, encoded, photograph
 
 GREYS = {name: np.asarray(photograph(name).convert("L").resize((96, 64))) for name in list(PHOTOGRAPHS)[:3]}
@@ -55,6 +58,17 @@ def test_a_picture_scores_at_least_as_in_plain_grey_in_every_form(
     assert not hidden.failures
     assert (hidden.values >= np.maximum(plain, black) - 0.12).all()
     assert (plain > black + 0.3).any()  # or it would show nothing
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["a.jpg", Path("a.jpg"), b"GIF89a", bytearray(b"GIF89a"), memoryview(b"GIF89a"), Image.new("L", (8, 8))],
+    ids=lambda image: type(image).__name__,
+)
+def test_one_image_in_the_place_of_several_is_an_error(encoder, probes, image: object) -> None:
+    for call in (SafetyFilter(encoder, probes), encoder.embed):
+        with pytest.raises(UsageError, match=rf"a single {type(image).__name__} came .*; pass \[image\]"):
+            call(image)
 
 
 def test_a_stream_gives_the_embeddings_of_all_pictures(encoder, probes) -> None:

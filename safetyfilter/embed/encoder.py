@@ -15,7 +15,7 @@ from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.configuration import model_digest
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.fitting import check_finite
-from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.images import ImagePreparer, several
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
 from safetyfilter.embed.model import to_dtype, weights_digest, width_and_flops
 from safetyfilter.embed.options import EmbedOptions
@@ -220,10 +220,12 @@ class ClipEncoder:
 
         Raises
         ------
+        UsageError
+            `images` is one image, not several.
         StorageError
             A path could not be read though it was tried again.
         """
-        images = list(images)
+        images = several(images)
         if progress:
             from rich.progress import track
 

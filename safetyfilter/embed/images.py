@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +22,7 @@ from safetyfilter.embed.headers import ANIMATED, DEFAULT_LIMITS, DecodeLimits, H
 from safetyfilter.embed.jpeg import Jpeg, exif_orientation
 from safetyfilter.embed.renderings import renderings
 from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels
+from safetyfilter.errors import UsageError
 from safetyfilter.storage import Location, read_image
 
 PREPARATION = 1
@@ -67,6 +68,17 @@ def read_bytes(image: ImageInput, limits: DecodeLimits = DEFAULT_LIMITS) -> byte
     if not isinstance(image, (str, os.PathLike)):
         raise TypeError(f"an image is encoded bytes, a path or a PIL image, not {type(image).__name__}")
     return read_image(Location.local(os.fspath(image)), limits.max_bytes)
+
+
+def several(images: Iterable[ImageInput]) -> list[ImageInput]:
+    """Return images as a list; `UsageError` for a single image, whose characters or bytes would pass for many.
+
+    >>> several([b"GIF89a"])
+    [b'GIF89a']
+    """
+    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
+        raise UsageError(f"a single {type(images).__name__} came where several images are expected; pass [image]")
+    return list(images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
