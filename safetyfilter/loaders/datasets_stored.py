@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ from safetyfilter.loaders.deciders import Decider
 from safetyfilter.loaders.image_check import spread
 from safetyfilter.sources.base import BATCH_BYTES
 from safetyfilter.sources.tables import image_column_of
+
+_USUAL_SPLITS = ("train", "validation", "valid", "val", "dev", "test")
+"""Names of splits that a run is asked for where it does not know the one that was named."""
 
 
 def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
@@ -50,7 +54,7 @@ def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
             f"{counts['drifted']:,} of {len(bits):,} images are not those that the run scanned under these row "
             "numbers: filter the data set before it is shuffled or selected from, or name a column of keys with key="
         )
-    _require_used(decider, counts, key)
+    _require_used(decider, counts, key, options.split)
     numbers = np.flatnonzero(bits == 0)
     # What is derived from this is cached by datasets under this name, which thus has to change with what is kept.
     name = hashlib.sha256(ds._fingerprint.encode() + numbers.tobytes()).hexdigest()[:16]
@@ -63,15 +67,20 @@ def filter_stored(ds: Any, decider: Decider, options: RowOptions) -> Any:
     return kept
 
 
-def _require_used(decider: Decider, counts: dict[str, int], key: RowKey) -> None:
+def _require_used(decider: Decider, counts: dict[str, int], key: RowKey, split: str | None) -> None:
     try:
         decider.require_used(counts)
     except RunError as error:
         if not key.is_number or counts["unknown"] < counts["seen"]:
             raise
-        raise RunError(
-            f"{error}; for one split of a data set that was scanned as a whole, name it with split="
-        ) from None
+        if split is None:
+            remedy = "for one split of a data set that was scanned as a whole, name it with split="
+        else:
+            # keys are stored as digests, so that splits can be asked for only by their names
+            names = [name for name in _USUAL_SPLITS if decider.knows([replace(key, prefix=f"{name}/")((0, {}))])]
+            there = f"splits there are {', '.join(names)}" if names else "give its name in the scan"
+            remedy = f"it knows no row of a split {split!r}; {there}, or leave split= out for a data set without splits"
+        raise RunError(f"{error}; {remedy}") from None
 
 
 def _reasons(ds: Any, decider: Decider, access: Access[Row], columns: Sequence[str], options: RowOptions) -> ReasonBits:
