@@ -20,7 +20,7 @@ from safetyfilter.storage.retries import retried
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """The errors of pyarrow on damaged bytes in memory: OSError, say, where a page can't be decompressed."""
 _BYTE_ORDER_MARK = "\ufeff"
-"""What some editors put before a text in UTF-8; it says nothing."""
+"""A mark that some editors put before a text in UTF-8; it says nothing."""
 _DEEPEST = 64
 """Levels of objects and lists in a text; ours have fewer than ten."""
 _TOO_DEEP = "it is nested too deeply"
