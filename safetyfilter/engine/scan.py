@@ -117,8 +117,9 @@ def scan(
         _warn_repeated(mark_repeated(run), source)
         run.seal_scores(parts)
         decided = decide_parts(run, safety_filter.policy)
-        # keys that samples share are known at the end only
-        report({name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")})
+        changed = {name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")}
+        if any(changed.values()):  # keys that samples share are known at the end only
+            report(changed)
         return decided
 
 

@@ -27,8 +27,8 @@ options = EmbedOptions(views="whole", batch_size=4, workers=2)
 source = open_source(folder, part_size=6)
 read = source.samples
 
-def stuck(part, *, captions=False):
-    for number, sample in enumerate(read(part, captions=captions)):
+def stuck(part, **options):
+    for number, sample in enumerate(read(part, **options)):
         if part.index == 3 and number == 2:  # the second sample fills the batch in which the third part ends
             threading.Event().wait()
         yield sample
