@@ -69,6 +69,8 @@ def test_embeddings_of_each_family_are_open_clips(tmp_path: Path, family: str) -
     made, _, transform = open_clip.create_model_and_transforms(name, load_weights=False)
     with torch.no_grad():  # as trained ones are, and unlike those made: no weight is 0, and no two statistics are equal
         for key, value in made.state_dict().items():
+            if value.is_floating_point():  # open_clip leaves some of CoCa's as memory happens to be
+                value.nan_to_num_(0, 0, 0).clamp_(-20, 20)
             if value.is_floating_point() and key.endswith("running_var"):
                 value.uniform_(0.5, 2)
             elif value.is_floating_point():

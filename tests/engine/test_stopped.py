@@ -18,9 +18,10 @@ from tests.engine.pictures import ALL, SIGNALS, parts_in, rows
 from tests.writers import write_files
 
 _STUCK = """
-import sys, threading
+import signal, sys, threading
 from safetyfilter import ClipEncoder, EmbedOptions, ProbeBank, SafetyFilter, open_source, scan
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it: that is inherited
 folder, out, clip, probes = sys.argv[1:]
 encoder = ClipEncoder.load(f"local-dir:{clip}", device="cpu", precision="fp32")
 options = EmbedOptions(views="whole", batch_size=4, workers=2)

@@ -138,6 +138,8 @@ ENDED = textwrap.dedent(
     """
     import os, pathlib, signal, sys, time
     from safetyfilter.exports.destination import appearing_whole
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore these, and that is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL):
         ready, begun = os.pipe()
         process = os.fork()
