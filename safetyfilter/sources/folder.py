@@ -20,6 +20,7 @@ from safetyfilter.sources.base import (
     caption_of,
 )
 from safetyfilter.sources.files import Extent, Listing
+from safetyfilter.sources.kinds import is_hidden
 from safetyfilter.sources.parts import named_stretches
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS
 
@@ -59,7 +60,7 @@ class FolderSource:
 
     @cached_property
     def _visible(self) -> list[str]:
-        hidden = [name for name in self._listing.names if _is_hidden(name)]
+        hidden = [name for name in self._listing.names if is_hidden(name)]
         pictures = sum(_extension(name) in PICTURE_EXTENSIONS and "/._" not in f"/{name}" for name in hidden)
         if pictures:
             _log.warning("%d hidden pictures, whose path begins with a dot, are left out", pictures)
@@ -140,10 +141,6 @@ class FolderSource:
             if (caption := caption_of({_extension(other): content})) is not None:
                 return caption
         return None
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or "/." in name
 
 
 def _stem(name: str) -> str:

@@ -48,12 +48,12 @@ def is_table(name: str) -> bool:
 
 def shards_of(listing: Listing) -> list[str]:
     """Return the names of the tars of a listing; hidden ones, as of other systems' doing, only where one is named."""
-    return [name for name in listing.names if is_tar(name) and not (listing.is_folder and _is_hidden(name))]
+    return [name for name in listing.names if is_tar(name) and not (listing.is_folder and is_hidden(name))]
 
 
 def tables_of(listing: Listing) -> list[str]:
     """Return the names of the Parquet files of a listing; hidden ones as of `shards_of`."""
-    return [name for name in listing.names if is_table(name) and not (listing.is_folder and _is_hidden(name))]
+    return [name for name in listing.names if is_table(name) and not (listing.is_folder and is_hidden(name))]
 
 
 def kind_of(listing: Listing) -> str:
@@ -70,8 +70,8 @@ def kind_of(listing: Listing) -> str:
     if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names):
         return "datasets"
     tars, tables = shards_of(listing), tables_of(listing)
-    unread = [n for n in names if n.lower().endswith(_NOT_READ) and not _is_hidden(n)]
-    images = [n for n in names if n.rpartition(".")[2].lower() in PICTURE_EXTENSIONS and not _is_hidden(n)]
+    unread = [n for n in names if n.lower().endswith(_NOT_READ) and not is_hidden(n)]
+    images = [n for n in names if n.rpartition(".")[2].lower() in PICTURE_EXTENSIONS and not is_hidden(n)]
     if tars:
         stems = {_stem(name) for name in tars}
         # img2dataset lays a Parquet file of metadata beside each tar
@@ -127,7 +127,7 @@ def _require_read(listing: Listing, names: Sequence[str]) -> None:
 
 
 def _warn_of(names: Iterable[str], kind: str) -> None:
-    left = [name for name in names if not _is_hidden(name) and name.rpartition(".")[2].lower() not in _BESIDE]
+    left = [name for name in names if not is_hidden(name) and name.rpartition(".")[2].lower() not in _BESIDE]
     if left:
         _log.warning(
             "%s beside the %s %s not read (%s)",
@@ -154,5 +154,10 @@ def _stem(name: str) -> str:
     return folder + slash + last.partition(".")[0]
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+def is_hidden(name: str) -> bool:
+    """Return True for a path of which a part begins with a dot.
+
+    >>> is_hidden(".cache/a.jpg"), is_hidden("a/._b.tar"), is_hidden("a/b.jpg")
+    (True, True, False)
+    """
+    return name.startswith(".") or "/." in name
