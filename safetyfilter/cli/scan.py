@@ -102,6 +102,7 @@ def scan(
     check_output(out, opened)
 
     from safetyfilter.embed.encoder import ClipEncoder
+    from safetyfilter.embed.names import resolved
     from safetyfilter.embed.options import EmbedOptions
     from safetyfilter.engine.scan import scan as run_scan
     from safetyfilter.filter import SafetyFilter
@@ -110,15 +111,14 @@ def scan(
     options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=workers)  # type: ignore[arg-type]
     files = _probe_files(probes or ["zero-shot"], policy_used)
     with err.status("loading the encoder"):
-        # the name is an entry point too, which a checkout that was installed before it became one does not have
         loaded = ClipEncoder.load(
-            ENCODER if encoder == "stand-in" else encoder,
+            encoder,
             pretrained=pretrained,
             preprocess=preprocess,
             device=device,
             precision=precision,
         )
-        bank = _bank(files, loaded, stand_in=encoder in ("stand-in", ENCODER))
+        bank = _bank(files, loaded, stand_in=resolved(encoder) == ENCODER)
         safety_filter = SafetyFilter(loaded, bank, policy_used, options)
     started = time.perf_counter()
     counts = [part.count for part in opened.parts()]
