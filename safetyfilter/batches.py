@@ -43,6 +43,7 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "damaged_shard": "the rest of a tar, or rows of a table, that can't be read",
         "no_caption": "the probes judge images with their captions, and the sample has none",
         "non_finite": "the embedding is not finite, or has no direction: its norm is zero",
+        "unknown": "no sample of the run that was applied has this content",
         "internal_error": "a fault of the library, which the log describes",
     }
 )
@@ -93,6 +94,7 @@ class Reason(enum.IntFlag):
     DRIFTED = 32
     UNKNOWN = 64
     OTHER_SIGNAL = 128
+    NEAR_EXCLUDED = 256
 
     @property
     def names(self) -> tuple[str, ...]:

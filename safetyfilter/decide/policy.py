@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.batches import OK, DecisionBatch, Floats, Reason, ScoreBatch
+from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, Floats, Reason, ScoreBatch
 from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_from_dict, format_policy, parse_policy
 from safetyfilter.decide.files import policy_text
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, PRESETS, exclusions
@@ -232,7 +232,7 @@ class Policy:
         ----------
         scores : ScoreBatch
             Scores of at least the signals this policy names. A row is excluded whose status is not ``ok``, or where
-            one of these scores is NaN or infinite.
+            one of these scores is NaN or infinite: as ``unscored``, or as ``unknown`` where that is its status.
 
         Raises
         ------
@@ -242,7 +242,8 @@ class Policy:
         self.require(scores.signals)
         needed = np.stack([scores[signal] for signal in self.thresholds], axis=1)
         scored = (scores.status == OK) & np.isfinite(needed).all(axis=1)
-        bits = np.where(scored, 0, Reason.UNSCORED).astype(np.uint16)
+        unknown = scores.status == STATUS_CODES["unknown"]
+        bits = np.select([scored, unknown], [0, int(Reason.UNKNOWN)], int(Reason.UNSCORED)).astype(np.uint16)
         both = self.present(scores, self.pair.explicit) & self.present(scores, self.pair.minor)
         bits[both & scored] |= np.uint16(Reason.CO_OCCURRENCE)
         flags = {self.pair.explicit: Reason.EXPLICIT, self.pair.minor: Reason.MINOR}

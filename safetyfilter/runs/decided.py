@@ -130,7 +130,7 @@ def read_decisions(place: Location) -> DecidedPart:
     content, counts = fields.get("content", str), fields.get("counts", dict)
     if content != content_digest(keys, contents, bits):
         raise RunError(f"{place} is damaged: it does not hold what was written; run `safetyfilter decide` again")
-    if counts != dict(count_decisions(bits)):
+    if {"near_excluded": 0, **counts} != dict(count_decisions(bits)):
         raise RunError(f"{place} is damaged: its counts are not those of its rows; run `safetyfilter decide` again")
     return DecidedPart(
         keys=keys,

@@ -4,7 +4,7 @@ Layout: a header of 4096 bytes (JSON, with a CRC-32 of each column), then three 
 
     starts    (2**B + 1) uint32 or uint64   where each bucket begins, in bytes; see below
     contents  (N,) uint64                   bytes 0 to 7 of each content digest; 0 matches nothing
-    rows      (N, 9) uint8                  bytes 0 to 7 of a key digest, and a `Reason` set; 0 means kept
+    rows      (N, 10) uint8                 bytes 0 to 7 of a key digest, and a `Reason` set, uint16; 0 means kept
 
 A key's bucket is the first B bits of its digest's bytes 12 to 15; B grows with N, so that a bucket has five to ten
 rows, sorted. Digests are uniform, so one look at `starts` leads to the place. Of a key digest 64 + B bits count, and
@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from safetyfilter.batches import ReasonBits
 from safetyfilter.errors import RunError
 from safetyfilter.storage import mapped, parse_json
 
-HEADER, WIDTH = 4096, 9
+HEADER, WIDTH = 4096, 10
 """Bytes of the header, and of a row."""
-MAGIC = "safetyfilter decisions 2"
+MAGIC = "safetyfilter decisions 3"
 """The first field of the header."""
 _KEY_AND_BUCKET = struct.Struct(">8s4xI")
 
@@ -86,7 +87,7 @@ class DecisionIndex:
         )
         table = np.frombuffer(self._map, np.uint8, rows * WIDTH, layout.rows).reshape(-1, WIDTH)
         self._keys: npt.NDArray[Any] = table[:, :8].view(">u8")[:, 0]
-        self.reasons: Bytes = table[:, 8]
+        self.reasons: ReasonBits = table[:, 8:].view("<u2")[:, 0]
         self.contents: npt.NDArray[np.uint64] = np.frombuffer(self._map, "<u8", rows, layout.contents)
 
     def __len__(self) -> int:
@@ -119,7 +120,7 @@ class DecisionIndex:
             at = find(wanted, start, start + window)
             while at >= 0:  # a window as long as the longest bucket: one look at the table less
                 if at % WIDTH == phase:
-                    return mapped[at + 8]
+                    return mapped[at + 8] | mapped[at + 9] << 8
                 at = find(wanted, at + 1, start + window)  # that was the end of one row and the beginning of another
             return unknown
 

@@ -15,19 +15,20 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from safetyfilter.batches import ReasonBits
 from safetyfilter.runs.index import HEADER, MAGIC, WIDTH, Bytes, DecisionIndex, Layout, Rows, number_column
 from safetyfilter.storage import replacing
 from safetyfilter.storage.allocation import allocate
 
-_RECORD = np.dtype([("bucket", "<u4"), ("key", "<u8"), ("content", "<u8"), ("reasons", "u1")])
+_RECORD = np.dtype([("bucket", "<u4"), ("key", "<u8"), ("content", "<u8"), ("reasons", "<u2")])
 _SORTED_AT_ONCE = 1 << 21
 """Rows sorted in memory at a time; a larger index is sorted in stretches, which bounds what building it takes."""
 
 
-def records(keys: Bytes, contents: Bytes, reasons: Bytes) -> npt.NDArray[Any]:
-    """Rows to index: (N, 16) uint8 key digests, the same of contents (zeros where there are none), (N,) uint8 reasons.
+def records(keys: Bytes, contents: Bytes, reasons: ReasonBits) -> npt.NDArray[Any]:
+    """Rows to index: (N, 16) uint8 key digests, the same of contents (zeros where there are none), (N,) uint16 reasons.
 
-    >>> records(np.ones((2, 16), np.uint8), np.zeros((2, 16), np.uint8), np.uint8([0, 16]))["reasons"].tolist()
+    >>> records(np.ones((2, 16), np.uint8), np.zeros((2, 16), np.uint8), np.uint16([0, 16]))["reasons"].tolist()
     [0, 16]
     """
     rows = np.empty(len(keys), _RECORD)
@@ -82,7 +83,7 @@ def _write(
         starts = (written + np.cumsum(sizes) - sizes) * WIDTH
         merged = np.empty((len(key), WIDTH), np.uint8)
         merged[:, :8] = key.astype(">u8").view(np.uint8).reshape(-1, 8)
-        merged[:, 8] = reasons
+        merged[:, 8:] = reasons.astype("<u2").view(np.uint8).reshape(-1, 2)
         checks.put(file, HEADER + number * each * size, starts.astype(layout.start_type), 0)
         checks.put(file, layout.contents + written * 8, content, 1)
         checks.put(file, layout.rows + written * WIDTH, merged, 2)
@@ -149,7 +150,7 @@ def stretches(
 
 def _merged(
     rows: npt.NDArray[Any], bucket_bits: int
-) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.uint64], Bytes]:
+) -> tuple[Rows, npt.NDArray[np.uint64], npt.NDArray[np.uint64], ReasonBits]:
     """Buckets, keys, contents and reasons, sorted by the first two, each key once."""
     bucket = rows["bucket"] >> np.uint32(32 - bucket_bits)
     key = np.ascontiguousarray(rows["key"])

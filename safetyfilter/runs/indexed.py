@@ -148,7 +148,7 @@ def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
         decided = part.result()
         scores.append(f"{decided.fingerprint} {decided.scores}")
         contents.append(decided.content)
-        return records(decided.keys, decided.contents, decided.reason_bits.astype(np.uint8))
+        return records(decided.keys, decided.contents, decided.reason_bits)
 
     waiting: list[Future[DecidedPart]] = []
     ready: list[npt.NDArray[Any]] = []

@@ -109,6 +109,29 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecidedWith:
+    """What a run's decisions rest on beyond its own scores and policy; only ``decide`` can make such decisions anew.
+
+    Attributes
+    ----------
+    near : float or None
+        The cosine from which on near-duplicates of co-occurrence exclusions were excluded too; None where none were.
+    runs : tuple of str
+        `RunRecord.scores` of the other runs that were joined, in order.
+    """
+
+    near: float | None = None
+    runs: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.near is not None or bool(self.runs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for ``run.json``."""
+        return {"near": self.near, "runs": list(self.runs)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """The content of ``run.json``.
 
@@ -136,6 +159,10 @@ class RunRecord:
         The same over the contents of the parts' decisions; empty before the run is complete.
     counts : mapping of str to int
         ``seen``, ``kept``, ``excluded`` and one a reason; empty before the run is complete.
+    decided_with : DecidedWith
+        What the decisions rest on beyond the scores and the policy.
+    applied_from : str
+        `decisions_digest` of the run whose decisions were applied to this source by content; empty for a scan.
     """
 
     created: str
@@ -149,11 +176,21 @@ class RunRecord:
     scores: str = ""
     decisions: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    decided_with: DecidedWith = DecidedWith()
+    applied_from: str = ""
 
     @property
     def decisions_digest(self) -> str:
         """SHA-256 in hex over what the decisions are; others, under another policy or on other scores, give another."""
-        what = [self.run_id, self.setup.digest, self.secret_check, self.scores, self.policy.digest, self.decisions]
+        what: list[object] = [
+            self.run_id,
+            self.setup.digest,
+            self.secret_check,
+            self.scores,
+            self.policy.digest,
+            self.decisions,
+        ]
+        what += [self.decided_with.as_dict()] if self.decided_with else []
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -175,6 +212,8 @@ class RunRecord:
             "scores": self.scores,
             "decisions": self.decisions,
             "counts": dict(self.counts),
+            **({"decided_with": self.decided_with.as_dict()} if self.decided_with else {}),
+            **({"applied_from": self.applied_from} if self.applied_from else {}),
         }
         return json.dumps(record, indent=2) + "\n"
 
@@ -212,7 +251,8 @@ class RunRecord:
         policy = fields.built("policy", Policy.from_dict)
         fields.require("setup_digest", setup.digest)
         Fields(data["policy"], place, "policy.").require("digest", policy.digest)
-        complete, counts = fields.get("complete", bool), Fields(fields.get("counts", dict), place, "counts.")
+        complete = fields.get("complete", bool)
+        counts = Fields({"near_excluded": 0, **fields.get("counts", dict)}, place, "counts.")
         return cls(
             created=fields.get("created", str),
             run_id=fields.get("run_id", str),
@@ -231,7 +271,19 @@ class RunRecord:
             scores=fields.get("scores", str),
             decisions=fields.get("decisions", str),
             counts=_added_up({name: counts.get(name, int) for name in COUNT_NAMES}, place) if complete else {},
+            decided_with=_decided_with(fields, place),
+            applied_from=fields.get("applied_from", str) if "applied_from" in data else "",
         )
+
+
+def _decided_with(fields: Fields, place: object) -> DecidedWith:
+    if "decided_with" not in fields.data:
+        return DecidedWith()
+    found = Fields(fields.get("decided_with", dict), place, "decided_with.")
+    near = found.data.get("near")
+    if near is not None and not (isinstance(near, float) and -1 <= near <= 1):
+        raise RunError(f"{place}: the field decided_with.near is not a cosine; the file is damaged: restore it")
+    return DecidedWith(near=near, runs=found.texts("runs"))
 
 
 def _limits(fields: Fields) -> DecodeLimits:

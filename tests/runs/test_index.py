@@ -23,7 +23,7 @@ def array(digests: list[bytes]) -> np.ndarray:
 
 
 def indexed(place: Path, keys: list[bytes], contents: list[bytes], reasons: list[int], batch: int = 1000) -> Decisions:
-    rows = records(array(keys), array(contents), np.array(reasons, np.uint8))
+    rows = records(array(keys), array(contents), np.array(reasons, np.uint16))
     write_index(
         place, (rows[start : start + batch] for start in range(0, len(rows), batch)), rows=len(rows), fingerprint="f"
     )
@@ -65,7 +65,7 @@ def test_many_keys(tmp_path, monkeypatch, count: int, at_once: int) -> None:
         set(decisions.reasons(unknown).tolist()) == {int(Reason.UNKNOWN)} == set(map(decisions.reasons_of_key, unknown))
     )
     if count == 70_000:
-        assert decisions.index.nbytes / count < 18  # 9 of them and the table for lookups, 8 for contents
+        assert decisions.index.nbytes / count < 19  # 10 of them and the table for lookups, 8 for contents
 
 
 @settings(max_examples=60, deadline=None)
