@@ -72,11 +72,15 @@ def bad_images() -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real open_clip model with random weights, small, as a local-dir."""
+    return write_tiny_clip(tmp_path_factory.mktemp("tiny-clip"))
+
+
+def write_tiny_clip(folder: Path) -> Path:
+    """Write a real open_clip model with random weights, small, as a local-dir; always the same."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
-    folder = tmp_path_factory.mktemp("tiny-clip")
     config = {
         "model_cfg": {
             "embed_dim": 32,
