@@ -210,7 +210,8 @@ def _joined(job: PartJob, begun: _Begun, batch: ScoredBatch | None) -> ScoredPar
         status=np.concatenate([each.status for each in scores]),
     )
     held = np.concatenate([each for each in vectors if each is not None]) if job.keep_vectors else None
-    return ScoredPart.in_order(begun.part.index, begun.part.state, np.concatenate(digests), joined, vectors=held)
+    part, rows = begun.part, np.concatenate(digests)
+    return ScoredPart.in_order(part.index, part.state, rows, joined, vectors=held, shards=part.shards)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ Digests = npt.NDArray[np.uint8]
 _KEY = b"sf-key"
 _CONTENT = b"sf-content"
 _CONTENTS = b"sf-contents"
+_SHARD = b"sf-shard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class Digester:
         if not others:
             return self._digest(image, _CONTENT)
         return self._digest(b"".join(self._digest(each, _CONTENT) for each in (image, *others)), _CONTENTS)
+
+    def shard(self, name: str) -> str:
+        """Return the hex of 8 bytes that stand for the name of a shard, relative to its source."""
+        return self._digest(name.encode("utf-8", "surrogatepass"), _SHARD)[:8].hex()
 
     def text(self, text: str) -> str:
         """Return the hex of 16 bytes that stand for a fingerprint's parts."""

@@ -23,6 +23,7 @@ from safetyfilter.batches import (
 from safetyfilter.errors import RunError, SchemaError, StorageError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order
 from safetyfilter.runs.fields import Fields
+from safetyfilter.sources.base import NO_SHARDS, Shards
 from safetyfilter.storage import Location, parse_json, read_parquet, replacing
 
 SCHEMA_VERSION = 3
@@ -53,6 +54,8 @@ class ScoredPart:
         (N,) bool, True where the encoded image is on a list of known content; None where no list was given.
     vectors : ndarray or None
         (N, D) or (N, V, D) floats, the embeddings, where they are wanted; NaN where there is none.
+    shards : Shards
+        As of `Part`: plain names, which a run keeps as keyed digests.
     """
 
     index: int
@@ -62,6 +65,7 @@ class ScoredPart:
     scores: ScoreBatch
     known_hashes: npt.NDArray[np.bool_] | None = None
     vectors: npt.NDArray[np.floating] | None = None
+    shards: Shards = NO_SHARDS
 
     def __post_init__(self) -> None:
         columns = (self.keys, self.contents, self.scores, self.known_hashes, self.vectors)
@@ -80,6 +84,7 @@ class ScoredPart:
         scores: ScoreBatch,
         known_hashes: npt.NDArray[np.bool_] | None = None,
         vectors: npt.NDArray[np.floating] | None = None,
+        shards: Shards = NO_SHARDS,
     ) -> ScoredPart:
         """Return a part from rows in any order, which are put into that of their keys.
 
@@ -98,6 +103,7 @@ class ScoredPart:
             scores=ScoreBatch(values=scores.values[order], signals=scores.signals, status=scores.status[order]),
             known_hashes=None if known_hashes is None else known_hashes[order],
             vectors=None if vectors is None else vectors[order],
+            shards=shards,
         )
 
     def __len__(self) -> int:

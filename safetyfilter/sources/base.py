@@ -30,6 +30,27 @@ CAPTION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shards:
+    """The tars, tables or folders that a part's samples lie in: whoever reads these needs no other part's decisions.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Relative to the source, each once; empty where samples lie in no such thing.
+    in_keys : bool
+        True where each sample's key is its shard's name, ``/`` or ``#``, and more; of the folder that is the source
+        itself, which has no name, a key without ``/``.
+    """
+
+    names: tuple[str, ...] = ()
+    in_keys: bool = False
+
+
+NO_SHARDS = Shards()
+"""Stands for none of which a source knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A stretch of a source, read and recorded as a whole.
 
@@ -43,11 +64,14 @@ class Part:
         own number.
     count : int or None
         Its samples, where the source knows without reading them.
+    shards : Shards
+        The shards that its samples lie in.
     """
 
     index: int
     state: str
     count: int | None = None
+    shards: Shards = NO_SHARDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

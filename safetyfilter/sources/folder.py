@@ -16,6 +16,7 @@ from safetyfilter.sources.base import (
     Part,
     Sample,
     SampleBatch,
+    Shards,
     batched,
     caption_of,
 )
@@ -89,9 +90,17 @@ class FolderSource:
     @cached_property
     def _parts(self) -> list[Part]:
         return [
-            Part(index=index, state=self._state(self._names(stretch)), count=len(stretch))
+            Part(
+                index=index,
+                state=self._state(self._names(stretch)),
+                count=len(stretch),
+                shards=self._folders(stretch),
+            )
             for index, stretch in enumerate(self._stretches)
         ]
+
+    def _folders(self, stretch: range) -> Shards:
+        return Shards(names=tuple(sorted({name.rpartition("/")[0] for name in self._names(stretch)})), in_keys=True)
 
     def _names(self, stretch: range) -> list[str]:
         return self._files[stretch.start : stretch.stop]

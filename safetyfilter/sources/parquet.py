@@ -11,7 +11,7 @@ from itertools import groupby
 import pyarrow.parquet as pq
 
 from safetyfilter.errors import SourceError, StorageError
-from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch
+from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, Shards
 from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.kinds import tables_of
 from safetyfilter.sources.parts import gathered
@@ -139,9 +139,14 @@ class ParquetSource:
                 index=index,
                 state="\n".join(self._state(name, groups) for name, groups in self._files(index)),
                 count=sum(self._groups[number].rows for number in numbers),
+                shards=self._shards(index),
             )
             for index, numbers in enumerate(self._ranges)
         ]
+
+    def _shards(self, index: int) -> Shards:
+        names = tuple(name for name, _ in self._files(index))
+        return Shards(names=names, in_keys=all(self._readers[name].columns.key is None for name in names))
 
     def _state(self, name: str, groups: Sequence[RowGroup]) -> str:
         first, last = groups[0], groups[-1]

@@ -14,7 +14,7 @@ from lzma import LZMAError
 from webdataset.tariterators import base_plus_ext
 
 from safetyfilter.errors import SourceError, StorageError
-from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, batched, caption_of
+from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, Shards, batched, caption_of
 from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.kinds import shards_of
 from safetyfilter.sources.members import Group, TarReader, members_of
@@ -103,7 +103,11 @@ class WebDatasetSource:
     def parts(self) -> Sequence[Part]:
         """Return runs of shards, in the order of their names."""
         return [
-            Part(index=index, state=f"{self._listing.state(self._of(index))}\n{self._image_field or ''}")
+            Part(
+                index=index,
+                state=f"{self._listing.state(self._of(index))}\n{self._image_field or ''}",
+                shards=Shards(names=tuple(self._of(index)), in_keys=True),
+            )
             for index in range(len(self._ranges))
         ]
 

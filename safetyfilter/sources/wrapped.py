@@ -47,7 +47,14 @@ class JoinedSource:
     def parts(self) -> Sequence[Part]:
         """Return the parts of all sources, one source behind the other."""
         return [
-            replace(part, index=index, state=f"{name}\n{part.state}")
+            replace(
+                part,
+                index=index,
+                state=f"{name}\n{part.state}",
+                shards=replace(
+                    part.shards, names=tuple(f"{name}/{shard}" if shard else name for shard in part.shards.names)
+                ),
+            )
             for index, (name, part) in enumerate(self._origins)
         ]
 
