@@ -1,0 +1,147 @@
+"""Writes the file of a run's contents that `contents` reads: rows sorted in memory or in stretches on the disk."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from safetyfilter.batches import OK, ReasonBits, ScoreBatch
+from safetyfilter.errors import OutputError, RunError, SafetyFilterError
+from safetyfilter.runs.digests import Digests
+from safetyfilter.runs.index import number_column
+from safetyfilter.runs.index_file import stretches
+from safetyfilter.storage import replacing
+
+HEADER = 4096
+"""Bytes of the header."""
+MAGIC = "safetyfilter contents 1"
+"""The first field of the header."""
+_SORTED_AT_ONCE = 1 << 21
+"""Rows sorted in memory at a time."""
+_MOST_STRETCHES = 9
+"""Stretches are no more than two to the power of this, since each is an open file."""
+
+Records = npt.NDArray[Any]
+
+
+def write_contents(
+    path: Path, batches: Iterable[Records], *, rows: int, signals: tuple[str, ...], fingerprint: str
+) -> None:
+    """Write such a file, whole or not at all; of a content that comes several times, the strictest decision.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    batches : iterable of ndarray
+        Each from `records`.
+    rows : int
+        How many they are together, or more.
+    signals : tuple of str
+        The signals of the scores.
+    fingerprint : str
+        What they come from.
+    """
+    bits = min(31, max(1, (rows // 10).bit_length()))
+    stretch_bits = min(bits, _MOST_STRETCHES, (rows // _SORTED_AT_ONCE).bit_length())
+    kind = np.dtype([("bucket", "<u4"), *_fields(len(signals))])
+    try:
+        with replacing(path) as file:
+            header = _write(file, stretches(batches, stretch_bits, path.parent, kind), bits, stretch_bits, len(signals))
+            header |= {"magic": MAGIC, "fingerprint": fingerprint, "signals": list(signals), "bucket_bits": bits}
+            text = json.dumps(header).encode()
+            if len(text) > HEADER:
+                raise RunError("the names of the run's signals are too long to stand in the head of a file")
+            file.seek(0)
+            file.write(text.ljust(HEADER, b"\0"))
+    except SafetyFilterError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"can't put by what is looked up in {path.parent}: {error.strerror or error}; make room, and run the same "
+            "command again, which does only what is missing"
+        ) from error
+
+
+def records(
+    contents: Digests, scores: ScoreBatch, reason_bits: ReasonBits, known_hashes: npt.NDArray[np.bool_] | None
+) -> Records:
+    """Return rows for `write_contents`; those without a content, (N, 16) uint8 zeros, are left out.
+
+    >>> scores = ScoreBatch(values=np.zeros((2, 1), np.float32), signals=("minor",))
+    >>> len(records(np.uint8([[1] * 16, [0] * 16]), scores, np.uint16([0, 0]), None))
+    1
+    """
+    there = contents.any(axis=1)
+    found = contents[there]
+    rows = np.empty(len(found), np.dtype([("bucket", "<u4"), *_fields(len(scores.signals))]))
+    rows["high"], rows["low"] = number_column(found, 0, ">u8"), number_column(found, 8, ">u8")
+    rows["bucket"] = rows["high"] >> np.uint64(32)
+    rows["reasons"], rows["status"], rows["scores"] = reason_bits[there], scores.status[there], scores.values[there]
+    rows["known"] = 0 if known_hashes is None else known_hashes[there]
+    return rows
+
+
+def _fields(signals: int) -> list[Any]:
+    """The fields of a row: a content's digest as two numbers, and what it has."""
+    return [
+        ("high", "<u8"),
+        ("low", "<u8"),
+        ("reasons", "<u2"),
+        ("status", "u1"),
+        ("known", "u1"),
+        ("scores", "<f4", (signals,)),
+    ]
+
+
+def kind_of(signals: int) -> np.dtype[Any]:
+    """Return the type of a row with so many scores."""
+    return np.dtype(_fields(signals))
+
+
+def _write(file: IO[bytes], sorted_in: Iterable[Records], bits: int, stretch_bits: int, signals: int) -> dict[str, Any]:
+    """Write where buckets begin, and the rows, stretch by stretch; return what the header says of them."""
+    each, offset = 1 << (bits - stretch_bits), HEADER + ((1 << bits) + 1) * 8
+    kind = kind_of(signals)
+    written = longest = 0
+    checks = [0, 0]
+
+    def put(at: int, content: bytes, column: int) -> None:
+        file.seek(at)
+        file.write(content)
+        checks[column] = zlib.crc32(content, checks[column])
+
+    for number, stretch in enumerate(sorted_in):
+        rows = _strictest(stretch, kind)
+        bucket = (rows["high"] >> np.uint64(64 - bits)).astype(np.int64) - number * each
+        sizes = np.bincount(bucket, minlength=each)
+        longest = max(longest, int(sizes.max()))
+        put(HEADER + number * each * 8, (written + np.cumsum(sizes) - sizes).astype("<u8").tobytes(), 0)
+        put(offset + written * kind.itemsize, rows.tobytes(), 1)
+        written += len(rows)
+    put(offset - 8, np.array([written], "<u8").tobytes(), 0)
+    return {"rows": written, "longest": longest, "checks": checks}
+
+
+def _strictest(rows: Records, kind: np.dtype[Any]) -> Records:
+    """Rows sorted by content, each content once: all reasons, the highest scores, and a failure where one has it."""
+    rows = rows[np.lexsort((rows["low"], rows["high"]))]
+    new = np.ones(len(rows), np.bool_)
+    new[1:] = (rows["high"][1:] != rows["high"][:-1]) | (rows["low"][1:] != rows["low"][:-1])
+    first = np.flatnonzero(new)
+    merged = np.empty(len(first), kind)
+    for name in kind.names or ():
+        merged[name] = rows[name][first]
+    if len(first) < len(rows):
+        merged["reasons"] = np.bitwise_or.reduceat(rows["reasons"], first)
+        merged["status"] = np.maximum.reduceat(rows["status"], first)
+        merged["known"] = np.maximum.reduceat(rows["known"], first)
+        merged["scores"] = np.fmax.reduceat(rows["scores"], first, axis=0)
+        merged["scores"][merged["status"] != OK] = np.nan
+    return merged
