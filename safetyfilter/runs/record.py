@@ -15,6 +15,7 @@ from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.images import PREPARATION
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
+from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
 from safetyfilter.signals import SignalPair
@@ -109,29 +110,6 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecidedWith:
-    """What a run's decisions rest on beyond its own scores and policy; only ``decide`` can make such decisions anew.
-
-    Attributes
-    ----------
-    near : float or None
-        The cosine from which on near-duplicates of co-occurrence exclusions were excluded too; None where none were.
-    runs : tuple of str
-        `RunRecord.scores` of the other runs that were joined, in order.
-    """
-
-    near: float | None = None
-    runs: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return self.near is not None or bool(self.runs)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for ``run.json``."""
-        return {"near": self.near, "runs": list(self.runs)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """The content of ``run.json``.
 
@@ -176,7 +154,7 @@ class RunRecord:
     scores: str = ""
     decisions: str = ""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    decided_with: DecidedWith = DecidedWith()
+    decided_with: DecidedWith = dataclasses.field(default_factory=DecidedWith)
     applied_from: str = ""
 
     @property
@@ -192,6 +170,11 @@ class RunRecord:
         ]
         what += [self.decided_with.as_dict()] if self.decided_with else []
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    @property
+    def decided_by(self) -> str:
+        """The digest that the decisions of each part carry: `Policy.digest` where they rest on nothing else."""
+        return self.decided_with.digest_with(self.policy)
 
     def to_json(self) -> str:
         """Return the text of ``run.json``, which `from_json` reads back."""

@@ -1,0 +1,261 @@
+"""Runs of one source that were made with several encoders: their scores joined by the digests of the samples' keys."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ReasonBits, ScoreBatch
+from safetyfilter.decide.policy import Policy
+from safetyfilter.errors import OtherRunError, OutputError, RunError, SafetyFilterError, UnfinishedRunError, UsageError
+from safetyfilter.runs.index_file import stretches
+from safetyfilter.runs.parts import read_scores, row_count
+from safetyfilter.runs.run import Run
+from safetyfilter.runs.stored import part_metas, require_own, vouched
+
+_AT_ONCE = 1 << 21
+"""Rows joined in memory at a time, unless that takes more than `_MOST_FILES`."""
+_MOST_FILES = 512
+"""Files that rows are sorted into; a process may usually have 1024 open."""
+_MOST_RUNS = 32
+_UNSCORED, _UNKNOWN = 1, 2
+"""States of a row that has no scores, as bits; 0 is scored."""
+_NOT_SCORED = np.float32(-1)
+"""In the place of a score that a run does not have: below every threshold."""
+
+Records = npt.NDArray[Any]
+
+_REASONS = np.dtype([("bucket", "<u4"), ("part", "<u4"), ("row", "<u4"), ("reasons", "<u2")])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class JoinedReasons:
+    """The reasons of all rows of a run by its own scores and those of others; they lie in an unnamed file.
+
+    Attributes
+    ----------
+    starts : tuple of int
+        For each part of the run the row at which it begins, and the count of all rows.
+    bits : ndarray
+        (N,) uint16, a `Reason` set for each row of the run, in its order.
+    missing : int
+        Samples of the run that another run does not have.
+    further : int
+        Keys of the others that the run does not have.
+    """
+
+    starts: tuple[int, ...]
+    bits: ReasonBits
+    missing: int
+    further: int
+
+    def of_part(self, number: int) -> ReasonBits:
+        """Return (N,) uint16, the reasons of the rows of one part."""
+        return np.array(self.bits[self.starts[number] : self.starts[number + 1]])
+
+
+def require_joinable(run: Run, others: Sequence[Run]) -> None:
+    """Raise unless runs can be joined.
+
+    Raises
+    ------
+    UsageError
+        There are too many, or one comes twice.
+    OtherRunError
+        A run is of another source, or its signals are another pair's.
+    RunError
+        A run was made with another secret.
+    UnfinishedRunError
+        The scan of one is not finished.
+    """
+    if len(others) >= _MOST_RUNS:
+        raise UsageError(f"{len(others) + 1} runs can't be joined; give at most {_MOST_RUNS}")
+    if len({one.record.run_id for one in (run, *others)}) <= len(others):
+        raise UsageError("a run can't be joined with itself; name each run once")
+    for other in others:
+        if other.record.secret_check != run.record.secret_check:
+            raise RunError(
+                f"{other.path} was made with another secret than {run.path}, so nothing tells which samples are the "
+                f"same; scan for it again with --secret-from {run.path}"
+            )
+        if other.record.source.location != run.record.source.location:
+            raise OtherRunError(
+                f"{other.path} is a run of another source than {run.path}; join runs of one source, scanned where it "
+                "lies"
+            )
+        if other.record.setup.pair.names != run.record.setup.pair.names:
+            raise OtherRunError(
+                f"{other.path} is about the signals {list(other.record.setup.pair.names)}, and {run.path} about "
+                f"{list(run.record.setup.pair.names)}; join runs about the same two"
+            )
+    for one in (run, *others):
+        if not one.record.scores:
+            raise UnfinishedRunError(
+                f"the scan of {one.path} is not finished; run the same scan again, which does only what is missing"
+            )
+
+
+def signals_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return the signals that at least one of some runs has scores of, those of the first run first."""
+    return tuple(dict.fromkeys(signal for run in runs for signal in run.record.setup.signals))
+
+
+@contextmanager
+def joined_reasons(runs: Sequence[Run], policy: Policy) -> Iterator[JoinedReasons]:
+    """Decide on the samples of the first of several runs by the scores of all.
+
+    For each signal the highest score counts, and a reason that one run's scores give stays. A sample that a run lacks,
+    or has no scores of, is ``unscored`` too; one whose content differs between runs is ``drifted``: it is not the image
+    that all of them scored. A match on a list of known content counts from whichever run has it.
+
+    The rows of all runs are sorted in stretches on the disk, so that what this takes in memory does not grow with them.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Joinable; see `require_joinable`.
+    policy : Policy
+        Which needs signals of `signals_of` only.
+
+    Raises
+    ------
+    RunError
+        A part of one of the runs is missing, damaged, or not of that run.
+    OutputError
+        There is no room for what is sorted.
+    """
+    for run in runs:
+        part_metas(run.path, run.record)
+    scratch = Path(runs[0].path) if runs[0].path.is_local else None
+    try:
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            starts, missing, further = _write_reasons(file, runs, policy, scratch)
+            file.flush()
+            empty = np.empty(0, np.uint16)
+            bits = np.memmap(file, np.uint16, "r", shape=(starts[-1],)) if starts[-1] else empty
+            yield JoinedReasons(starts=starts, bits=bits, missing=missing, further=further)
+    except SafetyFilterError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"can't put by what is joined in {runs[0].path}: {error.strerror or error}; make room, and decide again"
+        ) from error
+
+
+def _write_reasons(file: Any, runs: Sequence[Run], policy: Policy, scratch: Path | None) -> tuple[Any, int, int]:
+    first = runs[0]
+    counts = [[row_count(run.file("scores", number)) for number in range(run.part_count)] for run in runs]
+    starts = tuple(np.cumsum([0, *counts[0]]).tolist())
+    joined = _Join(signals=signals_of(runs), policy=policy, runs=len(runs))
+
+    def decided() -> Iterator[Records]:
+        kind = joined.kind
+        for stretch in stretches(joined.records(runs), _stretch_bits(sum(map(sum, counts))), scratch, kind):
+            rows = joined.decide(stretch)
+            rows["bucket"] = rows["part"].astype(np.uint64) * (1 << 32) // max(1, first.part_count)
+            yield rows
+
+    written = 0
+    for stretch in stretches(decided(), _stretch_bits(starts[-1]), scratch, _REASONS):
+        ordered = stretch[np.lexsort((stretch["row"], stretch["part"]))]
+        places = np.asarray(starts)[ordered["part"]] + ordered["row"]
+        if not np.array_equal(places, np.arange(written, written + len(ordered))):
+            raise RunError(f"the rows of {first.path} were not all joined: a fault of the library, report it")
+        file.write(np.ascontiguousarray(ordered["reasons"]).tobytes())
+        written += len(ordered)
+    if written != starts[-1]:
+        raise RunError(f"the rows of {first.path} were not all joined: a fault of the library, report it")
+    return starts, joined.missing, joined.further
+
+
+def _stretch_bits(rows: int) -> int:
+    bits = (rows // _AT_ONCE).bit_length() if rows > _AT_ONCE else 0
+    return min(bits, _MOST_FILES.bit_length() - 1)
+
+
+class _Join:
+    """Joins rows of several runs that share a key, a stretch of keys at a time."""
+
+    def __init__(self, signals: tuple[str, ...], policy: Policy, runs: int) -> None:
+        self.signals, self.policy = signals, policy
+        self.all_runs = np.uint32((1 << runs) - 1)
+        self.missing = self.further = 0
+        self.kind = np.dtype(
+            [
+                ("bucket", "<u4"),
+                ("key", "<u8"),
+                ("content", "<u8"),
+                ("run", "<u4"),
+                ("part", "<u4"),
+                ("row", "<u4"),
+                ("state", "u1"),
+                ("known", "?"),
+                ("scores", "<f4", (len(signals),)),
+            ]
+        )
+        """One row: 96 bits of the key digest, 64 of the content digest, its run (a bit), and what it was given."""
+
+    def records(self, runs: Sequence[Run]) -> Iterator[Records]:
+        """The rows of all runs; `RunError` where they are not those that the records vouch for."""
+        for which, run in enumerate(runs):
+            parts = []
+            for number in range(run.part_count):
+                part, meta = read_scores(run.file("scores", number))
+                parts.append(vouched(meta))
+                rows = np.empty(len(part), self.kind)
+                rows["bucket"] = np.ascontiguousarray(part.keys[:, 12:]).view("<u4").ravel()
+                rows["key"] = np.ascontiguousarray(part.keys[:, :8]).view("<u8").ravel()
+                rows["content"] = np.ascontiguousarray(part.contents[:, :8]).view("<u8").ravel()
+                rows["run"], rows["part"], rows["row"] = 1 << which, number, np.arange(len(part))
+                rows["known"] = False if part.known_hashes is None else part.known_hashes
+                rows["scores"], rows["state"] = self._scores(part.scores)
+                yield rows
+            require_own(parts, run.record.scores, run.path)
+
+    def _scores(self, scores: ScoreBatch) -> tuple[Floats, npt.NDArray[np.uint8]]:
+        """Scores in the columns of all runs, and states: a row without one that the policy needs is not scored."""
+        there = [signal for signal in self.signals if signal in scores.signals]
+        values = np.full((len(scores), len(self.signals)), _NOT_SCORED, np.float32)
+        state = np.where(scores.status == OK, 0, _UNSCORED).astype(np.uint8)
+        for signal in there:
+            column = scores[signal]
+            if signal in self.policy.thresholds:
+                state[~np.isfinite(column)] = _UNSCORED
+            values[:, self.signals.index(signal)] = np.where(np.isfinite(column), column, _NOT_SCORED)
+        state[scores.status == STATUS_CODES["unknown"]] = _UNKNOWN
+        values[state != 0] = _NOT_SCORED
+        return values, state
+
+    def decide(self, rows: Records) -> Records:
+        """The reasons of the first run's rows among some of all runs."""
+        rows = rows[np.lexsort((rows["key"], rows["bucket"]))]
+        new = np.ones(len(rows), np.bool_)
+        new[1:] = (rows["key"][1:] != rows["key"][:-1]) | (rows["bucket"][1:] != rows["bucket"][:-1])
+        starts, owner = np.flatnonzero(new), np.cumsum(new) - 1
+        if not len(rows):
+            return np.empty(0, _REASONS)
+        runs = np.bitwise_or.reduceat(rows["run"], starts)
+        missing = runs != self.all_runs
+        state = np.bitwise_or.reduceat(rows["state"], starts)
+        contents = rows["content"]
+        differ = np.maximum.reduceat(contents, starts) != np.minimum.reduceat(contents, starts)
+        values = np.maximum.reduceat(rows["scores"], starts, axis=0)
+        bits = self.policy.decide(ScoreBatch(values=values, signals=self.signals)).reason_bits
+        bits[np.minimum.reduceat(rows["state"], starts) != 0] = 0  # no run has scores, not even of nothing
+        bits[np.logical_or.reduceat(rows["known"], starts)] |= np.uint16(Reason.KNOWN_HASH)
+        bits[missing | (state & _UNSCORED != 0)] |= np.uint16(Reason.UNSCORED)
+        bits[state & _UNKNOWN != 0] |= np.uint16(Reason.UNKNOWN)
+        bits[differ & ~missing & (state == 0)] |= np.uint16(Reason.DRIFTED)
+        own = rows["run"] == 1
+        self.missing += int(missing[owner[own]].sum())
+        self.further += int((runs & 1 == 0).sum())
+        result = np.empty(int(own.sum()), _REASONS)
+        result["part"], result["row"], result["reasons"] = rows["part"][own], rows["row"][own], bits[owner[own]]
+        return result
