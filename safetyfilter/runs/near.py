@@ -112,7 +112,7 @@ class NearSearch:
 
     @cached_property
     def _bound(self) -> float:
-        width = self.exclusions.shape[-1]
+        width: int = self.exclusions.shape[-1]
         rounding = math.asin(2.0**-11 + math.sqrt(width) * 2.0**-25)  # of one unit vector to float16, as an angle
         return math.cos(math.acos(self.cosine) + 2 * rounding) - width * 2.0**-24
 

@@ -59,12 +59,7 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
     """Return the embeddings of all samples; errors as of `Run.read_embeddings`."""
     arrays: list[npt.NDArray[np.float16]] = []
     for index, meta in enumerate(part_metas(root, record)):
-        place = part_file(root, "embeddings", index)
-        if (kept := meta.get("embeddings")) is None:
-            raise RunError(f"{root} holds no embeddings; scan again with --keep-embeddings")
-        if not holds(place, kept):
-            raise RunError(f"{place} does not hold the embeddings of its scores; scan again with --keep-embeddings")
-        array = read_npy(place)
+        array = part_embeddings(root, index, meta.get("embeddings"))
         if meta["repeated"] is not None:  # samples that no key tells apart have no embedding of their own
             part, _ = read_scores(part_file(root, "scores", index))
             array = np.array(array)
@@ -72,6 +67,33 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
         arrays.append(array)
     filled = [array for array in arrays if len(array)] or arrays[:1]  # a part without samples has no views
     return filled[0] if len(filled) == 1 else np.concatenate(filled)
+
+
+def part_embeddings(root: Location, index: int, digest: str | None, *, known: bool = False) -> npt.NDArray[np.float16]:
+    """Return (N, D) or (N, V, D) float16, the embeddings of one part, mapped into memory where they are local.
+
+    Parameters
+    ----------
+    root : Location
+        The run directory.
+    index : int
+        The part's number.
+    digest : str or None
+        Of the embeddings, as the part's scores have it; None where there are none.
+    known : bool
+        They were compared with the digest before.
+
+    Raises
+    ------
+    RunError
+        There are none, or not those of the part's scores.
+    """
+    if digest is None:
+        raise RunError(f"{root} holds no embeddings; scan again with --keep-embeddings")
+    place = part_file(root, "embeddings", index)
+    if not known and not holds(place, digest):
+        raise RunError(f"{place} does not hold the embeddings of its scores; scan again with --keep-embeddings")
+    return read_npy(place)
 
 
 def vouched(meta: Mapping[str, Any]) -> str:

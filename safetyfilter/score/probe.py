@@ -68,8 +68,8 @@ come from encoder bbbb; load the encoder it was made with, or make the probe ane
 
 
 TWO_ENCODERS = (
-    "a scan has one encoder. For two, scan with each into a run of its own, with probes for both signals, and keep "
-    "what both runs keep: export by the first, then scan and export what it gave by the second"
+    "a scan has one encoder. For two, scan with each into a run of its own, with probes for both signals, the second "
+    "with --secret-from and the first run, and decide by both: `safetyfilter decide RUN_A RUN_B --policy NAME`"
 )
 """The remedy where probes of several encoders meet."""
 
