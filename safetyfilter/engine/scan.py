@@ -1,28 +1,24 @@
-"""The scan: scores a source on this machine's devices, and records and decides each part as it is finished."""
+"""The scan: has an engine score a source and record each part, and decides on all of it at the end."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 
-import torch
-
-from safetyfilter.embed.devices import resolve_device
-from safetyfilter.engine.parts import PartJob, Progress, score_parts
-from safetyfilter.engine.processes import devices_of, score_on_devices
+from safetyfilter.engine.base import Engine, Work
+from safetyfilter.engine.local import LocalEngine
+from safetyfilter.engine.parts import PartJob, Progress
 from safetyfilter.engine.scorers import ImageScorer
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.runs.apply import decide_parts
-from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.start import started
-from safetyfilter.sources.base import Part, Source, require_source
+from safetyfilter.sources.base import Source, require_source
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +29,7 @@ def scan(
     safety_filter: SafetyFilter,
     *,
     keep_embeddings: bool = False,
-    devices: Sequence[str] | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Score and decide on every sample of a source, and leave a run directory.
@@ -51,8 +47,9 @@ def scan(
         Encoder, probes, policy and how images are prepared.
     keep_embeddings : bool
         Also keep the embeddings of each sample's first picture, in float16.
-    devices : sequence of str or None
-        A process for each; where None, every GPU of the machine if the encoder is on ``cuda``, else its own device.
+    engine : Engine or None
+        A `LocalEngine`, which is also what None stands for: every GPU of the machine if the encoder is on ``cuda``,
+        else its own device; or a `RayEngine`.
     progress : callable or None
         Called as the scan goes on.
 
@@ -78,9 +75,8 @@ def scan(
         if progress:
             progress(counts)
 
-    used = [str(resolve_device(device)) for device in devices or devices_of(safety_filter.encoder.device)]
-    if devices and len(used) == 1 and torch.device(used[0]) != safety_filter.encoder.device:
-        safety_filter = replace(safety_filter, encoder=safety_filter.encoder.on(used[0]))
+    engine = engine or LocalEngine()
+    safety_filter = engine.prepared(safety_filter)
     with started(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy) as run:
         parts = source.parts()
         placement = run.place_parts(parts, embeddings=keep_embeddings)
@@ -101,13 +97,13 @@ def scan(
             max_bytes=safety_filter.options.limits.max_bytes,
             checkpoints=checkpoints,
         )
+        device = str(safety_filter.encoder.device)
+        work = Work(run=run, job=job, parts=placement.todo, numbers=placement.numbers, device=device)
         try:
-            with closing(_scored(job, placement.todo, used[: len(placement.todo)], report)) as scored_parts:
-                for part in scored_parts:
-                    counts = run.write(part, placement.numbers[part.index])
-                    checkpoints.remove(part.state)
-                    scored += len(part)
-                    report({name: counts[name] for name in ("kept", "excluded")})
+            with closing(engine.record(work, report)) as recorded:
+                for part in recorded:
+                    scored += part.counts["seen"]
+                    report({name: part.counts[name] for name in ("kept", "excluded")})
         except KeyboardInterrupt:
             _log.warning(
                 "stopped: %s scored samples are kept, and the same scan goes on from there",
@@ -117,19 +113,10 @@ def scan(
         _warn_repeated(mark_repeated(run), source)
         run.seal_scores(parts)
         decided = decide_parts(run, safety_filter.policy)
-        changed = {name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")}
-        if any(changed.values()):  # keys that samples share are known at the end only
+        changed = {name: decided.counts[name] - told[name] for name in ("seen", "kept", "excluded", "unscored")}
+        if any(changed.values()):  # keys that samples share are known at the end only, and a lost worker's are redone
             report(changed)
         return decided
-
-
-def _scored(
-    job: PartJob, parts: Sequence[Part], devices: Sequence[str], report: Progress
-) -> Generator[ScoredPart, None, None]:
-    if len(devices) > 1:
-        yield from score_on_devices(job, parts, devices, report=report)
-    else:
-        yield from score_parts(job, parts, report=report)
 
 
 def _warn_repeated(count: int, source: Source) -> None:

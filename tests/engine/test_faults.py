@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from safetyfilter import SafetyFilter, open_source, scan, storage
+from safetyfilter.engine.local import LocalEngine
 from safetyfilter.errors import StorageError
 from tests.engine.outage import VARIABLE, faults_left, set_outage
 from tests.engine.pictures import ALL, BAD, STATUS, keys_of, parts_in, rows, rows_of
@@ -37,13 +38,13 @@ def test_a_fault_leaves_its_part_undone_and_the_next_scan_does_it(
 
     set_outage(last, faults=1_000_000, readable=readable)
     with pytest.raises(StorageError, match=r"can't reach (a file in )?outage://.* after 5 tries: TimeoutError"):
-        scan(source, tmp_path / "run", safe, devices=devices)
+        scan(source, tmp_path / "run", safe, engine=LocalEngine(devices=devices))
     assert faults_left() < 1_000_000
     assert parts_in(tmp_path / "run") == parts_in(tmp_path / "run", "decisions") == {0, 1, 2, 3}
 
     set_outage(last, faults=storage.ATTEMPTS - 1, readable=readable)  # the last try works
     source = open_source(f"outage://{place}", part_size=part_size)
-    run = scan(source, tmp_path / "run", safe, devices=devices)
+    run = scan(source, tmp_path / "run", safe, engine=LocalEngine(devices=devices))
     assert faults_left() == 0
     fresh = scan(open_source(place, part_size=part_size), tmp_path / "fresh", safe)
     assert run.counts == fresh.counts

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from safetyfilter import Run, SafetyFilter, scan
+from safetyfilter.engine.local import LocalEngine
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.errors import DeviceError, RunError
@@ -28,7 +29,14 @@ DIGESTER = Digester(b"s" * 32)
 def test_a_scan_in_two_processes_is_that_in_one(folder: Path, tmp_path: Path, safe: SafetyFilter, scanned: Run) -> None:
     seen: Counter[str] = Counter()
     source = open_source(folder, part_size=4)
-    run = scan(source, tmp_path / "run", safe, devices=["cpu", "cpu"], keep_embeddings=True, progress=seen.update)
+    run = scan(
+        source,
+        tmp_path / "run",
+        safe,
+        engine=LocalEngine(devices=["cpu", "cpu"]),
+        keep_embeddings=True,
+        progress=seen.update,
+    )
     assert run.counts == scanned.counts
     assert dict(seen) == {name: run.counts[name] for name in ("seen", "kept", "excluded", "unscored")}
     found, expected = rows_of(run, ALL), rows_of(scanned, ALL)
@@ -57,6 +65,7 @@ def test_a_process_that_ends_without_a_word_is_told(capfd: pytest.CaptureFixture
 
 _JOB = """
 import multiprocessing, sys, threading
+from safetyfilter.engine.local import LocalEngine
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.processes import score_on_devices
 from safetyfilter.runs.digests import Digester
