@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from safetyfilter.embed.threads import torch_threads
+from safetyfilter.embed.threads import cores, torch_threads
 from safetyfilter.errors import DeviceError
 
 _log = logging.getLogger(__name__)
@@ -42,9 +41,9 @@ class Forward:
         self._device = device
         self._micro_batch = micro_batch
         # Threads that share every operation wait for the slowest of them at each, and decoding takes their cores.
-        cores = len(os.sched_getaffinity(0))
-        self._chunks = max(1, min(cores, micro_batch // _MIN_IMAGES_A_THREAD)) if device.type == "cpu" else 1
-        self._cores_a_chunk = max(1, cores // self._chunks)
+        own = cores()
+        self._chunks = max(1, min(own, micro_batch // _MIN_IMAGES_A_THREAD)) if device.type == "cpu" else 1
+        self._cores_a_chunk = max(1, own // self._chunks)
 
     def threads(self) -> ThreadPoolExecutor | None:
         """Return threads for `__call__`, to be shut down by the caller; None where one is enough."""

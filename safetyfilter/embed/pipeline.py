@@ -9,7 +9,6 @@ say) are embedded in pieces as they come, no more of them at a time than one buf
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import traceback
@@ -27,7 +26,7 @@ from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.launched import Launched, statuses_of
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.embed.threads import torch_threads
+from safetyfilter.embed.threads import cores, torch_threads
 from safetyfilter.errors import StorageError
 
 T = TypeVar("T")
@@ -73,7 +72,7 @@ class EmbeddingPipeline:
         self._spec = spec
         self._device = device
         self._batch_size = options.resolve_batch_size(device, flops)
-        self._workers = options.workers or len(os.sched_getaffinity(0))
+        self._workers = options.workers or cores()
         self._forward = Forward(forward, device, self._batch_size * preparer.view_count)
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 

@@ -1,11 +1,32 @@
-"""Threads in which torch keeps to a number of cores."""
+"""Cores that this process may use, and threads in which torch keeps to a number of them."""
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+
+_share: int | None = None
+"""The cores that were set for this process."""
+
+
+def cores() -> int:
+    """Return the number of cores that this process decodes and embeds on: all that it may run on, or its share.
+
+    >>> cores() >= 1
+    True
+    """
+    own = len(os.sched_getaffinity(0))
+    return own if _share is None else min(own, _share)
+
+
+def set_cores(count: int) -> None:
+    """Set the share of the machine's cores that is this process's, where several processes divide them."""
+    global _share
+    _share = count
+    torch.set_num_threads(cores())
 
 
 def torch_threads(count: int, name: str, cores_each: int) -> ThreadPoolExecutor:
