@@ -12,6 +12,7 @@
     │   └── EmptySourceError
     ├── StorageError (OSError)               storage that failed each time it was asked
     ├── OutputError (OSError)                an output that can't be written
+    ├── HeldError (BlockingIOError)          a folder that another process holds, or a hold that was lost
     ├── WeightsError (OSError)               weights that can't be had or read
     ├── EncoderMismatchError (ValueError)    a probe on another encoder's embeddings
     ├── ProbeError (ValueError)              a probe or probe file that can't be used
@@ -77,6 +78,10 @@ class StorageError(SafetyFilterError, OSError):
 
 class OutputError(SafetyFilterError, OSError):
     """An output that can't be written, or that already holds something else."""
+
+
+class HeldError(SafetyFilterError, BlockingIOError):
+    """A folder that another process holds, or may have taken over since the hold on it was lost."""
 
 
 class WeightsError(SafetyFilterError, OSError):

@@ -18,6 +18,7 @@ from PIL import Image
 
 from safetyfilter import EmbedOptions, LinearProbe, ProbeBank
 from safetyfilter.signals import PAIR
+from tests.object_storage import ENVIRONMENT, S3, serving
 
 PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.jpg")
 
@@ -126,3 +127,28 @@ def probes(encoder) -> ProbeBank:
             )
         )
     return ProbeBank(made)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 API on loopback: its address, and what spoils its answers."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A new bucket on the S3 server, to which this process and those that it starts are led by the environment."""
+    address, server = s3_server
+    fs = pytest.importorskip("s3fs", reason="s3fs is not installed").S3FileSystem
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": address}).items():
+        monkeypatch.setenv(name, value)
+    fs.clear_instance_cache()
+    server.left, server.seen = 0, []
+    place = S3(f"test-{zlib.crc32(str(tmp_path).encode()):08x}", server)
+    place.fs.mkdir(place.bucket)
+    yield place
+    server.left = 0
+    fs.clear_instance_cache()

@@ -6,6 +6,7 @@ that fails): it is retried with exponential backoff, then raised as `StorageErro
 """
 
 from safetyfilter.storage.entries import Entry, Walk, entry_from, entry_of
+from safetyfilter.storage.holding import Hold, exclusive
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.machine import cache_folder, is_url, local_path, locked, mapped
 from safetyfilter.storage.reading import (
@@ -25,12 +26,14 @@ __all__ = [
     "LONGEST_WAIT_S",
     "PARQUET_ERRORS",
     "Entry",
+    "Hold",
     "Location",
     "Place",
     "Walk",
     "cache_folder",
     "entry_from",
     "entry_of",
+    "exclusive",
     "is_fault",
     "is_url",
     "local_path",

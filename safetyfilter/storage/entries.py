@@ -35,11 +35,14 @@ class Entry:
         Its bytes; None where that is not told, or where a link leads nowhere.
     state : str
         Size, and times or tags: as long as it is unchanged, so is the content.
+    tells : bool
+        False where the storage tells nothing that changes with the content, so that each look is another state.
     """
 
     path: str
     size: int | None
     state: str
+    tells: bool = True
 
 
 class Walk:
@@ -163,7 +166,7 @@ def entry_from(path: str, info: Mapping[str, Any]) -> Entry:
     """
     size = info.get("size")
     told = sorted(f"{name.lower()}={value}" for name, value in info.items() if value and name.lower() in _TELLING)
-    return Entry(path, size, f"{size}:{':'.join(told) or secrets.token_hex(8)}")
+    return Entry(path, size, f"{size}:{':'.join(told) or secrets.token_hex(8)}", bool(told))
 
 
 def _local_entry(path: str, status: os.stat_result | None) -> Entry:

@@ -21,6 +21,9 @@ from safetyfilter.storage.retries import retried
 
 Place: TypeAlias = "str | os.PathLike[str] | Location"
 
+_OBJECT_STORAGE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"})
+"""Protocols of storage that has no folders of its own, and where an upload appears whole or not at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -60,7 +63,7 @@ class Location:
         if "://" not in text:
             return cls.local(text)
         try:
-            fs, path = url_to_fs(text)
+            fs, path = url_to_fs(text, use_listings_cache=False)  # what was listed once must not decide anything later
         except (ImportError, ValueError) as error:
             raise UsageError(f"can't open {text}: {error}; install the fsspec package of that storage") from error
         return cls(fs, path)
@@ -74,6 +77,16 @@ class Location:
     def is_local(self) -> bool:
         """True for a file of this machine's own file system."""
         return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def is_object_storage(self) -> bool:
+        """True where folders are but beginnings of names, and an upload appears whole or not at all.
+
+        >>> Location.of("memory://bucket/a.jpg").is_object_storage, Location.of("/data/a.jpg").is_object_storage
+        (True, False)
+        """
+        protocol = self.fs.protocol
+        return not _OBJECT_STORAGE.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
 
     @property
     def folder(self) -> Location:
@@ -124,8 +137,17 @@ class Location:
             return []
         return sorted(info["name"].rstrip("/").rpartition("/")[2] for info in found if info["type"] == "file")
 
+    def forget_listing(self) -> None:
+        """Make a client that keeps its listings all the same look anew at this place and those above it."""
+        self.fs.invalidate_cache(self.path)
+
     def make_folder(self) -> None:
-        """Make this folder and those above it; OutputError where that fails."""
+        """Make this folder and those above it; OutputError where that fails.
+
+        On object storage there is nothing to make: neither a mark in the place of a folder, nor a bucket.
+        """
+        if self.is_object_storage:
+            return
         try:
             self.fs.makedirs(self.path, exist_ok=True)
         except OSError as error:

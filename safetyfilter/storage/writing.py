@@ -14,9 +14,6 @@ from safetyfilter.errors import OutputError, SafetyFilterError
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.retries import retried
 
-_PUTS_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"})
-"""Protocols of object storage, where an upload appears whole or not at all."""
-
 
 @contextmanager
 def replacing(place: Place) -> Iterator[IO[bytes]]:
@@ -76,8 +73,7 @@ def _replacing_local(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _upload(file: str, location: Location) -> None:
-    protocols = {location.fs.protocol} if isinstance(location.fs.protocol, str) else set(location.fs.protocol)
-    if protocols & _PUTS_WHOLE:
+    if location.is_object_storage:
         location.fs.put_file(file, location.path)
         return
     temporary = f"{location.path}.{secrets.token_hex(4)}.tmp"

@@ -74,6 +74,10 @@ class CachedFileSystem(FlakyFileSystem):
     protocol = "cached"
     cachable = True
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.dircache: dict[str, list[Any]] = {}  # of its own, whatever it is asked for, as some clients have it
+
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         if path not in self.dircache:
             self.dircache[path] = super().ls(path)

@@ -1,0 +1,160 @@
+"""A real S3 API on loopback, whose answers can be spoiled: late, refused, or cut in the middle."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import pytest
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_MAX_ATTEMPTS": "1",  # else botocore has a patience of its own, below that of the library
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """An answer in the place of the server's own.
+
+    Attributes
+    ----------
+    status : str
+        Its status line; empty for a connection that is cut.
+    code : str
+        The code in its body, as S3 has it.
+    after : int
+        Bytes of the right answer that a cut connection still delivers; with none, not even that there is one.
+    """
+
+    status: str = ""
+    code: str = ""
+    after: int = 0
+
+
+SLOW_DOWN = Fault(status="503 Slow Down", code="SlowDown")
+EXPIRED = Fault(status="403 Forbidden", code="ExpiredToken")
+DENIED = Fault(status="403 Forbidden", code="AccessDenied")
+INTERNAL = Fault(status="500 Internal Server Error", code="InternalError")
+CUT = Fault(after=1_000)
+CUT_AT_ONCE = Fault(after=0)
+
+
+@dataclass
+class Spoiled:
+    """Wraps a server's application, and answers some requests by a fault.
+
+    Attributes
+    ----------
+    fault : Fault
+        What those requests are answered by.
+    left : int
+        How many are still to be spoiled.
+    hits : callable
+        Takes method and path with query; True for a request that is to be spoiled.
+    seen : list of str
+        All requests.
+    """
+
+    application: Callable[..., Iterable[bytes]]
+    fault: Fault = SLOW_DOWN
+    left: int = 0
+    hits: Callable[[str], bool] = lambda request: True
+    seen: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        query = environ.get("QUERY_STRING", "")
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}" + (f"?{query}" if query else "")
+        with self.lock:
+            self.seen.append(request)
+            spoiled = self.left > 0 and self.hits(request)
+            self.left -= spoiled
+        if not spoiled:
+            return self.application(environ, start_response)
+        if self.fault.status:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = f"<Error><Code>{self.fault.code}</Code><Message>spoiled</Message></Error>".encode()
+            headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+            start_response(self.fault.status, headers)
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+        return self._cut(environ["werkzeug.socket"], self.application(environ, start_response))
+
+    def _cut(self, connection: socket.socket, answer: Iterable[bytes]) -> Iterator[bytes]:
+        if self.fault.after:
+            yield b"".join(answer)[: self.fault.after]
+        connection.shutdown(socket.SHUT_RDWR)
+        yield b""  # which fails, so that the server gives the connection up
+
+
+@dataclass
+class S3:
+    """A bucket of one test on the server.
+
+    Attributes
+    ----------
+    bucket : str
+        Its name.
+    server : Spoiled
+        Set its fault, and how many requests it is to spoil.
+    """
+
+    bucket: str
+    server: Spoiled
+
+    @property
+    def url(self) -> str:
+        """The bucket's URL."""
+        return f"s3://{self.bucket}"
+
+    @property
+    def fs(self) -> Any:
+        """A client of the bucket's storage that keeps nothing of what it once saw."""
+        return fsspec.filesystem("s3", use_listings_cache=False)
+
+    def put(self, folder: str | os.PathLike[str], name: str) -> str:
+        """Put a local folder's or file's content there, and return its URL."""
+        self.fs.put(str(folder), f"{self.bucket}/{name}", recursive=True)
+        return f"{self.url}/{name}"
+
+    @contextmanager
+    def spoiling(self, fault: Fault, times: int = 1_000_000, hits: Callable[[str], bool] = lambda _: True):
+        """Answer so many of the requests for which `hits` is true by a fault."""
+        self.server.fault, self.server.hits, self.server.left = fault, hits, times
+        try:
+            yield
+        finally:
+            self.server.left = 0
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, Spoiled]]:
+    """Serve the S3 API on a free port; yield its address and what spoils its answers."""
+    moto_app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto[server] is not installed")
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log(self, *arguments: Any) -> None:
+            pass
+
+    application = Spoiled(moto_app.DomainDispatcherApplication(moto_app.create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", application
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
