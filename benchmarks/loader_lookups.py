@@ -39,7 +39,7 @@ def made_run(
     rng = np.random.default_rng(SEED)
     folder = Location.of(place)
     (folder / "decisions").make_folder()
-    digester, policy, signals = create_secret(place), sf.Policy(), ("explicit", "minor")
+    digester, policy, signals = create_secret(Location.of(place)), sf.Policy(), ("explicit", "minor")
     parts = -(-count // _PART)
     decided: list[str] = []
     for part in range(parts):
@@ -75,7 +75,7 @@ def made_run(
         secret_check=digester.text("secret"),
         versions={},
     )
-    run = Run(place, record)
+    run = Run(Location.of(place), record)
     scores = digest_of(["benchmark "] * parts)
     counts = dict.fromkeys(COUNT_NAMES, 0) | {"seen": count, "kept": count}
     run.write_record(replace(record, complete=True, scores=scores, decisions=digest_of(decided), counts=counts))
@@ -138,7 +138,7 @@ def lookups(place: Path, count: int) -> dict[str, float]:
         "opened_s": round(statistics.median(opened), 4),
         **timed,
         "workers": 4,
-        "workers_together_mb": round(memory(run.path, count, 4), 1),
+        "workers_together_mb": round(memory(Path(run.path), count, 4), 1),
     }
 
 

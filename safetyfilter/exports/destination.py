@@ -1,24 +1,13 @@
-"""The place of an export: apart from its source, whole or not at all, and never in the place of anything else."""
+"""Destinations on this machine: an export appears whole or not at all, and never in the place of anything else."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from safetyfilter.errors import OutputError, SafetyFilterError
-from safetyfilter.sources.base import Source
-from safetyfilter.sources.extents import overlaps
-from safetyfilter.storage import locked
-
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+from safetyfilter.exports.partial import partial_folder
 
 
 def checked(destination: Path, *, is_file: bool = False) -> Path:
@@ -54,17 +43,6 @@ def checked(destination: Path, *, is_file: bool = False) -> Path:
     return place
 
 
-def require_apart(destination: Path, source: Source, run: Path) -> None:
-    """Raise `OutputError` for a destination that lies inside a source or a run, or the reverse.
-
-    The next scan would take what is exported for its source, and a run holds no pictures.
-    """
-    held = run.resolve()
-    inside = "the source" if overlaps(source, destination) else "the run"
-    if inside == "the source" or destination.is_relative_to(held) or held.is_relative_to(destination):
-        raise OutputError(f"{destination} lies inside {inside}, or {inside} inside it; choose a place beside it")
-
-
 def _in_full(path: Path) -> Path:
     """Return a path whose last part is a name; links on the way to it are the user's own."""
     if "\0" in str(path):
@@ -80,8 +58,6 @@ def _unwritable(destination: Path, error: Exception) -> OutputError:
 @contextmanager
 def appearing_whole(destination: Path) -> Iterator[Path]:
     """Yield a hidden place beside the destination that is renamed to it at the end, or removed, whatever ends it.
-
-    Litter of exports that were killed, which may hold copies of pictures, is removed first.
 
     Parameters
     ----------
@@ -102,11 +78,9 @@ def appearing_whole(destination: Path) -> Iterator[Path]:
     >>> [path.name for path in folder.iterdir()]
     ['out']
     """
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        _remove_litter(destination)
-        with _ended_by_exceptions(), _held(partial):
+        with partial_folder(destination.parent, destination.name) as partial:
             place = partial / destination.name
             yield place
             _rename(place, destination)
@@ -114,51 +88,6 @@ def appearing_whole(destination: Path) -> Iterator[Path]:
         raise  # a fault of the source's storage among them, which is an OSError too
     except OSError as error:
         raise _unwritable(destination, error) from error
-
-
-@contextmanager
-def _held(partial: Path) -> Iterator[None]:
-    """Make a folder and hold it with a lock, by which others see that it is in use; remove it at the end."""
-    try:
-        partial.mkdir(mode=0o700)
-    except FileExistsError:
-        raise OutputError(f"this process is writing another export to {partial.parent}; wait for it") from None
-    try:
-        with ExitStack() as stack:
-            with suppress(OSError):  # storage without locks, where the number of the process has to do
-                stack.enter_context(locked(partial, wait=False))
-            yield
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # the next export here removes what is left
-
-
-def _remove_litter(destination: Path) -> None:
-    """Remove the partial places of processes that are gone; what can't be removed is left for another time."""
-    found: list[Path] = []
-    name = re.compile(rf"\.{re.escape(destination.name)}\.(\d+)\.partial")
-    with suppress(PermissionError):  # a folder that may be written to and not be listed
-        found = list(destination.parent.iterdir())
-    for path in found:
-        match = name.fullmatch(path.name)
-        if match is None or path.is_symlink() or _is_running(int(match[1])):
-            continue
-        with suppress(OSError), locked(path, wait=False):  # held by a process of another machine or container
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _is_running(process: int) -> bool:
-    if process == os.getpid():
-        return False  # an earlier process of the same number; what this one writes is locked
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _rename(place: Path, destination: Path) -> None:
@@ -187,22 +116,3 @@ def _name_file(place: Path, destination: Path) -> None:
         with destination.open("xb"):
             place.replace(destination)
 
-
-@contextmanager
-def _ended_by_exceptions() -> Iterator[None]:
-    """Let a signal that ends the process do so by an exception, so that nothing half done is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where no handler can be set
-        return
-    taken = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-    for number in taken:
-        signal.signal(number, _exit)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

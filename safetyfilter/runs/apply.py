@@ -61,7 +61,7 @@ def decide_parts(run: Run, policy: Policy, *, progress: Progress | None = None) 
             f"the scan of {run.path} is not finished, and some of its scores may be of another time; run the same scan "
             "again, which does only what is missing"
         )
-    part_metas(run.root, run.record)  # a missing or foreign part is told before anything is changed
+    part_metas(run.path, run.record)  # a missing or foreign part is told before anything is changed
     run.write_record(replace(run.record, complete=False, decisions="", counts={}))
     total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
     contents = []

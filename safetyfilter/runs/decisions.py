@@ -14,6 +14,7 @@ from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import DecisionIndex, Rows
 from safetyfilter.runs.indexed import index_at, index_of
 from safetyfilter.runs.run import Run, require_run
+from safetyfilter.storage import Location, entry_of
 
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
@@ -37,7 +38,7 @@ class Decisions:
         The sorted decisions.
     digester : Digester
         What computes the digests of keys and contents.
-    run : Path
+    run : Location
         The run directory, in which a copy in another process looks for the secret.
     decided : str
         `RunRecord.decisions_digest` of the decisions.
@@ -48,12 +49,12 @@ class Decisions:
         One key -> the reasons to exclude it, a `Reason` set as int, 0 for kept; `reasons` is faster for many at once.
     """
 
-    def __init__(self, index: DecisionIndex, digester: Digester, run: Path, decided: str) -> None:
+    def __init__(self, index: DecisionIndex, digester: Digester, run: Location, decided: str) -> None:
         self.index = index
         self.digester = digester
         self.run = run
         self._decided = decided
-        self._seen: tuple[int, ...] | None = None
+        self._seen: str | None = None
         self._hashed = digester.key_state()
         self.reasons_of_key = index.reasons_by(self._hashed, _UNKNOWN)
 
@@ -103,17 +104,15 @@ class Decisions:
         RunError
             The run has other decisions now, or can't be read.
         """
-        try:
-            found = (self.run / "run.json").stat()
-        except OSError as error:
-            raise RunError(f"can't read {self.run}/run.json: {error.strerror}; restore the run") from error
-        seen = found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        if seen == self._seen:
+        found = entry_of(self.run / "run.json")
+        if found is None:
+            raise RunError(f"can't read {self.run}/run.json: it is not there; restore the run")
+        if found.state == self._seen:
             return
         record = Run.open(self.run).record
         if not record.complete or record.decisions_digest != self._decided:
             raise RunError(_changed(self.run))
-        self._seen = seen
+        self._seen = found.state
 
     def __len__(self) -> int:
         return len(self.index)
@@ -189,12 +188,12 @@ class Decisions:
         return bits
 
 
-def _reopened(place: Path | bytes, fingerprint: str, run: Path, decided: str) -> Decisions:
+def _reopened(place: Path | bytes, fingerprint: str, run: Location, decided: str) -> Decisions:
     index = index_at(place, fingerprint, verify=False)  # whoever opened it first has done so
     if index is None:
         raise RunError(_changed(run))
     return Decisions(index, Run.open(run).digester(), run, decided)
 
 
-def _changed(run: Path) -> str:
+def _changed(run: Location) -> str:
     return f"the decisions of {run} have changed since this loader was made; make the loader again"

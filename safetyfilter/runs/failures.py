@@ -50,7 +50,7 @@ def stored_counts(run: Run) -> StoredCounts:
         The storage failed each time it was asked.
     """
     parts, statuses = 0, Counter[str]()
-    for number in part_numbers(run.root, "scores"):
+    for number in part_numbers(run.path, "scores"):
         if read_meta(place := run.file("scores", number)) is None:
             continue
         try:
@@ -63,5 +63,5 @@ def stored_counts(run: Run) -> StoredCounts:
         parts += 1
         statuses.update({one["values"]: one["counts"] for one in table["status"].value_counts().to_pylist()})
     failures = {name: count for name, count in statuses.most_common() if name in FAILURES}
-    in_progress = samples_in_progress(run.root)
+    in_progress = samples_in_progress(run.path)
     return StoredCounts(parts=parts, samples=statuses.total(), in_progress=in_progress, failures=failures)

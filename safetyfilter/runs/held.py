@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetyfilter.errors import RunError
 from safetyfilter.runs.stored import FOLDERS
-from safetyfilter.storage import locked
+from safetyfilter.storage import Location, Walk, locked
 
 INDEX_FOLDER = "index"
 """The folder of the sorted decisions, which readers write too."""
@@ -19,7 +19,7 @@ TRIAL = ".safetyfilter-"
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(place: Location) -> Iterator[None]:
     """Hold a run directory for writing, and remove what a process that was killed has left half-written in it.
 
     Raises
@@ -27,9 +27,13 @@ def held(path: Path) -> Iterator[None]:
     RunError
         Another process is writing it, or there is a link in it; nothing is changed.
     """
+    if not place.is_local:
+        yield
+        return
+    path = Path(place)
     try:
         with locked(path, wait=False):
-            refuse_links(path)
+            refuse_links(place)
             for folder in (path, *(path / name for name in FOLDERS)):
                 for left in folder.glob(".*.tmp"):
                     if left.is_file():
@@ -42,21 +46,24 @@ def held(path: Path) -> Iterator[None]:
         raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error
 
 
-def refuse_links(path: Path) -> None:
+def refuse_links(place: Location) -> None:
     """Raise `RunError` where a file or folder of a run's own is not one, but a link out of it, a pipe or a device.
 
     So too for a file in the place of the parts' folders; one in the place of the index hinders nobody.
 
-    A run directory may come from others. `path` itself may be a link, which the user gave.
+    A run directory may come from others. `place` itself may be a link, which the user gave. Object storage has none.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "index").symlink_to("/elsewhere")
-    >>> refuse_links(folder)
+    >>> refuse_links(Location.of(folder))
     Traceback (most recent call last):
         ...
     safetyfilter.errors.RunError: /.../index is a symbolic link or a special file, and a run directory holds only ...
     """
+    if not place.is_local:
+        return
+    path = Path(place)
     for folder in (path, *(path / name for name in (INDEX_FOLDER, *FOLDERS))):
         try:
             entries = os.scandir(folder)
@@ -78,9 +85,11 @@ def refuse_links(path: Path) -> None:
                     )
 
 
-def holds_no_run(path: Path) -> bool:
+def holds_no_run(place: Location) -> bool:
     """Return True for a folder that is empty but for what a scan leaves that was killed before its first record."""
-    return all(_is_left_over(entry) for entry in path.iterdir())
+    if not place.is_local:
+        return next(iter(Walk(place)), None) is None
+    return all(_is_left_over(entry) for entry in Path(place).iterdir())
 
 
 def _is_left_over(entry: Path) -> bool:

@@ -23,7 +23,7 @@ from safetyfilter.runs.index_file import index_in_memory, records, write_index
 from safetyfilter.runs.parts import SCHEMA_VERSION, row_count
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import require_own
-from safetyfilter.storage import cache_folder, locked
+from safetyfilter.storage import Walk, cache_folder, locked
 from safetyfilter.storage.allocation import is_full
 
 _INDEX = "decisions.bin"
@@ -38,9 +38,10 @@ def index_of(run: Run) -> DecisionIndex:
     the cache is full too, of which a warning tells.
     """
     fingerprint = _fingerprint(run)
-    index = index_at(run.path / INDEX_FOLDER / _INDEX, fingerprint)  # may be there though this process can't write
-    if index is not None:
-        return index
+    if run.path.is_local:  # it may be there though this process can't write
+        index = index_at(Path(run.path) / INDEX_FOLDER / _INDEX, fingerprint)
+        if index is not None:
+            return index
     if (folder := _own_folder(run)) is not None:
         try:
             return _built(run, folder, fingerprint)
@@ -91,14 +92,13 @@ def _require_unchanged(run: Run, fingerprint: str) -> None:
 
 
 def _fingerprint(run: Run) -> str:
-    """A fingerprint of the run's parts and policy, without opening a part: names, sizes, times and inodes."""
+    """A fingerprint of the run's parts and policy, without opening a part: names, sizes, and times or tags."""
     try:
-        with os.scandir(run.path / "decisions") as entries:
-            parts = sorted(
-                (entry.name, (found := entry.stat()).st_size, found.st_mtime_ns, found.st_ino)
-                for entry in entries
-                if entry.name.startswith("part-")
-            )
+        parts = sorted(
+            (name, entry.state if entry.tells else str(entry.size))  # by size at least: the record vouches for the rest
+            for entry in Walk(run.path / "decisions", depth=1)
+            if (name := entry.path.rpartition("/")[2]).startswith("part-")
+        )
     except OSError as error:
         raise RunError(
             f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
@@ -114,7 +114,9 @@ def _fingerprint(run: Run) -> str:
 
 def _own_folder(run: Run) -> Path | None:
     """The folder of the index in the run, made where it is missing; None where it can't be written."""
-    place = run.path / INDEX_FOLDER
+    if not run.path.is_local:
+        return None
+    place = Path(run.path) / INDEX_FOLDER
     try:
         place.mkdir(exist_ok=True)
     except OSError:
@@ -124,7 +126,8 @@ def _own_folder(run: Run) -> Path | None:
 
 def _cache_folder(run: Run) -> Path:
     """The folder of a run's index in the user's cache; made where it is missing."""
-    place = cache_folder() / hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]
+    name = os.path.realpath(run.path) if run.path.is_local else str(run.path)
+    place = cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:32]
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -162,8 +165,8 @@ def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
                 ready.clear()
         yield from (taken(future) for future in waiting)
     yield from ready
-    require_own(scores, run.record.scores, run.root)
-    require_own(contents, run.record.decisions, run.root, what="decisions")
+    require_own(scores, run.record.scores, run.path)
+    require_own(contents, run.record.decisions, run.path, what="decisions")
 
 
 def _part(run: Run, index: int) -> DecidedPart:

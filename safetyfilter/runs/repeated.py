@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,9 @@ def mark_repeated(run: Run) -> int:
     signals = len(run.record.setup.signals)
     changed: dict[int, list[Records]] = defaultdict(list)
     count = 0
+    scratch = Path(run.path) if run.path.is_local else None
     try:
-        for stretch in stretches(_records(run, signals), bits, run.path, _kind(signals)):
+        for stretch in stretches(_records(run, signals), bits, scratch, _kind(signals)):
             right, repeated = _alike(stretch)
             count += repeated
             for number in np.unique(right["part"]).tolist():

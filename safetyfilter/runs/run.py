@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from safetyfilter.runs.stored import (
     vouched,
 )
 from safetyfilter.sources.base import Part
-from safetyfilter.storage import Location, local_path, replacing
+from safetyfilter.storage import Location, Place, is_url, local_path, replacing
 
 
 @dataclass(slots=True)
@@ -45,18 +45,18 @@ class Run:
 
     Attributes
     ----------
-    path : Path
-        The directory.
+    path : Location
+        The directory, on this machine or on other storage.
     record : RunRecord
         The content of its ``run.json``.
     """
 
-    path: Path
+    path: Location
     record: RunRecord = field(repr=False)
     _own_decisions: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Run:
+    def open(cls, path: Place) -> Run:
         """Open a run.
 
         Raises
@@ -66,13 +66,13 @@ class Run:
         SchemaError
             It was written by another version of the schema.
         """
-        path = run_path(path)
+        given, path = path, run_place(path)
         refuse_links(path)
-        place = Location.of(path) / "run.json"
+        place = path / "run.json"
         try:
             text = place.read_text()
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(f"no run at {path}; make one with `safetyfilter scan SOURCE --out {path}`") from error
+            raise RunError(f"no run at {given}; make one with `safetyfilter scan SOURCE --out {given}`") from error
         except (PermissionError, IsADirectoryError, UnicodeDecodeError, Unreadable) as error:
             raise RunError(f"can't read {place}: {error}; restore it, or scan into a new directory") from error
         return cls(path, RunRecord.from_json(text, place))
@@ -127,14 +127,9 @@ class Run:
                 )
             )
 
-    @property
-    def root(self) -> Location:
-        """The directory as a place of storage."""
-        return Location.of(self.path)
-
     def file(self, folder: str, index: int) -> Location:
         """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""
-        return part_file(self.root, folder, index)
+        return part_file(self.path, folder, index)
 
     def place_parts(self, parts: Sequence[Part], *, embeddings: bool = False) -> Placement:
         """Return the numbers of a source's parts in this run, and those parts whose scores are missing or don't hold.
@@ -152,12 +147,12 @@ class Run:
             source=self.record.source.fingerprint,
             embeddings=embeddings,
         )
-        return placed(self.root, parts, wanted)
+        return placed(self.path, parts, wanted)
 
     def checkpoints(self, *, vectors: bool = False) -> Checkpoints:
         """Return what keeps the rows of parts in progress."""
         return Checkpoints(
-            root=self.root,
+            root=self.path,
             run=self._depends_on,
             digester=self.digester(),
             signals=self.record.setup.signals,
@@ -189,7 +184,7 @@ class Run:
         place, kept = self.file("embeddings", number), None
         place.remove()
         if part.vectors is not None:
-            (self.root / "embeddings").make_folder()
+            (self.path / "embeddings").make_folder()
             with replacing(place) as file:
                 np.save(file, part.vectors.astype(np.float16, copy=False))
             kept = file_digest(place)
@@ -258,7 +253,7 @@ class Run:
         metas = [read_meta(self.file("scores", number)) for number in range(len(parts))]
         if Counter(meta["fingerprint"] for meta in metas if meta) != expected:
             raise UnfinishedRunError(f"a part of {self.path} is not scored; run the same scan again")
-        remove_parts(self.root, len(parts))
+        remove_parts(self.path, len(parts))
         self.checkpoints().keep_only(())
         self.write_record(replace(self.record, scores=digest_of(vouched(meta) for meta in metas if meta)))
 
@@ -276,7 +271,7 @@ class Run:
             The run is not finished, or a part is missing, damaged, or not of this run.
         """
         self.require_complete()
-        return load_scores(self.root, self.record)
+        return load_scores(self.path, self.record)
 
     def read_embeddings(self) -> npt.NDArray[np.float16]:
         """Return (N, D) or (N, V, D) float16, the embeddings of all samples in the order of `read_scores`.
@@ -289,7 +284,7 @@ class Run:
             As `read_scores`; or the run was made without embeddings, or they are not those of its scores.
         """
         self.require_complete()
-        return load_embeddings(self.root, self.record)
+        return load_embeddings(self.path, self.record)
 
     def align(self, table: pa.Table) -> pa.Table:
         """Return the rows of a table in the order of `read_scores`, with nulls for samples that have none.
@@ -338,11 +333,32 @@ def require_run(run: object) -> None:
         raise UsageError(f"{run!r} is not a Run; open it with Run.open")
 
 
-def run_path(path: str | os.PathLike[str]) -> Path:
-    """Return the local path of a run directory, with a name beside which its secret can lie.
+def run_place(path: Place) -> Location:
+    """Return the location of a run directory, with a name beside which its secret can lie.
 
-    >>> run_path("runs/first"), run_path(".").name == Path.cwd().name
-    (PosixPath('runs/first'), True)
+    Raises
+    ------
+    OutputError
+        It is a chain of URLs.
+    UsageError
+        It is a whole bucket, or no installed package opens such URLs.
+
+    Examples
+    --------
+    >>> run_place("runs/first").name, str(run_place("memory://bucket/runs/first/"))
+    ('first', 'memory:///bucket/runs/first')
+    >>> run_place("memory://bucket")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.UsageError: memory:///bucket is a whole bucket, beside which no secret can lie; give a ...
     """
-    local = local_path(path, "a run directory")
-    return local if local.name not in ("", "..") else local.resolve()
+    if isinstance(path, Location):
+        place = path
+    elif is_url(path) and "::" not in os.fspath(path):
+        place = Location.of(re.sub(":/+", "://", os.fspath(path), count=1))  # pathlib folds two slashes into one
+    else:
+        local = local_path(path, "a run directory")
+        return Location.local(os.path.realpath(local) if local.name in ("", "..") else str(local))
+    if not place.is_local and "/" not in place.path.strip("/"):
+        raise UsageError(f"{place} is a whole bucket, beside which no secret can lie; give a folder in it for the run")
+    return place

@@ -10,28 +10,34 @@ from pathlib import Path
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, SecretError
 from safetyfilter.runs.digests import Digester
-from safetyfilter.storage import Location, write_private
+from safetyfilter.storage import Location, replacing, write_private
 
 VARIABLE = "SAFETYFILTER_SECRET"
 _BYTES = 32
 
 
-def secret_path(run: Path) -> Path:
-    """Return the path of a run's secret: beside the run, never in it, so that the run can be passed on without it.
+def secret_place(run: Location) -> Location:
+    """Return the place of a run's secret: beside the run, never in it, so that the run can be passed on without it.
 
-    >>> str(secret_path(Path("runs/first")))
-    'runs/first.secret'
+    >>> str(secret_place(Location.of("/runs/first")))
+    '/runs/first.secret'
     """
-    return run.with_name(run.name + ".secret")
+    return run.folder / f"{run.name}.secret"
 
 
-def create_secret(run: Path) -> Digester:
+def create_secret(run: Location) -> Digester:
     """Return the secret of a new run: from the environment, else the file beside it, made (mode 0600) where missing.
 
     The run must be held for writing. The file appears whole or not at all: what a process that was killed has left of
     it is removed.
     """
-    path = secret_path(run)
+    place = secret_place(run)
+    if not place.is_local:
+        if not os.environ.get(VARIABLE) and not place.is_file():
+            with replacing(place) as file:
+                file.write(_new_secret())
+        return read_secret(run)
+    path = Path(place)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if left.is_symlink() or not left.is_dir():  # a folder is nobody's half-written secret
             left.unlink()
@@ -39,7 +45,7 @@ def create_secret(run: Path) -> Digester:
         return read_secret(run)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        write_private(temporary, f"{secrets.token_hex(_BYTES)}\n".encode("ascii"))
+        write_private(temporary, _new_secret())
         try:
             temporary.rename(path)
         finally:
@@ -51,18 +57,22 @@ def create_secret(run: Path) -> Digester:
     return read_secret(run)
 
 
-def secret_origin(run: Path) -> str:
+def _new_secret() -> bytes:
+    return f"{secrets.token_hex(_BYTES)}\n".encode("ascii")
+
+
+def secret_origin(run: Location) -> str:
     """Return where a run's secret is taken from, in words: the environment variable goes before the file.
 
-    >>> secret_origin(Path("runs/first"))
-    'runs/first.secret'
+    >>> secret_origin(Location.of("/runs/first"))
+    '/runs/first.secret'
     """
     if os.environ.get(VARIABLE):
-        return f"the variable {VARIABLE} (unset it to use {secret_path(run)})"
-    return str(secret_path(run))
+        return f"the variable {VARIABLE} (unset it to use {secret_place(run)})"
+    return str(secret_place(run))
 
 
-def read_secret(run: Path) -> Digester:
+def read_secret(run: Location) -> Digester:
     """Return the secret of a run: hexadecimal, from the environment variable, else from the file beside it.
 
     Raises
@@ -73,17 +83,17 @@ def read_secret(run: Path) -> Digester:
     text = os.environ.get(VARIABLE)
     if not text:
         try:
-            text = Location.of(secret_path(run)).read_bytes(1024).decode("ascii")
+            text = secret_place(run).read_bytes(1024).decode("ascii")
         except (FileNotFoundError, NotADirectoryError, PermissionError, UnicodeDecodeError) as error:
             raise SecretError(
-                f"no secret for the run {run}: put it into {secret_path(run)}, or its hexadecimal digits into the "
+                f"no secret for the run {run}: put it into {secret_place(run)}, or its hexadecimal digits into the "
                 f"variable {VARIABLE}"
             ) from error
         except (IsADirectoryError, Unreadable) as error:  # a container makes a folder of a file that it can't mount
             raise SecretError(
-                f"{secret_path(run)} is a folder, a special file or far too long for a secret; put the file that holds "
-                f"the secret in its place, or its hexadecimal digits into the variable {VARIABLE}; for a new run, "
-                "remove it"
+                f"{secret_place(run)} is a folder, a special file or far too long for a secret; put the file that "
+                f"holds the secret in its place, or its hexadecimal digits into the variable {VARIABLE}; for a new "
+                "run, remove it"
             ) from error
     try:
         return Digester(bytes.fromhex(text.strip()))

@@ -16,32 +16,38 @@ from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError
 from safetyfilter.runs.held import TRIAL, held, holds_no_run, refuse_links
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
-from safetyfilter.runs.run import Run, run_path
-from safetyfilter.runs.secret import VARIABLE, create_secret, secret_path
+from safetyfilter.runs.run import Run, run_place
+from safetyfilter.runs.secret import VARIABLE, create_secret, secret_place
 from safetyfilter.sources.base import Source
 from safetyfilter.sources.extents import overlaps
-from safetyfilter.storage import Location
+from safetyfilter.storage import Location, Place
 
 
-def check_output(path: str | os.PathLike[str], source: Source | None = None) -> None:
+def check_output(path: Place, source: Source | None = None) -> None:
     """Raise `OutputError` unless a run could be written here, and `RunError` for links in it; leaves nothing behind.
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         The run directory.
     source : Source or None
         A source of which neither the run nor its secret may become a part, nor the other way round.
     """
-    path = run_path(path)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file; give a directory for the run")
-    refuse_links(path)
+    place = run_place(path)
+    there = place.exists()
+    if there and place.is_file():
+        raise OutputError(f"{place} is a file; give a directory for the run")
+    refuse_links(place)
     if source is not None:
-        _require_apart(path, source)
-    if path.is_dir() and not (path / "run.json").exists() and not holds_no_run(path):
-        raise OutputError(f"{path} is not empty and holds no run; give a new or empty directory")
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+        _require_apart(place, source)
+    if there and not (place / "run.json").exists() and not holds_no_run(place):
+        raise OutputError(f"{place} is not empty and holds no run; give a new or empty directory")
+    if place.is_local:
+        _try_to_write(Path(place))
+
+
+def _try_to_write(path: Path) -> None:
+    existing = next(p for p in (path, *path.parents) if p.exists())
     try:  # a trial, since permissions alone don't tell on every file system
         with tempfile.TemporaryDirectory(dir=existing, prefix=TRIAL):
             pass
@@ -51,13 +57,13 @@ def check_output(path: str | os.PathLike[str], source: Source | None = None) -> 
         ) from error
 
 
-def _require_apart(path: Path, source: Source) -> None:
+def _require_apart(path: Location, source: Source) -> None:
     if overlaps(source, path):
         raise OutputError(
             f"the run {path} and the source {source.location} lie one inside the other, and the next scan would take "
             "the run's own files for samples; choose a place outside the source"
         )
-    secret = secret_path(path)
+    secret = secret_place(path)
     if not os.environ.get(VARIABLE) and overlaps(source, secret):
         raise OutputError(
             f"the run's secret {secret} would lie among the samples of {source.location}, and go where they go; choose "
@@ -66,7 +72,7 @@ def _require_apart(path: Path, source: Source) -> None:
 
 
 @contextmanager
-def started(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, policy: Policy) -> Iterator[Run]:
+def started(path: Place, *, source: Source, setup: RunSetup, policy: Policy) -> Iterator[Run]:
     """Start a run, or take up the one that is there, and hold it for writing.
 
     A run that was stopped before its first record, or while its secret was made, is taken up like any other.
@@ -81,13 +87,13 @@ def started(path: str | os.PathLike[str], *, source: Source, setup: RunSetup, po
         Another process is writing it, or there is a link in it; nothing is changed.
     """
     check_output(path, source)
-    path = run_path(path)
-    Location.of(path).make_folder()
-    with held(path):
-        yield _started(path, source, setup, policy)
+    place = run_place(path)
+    place.make_folder()
+    with held(place):
+        yield _started(place, source, setup, policy)
 
 
-def _started(path: Path, source: Source, setup: RunSetup, policy: Policy) -> Run:
+def _started(path: Location, source: Source, setup: RunSetup, policy: Policy) -> Run:
     before: RunRecord | None = None
     created, run_id = datetime.now(UTC).isoformat(timespec="seconds"), secrets.token_hex(16)
     if (path / "run.json").exists():
@@ -121,7 +127,7 @@ def _started(path: Path, source: Source, setup: RunSetup, policy: Policy) -> Run
     run = Run(path, record)
     run.write_record(record)  # first: whatever else is here without it would be no run
     for folder in ("scores", "decisions"):
-        (Location.of(path) / folder).make_folder()
+        (path / folder).make_folder()
     if before is not None:
         run.trust_decisions(before)
     return run

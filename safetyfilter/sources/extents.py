@@ -6,10 +6,11 @@ import os
 
 from safetyfilter.sources.base import Source
 from safetyfilter.sources.files import Extent
+from safetyfilter.storage import Location, Place
 
 
-def overlaps(source: Source, path: str | os.PathLike[str]) -> bool:
-    """Return True where files below a local path would belong to a source, or a source's place lies below the path.
+def overlaps(source: Source, path: Place) -> bool:
+    """Return True where files below a path would belong to a source, or a source's place lies below the path.
 
     Links are resolved. A folder beside the files of a pattern is not part of it where the pattern does not reach into
     it.
@@ -18,7 +19,7 @@ def overlaps(source: Source, path: str | os.PathLike[str]) -> bool:
     ----------
     source : Source
         As opened.
-    path : path
+    path : path, URL or Location
         A folder or a file that is to be written; it need not be there.
 
     Examples
@@ -31,14 +32,14 @@ def overlaps(source: Source, path: str | os.PathLike[str]) -> bool:
     >>> overlaps(source, folder / "run"), overlaps(source, folder.parent), overlaps(source, f"{folder}-run")
     (True, True, False)
     """
-    real = os.path.realpath(path)
-    return any(_overlaps(extent, real) for extent in source.extents)
+    to = Location.of(path)
+    return any(_overlaps(extent, to) for extent in source.extents)
 
 
-def _overlaps(extent: Extent, path: str) -> bool:
-    if not extent.place.is_local:
+def _overlaps(extent: Extent, to: Location) -> bool:
+    if extent.place.fs != to.fs:
         return False
-    place = os.path.realpath(extent.place.path)
+    place, path = (os.path.realpath(one.path) if one.is_local else one.path.rstrip("/") for one in (extent.place, to))
     if place == path or place.startswith(f"{path.rstrip('/')}/"):
         return True
     if not path.startswith(f"{place.rstrip('/')}/"):

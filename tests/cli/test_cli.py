@@ -172,15 +172,12 @@ def test_bad_input(scanned, place: Path, arguments: list[str], status: int, mess
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["scan", "{}/pictures", "--out", "s3://bucket/run"],
-        ["scan", "{}/pictures", "--out", "s3:/bucket/run"],
         ["scan", "{}/pictures", "--out", "simplecache::s3://bucket/run"],
         ["export", "{}/run", "--source", "{}/pictures", "--to", "s3://bucket/cleaned"],
         ["export", "{}/run", "--source", "{}/pictures", "--to", "simplecache::s3://bucket/cleaned"],
         ["demo", "--out", "s3://bucket/demo"],
         ["train", "{}/run", "{}/labels.parquet", "--signal", "minor", "--out", "s3://bucket/p.safetensors"],
         ["calibrate", "{}/run", "{}/labels.parquet", "--out", "s3://bucket/policy.toml"],
-        ["decide", "s3://bucket/run", "--policy", "strict"],
     ],
     ids=lambda arguments: "-".join(arguments[:1] + [part for part in arguments if "s3:" in part]),
 )

@@ -13,14 +13,14 @@ from tests.writers import write_files
 
 
 def test_a_folder_as_a_saved_data_set(run: Run, tmp_path: Path) -> None:
-    to = ("--source", run.path.parent / "pictures", "--to", tmp_path / "out", "--format", "datasets")
+    to = ("--source", Path(run.path).parent / "pictures", "--to", tmp_path / "out", "--format", "datasets")
     done = command("export", run.path, *to, "--json")
     assert done.json == {"run": str(run.path), "to": str(tmp_path / "out"), **run.counts}
     assert len(datasets.load_from_disk(tmp_path / "out")) == run.counts["kept"]
 
 
 def test_formats_are_listed_where_there_is_no_such(run: Run, tmp_path: Path) -> None:
-    to = ("--source", run.path.parent / "pictures", "--to", tmp_path / "out", "--format", "zip")
+    to = ("--source", Path(run.path).parent / "pictures", "--to", tmp_path / "out", "--format", "zip")
     done = command("export", run.path, *to)
     assert done.status == 2
     for name in ("'zip'", "folder", "webdataset", "parquet", "datasets", "keys"):
@@ -28,7 +28,7 @@ def test_formats_are_listed_where_there_is_no_such(run: Run, tmp_path: Path) -> 
 
 
 def test_a_destination_in_the_source_is_refused(run: Run) -> None:
-    pictures = run.path.parent / "pictures"
+    pictures = Path(run.path).parent / "pictures"
     done = command("export", run.path, "--source", pictures, "--to", pictures / "clean")
     assert done.status == 1
     assert "lies inside the source" in done.message

@@ -229,7 +229,7 @@ def test_plots_are_written_once(place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["part-00000.parquet", ".unfinished-part.parquet"])
 def test_a_part_of_a_run_is_not_taken_for_its_scores(run: Run, tmp_path: Path, name: str) -> None:
-    shutil.copy(run.path / "scores" / "part-00000.parquet", tmp_path / name)
+    shutil.copy(Path(run.path) / "scores" / "part-00000.parquet", tmp_path / name)
     digests = pq.read_table(tmp_path / name)["key_digest"]
     labels = {signal: [row % 2 for row in range(len(digests))] for signal in PAIR}
     pq.write_table(pa.table({"key_digest": digests, **labels}), tmp_path / "labels.parquet")

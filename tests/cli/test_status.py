@@ -39,10 +39,10 @@ def test_a_finished_run(run: Run) -> None:
 
 
 def test_a_run_that_is_not_finished_says_how_far_it_is(copied: Run) -> None:
-    place = copied.path / "run.json"
+    place = Path(copied.path) / "run.json"
     unfinished = {"complete": False, "counts": {}, "scores": ""}
     place.write_text(json.dumps(json.loads(place.read_text()) | unfinished))
-    (copied.path / "scores" / "part-00001.parquet").unlink()
+    (Path(copied.path) / "scores" / "part-00001.parquet").unlink()
     found = command("status", copied.path, "--json").json
     assert found["complete"] is False
     assert found["counts"] is None
@@ -58,7 +58,7 @@ def test_a_part_that_cant_be_read_is_not_counted(copied: Run) -> None:
     assert whole == StoredCounts(
         parts=copied.part_count, samples=len(PICTURES), in_progress=0, failures={"not_an_image": 1}
     )
-    (copied.path / "scores" / "part-00000.parquet").write_bytes(b"damaged")
+    (Path(copied.path) / "scores" / "part-00000.parquet").write_bytes(b"damaged")
     assert stored_counts(copied).parts == whole.parts - 1
     assert stored_counts(copied).samples < whole.samples
 

@@ -109,7 +109,7 @@ def test_an_unfinished_run_is_not_trained_on(run: Run, truth: dict[str, bool], t
 
 def test_parts_of_a_run_are_not_taken_apart(run: Run, place: Path) -> None:
     out = ["--signal", "minor", "--out", place / "p.safetensors"]
-    done = command("train", run.path / "embeddings" / "part-00000.npy", place / "labels.parquet", *out)
+    done = command("train", Path(run.path) / "embeddings" / "part-00000.npy", place / "labels.parquet", *out)
     assert done.status == 1
     assert "give the run directory" in done.message
 

@@ -28,7 +28,7 @@ SIGNALS = ("explicit", "minor")
 
 def rows(run: Run, folder: str = "scores") -> pa.Table:
     """All rows of a run, part after part."""
-    return pa.concat_tables([pq.read_table(path) for path in sorted((run.path / folder).iterdir())])
+    return pa.concat_tables([pq.read_table(path) for path in sorted((Path(run.path) / folder).iterdir())])
 
 
 def rows_of(run: Run, keys: Iterable[str], folder: str = "scores") -> pa.Table:

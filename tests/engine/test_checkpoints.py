@@ -197,4 +197,4 @@ def test_a_scan_says_what_it_keeps_and_goes_on(
         found, expected = (rows_of(one, ALL)[signal].to_numpy() for one in (run, fresh))
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert run.read_embeddings().shape == fresh.read_embeddings().shape
-    assert not list(run.path.rglob(".*"))
+    assert not list(Path(run.path).rglob(".*"))

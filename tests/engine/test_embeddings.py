@@ -14,7 +14,7 @@ from tests.engine.pictures import ALL, BAD, GOOD, parts_in, rows
 def test_each_row_is_its_own_images_embedding(scanned: Run, safe: SafetyFilter) -> None:
     vectors, digester = scanned.read_embeddings(), scanned.digester()
     assert (vectors.dtype, vectors.shape) == (np.float16, (len(ALL), safe.encoder.spec.width))
-    assert sum(len(np.load(path)) for path in (scanned.path / "embeddings").iterdir()) == len(ALL)
+    assert sum(len(np.load(path)) for path in (Path(scanned.path) / "embeddings").iterdir()) == len(ALL)
     place = {digest: row for row, digest in enumerate(rows(scanned)["key_digest"].to_pylist())}
     for name, content in ALL.items():
         alone = safe.encoder.embed([content], EmbedOptions(views="whole")).vectors[0]
@@ -44,7 +44,7 @@ def test_they_stay_where_nothing_changed(folder: Path, tmp_path: Path, safe: Saf
 
 def test_those_of_another_part_are_refused(folder: Path, tmp_path: Path, safe: SafetyFilter) -> None:
     run = scan(open_source(folder, part_size=7), tmp_path / "run", safe, keep_embeddings=True)
-    one, other = (run.path / "embeddings" / f"part-0000{number}.npy" for number in (0, 1))
+    one, other = (Path(run.path) / "embeddings" / f"part-0000{number}.npy" for number in (0, 1))
     right = one.read_bytes()
     assert np.load(one).shape == np.load(other).shape
     one.write_bytes(other.read_bytes())

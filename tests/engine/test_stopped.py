@@ -67,7 +67,7 @@ def test_a_scan_that_is_stopped_goes_on(
     with pytest.raises(UnfinishedRunError, match="not finished"):
         _ = run.counts
     assert parts_in(run.path) == parts_in(run.path, "decisions") == {0, 1, 2}
-    assert all(pq.read_table(path).num_rows == 6 for path in (run.path / "scores").iterdir())
+    assert all(pq.read_table(path).num_rows == 6 for path in (Path(run.path) / "scores").iterdir())
 
     resumed: Counter[str] = Counter()
     source = open_source(folder, part_size=6)
@@ -78,4 +78,4 @@ def test_a_scan_that_is_stopped_goes_on(
     for signal in SIGNALS:
         found, expected = (np.sort(rows(one)[signal].to_numpy()) for one in (finished, fresh))
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert not [path for path in run.path.rglob("*") if ".tmp" in path.name]
+    assert not [path for path in Path(run.path).rglob("*") if ".tmp" in path.name]

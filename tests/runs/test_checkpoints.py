@@ -30,7 +30,7 @@ def part_of(run: Run, rows: list[Row] = MANY, vectors: np.ndarray | None = None)
 
 
 def left(run: Run) -> list[str]:
-    return [path.name for path in run.path.rglob("*") if path.name.startswith(".")]
+    return [path.name for path in Path(run.path).rglob("*") if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("vectors", [None, VECTORS], ids=["scores", "with embeddings"])
@@ -69,7 +69,7 @@ def test_few_samples_are_not_kept(run: Run) -> None:
 def test_it_names_no_sample_and_no_state(run: Run) -> None:
     run.checkpoints().save(part_of(run))
     (name,) = left(run)
-    content = next(run.path.rglob(name)).read_bytes()
+    content = next(Path(run.path).rglob(name)).read_bytes()
     assert b"key" not in content.replace(b"key_digest", b"")
     assert b"state" not in content
     assert "state" not in name
@@ -83,7 +83,7 @@ def test_of_no_use(run: Run) -> None:
     others: list[Checkpoints] = [replace(kept, run="another run's"), replace(kept, signals=("more", *kept.signals))]
     assert [other.load(0, "state") for other in others] == [None, None]
     (name,) = left(run)
-    place = next(run.path.rglob(name))
+    place = next(Path(run.path).rglob(name))
     place.write_bytes(place.read_bytes()[:-20])
     assert kept.load(0, "state") is None
 

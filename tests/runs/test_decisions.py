@@ -167,7 +167,7 @@ class TestCurrent:
         elif change == "being decided":
             run.write_record(replace(run.record, complete=False, counts={}))
         else:
-            (run.path / "run.json").unlink()
+            (Path(run.path) / "run.json").unlink()
         for each in (decisions, again):
             with pytest.raises(RunError, match="restore the run" if change == "gone" else "make the loader again"):
                 each.require_current()
@@ -190,7 +190,7 @@ class TestTheIndex:
 
     def test_built_once_and_again_when_decided_anew(self, run: Run) -> None:
         Decisions.of(run)
-        path = run.path / "index" / "decisions.bin"
+        path = Path(run.path) / "index" / "decisions.bin"
         first = path.stat().st_mtime_ns, path.stat().st_ino
         assert len(Decisions.of(Run.open(run.path))) == len(IMAGES)
         assert (path.stat().st_mtime_ns, path.stat().st_ino) == first
@@ -203,21 +203,21 @@ class TestTheIndex:
     @pytest.mark.parametrize("damage", [b"", b"\0" * 5000, "cut", "bit"])
     def test_a_damaged_index_is_built_again(self, run: Run, damage) -> None:
         expected = Decisions.of(run).reasons(list(IMAGES))
-        path = run.path / "index" / "decisions.bin"
+        path = Path(run.path) / "index" / "decisions.bin"
         content = path.read_bytes()
         flipped = content[:-1] + bytes([content[-1] ^ 16])  # the last row's reasons
         path.write_bytes({"cut": content[:-4096], "bit": flipped}.get(damage, damage))
         np.testing.assert_array_equal(Decisions.of(run).reasons(list(IMAGES)), expected)
 
     def test_it_lies_ready_and_needs_no_secret_to_be_made(self, run: Run, tmp_path) -> None:
-        path = run.path / "index" / "decisions.bin"
+        path = Path(run.path) / "index" / "decisions.bin"
         assert path.exists()
         path.unlink()
         (tmp_path / "run.secret").unlink()
         assert len(index_of(run)) == len(IMAGES)
 
     def test_a_run_that_changes_meanwhile_is_an_error(self, run: Run, monkeypatch) -> None:
-        (run.path / "index" / "decisions.bin").unlink()
+        (Path(run.path) / "index" / "decisions.bin").unlink()
 
         def changing(run):
             yield from batches(run)
@@ -227,11 +227,11 @@ class TestTheIndex:
         monkeypatch.setattr(module, "_batches", changing)
         with pytest.raises(RunError, match="was written to while"):
             Decisions.of(run)
-        assert not (run.path / "index" / "decisions.bin").exists()
+        assert not (Path(run.path) / "index" / "decisions.bin").exists()
 
     def test_a_run_that_cannot_be_written(self, run: Run, tmp_path, monkeypatch) -> None:
-        shutil.rmtree(run.path / "index")
-        (run.path / "index").write_text("in the way")
+        shutil.rmtree(Path(run.path) / "index")
+        (Path(run.path) / "index").write_text("in the way")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         assert len(Decisions.of(run)) == len(IMAGES)
         assert list((tmp_path / "cache").rglob("decisions.bin"))
@@ -242,9 +242,9 @@ class TestTheIndex:
     @pytest.mark.parametrize("full", [["index"], ["index", "cache"]])
     def test_where_there_is_no_room(self, run: Run, tmp_path, monkeypatch, caplog, full: list[str]) -> None:
         expected = Decisions.of(run).reasons(list(IMAGES))
-        shutil.rmtree(run.path / "index")
+        shutil.rmtree(Path(run.path) / "index")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        folders = {"index": run.path / "index", "cache": tmp_path / "cache"}
+        folders = {"index": Path(run.path) / "index", "cache": tmp_path / "cache"}
 
         def allocate(descriptor: int, size: int) -> None:
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -264,7 +264,7 @@ class TestTheIndex:
 
     def test_a_limit_on_files_ends_no_process(self, run: Run, tmp_path) -> None:
         """The kernel's own refusal, in a process that may write files of a few kilobytes only."""
-        shutil.rmtree(run.path / "index")
+        shutil.rmtree(Path(run.path) / "index")
         code = (
             "import resource, sys; from safetyfilter.runs.decisions import Decisions, Run\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
@@ -282,8 +282,8 @@ class TestTheIndex:
             "import sys; from safetyfilter.runs.decisions import Decisions, Run\n"
             "print(len(Decisions.of(Run.open(sys.argv[1]))))"
         )
-        (run.path / "index" / "decisions.bin").unlink()
-        with (run.path / "index" / "lock").open("wb") as lock:
+        (Path(run.path) / "index" / "decisions.bin").unlink()
+        with (Path(run.path) / "index" / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             waiting = [
                 subprocess.Popen([sys.executable, "-c", code, run.path], stdout=subprocess.PIPE, text=True)
@@ -292,7 +292,7 @@ class TestTheIndex:
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting[0].wait(timeout=4)
         assert [process.communicate(timeout=300)[0].strip() for process in waiting] == [str(len(IMAGES))] * 2
-        assert not list((run.path / "index").glob(".*"))
+        assert not list((Path(run.path) / "index").glob(".*"))
 
     def test_pickled_it_is_a_path_and_no_secret(self, run: Run, tmp_path) -> None:
         decisions = Decisions.of(run)
@@ -309,5 +309,5 @@ class TestTheIndex:
 
     def test_it_names_no_sample(self, run: Run) -> None:
         Decisions.of(run)
-        content = (run.path / "index" / "decisions.bin").read_bytes()
+        content = (Path(run.path) / "index" / "decisions.bin").read_bytes()
         assert not [name for name in IMAGES if Path(name).stem.encode() in content]

@@ -66,7 +66,7 @@ USES = {
 )
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe"])
 def test_a_link_is_refused_and_not_followed(run: Run, outside: Path, name: str, use: str, kind: str) -> None:
-    place = run.path / name
+    place = Path(run.path) / name
     target = outside / ("folder" if place.is_dir() or name == "embeddings" else "file")
     if place.is_dir():
         shutil.rmtree(place)
@@ -86,11 +86,11 @@ def test_a_link_is_refused_and_not_followed(run: Run, outside: Path, name: str, 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("name", ["scores", "decisions", "embeddings"])
 def test_a_file_in_the_place_of_a_folder_is_told(run: Run, name: str, use: str) -> None:
-    shutil.rmtree(run.path / name, ignore_errors=True)
-    (run.path / name).write_text("no folder")
+    shutil.rmtree(Path(run.path) / name, ignore_errors=True)
+    (Path(run.path) / name).write_text("no folder")
     with pytest.raises(RunError, match=rf"run/{name} is a file, and a run directory has a folder .* remove it"):
         USES[use](run)
-    assert (run.path / name).read_text() == "no folder"
+    assert (Path(run.path) / name).read_text() == "no folder"
 
 
 def test_the_run_itself_may_be_a_link(run: Run, tmp_path: Path) -> None:
@@ -100,20 +100,20 @@ def test_the_run_itself_may_be_a_link(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_is_the_users_own_stays(run: Run, outside: Path) -> None:
-    (run.path / "notes").symlink_to(outside)
-    (run.path / ".safetyfilter-notes").mkdir()
-    (run.path / ".safetyfilter-notes" / "file").touch()
-    (run.path / ".safetyfilter-empty").mkdir()
+    (Path(run.path) / "notes").symlink_to(outside)
+    (Path(run.path) / ".safetyfilter-notes").mkdir()
+    (Path(run.path) / ".safetyfilter-notes" / "file").touch()
+    (Path(run.path) / ".safetyfilter-empty").mkdir()
     with run.writing():
         assert len(Decisions.of(Run.open(run.path))) == 2
-    assert (run.path / ".safetyfilter-notes" / "file").exists()
-    assert not (run.path / ".safetyfilter-empty").exists()
-    assert (run.path / "notes").is_symlink()
+    assert (Path(run.path) / ".safetyfilter-notes" / "file").exists()
+    assert not (Path(run.path) / ".safetyfilter-empty").exists()
+    assert (Path(run.path) / "notes").is_symlink()
 
 
 def test_what_a_killed_process_left_of_an_index_is_swept_up_when_it_is_built(run: Run) -> None:
-    left = run.path / "index" / ".decisions.bin.1-ab.tmp"
+    left = Path(run.path) / "index" / ".decisions.bin.1-ab.tmp"
     left.write_text("half")
-    (run.path / "index" / "decisions.bin").unlink()
+    (Path(run.path) / "index" / "decisions.bin").unlink()
     Decisions.of(run)
     assert not left.exists()

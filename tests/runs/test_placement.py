@@ -73,7 +73,7 @@ def test_a_part_is_known_by_its_state(run: Run, states: str, numbers: list[int],
                 vectors = np.load(again.file("embeddings", numbers[index]))
                 assert vectors[0, 0] == ("abcd".index(state) if state not in todo else 1)
     for folder in ("scores", "embeddings"):
-        assert len(list((run.path / folder).iterdir())) == len(states)
+        assert len(list((Path(run.path) / folder).iterdir())) == len(states)
 
 
 @pytest.mark.parametrize("stop_at", range(1, 6))

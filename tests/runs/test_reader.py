@@ -50,14 +50,14 @@ def run(request, tmp_path_factory, safe: SafetyFilter) -> Run:
 
 def in_source_order(run: Run) -> dict[str, bytes]:
     """The reader's own look at the source: keys and images, in its order."""
-    source = open_source(run.path.parent / "source")
+    source = open_source(Path(run.path).parent / "source")
     samples = [sample for part in source.parts() for sample in source.samples(part)]
     assert len(samples) == COUNT
     return {sample.key: sample.read(1 << 20) for sample in samples}
 
 
 def stored(run: Run, folder: str) -> list[Path]:
-    return sorted((run.path / folder).iterdir())
+    return sorted((Path(run.path) / folder).iterdir())
 
 
 def column(run: Run, folder: str, name: str) -> np.ndarray:

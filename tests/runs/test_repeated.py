@@ -52,7 +52,7 @@ def test_by_key_over_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_part_that_nobody_shares_a_key_with_is_left_alone(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", {**PARTS, "e": [("six", "x", 0.1, OK), ("six", "x", 0.1, OK)]})
-    before = {path: path.stat().st_mtime_ns for path in (run.path / "scores").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (Path(run.path) / "scores").iterdir()}
     mark_repeated(run)
     changed = sorted(path.stem for path, time in before.items() if path.stat().st_mtime_ns != time)
     assert changed == ["part-00000", "part-00001", "part-00002", "part-00003"]
