@@ -18,6 +18,7 @@ ORDER = (
     "signals",
     "batches",
     "storage",
+    "native",
     "embed",
     "score",
     "decide",

@@ -1,0 +1,75 @@
+"""Compiles the C loops for this machine and loads them, once in a process; None where that can't be."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+COMPILERS = ("cc", "gcc", "clang")
+"""Compilers that are tried, where ``CC`` names none."""
+_FLAGS = ("-O3", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11")
+_MACHINES = ("-march=native", "-mcpu=native")
+"""Ways to ask for this processor's instructions, of which each compiler knows one."""
+_TIMEOUT_S = 60.0
+_lock = threading.Lock()
+_log = logging.getLogger(__name__)
+
+
+def library() -> ctypes.CDLL | None:
+    """Return the compiled loops; None, after one warning, where there is no compiler, or none that does."""
+    with _lock:
+        return _compiled()
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> ctypes.CDLL | None:
+    if sys.byteorder != "little":
+        return None
+    compiler = _compiler()
+    if compiler is None:
+        _log.warning(
+            "no C compiler is found: stored embeddings are scored and keys digested by slower functions, with the same "
+            "results; install gcc or clang, or name one in CC"
+        )
+        return None
+    said = ""
+    for machine in _MACHINES:
+        # A folder of its own, gone when the loops are loaded: nothing that was compiled elsewhere is ever run.
+        with tempfile.TemporaryDirectory(prefix="safetyfilter-") as folder:
+            made = os.path.join(folder, "kernels.so")  # noqa: PTH118
+            try:
+                done = subprocess.run(
+                    [*compiler, *_FLAGS, machine, str(SOURCE), "-o", made, "-lm"],
+                    capture_output=True,
+                    text=True,
+                    timeout=_TIMEOUT_S,
+                    check=False,
+                )
+                if done.returncode == 0:
+                    return ctypes.CDLL(made)
+                said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
+            except (OSError, subprocess.SubprocessError) as error:
+                said = f"{type(error).__name__}: {error}"
+    _log.warning(
+        "%s can't compile the fast loops (%s): slower functions take their place, with the same results",
+        compiler[0],
+        said,
+    )
+    return None
+
+
+def _compiler() -> list[str] | None:
+    if named := shlex.split(os.environ.get("CC", "")):
+        return named
+    found = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    return None if found is None else [found]
