@@ -23,6 +23,7 @@
     │   └── SchemaError
     ├── SecretError (PermissionError)        the run's secret is missing or wrong
     ├── DeviceError (RuntimeError)           the device can't do what was asked
+    ├── EngineError (RuntimeError)           an engine that can't be reached, or whose workers failed
     └── MissingExtraError (ImportError)      an optional dependency is not installed
 
 A message says what was wrong, what came, what is allowed, and the remedy.
@@ -122,6 +123,10 @@ class SecretError(SafetyFilterError, PermissionError):
 
 class DeviceError(SafetyFilterError, RuntimeError):
     """A device or a precision that this machine does not offer."""
+
+
+class EngineError(SafetyFilterError, RuntimeError):
+    """An engine that can't be reached, or whose workers can't do what was asked; finished parts are kept."""
 
 
 class MissingExtraError(SafetyFilterError, ImportError):
