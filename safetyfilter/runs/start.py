@@ -48,8 +48,8 @@ def check_output(path: Place, source: Source | None = None) -> None:
 
 def _try_to_write(path: Path) -> None:
     existing = next(p for p in (path, *path.parents) if p.exists())
-    try:  # a trial, since permissions alone don't tell on every file system
-        with tempfile.TemporaryDirectory(dir=existing, prefix=TRIAL):
+    try:  # a trial, since permissions alone don't tell on every file system; without a name, so that nothing is left
+        with tempfile.TemporaryFile(dir=existing, prefix=TRIAL):
             pass
     except OSError as error:
         raise OutputError(
