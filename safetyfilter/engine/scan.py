@@ -14,6 +14,7 @@ from safetyfilter.engine.parts import PartJob, Progress
 from safetyfilter.engine.scorers import ImageScorer
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.runs.apply import decide_parts
+from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run
@@ -149,7 +150,7 @@ def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:
     """Report the parts that are there already, decide on them where another policy did, and return their samples."""
     samples = 0
     for number in done:
-        counts = run.decide_part(number, run.policy).counts
+        counts = run.decide_part(number, Reasons.by_policy(run.policy)).counts
         samples += counts["seen"]
         report({n: counts[n] for n in ("seen", "kept", "excluded", "unscored")} | {"resumed": counts["seen"]})
     return samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -103,3 +104,28 @@ def join_labels(labels: pa.Table, row_keys: pa.Array, label_keys: pa.Array, *, o
 def _combined(column: pa.ChunkedArray) -> Any:
     array = column.combine_chunks()
     return pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+
+
+def aligned(
+    table: pa.Table, read_scores: Callable[[], pa.Table], digester: Callable[[], Digester], *, one: str
+) -> pa.Table:
+    """Return the rows of a table in the order of a run's scores; see `Run.align`.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        With a column ``key`` or ``key_digest``.
+    read_scores : callable
+        Gives the run's scores.
+    digester : callable
+        Gives the run's digester; asked only where the table has keys.
+    one : str
+        What a row of the table is called in errors.
+    """
+    if not {"key", "key_digest"} & set(table.column_names):
+        raise CalibrationError(
+            f"the {one}s have no column key, and a run's rows are in no order that other {one}s could follow; give "
+            "the samples' keys in a column key"
+        )
+    keys = key_column(table, None if "key_digest" in table.column_names else digester())
+    return join_labels(table, key_column(read_scores()), keys, one=one)

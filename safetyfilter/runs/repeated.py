@@ -16,6 +16,7 @@ from safetyfilter.errors import OutputError, SafetyFilterError
 from safetyfilter.runs.index_file import stretches
 from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.shards import carried_meta
 
 _AT_ONCE = 1 << 21
 """Rows compared in memory at a time."""
@@ -121,6 +122,6 @@ def _rewrite(run: Run, number: int, right: Records) -> None:
     status: StatusCodes = part.scores.status.copy()
     values[right["row"]], status[right["row"]] = right["scores"], right["status"]
     scores = ScoreBatch(values=values, signals=part.scores.signals, status=status)
-    kept = {"fingerprint": meta["fingerprint"], "embeddings": meta["embeddings"]}
+    kept = {"fingerprint": meta["fingerprint"], "embeddings": meta["embeddings"], **carried_meta(meta)}
     marked: ScoredPart = replace(part, scores=scores)
     write_scores(marked, place, {**kept, "repeated": run.record.source.fingerprint})

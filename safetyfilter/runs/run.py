@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from safetyfilter.batches import Reason, Unreadable
+from safetyfilter.batches import Unreadable
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import CalibrationError, RunError, SecretError, UnfinishedRunError, UsageError
+from safetyfilter.errors import RunError, SecretError, UnfinishedRunError, UsageError
 from safetyfilter.runs.checkpoints import Checkpoints
-from safetyfilter.runs.decided import DecidedPart, read_decisions, write_decisions
+from safetyfilter.runs.decided import DecidedPart
+from safetyfilter.runs.deciding import OwnDecisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.held import held, refuse_links
-from safetyfilter.runs.labels import join_labels, key_column
-from safetyfilter.runs.parts import ScoredPart, content_digest, read_meta, read_scores, write_scores
+from safetyfilter.runs.labels import aligned
+from safetyfilter.runs.parts import ScoredPart, read_meta
+from safetyfilter.runs.place import run_place
 from safetyfilter.runs.placement import Placement, Wanted, placed
+from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.secret import read_secret, secret_origin
-from safetyfilter.runs.stored import (
-    digest_of,
-    file_digest,
-    load_embeddings,
-    load_scores,
-    part_file,
-    remove_parts,
-    vouched,
-)
+from safetyfilter.runs.stored import digest_of, load_embeddings, load_scores, part_file, remove_parts, vouched
+from safetyfilter.runs.writing import PartWriter
 from safetyfilter.sources.base import Part
-from safetyfilter.storage import Location, Place, is_url, local_path, replacing
+from safetyfilter.storage import Location, Place, replacing
 
 
 @dataclass(slots=True)
@@ -53,7 +46,10 @@ class Run:
 
     path: Location
     record: RunRecord = field(repr=False)
-    _own_decisions: set[str] = field(default_factory=set, repr=False, compare=False)
+    _own: OwnDecisions = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._own = OwnDecisions(self.path)
 
     @classmethod
     def open(cls, path: Place) -> Run:
@@ -141,9 +137,8 @@ class Run:
         embeddings : bool
             Scores without embeddings don't do.
         """
-        digester = self.digester()
         wanted = Wanted(
-            fingerprint_of=lambda state: self._fingerprint(state, digester),
+            fingerprint_of=self.part_writer().fingerprint,
             source=self.record.source.fingerprint,
             embeddings=embeddings,
         )
@@ -163,15 +158,18 @@ class Run:
     def _depends_on(self) -> str:
         return f"{self.record.run_id}\n{self.record.setup.digest}"
 
-    def _fingerprint(self, state: str, digester: Digester) -> str:
-        """A fingerprint of a part's samples and everything that its scores depend on."""
-        return digester.text(f"{self._depends_on}\n{state}")
+    def part_writer(self) -> PartWriter:
+        """Return what writes scored parts into this run, here or in another process; the run must be held meanwhile."""
+        return PartWriter(
+            root=self.path,
+            digester=self.digester(),
+            depends_on=self._depends_on,
+            policy=self.policy,
+            signals=self.record.setup.signals,
+        )
 
     def write(self, part: ScoredPart, number: int | None = None) -> Counter[str]:
-        """Record a scored part and the decisions on it under the run's policy; its counts.
-
-        Embeddings that are there already are those of other scores, and are removed; the part's own are written first,
-        so that scores never name embeddings that are not there.
+        """Record a scored part and the decisions on it under the run's policy, and return their counts.
 
         Parameters
         ----------
@@ -180,63 +178,17 @@ class Run:
         number : int or None
             Its number in the run, from `place_parts`; that in its source where None.
         """
-        number = part.index if number is None else number
-        place, kept = self.file("embeddings", number), None
-        place.remove()
-        if part.vectors is not None:
-            (self.path / "embeddings").make_folder()
-            with replacing(place) as file:
-                np.save(file, part.vectors.astype(np.float16, copy=False))
-            kept = file_digest(place)
-        meta = {"fingerprint": self._fingerprint(part.state, self.digester()), "embeddings": kept}
-        content = write_scores(part, self.file("scores", number), meta)
-        return Counter(self._decide(number, part, {**meta, "content": content}, self.policy).counts)
+        decided = self.part_writer().written(part, part.index if number is None else number)
+        self._own.contents.add(decided.content)
+        return Counter(decided.counts)
 
     def trust_decisions(self, record: RunRecord) -> None:
         """Take the decisions that are there for this run's own, if a record vouches for all of them."""
-        metas = [read_meta(self.file("decisions", number)) for number in range(record.source.parts)]
-        contents = [meta["content"] for meta in metas if meta]
-        if record.complete and digest_of(contents) == record.decisions:
-            self._own_decisions.update(contents)
+        self._own.trust(record)
 
-    def decide_part(self, number: int, policy: Policy) -> DecidedPart:
-        """Return the decisions on a part's stored scores under a policy.
-
-        They are decided anew, and written where that gives others than are there; only those that this object wrote
-        or was told to trust are taken as they are. Else a file that was put there could pass for the run's own.
-        """
-        meta = read_meta(self.file("scores", number))
-        try:
-            decided = read_decisions(self.file("decisions", number))
-        except RunError:
-            decided = None  # missing or damaged: made again
-        if meta and decided:
-            there = decided.fingerprint, decided.scores, decided.policy
-            if there != (meta["fingerprint"], meta["content"], policy.digest):
-                decided = None
-        if decided and decided.content in self._own_decisions:
-            return decided
-        part, meta = read_scores(self.file("scores", number))
-        return self._decide(number, part, meta, policy, there=decided)
-
-    def _decide(
-        self,
-        number: int,
-        part: ScoredPart,
-        meta: Mapping[str, Any],
-        policy: Policy,
-        there: DecidedPart | None = None,
-    ) -> DecidedPart:
-        bits = policy.decide(part.scores).reason_bits
-        if part.known_hashes is not None:
-            bits[part.known_hashes] |= np.uint16(Reason.KNOWN_HASH)
-        if there and there.content == content_digest(part.keys, part.contents, bits):
-            self._own_decisions.add(there.content)
-            return there
-        own = {"fingerprint": meta["fingerprint"], "scores": meta["content"], "policy": policy.digest}
-        decided = write_decisions(part, bits, self.file("decisions", number), own)
-        self._own_decisions.add(decided.content)
-        return decided
+    def decide_part(self, number: int, reasons: Reasons) -> DecidedPart:
+        """Return the decisions on a part's stored scores, made anew unless this object made or trusts them."""
+        return self._own.decide(number, reasons)
 
     def seal_scores(self, parts: Sequence[Part]) -> None:
         """Record that all parts of the source are scored, and remove those that it no longer has.
@@ -248,8 +200,8 @@ class Run:
         UnfinishedRunError
             A part is not scored, or its scores no longer hold.
         """
-        digester = self.digester()
-        expected = Counter(self._fingerprint(part.state, digester) for part in parts)
+        fingerprint = self.part_writer().fingerprint
+        expected = Counter(fingerprint(part.state) for part in parts)
         metas = [read_meta(self.file("scores", number)) for number in range(len(parts))]
         if Counter(meta["fingerprint"] for meta in metas if meta) != expected:
             raise UnfinishedRunError(f"a part of {self.path} is not scored; run the same scan again")
@@ -257,10 +209,10 @@ class Run:
         self.checkpoints().keep_only(())
         self.write_record(replace(self.record, scores=digest_of(vouched(meta) for meta in metas if meta)))
 
-    def finish(self, counts: Mapping[str, int], policy: Policy, decisions: str) -> None:
-        """Record that every part is decided under a policy, and the digest of these decisions."""
-        record = replace(self.record, policy=policy, counts=dict(counts), decisions=decisions, complete=True)
-        self.write_record(record)
+    def finish(self, counts: Mapping[str, int], reasons: Reasons, decisions: str) -> None:
+        """Record that every part is decided, by what, and the digest of these decisions."""
+        record = replace(self.record, policy=reasons.policy, decided_with=reasons.decided_with, decisions=decisions)
+        self.write_record(replace(record, counts=dict(counts), complete=True))
 
     def read_scores(self) -> pa.Table:
         """Return the scores of all samples: the columns of ``scores/``, rows in the run's order.
@@ -312,13 +264,7 @@ class Run:
         return self._aligned(labels, "label")
 
     def _aligned(self, table: pa.Table, one: str) -> pa.Table:
-        if not {"key", "key_digest"} & set(table.column_names):
-            raise CalibrationError(
-                f"the {one}s have no column key, and a run's rows are in no order that other {one}s could follow; give "
-                "the samples' keys in a column key"
-            )
-        keys = key_column(table, None if "key_digest" in table.column_names else self.digester())
-        return join_labels(table, key_column(self.read_scores()), keys, one=one)
+        return aligned(table, self.read_scores, self.digester, one=one)
 
 
 def require_run(run: object) -> None:
@@ -331,34 +277,3 @@ def require_run(run: object) -> None:
     """
     if not isinstance(run, Run):
         raise UsageError(f"{run!r} is not a Run; open it with Run.open")
-
-
-def run_place(path: Place) -> Location:
-    """Return the location of a run directory, with a name beside which its secret can lie.
-
-    Raises
-    ------
-    OutputError
-        It is a chain of URLs.
-    UsageError
-        It is a whole bucket, or no installed package opens such URLs.
-
-    Examples
-    --------
-    >>> run_place("runs/first").name, str(run_place("memory://bucket/runs/first/"))
-    ('first', 'memory:///bucket/runs/first')
-    >>> run_place("memory://bucket")
-    Traceback (most recent call last):
-        ...
-    safetyfilter.errors.UsageError: memory:///bucket is a whole bucket, beside which no secret can lie; give a ...
-    """
-    if isinstance(path, Location):
-        place = path
-    elif is_url(path) and "::" not in os.fspath(path):
-        place = Location.of(re.sub(":/+", "://", os.fspath(path), count=1))  # pathlib folds two slashes into one
-    else:
-        local = local_path(path, "a run directory")
-        return Location.local(os.path.realpath(local) if local.name in ("", "..") else str(local))
-    if not place.is_local and "/" not in place.path.strip("/"):
-        raise UsageError(f"{place} is a whole bucket, beside which no secret can lie; give a folder in it for the run")
-    return place

@@ -15,8 +15,9 @@ from pathlib import Path
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError
 from safetyfilter.runs.held import TRIAL, held, holds_no_run, refuse_links
+from safetyfilter.runs.place import run_place
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
-from safetyfilter.runs.run import Run, run_place
+from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import VARIABLE, create_secret, secret_place
 from safetyfilter.sources.base import Source
 from safetyfilter.sources.extents import overlaps

@@ -1,0 +1,53 @@
+"""Decides on the stored scores of a run's parts, and takes no decisions for its own that it did not make."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from safetyfilter.errors import RunError
+from safetyfilter.runs.decided import DecidedPart, read_decisions
+from safetyfilter.runs.parts import content_digest, read_meta, read_scores
+from safetyfilter.runs.reasons import Reasons
+from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.stored import digest_of, part_file
+from safetyfilter.runs.writing import write_reasons
+from safetyfilter.storage import Location
+
+
+@dataclass(slots=True)
+class OwnDecisions:
+    """The decisions in a run that this process made, or found that its record vouches for."""
+
+    root: Location
+    contents: set[str] = field(default_factory=set)
+
+    def trust(self, record: RunRecord) -> None:
+        """Take the decisions that are there for the run's own, if a record vouches for all of them."""
+        metas = [read_meta(part_file(self.root, "decisions", number)) for number in range(record.source.parts)]
+        contents = [meta["content"] for meta in metas if meta]
+        if record.complete and digest_of(contents) == record.decisions:
+            self.contents.update(contents)
+
+    def decide(self, number: int, reasons: Reasons) -> DecidedPart:
+        """Return the decisions on a part's stored scores.
+
+        They are decided anew, and written where that gives others than are there; only those that this made or was
+        told to trust are taken as they are. Else a file that was put there could pass for the run's own.
+        """
+        meta = read_meta(part_file(self.root, "scores", number))
+        there: DecidedPart | None = None
+        with suppress(RunError):  # missing or damaged: made again
+            there = read_decisions(part_file(self.root, "decisions", number))
+        if meta and there and (there.fingerprint, there.scores) != (meta["fingerprint"], meta["content"]):
+            there = None
+        if there and there.policy != reasons.digest:
+            there = None
+        if there and there.content in self.contents:
+            return there
+        part, meta = read_scores(part_file(self.root, "scores", number))
+        bits = reasons.of_part(number, part)
+        if not (there and there.content == content_digest(part.keys, part.contents, bits)):
+            there = write_reasons(self.root, number, part, bits, {**meta, "policy": reasons.digest})
+        self.contents.add(there.content)
+        return there

@@ -1,0 +1,40 @@
+"""The place of a run directory: a folder, on this machine or on other storage, beside which its secret can lie."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from safetyfilter.errors import UsageError
+from safetyfilter.storage import Location, Place, is_url, local_path
+
+
+def run_place(path: Place) -> Location:
+    """Return the location of a run directory, with a name beside which its secret can lie.
+
+    Raises
+    ------
+    OutputError
+        It is a chain of URLs.
+    UsageError
+        It is a whole bucket, or no installed package opens such URLs.
+
+    Examples
+    --------
+    >>> run_place("runs/first").name, str(run_place("memory://bucket/runs/first/"))
+    ('first', 'memory:///bucket/runs/first')
+    >>> run_place("memory://bucket")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.UsageError: memory:///bucket is a whole bucket, beside which no secret can lie; give a ...
+    """
+    if isinstance(path, Location):
+        place = path
+    elif is_url(path) and "::" not in os.fspath(path):
+        place = Location.of(re.sub(":/+", "://", os.fspath(path), count=1))  # pathlib folds two slashes into one
+    else:
+        local = local_path(path, "a run directory")
+        return Location.local(os.path.realpath(local) if local.name in ("", "..") else str(local))
+    if not place.is_local and "/" not in place.path.strip("/"):
+        raise UsageError(f"{place} is a whole bucket, beside which no secret can lie; give a folder in it for the run")
+    return place

@@ -1,0 +1,139 @@
+"""Writes scored parts into a run, with the decisions on them: in the process that scores them, wherever that is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from safetyfilter.batches import ReasonBits
+from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.images import PREPARATION
+from safetyfilter.errors import RunError
+from safetyfilter.runs.decided import DecidedPart, write_decisions
+from safetyfilter.runs.digests import Digester
+from safetyfilter.runs.parts import ScoredPart, write_scores
+from safetyfilter.runs.reasons import Reasons
+from safetyfilter.runs.shards import carried_meta, shard_meta
+from safetyfilter.runs.stored import file_digest, part_file
+from safetyfilter.storage import Location, replacing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartWriter:
+    """Writes the parts of one run; can be sent to another process or machine, and holds no lock.
+
+    Whoever started the scan holds the run meanwhile. A copy carries the run's secret, in memory alone. In a process
+    with another version of this library, which might score otherwise, it can't be unpickled: `RunError`.
+
+    Attributes
+    ----------
+    root : Location
+        The run directory, which must be the same place where this is sent.
+    digester : Digester
+        The run's.
+    depends_on : str
+        Digest of what every part of the run depends on.
+    policy : Policy
+        What parts are decided by.
+    signals : tuple of str
+        The signals that a part must have.
+    """
+
+    root: Location
+    digester: Digester
+    depends_on: str
+    policy: Policy
+    signals: tuple[str, ...]
+
+    def fingerprint(self, state: str) -> str:
+        """Return the fingerprint of a part's samples, by its state in its source, and of all its scores depend on."""
+        return self.digester.text(f"{self.depends_on}\n{state}")
+
+    def write(self, part: ScoredPart, number: int) -> Counter[str]:
+        """Record a scored part and the decisions on it, and return their counts.
+
+        Embeddings that are there already are those of other scores, and are removed; the part's own are written first,
+        so that scores never name embeddings that are not there.
+
+        Parameters
+        ----------
+        part : ScoredPart
+            With vectors where they are to be kept, in float16.
+        number : int
+            Its number in the run, from `Run.place_parts`.
+
+        Raises
+        ------
+        RunError
+            The part has scores of other signals.
+        OutputError
+            It can't be written.
+        """
+        return Counter(self.written(part, number).counts)
+
+    def written(self, part: ScoredPart, number: int) -> DecidedPart:
+        """Record a scored part as `write` does, and return the decisions on it."""
+        if part.scores.signals != self.signals:
+            raise RunError(
+                f"part {number} has scores of {', '.join(part.scores.signals)}, and {self.root} is a run on "
+                f"{', '.join(self.signals)}: a fault of the engine"
+            )
+        place, kept = part_file(self.root, "embeddings", number), None
+        place.remove()
+        if part.vectors is not None:
+            (self.root / "embeddings").make_folder()
+            with replacing(place) as file:
+                np.save(file, part.vectors.astype(np.float16, copy=False))
+            kept = file_digest(place)
+        own = {"fingerprint": self.fingerprint(part.state), "embeddings": kept}
+        meta = own | shard_meta(part.shards, self.digester)
+        content = write_scores(part, part_file(self.root, "scores", number), meta)
+        reasons = Reasons.by_policy(self.policy)
+        bits = reasons.of_part(number, part)
+        return write_reasons(self.root, number, part, bits, {**meta, "content": content, "policy": reasons.digest})
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickled, (_versions(), self.root, self.digester, self.depends_on, self.policy, self.signals)
+
+
+def write_reasons(
+    root: Location, number: int, part: ScoredPart, bits: ReasonBits, meta: Mapping[str, Any]
+) -> DecidedPart:
+    """Write the decisions on a part whose scores are stored, and return them.
+
+    Parameters
+    ----------
+    root : Location
+        The run directory.
+    number : int
+        The part's number in it.
+    part : ScoredPart
+        Its rows.
+    bits : ndarray
+        (N,) uint16, a `Reason` set each.
+    meta : mapping
+        The metadata of its scores, and ``policy``: the digest of what gave these reasons.
+    """
+    own = {"fingerprint": meta["fingerprint"], "scores": meta["content"], "policy": meta["policy"]}
+    return write_decisions(part, bits, part_file(root, "decisions", number), own | carried_meta(meta))
+
+
+def _versions() -> tuple[str, int]:
+    return version("safetyfilter"), PREPARATION
+
+
+def _unpickled(
+    versions: tuple[str, int], root: Location, digester: Digester, depends_on: str, policy: Policy, signals: list[str]
+) -> PartWriter:
+    if versions != (own := _versions()):
+        there, here = (f"safetyfilter {name} (preparation {number})" for name, number in (versions, own))
+        raise RunError(
+            f"a worker has {here}, and the scan was started by {there}; install one version on all machines, and run "
+            "the same scan again"
+        )
+    return PartWriter(root=root, digester=digester, depends_on=depends_on, policy=policy, signals=tuple(signals))
