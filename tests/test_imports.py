@@ -161,11 +161,14 @@ def test_the_core_does_not_know_the_stand_ins(word: str) -> None:
 OTHER_OPENERS = {"read_bytes", "write_bytes", "read_text", "write_text", "url_to_fs"}
 MAY_OPEN = {
     "safetyfilter.storage.location": "the one package that does",
+    "safetyfilter.storage.urls": "the same",
+    "safetyfilter.storage.arrays": "the same",
     "safetyfilter.storage.machine": "the same",
     "safetyfilter.storage.writing": "the same",
     "safetyfilter.storage.reading": "the same",
     "safetyfilter.embed.devices": "/proc/cpuinfo, which is no file of anybody's",
-    "safetyfilter.exports.folder": "files of a partial folder, which is renamed when it is whole",
+    "safetyfilter.exports.files": "files of a partial folder, which is renamed when it is whole",
+    "safetyfilter.exports.uploads": "files of a partial folder, which are uploaded when they are whole",
     "safetyfilter.loaders.counts": "counters that processes share in memory",
     "safetyfilter.standin.backgrounds": "photographs that come with scikit-image",
     "safetyfilter.standin.train": "trains the stand-in encoder, once",

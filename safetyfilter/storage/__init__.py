@@ -7,8 +7,8 @@ that fails): it is retried with exponential backoff, then raised as `StorageErro
 
 from safetyfilter.storage.entries import Entry, Walk, entry_from, entry_of
 from safetyfilter.storage.holding import Hold, exclusive
-from safetyfilter.storage.location import Location, Place
-from safetyfilter.storage.machine import cache_folder, is_url, local_path, locked, mapped
+from safetyfilter.storage.location import Location, Place, is_url
+from safetyfilter.storage.machine import cache_folder, local_path, locked, mapped
 from safetyfilter.storage.reading import (
     PARQUET_ERRORS,
     parse_json,
@@ -19,7 +19,8 @@ from safetyfilter.storage.reading import (
     read_parquet,
 )
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
-from safetyfilter.storage.writing import replacing, write_private
+from safetyfilter.storage.urls import shown
+from safetyfilter.storage.writing import create_private, replacing
 
 __all__ = [
     "ATTEMPTS",
@@ -31,6 +32,7 @@ __all__ = [
     "Place",
     "Walk",
     "cache_folder",
+    "create_private",
     "entry_from",
     "entry_of",
     "exclusive",
@@ -47,5 +49,5 @@ __all__ = [
     "read_parquet",
     "replacing",
     "retried",
-    "write_private",
+    "shown",
 ]

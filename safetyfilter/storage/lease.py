@@ -175,9 +175,9 @@ class Lease:
             ) from error
         return at
 
-    def _read(self, claim: Location) -> Mapping[str, Any]:
+    def _read(self, place: Location) -> Mapping[str, Any]:
         try:
-            content = parse_json(claim.read_bytes())
+            content = parse_json(place.read_bytes())
         except (FileNotFoundError, ValueError):  # removed meanwhile, or half-written on storage that is no object store
             return {}
         return content if isinstance(content, dict) else {}
@@ -228,5 +228,5 @@ def _owner(claim: Mapping[str, Any]) -> str:
 
 
 def _clock_s() -> float:
-    """Return the seconds of a clock that no one sets, and that also counts while a machine sleeps, where there is one."""
+    """Return the seconds of a clock that no one sets, and where there is one, that goes on while a machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

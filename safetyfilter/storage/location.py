@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, StorageError, UsageError
 from safetyfilter.storage.file import BUFFER, RetryingFile
 from safetyfilter.storage.retries import retried
+from safetyfilter.storage.urls import is_url_text, local_part, opened, url_of
 
 Place: TypeAlias = "str | os.PathLike[str] | Location"
 
-_OBJECT_STORAGE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"})
+_OBJECT_STORAGE = frozenset(
+    {"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory"}
+)
 """Protocols of storage that has no folders of its own, and where an upload appears whole or not at all."""
 
 
@@ -50,23 +52,25 @@ class Location:
     def of(cls, place: Place) -> Location:
         """Return the location of a path or a URL.
 
-        A path without ``://`` is local, to the letter: ``a::b.jpg`` is a file's name and no chain of URLs.
+        A path without ``://`` is local, to the letter: ``a::b.jpg`` is a file's name and no chain of URLs. Nothing in a
+        URL is decoded or cut off: ``s3://bucket/a b?c#d.jpg`` is the object ``a b?c#d.jpg``.
 
         Raises
         ------
         UsageError
-            No installed package opens such URLs.
+            There is a password in the URL, or nothing opens such URLs.
+        MissingExtraError
+            The package that opens them is not installed.
+        StorageError
+            The storage, where it is asked already here, failed each time.
         """
         if isinstance(place, Location):
             return place
         text = os.fspath(place)
-        if "://" not in text:
-            return cls.local(text)
-        try:
-            fs, path = url_to_fs(text, use_listings_cache=False)  # what was listed once must not decide anything later
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"can't open {text}: {error}; install the fsspec package of that storage") from error
-        return cls(fs, path)
+        if (path := local_part(text)) is not None:
+            return cls.local(path)
+        url = url_of(text)
+        return cls.local(text) if url is None else cls(*opened(url))
 
     @classmethod
     def local(cls, path: str | bytes) -> Location:
@@ -240,3 +244,17 @@ def _require_regular(status: os.stat_result, path: str) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
+
+
+def is_url(place: Place) -> bool:
+    """Return True for a URL of storage that is not this machine's, also where pathlib has folded its slashes.
+
+    So is a chain of URLs, whatever is at its end.
+
+    >>> from pathlib import Path
+    >>> is_url("s3://bucket/run"), is_url(Path("s3://bucket/run")), is_url("C:/run"), is_url("file:///run")
+    (True, True, False, False)
+    >>> is_url("simplecache::s3://bucket/run"), is_url("a.jpg::b.jpg")
+    (True, False)
+    """
+    return not place.is_local if isinstance(place, Location) else is_url_text(os.fspath(place))

@@ -5,37 +5,13 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetyfilter.errors import OutputError
-from safetyfilter.storage.location import Location, Place
-
-_PROTOCOL = r"([A-Za-z][A-Za-z0-9+.-]+)"
-_URL = re.compile(rf"{_PROTOCOL}:/")  # one slash: pathlib folds two into one
-_CHAIN = re.compile(rf"{_PROTOCOL}(:/[^:]*)?::")
-_HERE = ("file", "local")
-
-
-def is_url(place: Place) -> bool:
-    """Return True for a URL of storage that is not this machine's, also where pathlib has folded its slashes.
-
-    So is a chain of URLs, whatever is at its end.
-
-    >>> is_url("s3://bucket/run"), is_url(Path("s3://bucket/run")), is_url("C:/run"), is_url("file:///run")
-    (True, True, False, False)
-    >>> is_url("simplecache::s3://bucket/run"), is_url("a.jpg::b.jpg")
-    (True, False)
-    """
-    if isinstance(place, Location):
-        return not place.is_local
-    text = os.fspath(place)
-    if _CHAIN.match(text) and any(_URL.match(link) for link in text.split("::")[1:]):
-        return True
-    match = _URL.match(text)
-    return match is not None and match[1].lower() not in _HERE
+from safetyfilter.storage.location import Location, Place, is_url
+from safetyfilter.storage.urls import local_part, shown
 
 
 def local_path(place: Place, what: str) -> Path:
@@ -63,12 +39,10 @@ def local_path(place: Place, what: str) -> Path:
     '/runs/first'
     """
     if is_url(place):
-        raise OutputError(f"{what} can't be at {place} yet; give a path on this machine")
+        raise OutputError(f"{what} can't be at {shown(str(place))} yet; give a path on this machine")
     text = os.fspath(place)
-    if (match := _URL.match(text)) is None:
-        return Path(text)
-    rest = text[match.end() - 1 :]
-    return Path(Location.local(rest.removeprefix("//")).path)
+    path = None if isinstance(place, Location) else local_part(text)
+    return Path(text) if path is None else Path(Location.local(path).path)
 
 
 def mapped(path: Path) -> mmap.mmap:

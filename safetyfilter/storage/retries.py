@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import SafetyFilterError, StorageError
+from safetyfilter.errors import SafetyFilterError, StorageError, UsageError
 
 T = TypeVar("T")
 
@@ -38,6 +38,9 @@ _CREDENTIAL_CODES = frozenset(
 """Codes in an answer of object storage that tell of the credentials or the clock, and of no one file."""
 _CREDENTIAL_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_CREDENTIAL_CODES - {'400'}))}|credentials?|expired)\b")
 
+_NOT_A_NAME = "ParamValidationError"
+"""The error of S3's client for the name of a bucket that can't be one, and that it never asks for."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +60,8 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
     ------
     StorageError
         The storage failed `ATTEMPTS` times.
+    UsageError
+        It can't be asked for: a bucket of such a name can't be.
 
     Examples
     --------
@@ -68,13 +73,16 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
         try:
             return action()
         except Exception as error:
+            if type(error).__name__ == _NOT_A_NAME:
+                raise UsageError(f"{what} can't be: the storage knows no names like this; correct the bucket") from error
             if not is_fault(error):
                 raise
             if attempt == ATTEMPTS:
                 cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+                remedy = "with valid credentials" if _is_about_credentials(error) else "when the storage is well"
                 raise StorageError(
                     f"can't reach {what} after {ATTEMPTS} tries: {cause}; a scan keeps its finished parts, run the "
-                    "same command again when the storage is well"
+                    f"same command again {remedy}"
                 ) from error
             _log.info("storage failed (%s), trying again in %.1f s", type(error).__name__, wait)
         if forget is not None:
@@ -107,8 +115,10 @@ def is_fault(error: Exception) -> bool:
     return type(error).__module__ != "builtins"  # the errors of storage clients, most of which are no OSError
 
 
-def _is_about_credentials(error: OSError) -> bool:
-    if error.filename is not None:  # the operating system's, which knows none; the name may have any word in it
+def _is_about_credentials(error: Exception) -> bool:
+    if (
+        isinstance(error, OSError) and error.filename is not None
+    ):  # the operating system's, which knows none; the name may have any word in it
         return False
     chain = list(_chain(error))
     if codes := {code for link in chain if (code := _code(link)) is not None}:
