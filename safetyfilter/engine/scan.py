@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
+from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.engine.base import Engine, Work
 from safetyfilter.engine.local import LocalEngine
 from safetyfilter.engine.parts import PartJob, Progress
-from safetyfilter.engine.scorers import ImageScorer
+from safetyfilter.engine.scorers import scorer_for
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.runs.apply import decide_parts
-from safetyfilter.runs.reasons import Reasons
+from safetyfilter.runs.finishing import decide_scanned, resumed_counts
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run
@@ -41,7 +41,7 @@ def scan(
     Parameters
     ----------
     source : Source
-        From `open_source`.
+        From `open_source`; images, or stored embeddings, of which the filter's encoder is only the name.
     out : path
         The run directory on this machine: new, empty, or that of the same scan.
     safety_filter : SafetyFilter
@@ -63,6 +63,9 @@ def scan(
     ------
     UsageError, DeviceError
         A path in the place of a source, or a device that does not exist.
+    SourceError
+        Stored embeddings have another width than the encoder's, or are not of unit norm; or images came with an encoder
+        that is only named.
     OtherRunError, OutputError
         See `safetyfilter.runs.start.started`.
     StorageError
@@ -78,7 +81,9 @@ def scan(
 
     engine = engine or LocalEngine()
     safety_filter = engine.prepared(safety_filter)
-    with started(out, source=source, setup=run_setup(safety_filter), policy=safety_filter.policy) as run:
+    scorer = scorer_for(source, safety_filter)
+    setup = run_setup(safety_filter, stored=scorer.stored)
+    with started(out, source=source, setup=setup, policy=safety_filter.policy) as run:
         parts = source.parts()
         placement = run.place_parts(parts, embeddings=keep_embeddings)
         if placement.stored and not placement.done:
@@ -92,13 +97,13 @@ def scan(
         scored = _report_resumed(run, report, placement.done)
         job = PartJob(
             source=source,
-            scorer=ImageScorer(safety_filter),
+            scorer=scorer,
             digester=run.digester(),
             keep_vectors=keep_embeddings,
             max_bytes=safety_filter.options.limits.max_bytes,
             checkpoints=checkpoints,
         )
-        device = str(safety_filter.encoder.device)
+        device = "cpu" if scorer.stored else str(safety_filter.encoder.device)
         work = Work(run=run, job=job, parts=placement.todo, numbers=placement.numbers, device=device)
         try:
             with closing(engine.record(work, report)) as recorded:
@@ -113,7 +118,7 @@ def scan(
             raise
         _warn_repeated(mark_repeated(run), source)
         run.seal_scores(parts)
-        decided = decide_parts(run, safety_filter.policy)
+        decided = decide_scanned(run, safety_filter.policy)
         changed = {name: decided.counts[name] - told[name] for name in ("seen", "kept", "excluded", "unscored")}
         if any(changed.values()):  # keys that samples share are known at the end only, and a lost worker's are redone
             report(changed)
@@ -131,9 +136,20 @@ def _warn_repeated(count: int, source: Source) -> None:
         )
 
 
-def run_setup(safety_filter: SafetyFilter) -> RunSetup:
-    """Return everything that the scores of a scan with this filter depend on."""
+def run_setup(safety_filter: SafetyFilter, *, stored: bool = False) -> RunSetup:
+    """Return everything that the scores of a scan with this filter depend on; `stored` for one of stored embeddings."""
     encoder, probes, options = safety_filter.encoder, safety_filter.probes, safety_filter.options
+    if stored:
+        return RunSetup(
+            encoder=encoder.spec,
+            pair=probes.pair,
+            probes=probes.digests,
+            signals=probes.signals,
+            views="stored",
+            decode="normalised" if safety_filter.normalise else "as stored",
+            precision="float32",
+            limits=DEFAULT_LIMITS,
+        )
     return RunSetup(
         encoder=encoder.spec,
         pair=probes.pair,
@@ -150,7 +166,7 @@ def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:
     """Report the parts that are there already, decide on them where another policy did, and return their samples."""
     samples = 0
     for number in done:
-        counts = run.decide_part(number, Reasons.by_policy(run.policy)).counts
+        counts = resumed_counts(run, number)
         samples += counts["seen"]
         report({n: counts[n] for n in ("seen", "kept", "excluded", "unscored")} | {"resumed": counts["seen"]})
     return samples

@@ -37,6 +37,17 @@ class DecidedWith:
         """Plain values for ``run.json``."""
         return {"near": self.near, "runs": list(self.runs)}
 
+    @property
+    def in_words(self) -> str:
+        """All of it, for a message; empty where there is nothing.
+
+        >>> DecidedWith(near=0.97, runs=("a1", "b2")).in_words
+        'near-duplicates of exclusions (from a cosine of 0.97 on) and 2 other runs'
+        """
+        near = [] if self.near is None else [f"near-duplicates of exclusions (from a cosine of {self.near!r} on)"]
+        runs = [f"{len(self.runs)} other run{'s' if len(self.runs) > 1 else ''}"] if self.runs else []
+        return " and ".join(near + runs)
+
     def digest_with(self, policy: Policy) -> str:
         """Return the digest that the decisions of a part carry: of the policy, and of all of this where there is any.
 

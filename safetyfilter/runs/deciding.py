@@ -29,6 +29,14 @@ class OwnDecisions:
         if record.complete and digest_of(contents) == record.decisions:
             self.contents.update(contents)
 
+    def found(self, number: int) -> DecidedPart | None:
+        """Return the decisions on a part that are stored, if they are whole and the run's own."""
+        try:
+            there = read_decisions(part_file(self.root, "decisions", number))
+        except RunError:
+            return None  # missing or damaged
+        return there if there.content in self.contents else None
+
     def decide(self, number: int, reasons: Reasons) -> DecidedPart:
         """Return the decisions on a part's stored scores.
 

@@ -3,47 +3,64 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from safetyfilter.errors import RunError
+from safetyfilter.errors import HeldError, RunError
 from safetyfilter.runs.stored import FOLDERS
-from safetyfilter.storage import Location, Walk, locked
+from safetyfilter.storage import Hold, Location, Walk, exclusive
+from safetyfilter.storage.lease import FOLDER as LEASE_FOLDER
 
 INDEX_FOLDER = "index"
 """The folder of the sorted decisions, which readers write too."""
 _OWN = ("run.json", INDEX_FOLDER, *FOLDERS)
 TRIAL = ".safetyfilter-"
-"""The beginning of the names of empty folders that `check_output` makes and removes."""
+"""The beginning of the names of the empty files that `check_output` makes and removes."""
+_LEFT = re.compile(
+    rf"{re.escape(TRIAL)}[0-9a-f]{{16}}|(run\.json|part-\d+\.\w+|\.unfinished-\w+\.\w+)\.[0-9a-f]{{8}}\.tmp"
+)
+"""What a killed process may leave on other storage than a local disk."""
 
 
 @contextmanager
-def held(place: Location) -> Iterator[None]:
+def held(place: Location) -> Iterator[Hold]:
     """Hold a run directory for writing, and remove what a process that was killed has left half-written in it.
+
+    On a local disk by a lock, elsewhere by a lease: `Hold.require` is asked before each write.
 
     Raises
     ------
     RunError
         Another process is writing it, or there is a link in it; nothing is changed.
     """
+    with ExitStack() as stack:
+        try:
+            hold = stack.enter_context(exclusive(place))
+        except HeldError as error:
+            what = f"another process is writing {place}; wait for it" if place.is_local else str(error)
+            raise RunError(f"{what}, or give another --out") from error
+        refuse_links(place)
+        _sweep(place)
+        yield hold
+
+
+def _sweep(place: Location) -> None:
+    """Remove what a process that was killed left half-written."""
     if not place.is_local:
-        yield
+        for remote in (place, *(place / name for name in FOLDERS)):
+            for name in filter(_LEFT.fullmatch, remote.names()):
+                (remote / name).remove()
         return
     path = Path(place)
-    try:
-        with locked(path, wait=False):
-            refuse_links(place)
-            for folder in (path, *(path / name for name in FOLDERS)):
-                for left in folder.glob(".*.tmp"):
-                    if left.is_file():
-                        left.unlink()
-            for trial in path.glob(f"{TRIAL}*"):
-                with suppress(OSError):  # not empty, and so not ours
-                    trial.rmdir()
-            yield
-    except BlockingIOError as error:
-        raise RunError(f"another process is writing {path}; wait for it, or give another --out") from error
+    for folder in (path, *(path / name for name in FOLDERS)):
+        for left in folder.glob(".*.tmp"):
+            if left.is_file():
+                left.unlink()
+    for trial in path.glob(f"{TRIAL}*"):
+        with suppress(OSError):  # not empty, and so not ours
+            trial.rmdir()
 
 
 def refuse_links(place: Location) -> None:
@@ -88,7 +105,8 @@ def refuse_links(place: Location) -> None:
 def holds_no_run(place: Location) -> bool:
     """Return True for a folder that is empty but for what a scan leaves that was killed before its first record."""
     if not place.is_local:
-        return next(iter(Walk(place)), None) is None
+        below = (entry.path[len(place.path) :].strip("/") for entry in Walk(place))
+        return all(name.startswith(f"{LEASE_FOLDER}/") or _LEFT.fullmatch(name) for name in below)
     return all(_is_left_over(entry) for entry in Path(place).iterdir())
 
 

@@ -116,6 +116,7 @@ def _alike(rows: Records) -> tuple[Records, int]:
 
 
 def _rewrite(run: Run, number: int, right: Records) -> None:
+    run.require_held()
     place = run.file("scores", number)
     part, meta = read_scores(place, number)
     values: Floats = part.scores.values.copy()

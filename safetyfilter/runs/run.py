@@ -29,7 +29,7 @@ from safetyfilter.runs.secret import read_secret, secret_origin
 from safetyfilter.runs.stored import digest_of, load_embeddings, load_scores, part_file, remove_parts, vouched
 from safetyfilter.runs.writing import PartWriter
 from safetyfilter.sources.base import Part
-from safetyfilter.storage import Location, Place, replacing
+from safetyfilter.storage import Hold, Location, Place, replacing
 
 
 @dataclass(slots=True)
@@ -42,10 +42,16 @@ class Run:
         The directory, on this machine or on other storage.
     record : RunRecord
         The content of its ``run.json``.
+    before : RunRecord or None
+        What was there, of a run that a scan has taken up.
+    hold : Hold or None
+        What holds it against other processes, while it is held for writing.
     """
 
     path: Location
     record: RunRecord = field(repr=False)
+    before: RunRecord | None = field(default=None, repr=False, compare=False)
+    hold: Hold | None = field(default=None, repr=False, compare=False)
     _own: OwnDecisions = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +80,8 @@ class Run:
         return cls(path, RunRecord.from_json(text, place))
 
     def write_record(self, record: RunRecord) -> None:
-        """Write ``run.json``, whole or not at all."""
+        """Write ``run.json``, whole or not at all; `HeldError` where the hold on the run was lost."""
+        self.require_held()
         with replacing(self.path / "run.json") as file:
             file.write(record.to_json().encode())
         self.record = record
@@ -92,8 +99,17 @@ class Run:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the run for writing; `RunError` while another process does."""
-        with held(self.path):
-            yield
+        with held(self.path) as hold:
+            self.hold = hold
+            try:
+                yield
+            finally:
+                self.hold = None
+
+    def require_held(self) -> None:
+        """Raise `HeldError` where this process held the run for writing and another one may have taken it over."""
+        if self.hold is not None:
+            self.hold.require()
 
     @property
     def policy(self) -> Policy:
@@ -142,6 +158,7 @@ class Run:
             source=self.record.source.fingerprint,
             embeddings=embeddings,
         )
+        self.require_held()
         return placed(self.path, parts, wanted)
 
     def checkpoints(self, *, vectors: bool = False) -> Checkpoints:
@@ -178,6 +195,7 @@ class Run:
         number : int or None
             Its number in the run, from `place_parts`; that in its source where None.
         """
+        self.require_held()
         decided = self.part_writer().written(part, part.index if number is None else number)
         self._own.contents.add(decided.content)
         return Counter(decided.counts)
@@ -188,7 +206,12 @@ class Run:
 
     def decide_part(self, number: int, reasons: Reasons) -> DecidedPart:
         """Return the decisions on a part's stored scores, made anew unless this object made or trusts them."""
+        self.require_held()
         return self._own.decide(number, reasons)
+
+    def own_decisions(self, number: int) -> DecidedPart | None:
+        """Return the decisions on a part as they are stored, if this object made or trusts them; else None."""
+        return self._own.found(number)
 
     def seal_scores(self, parts: Sequence[Part]) -> None:
         """Record that all parts of the source are scored, and remove those that it no longer has.
@@ -205,6 +228,7 @@ class Run:
         metas = [read_meta(self.file("scores", number)) for number in range(len(parts))]
         if Counter(meta["fingerprint"] for meta in metas if meta) != expected:
             raise UnfinishedRunError(f"a part of {self.path} is not scored; run the same scan again")
+        self.require_held()
         remove_parts(self.path, len(parts))
         self.checkpoints().keep_only(())
         self.write_record(replace(self.record, scores=digest_of(vouched(meta) for meta in metas if meta)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import OutputError, SecretError
+from safetyfilter.errors import OutputError, SecretError, StorageError
 from safetyfilter.runs.digests import Digester
-from safetyfilter.storage import Location, replacing, write_private
+from safetyfilter.storage import Location, create_private
 
 VARIABLE = "SAFETYFILTER_SECRET"
 _BYTES = 32
@@ -25,40 +26,60 @@ def secret_place(run: Location) -> Location:
     return run.folder / f"{run.name}.secret"
 
 
-def create_secret(run: Location) -> Digester:
-    """Return the secret of a new run: from the environment, else the file beside it, made (mode 0600) where missing.
+def create_secret(run: Location, given: Digester | None = None) -> Digester:
+    """Return the secret of a new run: from the environment, else the file beside it, made where missing.
 
-    The run must be held for writing. The file appears whole or not at all: what a process that was killed has left of
-    it is removed.
+    On a local disk it is its owner's alone (mode 0600), on other storage whoever may read that may read it. The run
+    must be held for writing. The file appears whole or not at all, and once only: of two processes that make it at
+    once both take the one that is there. What a process that was killed has left of it is removed.
+
+    Parameters
+    ----------
+    run : Location
+        The run.
+    given : Digester or None
+        The secret that it is to have, another run's; a random one where None.
+
+    Raises
+    ------
+    SecretError
+        The secret that is there already can't be read, or is not the one given.
+    OutputError
+        It can't be written.
     """
+    _make_secret(run, _text_of(secrets.token_bytes(_BYTES) if given is None else given.secret))
+    found = read_secret(run)
+    if given is not None and found != given:
+        raise SecretError(
+            f"the new run {run} is to have the secret of another run, and {secret_origin(run)} holds a third; remove "
+            "that one if no run needs it, or give another place for the run"
+        )
+    return found
+
+
+def _make_secret(run: Location, content: bytes) -> None:
+    """Write the secret of a new run, unless there is one."""
     place = secret_place(run)
-    if not place.is_local:
-        if not os.environ.get(VARIABLE) and not place.is_file():
-            with replacing(place) as file:
-                file.write(_new_secret())
-        return read_secret(run)
-    path = Path(place)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if left.is_symlink() or not left.is_dir():  # a folder is nobody's half-written secret
-            left.unlink()
-    if os.environ.get(VARIABLE) or path.exists() or path.is_symlink():
-        return read_secret(run)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    if place.is_local:
+        path = Path(place)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if left.is_symlink() or not left.is_dir():  # a folder is nobody's half-written secret
+                left.unlink()
+    if os.environ.get(VARIABLE):
+        return
     try:
-        write_private(temporary, _new_secret())
-        try:
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with suppress(FileExistsError):
+            create_private(place, content)
+    except StorageError:
+        raise
     except OSError as error:
         raise OutputError(
-            f"can't write the secret {path}: {error.strerror}; choose a writable place, or set {VARIABLE}"
+            f"can't write the secret {place}: {error.strerror or error}; choose a writable place, or set {VARIABLE}"
         ) from error
-    return read_secret(run)
 
 
-def _new_secret() -> bytes:
-    return f"{secrets.token_hex(_BYTES)}\n".encode("ascii")
+def _text_of(secret: bytes) -> bytes:
+    return f"{secret.hex()}\n".encode("ascii")
 
 
 def secret_origin(run: Location) -> str:

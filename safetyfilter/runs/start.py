@@ -13,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import OtherRunError, OutputError
+from safetyfilter.errors import OtherRunError, OutputError, SecretError
+from safetyfilter.runs.decided_with import DecidedWith
+from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.held import TRIAL, held, holds_no_run, refuse_links
 from safetyfilter.runs.place import run_place
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
@@ -21,7 +23,7 @@ from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import VARIABLE, create_secret, secret_place
 from safetyfilter.sources.base import Source
 from safetyfilter.sources.extents import overlaps
-from safetyfilter.storage import Location, Place
+from safetyfilter.storage import Location, Place, replacing
 
 
 def check_output(path: Place, source: Source | None = None) -> None:
@@ -43,13 +45,20 @@ def check_output(path: Place, source: Source | None = None) -> None:
         _require_apart(place, source)
     if there and not (place / "run.json").exists() and not holds_no_run(place):
         raise OutputError(f"{place} is not empty and holds no run; give a new or empty directory")
-    if place.is_local:
-        _try_to_write(Path(place))
+    _try_to_write(place)
 
 
-def _try_to_write(path: Path) -> None:
+def _try_to_write(place: Location) -> None:
+    """Make sure of it by a trial, since permissions alone don't tell, on any storage."""
+    if not place.is_local:
+        trial = place / f"{TRIAL}{secrets.token_hex(8)}"
+        with replacing(trial):
+            pass
+        trial.remove()
+        return
+    path = Path(place)
     existing = next(p for p in (path, *path.parents) if p.exists())
-    try:  # a trial, since permissions alone don't tell on every file system; without a name, so that nothing is left
+    try:  # without a name, so that nothing is left
         with tempfile.TemporaryFile(dir=existing, prefix=TRIAL):
             pass
     except OSError as error:
@@ -73,10 +82,29 @@ def _require_apart(path: Location, source: Source) -> None:
 
 
 @contextmanager
-def started(path: Place, *, source: Source, setup: RunSetup, policy: Policy) -> Iterator[Run]:
+def started(
+    path: Place,
+    *,
+    source: Source,
+    setup: RunSetup,
+    policy: Policy,
+    secret: Digester | None = None,
+    applied_from: str = "",
+) -> Iterator[Run]:
     """Start a run, or take up the one that is there, and hold it for writing.
 
     A run that was stopped before its first record, or while its secret was made, is taken up like any other.
+
+    Parameters
+    ----------
+    path : path or URL
+        The run directory.
+    source, setup, policy
+        As of `RunRecord`.
+    secret : Digester or None
+        The secret that a new run is to have, another run's; a random one where None.
+    applied_from : str
+        As of `RunRecord`; parts to which other decisions were applied are done again.
 
     Raises
     ------
@@ -86,33 +114,67 @@ def started(path: Place, *, source: Source, setup: RunSetup, policy: Policy) -> 
         It can't be written, or lies in the source.
     RunError
         Another process is writing it, or there is a link in it; nothing is changed.
+    SecretError
+        There is another secret than the one given.
     """
     check_output(path, source)
     place = run_place(path)
     place.make_folder()
-    with held(place):
-        yield _started(place, source, setup, policy)
+    with held(place) as hold:
+        before = Run.open(place).record if (place / "run.json").exists() else None
+        if before is not None:
+            _require_alike(place, before, setup, applied_from)
+        digester = _secret_of(place, before, secret)
+        record = _record(source, before, digester, setup=setup, policy=policy, applied_from=applied_from)
+        if before is not None and before.source.location != record.source.location:
+            raise OtherRunError(f"{place} holds a run of another source; give another --out, or remove that run")
+        run = Run(place, record, before=before, hold=hold)
+        try:
+            run.write_record(record)  # first: whatever else is here without it would be no run
+            for folder in ("scores", "decisions"):
+                (place / folder).make_folder()
+            if before is not None:
+                run.trust_decisions(before)
+            yield run
+        finally:
+            run.hold = None
 
 
-def _started(path: Location, source: Source, setup: RunSetup, policy: Policy) -> Run:
-    before: RunRecord | None = None
-    created, run_id = datetime.now(UTC).isoformat(timespec="seconds"), secrets.token_hex(16)
-    if (path / "run.json").exists():
-        run = Run.open(path)
-        before = run.record
-        digester, created, run_id = run.digester(), before.created, before.run_id
-        if differing := before.setup.differing(setup):
-            raise OtherRunError(
-                f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
-            )
-        if before.source.location != digester.text(source.location):
-            raise OtherRunError(f"{path} holds a run of another source; give another --out, or remove that run")
-    else:
-        digester = create_secret(path)
+def _require_alike(path: Location, before: RunRecord, setup: RunSetup, applied_from: str) -> None:
+    """Raise `OtherRunError` for another setup, and for a scan in the place of applied decisions or the reverse."""
+    if bool(before.applied_from) != bool(applied_from):
+        what = ("a scan", "decisions that are applied")
+        there, here = what if applied_from else what[::-1]
+        raise OtherRunError(f"{path} holds the run of {there}, and this is one of {here}; give another --out")
+    if differing := before.setup.differing(setup):
+        raise OtherRunError(
+            f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
+        )
+
+
+def _secret_of(path: Location, before: RunRecord | None, given: Digester | None) -> Digester:
+    if before is None:
+        return create_secret(path, given)
+    digester = Run(path, before).digester()
+    if given is not None and given != digester:
+        raise SecretError(f"{path} holds a run with another secret; give another --out, or remove that run")
+    return digester
+
+
+def _record(
+    source: Source,
+    before: RunRecord | None,
+    digester: Digester,
+    *,
+    setup: RunSetup,
+    policy: Policy,
+    applied_from: str,
+) -> RunRecord:
     parts = source.parts()
-    record = RunRecord(
-        created=created,
-        run_id=run_id,
+    new = before is None or before.applied_from != applied_from  # no part is taken for one of these decisions then
+    return RunRecord(
+        created=before.created if before else datetime.now(UTC).isoformat(timespec="seconds"),
+        run_id=secrets.token_hex(16) if new or before is None else before.run_id,
         setup=setup,
         policy=policy,
         source=SourceRecord(
@@ -124,14 +186,9 @@ def _started(path: Location, source: Source, setup: RunSetup, policy: Policy) ->
         ),
         secret_check=digester.text("secret"),
         versions=_versions(),
+        decided_with=before.decided_with if before else DecidedWith(),  # what only `decide` makes anew is not forgotten
+        applied_from=applied_from,
     )
-    run = Run(path, record)
-    run.write_record(record)  # first: whatever else is here without it would be no run
-    for folder in ("scores", "decisions"):
-        (path / folder).make_folder()
-    if before is not None:
-        run.trust_decisions(before)
-    return run
 
 
 def _versions() -> dict[str, str]:

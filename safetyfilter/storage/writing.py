@@ -90,6 +90,54 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def create_private(place: Location, content: bytes) -> None:
+    """Write a small file that is not there yet, whole or not at all; on a local disk only its owner can read it.
+
+    Of two processes that do so at once one succeeds, wherever the storage can tell.
+
+    Raises
+    ------
+    FileExistsError
+        It is there already, and is left as it is.
+    OSError
+        It can't be written.
+
+    Examples
+    --------
+    >>> place = Location.of(tempfile.mkdtemp()) / "a.secret"
+    >>> create_private(place, b"one")
+    >>> create_private(place, b"other")
+    Traceback (most recent call last):
+        ...
+    FileExistsError: ...
+    >>> place.read_text()
+    'one'
+    """
+    if not place.is_local:
+        try:
+            retried(lambda: place.fs.pipe_file(place.path, content, mode="create"), place)
+        except OSError as error:
+            if not isinstance(error, SafetyFilterError) and place.is_file():
+                raise FileExistsError(f"{place} is there already") from error
+            raise
+        return
+    path = Path(place.path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        write_private(temporary, content)
+        try:
+            path.hardlink_to(temporary)  # fails where there is a file, which to rename would replace
+        except FileExistsError:
+            raise
+        except OSError as error:  # a file system without hard links
+            if os.path.lexists(path):
+                raise FileExistsError(f"{place} is there already") from error
+            temporary.rename(path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

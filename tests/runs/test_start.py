@@ -8,8 +8,8 @@ import pytest
 
 from safetyfilter import Policy, Run, open_source
 from safetyfilter.errors import OutputError, RunError, SecretError
-from safetyfilter.runs import secret
 from safetyfilter.runs.start import check_output, started
+from safetyfilter.storage import writing
 from tests.conftest import good_images
 from tests.runs.making import source_of
 from tests.runs.test_record import SETUP
@@ -60,7 +60,7 @@ class TestStoppedBeforeItBegan:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(secret, "write_private", killed)
+            patch.setattr(writing, "write_private", killed)
             with pytest.raises(KeyboardInterrupt):
                 start(tmp_path / "run")
         assert not (tmp_path / "run.secret").exists()
