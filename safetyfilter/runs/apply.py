@@ -1,14 +1,20 @@
-"""Applies a policy to a run's stored scores."""
+"""Applies a policy to a run's stored scores, or to those of several runs of one source."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import UnfinishedRunError, UsageError
+from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.indexed import index_of
+from safetyfilter.runs.joined import joined_reasons, require_joinable, signals_of
+from safetyfilter.runs.near import checked_cosine
+from safetyfilter.runs.reasons import Reasons, with_near
 from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.stored import digest_of, part_metas
@@ -16,61 +22,125 @@ from safetyfilter.runs.stored import digest_of, part_metas
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded`` and ``unscored``."""
 
+_log = logging.getLogger(__name__)
 
-def apply_policy(run: Run, policy: Policy, *, progress: Progress | None = None) -> Run:
+
+def apply_policy(
+    run: Run | Sequence[Run], policy: Policy, *, also_near: float | None = None, progress: Progress | None = None
+) -> Run:
     """Apply a policy to a run's stored scores; no image is touched.
 
     Parameters
     ----------
-    run : Run
-        With all its parts scored by a scan that came to its end.
+    run : Run or sequence of Run
+        With all its parts scored by a scan that came to its end. Of several, which were made with one secret of one
+        source, the decisions on the first one's samples are by the scores of all: for each signal the highest counts,
+        and what one of them has no scores of is ``unscored``.
     policy : Policy
         In the real signals' names, or in the run's own.
+    also_near : float or None
+        Exclude kept samples too whose embedding lies within this cosine (0.9 to 1) of that of a co-occurrence
+        exclusion. The run has kept its embeddings. Which samples these are near is not told.
     progress : callable or None
         Called after each part.
 
     Returns
     -------
     Run
-        The same run, decided anew.
+        The same run, the first of several, decided anew. What decisions rested on before and rest on no longer
+        (near-duplicates, other runs) is told by a warning.
 
     Raises
     ------
     PolicyError
-        The policy names a signal that the run has no scores of.
+        The policy names a signal that no run has scores of.
+    UsageError
+        The cosine is not one from 0.9 to 1, or a run comes twice.
     UnfinishedRunError
         The scan is not finished.
+    OtherRunError
+        The runs are of several sources, or of several pairs of signals.
     RunError
-        A part is missing or not of this run, or another process is writing it.
+        A part is missing or not of this run, another process is writing it, the run holds no embeddings, or runs were
+        made with different secrets.
+    MissingExtraError
+        faiss, which finds near-duplicates, is not installed.
     """
-    require_run(run)
+    runs = list(run) if isinstance(run, Sequence) and not isinstance(run, str) else [run]
+    if not runs:
+        raise UsageError("there is no run to decide; give one, or several of one source")
+    for one in runs:
+        require_run(one)
     if not isinstance(policy, Policy):
         raise UsageError(f"{policy!r} is not a Policy; load it with Policy.load")
-    with run.writing():
-        run.record = Run.open(run.path).record  # another process may have decided since
-        run.trust_decisions(run.record)
-        return decide_parts(run, policy, progress=progress)
+    if also_near is not None:
+        also_near = checked_cosine(also_near)
+    first, *others = runs
+    with first.writing():
+        first.record = Run.open(first.path).record  # another process may have decided since
+        first.trust_decisions(first.record)
+        others = [Run.open(other.path) for other in others]
+        return decide_parts(first, policy, others=others, also_near=also_near, progress=progress)
 
 
-def decide_parts(run: Run, policy: Policy, *, progress: Progress | None = None) -> Run:
+def decide_parts(
+    run: Run,
+    policy: Policy,
+    *,
+    others: Sequence[Run] = (),
+    also_near: float | None = None,
+    progress: Progress | None = None,
+) -> Run:
     """Decide on all parts of a run that is held for writing; arguments and errors as of `apply_policy`."""
     policy = policy.for_pair(run.record.setup.pair)
-    policy.require(run.record.setup.signals)
+    if others:
+        require_joinable(run, others)
+    policy.require(signals_of([run, *others]))
     if not run.record.scores:
         raise UnfinishedRunError(
             f"the scan of {run.path} is not finished, and some of its scores may be of another time; run the same scan "
             "again, which does only what is missing"
         )
     part_metas(run.path, run.record)  # a missing or foreign part is told before anything is changed
-    run.write_record(replace(run.record, complete=False, decisions="", counts={}))
-    total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
-    contents = []
-    for number in range(run.part_count):
-        decided = run.decide_part(number, policy)
-        contents.append(decided.content)
-        total.update(decided.counts)
-        if progress:
-            progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
-    run.finish(total, policy, digest_of(contents))
+    before = run.record.decided_with
+    with _reasons(run, policy, others, also_near) as reasons:
+        # If this is stopped half-way, no scan may finish it by the policy alone.
+        pending = reasons.decided_with or before
+        run.write_record(replace(run.record, complete=False, decisions="", counts={}, decided_with=pending))
+        total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
+        contents = []
+        for number in range(run.part_count):
+            decided = run.decide_part(number, reasons)
+            contents.append(decided.content)
+            total.update(decided.counts)
+            if progress:
+                progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
+        run.finish(total, reasons, digest_of(contents))
+    for line in before.loosened_to(run.record.decided_with):
+        _log.warning("%s: %s", run.path, line)
     index_of(run)  # now, so that no training job waits for it
     return run
+
+
+@contextmanager
+def _reasons(run: Run, policy: Policy, others: Sequence[Run], also_near: float | None) -> Iterator[Reasons]:
+    """The reasons to exclude a run's rows; what is put by meanwhile goes at the end."""
+    if not others:
+        reasons = Reasons.by_policy(policy)
+        yield with_near(run, reasons, also_near) if also_near is not None else reasons
+        return
+    with joined_reasons([run, *others], policy) as joined:
+        if joined.missing:
+            _log.warning("%s samples of %s are not in all of the runs: unscored", f"{joined.missing:,}", run.path)
+        if joined.further:
+            _log.warning(
+                "%s keys of the other runs are not in %s, where no decision is on record for them",
+                f"{joined.further:,}",
+                run.path,
+            )
+        reasons = Reasons(
+            policy=policy,
+            decided_with=DecidedWith(runs=tuple(other.record.scores for other in others)),
+            of_part=lambda number, part: joined.of_part(number),
+        )
+        yield with_near(run, reasons, also_near) if also_near is not None else reasons

@@ -171,6 +171,8 @@ def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
 
 def _part(run: Run, index: int) -> DecidedPart:
     decided = read_decisions(run.file("decisions", index))
-    if decided.policy != run.policy.digest:
-        raise RunError(f"part {index} of {run.path} was decided under another policy; run `safetyfilter decide` again")
+    if decided.policy != run.record.decided_by:
+        raise RunError(
+            f"part {index} of {run.path} was not decided by what its run.json says; run `safetyfilter decide` again"
+        )
     return decided

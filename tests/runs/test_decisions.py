@@ -23,6 +23,7 @@ from safetyfilter.runs import indexed as module
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.indexed import index_of
 from safetyfilter.runs.parts import content_digest, digests_of, read_table, write_table
+from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.run import Run
 from tests.conftest import bad_images, good_images
 from tests.runs.vouching import vouch
@@ -91,7 +92,7 @@ class TestOfARun:
 
     def test_parts_of_two_policies_are_an_error(self, run: Run) -> None:
         Decisions.of(run)  # the index that is there doesn't hide it
-        run.decide_part(1, Policy.preset("strict"))
+        run.decide_part(1, Reasons.by_policy(Policy.preset("strict")))
         with pytest.raises(RunError, match="decided under another policy"):
             Decisions.of(run)
 

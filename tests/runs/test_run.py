@@ -37,6 +37,7 @@ from safetyfilter.errors import (
 )
 from safetyfilter.runs.decided import read_decisions, write_decisions
 from safetyfilter.runs.parts import ScoredPart, read_meta, read_scores, read_table, write_scores, write_table
+from safetyfilter.runs.reasons import Reasons
 from safetyfilter.storage import Location
 from tests.conftest import bad_images, good_images
 from tests.writers import write_files
@@ -229,7 +230,7 @@ class TestWriting:
     def test_an_image_on_a_list_stays_excluded_under_any_policy(self, run: Run) -> None:
         run.write(part([1, 2], known=[True, False]))
         lenient = Policy(thresholds={"explicit": 1, "minor": 1})
-        assert run.decide_part(0, lenient).counts["known_hash"] == 1
+        assert run.decide_part(0, Reasons.by_policy(lenient)).counts["known_hash"] == 1
 
     def test_embeddings_of_before_are_removed(self, run: Run) -> None:
         place = run.file("embeddings", 0)
