@@ -36,10 +36,26 @@ def overlaps(source: Source, path: Place) -> bool:
     return any(_overlaps(extent, to) for extent in source.extents)
 
 
+def nested(one: Location, other: Location) -> bool:
+    """Return True for two places of which one is the other, or lies in it; links are resolved.
+
+    >>> nested(Location.of("/runs/first"), Location.of("/runs")), nested(Location.of("/runs"), Location.of("/runs-2"))
+    (True, False)
+    """
+    if one.fs != other.fs:
+        return False
+    first, second = (f"{_real(place).rstrip('/')}/" for place in (one, other))
+    return first.startswith(second) or second.startswith(first)
+
+
+def _real(place: Location) -> str:
+    return os.path.realpath(place.path) if place.is_local else place.path.rstrip("/")
+
+
 def _overlaps(extent: Extent, to: Location) -> bool:
     if extent.place.fs != to.fs:
         return False
-    place, path = (os.path.realpath(one.path) if one.is_local else one.path.rstrip("/") for one in (extent.place, to))
+    place, path = _real(extent.place), _real(to)
     if place == path or place.startswith(f"{path.rstrip('/')}/"):
         return True
     if not path.startswith(f"{place.rstrip('/')}/"):
