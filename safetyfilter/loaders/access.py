@@ -35,6 +35,8 @@ class Access(Generic[T]):
     others : callable or None
         A sample -> the pictures that it holds besides its image, and all of them where nobody said which that is;
         None for samples that are not looked into, since what they hold was decoded from the image.
+    shard : callable or None
+        A sample -> the path or URL of the shard that it lies in; None where its key tells it, or nobody asks.
     root : str or None
         The folder that paths are relative to, where the user named one.
     key_help, image_help : str
@@ -51,6 +53,7 @@ class Access(Generic[T]):
     key: Callable[[T], Any] | None = None
     image: Callable[[T], Any] | None = None
     others: Callable[[T], tuple[Picture, ...]] | None = None
+    shard: Callable[[T], Any] | None = None
     root: str | None = None
     key_help: str = "say where a sample holds it with key="
     image_help: str = "say where a sample holds it with image="

@@ -12,12 +12,15 @@ from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.decided import Decided
 from safetyfilter.loaders.filter_decider import FilterDecider
 from safetyfilter.loaders.image_check import ImageCheck
+from safetyfilter.loaders.opened import PerShard, opened
 from safetyfilter.loaders.run_decider import RunDecider
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.sharded import ShardedDecisions
+from safetyfilter.storage import Location
 
 T = TypeVar("T")
-RunOrFilter: TypeAlias = "str | os.PathLike[str] | Run | Decisions | SafetyFilter"
+RunOrFilter: TypeAlias = "str | os.PathLike[str] | Location | Run | Decisions | ShardedDecisions | SafetyFilter"
 """A run, by its directory for example, or a filter that scores what passes."""
 
 
@@ -38,8 +41,8 @@ class Decider(Protocol):
     def require(self, access: Access[Any]) -> None:
         """Raise `UsageError` unless the access gives what is needed."""
 
-    def require_current(self) -> None:
-        """Raise `RunError` where a run was decided anew since; costs next to nothing."""
+    def require_current(self, *, now: bool = False) -> None:
+        """Raise `RunError` where a run was decided anew since; costs next to nothing, unless it has to be known now."""
 
     def knows(self, keys: Sequence[str]) -> bool:
         """Return True where a run has one of these keys, by which the form of its keys is told."""
@@ -106,23 +109,34 @@ class Decider(Protocol):
         """
 
 
-def decider_of(by: RunOrFilter, *, verify: bool | Literal["access"] = False) -> Decider:
+def decider_of(
+    by: RunOrFilter,
+    *,
+    verify: bool | Literal["access"] = False,
+    per_shard: PerShard = False,
+    shards_named: bool = False,
+) -> Decider:
     """Return the decider of a run or of a filter.
 
     Parameters
     ----------
-    by : path, Run, Decisions or SafetyFilter
+    by : path, Run, Decisions, ShardedDecisions or SafetyFilter
         The user's choice.
     verify : bool or "access"
         Exclude a sample whose image is not the one that the run scored: when it is decided on, or only when it is
         asked for.
+    per_shard : bool or "auto"
+        Read the run's decisions shard by shard, by choice or where the whole would not fit into memory.
+    shards_named : bool
+        The access tells in which shard a sample lies.
 
     Raises
     ------
     RunError
         The run can't be used.
     UsageError
-        `by` is something else, or a filter that can't decide here, or a filter is to verify.
+        `by` is something else, or a filter that can't decide here, or a filter is to verify; or decisions can't be
+        read shard by shard.
 
     Examples
     --------
@@ -137,10 +151,10 @@ def decider_of(by: RunOrFilter, *, verify: bool | Literal["access"] = False) -> 
                 "verify_content compares with a run, and a SafetyFilter scores every image anew; leave it out"
             )
         return FilterDecider(by)
-    if isinstance(by, str | os.PathLike):
+    if isinstance(by, str | os.PathLike | Location):
         by = Run.open(by)
     if isinstance(by, Run):
-        by = Decisions.of(by)
-    if not isinstance(by, Decisions):
+        by = opened(by, per_shard, shards_named=shards_named)
+    if not isinstance(by, Decisions | ShardedDecisions):
         raise UsageError(f"by is a {type(by).__name__}; give a run, its directory, or a SafetyFilter")
     return RunDecider(by, verify=verify)

@@ -55,7 +55,7 @@ class FilterDecider:
         if access.image is None:
             raise UsageError(f"a filter scores the encoded images: {access.image_help}")
 
-    def require_current(self) -> None:
+    def require_current(self, *, now: bool = False) -> None:
         """Do nothing: a filter has no earlier decisions to go by."""
 
     def knows(self, keys: Sequence[str]) -> bool:

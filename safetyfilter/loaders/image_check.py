@@ -12,6 +12,7 @@ from safetyfilter.batches import ReasonBits
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.loaders.access import Access
 from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.sharded import ShardedDecisions
 
 _COMPARED = 64
 """Images compared where nobody asked for all of them to be."""
@@ -40,7 +41,7 @@ class ImageCheck:
 
     Parameters
     ----------
-    decisions : Decisions
+    decisions : Decisions or ShardedDecisions
         The run's.
     access : Access
         Gets at a sample's pictures.
@@ -50,20 +51,25 @@ class ImageCheck:
         Compare each sample.
     compare_first : bool
         Compare the first that come; without it, those that `compare_chosen` is given.
+    comparable : bool
+        False for a run of stored embeddings, which saw no picture. None is compared then, and a sample that holds
+        another picture than its image is excluded: an embedding speaks for one.
     """
 
     def __init__(
         self,
-        decisions: Decisions,
+        decisions: Decisions | ShardedDecisions,
         access: Access[Any],
         *,
         max_bytes: int,
         verify: bool = False,
         compare_first: bool = True,
+        comparable: bool = True,
     ) -> None:
         self._decisions, self._access, self._max_bytes, self._verify = decisions, access, max_bytes, verify
         self._compared = self._other = self._without = 0
-        self._done = access.image is None or not compare_first
+        self._comparable = comparable
+        self._done = access.image is None or not compare_first or not comparable
 
     @property
     def may_compare(self) -> bool:
@@ -136,7 +142,8 @@ class ImageCheck:
         UsageError, StorageError
             As of `reasons`.
         """
-        bits = [0 if row < 0 else self.compare(row, sample) for row, sample in chosen]
+        compare = self.compare if self._comparable else self.reasons
+        bits = [0 if row < 0 else compare(row, sample) for row, sample in chosen]
         self.require_images()
         self._require_same()
         if self._other:

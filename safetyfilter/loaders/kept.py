@@ -62,7 +62,7 @@ class KeptSamples(Generic[T]):
             As of `Decider.stream`.
         """
         number = 0
-        self._decider.require_current()
+        self._decider.require_current(now=True)
         for number, (sample, reasons) in enumerate(self._decider.stream(samples, self._access, workers=workers), 1):
             if number % _LOOK_EVERY == 0:  # a stream may have no end
                 self._decider.require_current()

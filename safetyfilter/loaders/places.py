@@ -20,9 +20,10 @@ def image_input(value: Any, root: str | None = None) -> ImageInput:
 
     Parameters
     ----------
-    value : bytes, path, PIL.Image or dict
-        What a sample holds. A path is one that the user's own code made: any local file's, by the rule that holds for
-        rows in a scan, so that it is never taken apart as a URL.
+    value : bytes, path, Location, PIL.Image or dict
+        What a sample holds; a Location is one that a source gave (`Sample.place`). A path is one that the user's own
+        code made: any local file's, by the rule that holds for rows in a scan, so that it is never taken apart as a
+        URL.
     root : str or None
         The folder that a path is relative to which is not absolute; the process's own where None.
 
@@ -40,6 +41,8 @@ def image_input(value: Any, root: str | None = None) -> ImageInput:
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if value is None:
         raise Unreadable("missing")
+    if isinstance(value, Location):
+        return value
     if isinstance(value, str | os.PathLike):
         path = os.fsdecode(value)
         if path and "://" not in path:
@@ -103,8 +106,9 @@ def encoded_bytes(image: ImageInput, max_bytes: int) -> bytes | None:
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     if isinstance(image, str | os.PathLike):
+        place = image if isinstance(image, Location) else Location.local(os.fspath(image))
         try:
-            return read_image(Location.local(os.fspath(image)), max_bytes)
+            return read_image(place, max_bytes)
         except Unreadable:
             return None
         except StorageError as error:

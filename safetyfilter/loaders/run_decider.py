@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, TypeVar
@@ -16,10 +18,15 @@ from safetyfilter.loaders.faults import raise_fault
 from safetyfilter.loaders.image_check import ImageCheck
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.sharded import ShardedDecisions
+from safetyfilter.storage import Location
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _UNKNOWN = int(Reason.UNKNOWN)
+EMBEDDINGS = "embeddings"
+"""The kind of a source of stored embeddings, of whose pictures a run has no digest."""
 _BATCH, _BATCH_WITH_IMAGES = 1024, 16
 """Samples looked up at a time; fewer where they hold images, which are in memory until then."""
 
@@ -29,7 +36,7 @@ class RunDecider:
 
     Parameters
     ----------
-    decisions : Decisions
+    decisions : Decisions or ShardedDecisions
         The run's.
     verify : bool or "access"
         Also exclude, as ``drifted``, a sample whose pictures are not those that were scored: with True when it is
@@ -39,14 +46,19 @@ class RunDecider:
     ------
     RunError
         The decisions are not those of the run any more.
+    UsageError
+        Pictures are to be compared, and the run saw none, since it was made from stored embeddings.
     """
 
     needs_keys = True
 
-    def __init__(self, decisions: Decisions, *, verify: bool | Literal["access"] = False) -> None:
+    def __init__(self, decisions: Decisions | ShardedDecisions, *, verify: bool | Literal["access"] = False) -> None:
         record = Run.open(decisions.run).record
         self._decisions, self._verify = decisions, verify
-        self.require_current()
+        self.require_current(now=True)
+        self._saw_pictures = record.source.kind != EMBEDDINGS
+        if not self._saw_pictures:
+            _tell_of_embeddings(decisions.run, bool(verify))
         self.needs_images = verify is True
         self._keys_of_source = record.source.keys
         self._max_bytes = record.setup.limits.max_bytes
@@ -62,9 +74,9 @@ class RunDecider:
         if access.image is None and self._verify:
             raise UsageError(f"verify_content needs the encoded images: {access.image_help}")
 
-    def require_current(self) -> None:
+    def require_current(self, *, now: bool = False) -> None:
         """Raise `RunError` where the run was decided anew since."""
-        self._decisions.require_current()
+        self._decisions.require_current(now=now)
 
     def for_row_numbers(self) -> RunDecider:
         """Return a decider that compares each image: a row's number says nothing about the image in it."""
@@ -78,15 +90,19 @@ class RunDecider:
         """Yield each sample with why it is excluded; no sample is read ahead, and `workers` makes no difference."""
         assert access.key is not None
         key_of, reasons_of_key, check = access.key, self._decisions.reasons_of_key, self.image_check(access)
+        shard_of = access.shard if self._decisions.by_shard else None
+        where: tuple[str, ...] = ()  # the sample's shard, where decisions are read by it and its key does not tell it
         for sample in samples:  # a few microseconds each, so nothing is called that need not be
             try:
                 key = key_of(sample)
+                if shard_of is not None:
+                    where = (os.fspath(shard_of(sample)),)
             except Exception as error:  # noqa: BLE001 - a sample without a key is excluded and the rest goes on
                 self._note(error, key_of)
                 key = None
-            reasons = _UNKNOWN if key is None else reasons_of_key(str(key))
+            reasons = _UNKNOWN if key is None else reasons_of_key(str(key), *where)
             if check is not None and (not reasons or self.needs_images) and key is not None and check.is_due(sample):
-                reasons |= check.reasons(self._row(str(key)), sample)
+                reasons |= check.reasons(self._decisions.row_of_key(str(key), *where), sample)
             yield sample, reasons
         if check is not None:
             check.require_images()
@@ -123,7 +139,12 @@ class RunDecider:
         if access.image is None and access.others is None:
             return None
         return ImageCheck(
-            self._decisions, access, max_bytes=self._max_bytes, verify=verify, compare_first=compare_first
+            self._decisions,
+            access,
+            max_bytes=self._max_bytes,
+            verify=verify,
+            compare_first=compare_first,
+            comparable=self._saw_pictures,
         )
 
     def require_used(self, counts: Mapping[str, int]) -> None:
@@ -141,9 +162,6 @@ class RunDecider:
             f"are not those of the scan, which are {self._keys_of_source}; give such keys, or scan this source"
             + (f" ({self._why_no_key})" if self._why_no_key else "")
         )
-
-    def _row(self, key: str) -> int:
-        return self._decisions.index.find_one(self._decisions.digester.key(key))
 
     def _keys(self, samples: Sequence[T], access: Access[T]) -> list[Any]:
         """Return the samples' keys, None for what has none."""
@@ -165,3 +183,17 @@ class RunDecider:
         name = getattr(key_of, "name", None)
         where = f" {name!r}" if isinstance(name, str) else ""
         self._why_no_key = f"getting a key{where} failed with {type(error).__name__}"
+
+
+def _tell_of_embeddings(run: Location, verify: bool) -> None:
+    """Warn that no picture can be compared with a run of stored embeddings; `UsageError` where all are to be."""
+    if verify:
+        raise UsageError(
+            f"the run {run} was made from stored embeddings and saw no picture, so that none can be compared: give "
+            "samples with keys and leave out verify_content, or scan the pictures themselves"
+        )
+    _log.warning(
+        "the run %s was made from stored embeddings and saw no picture: samples are told by their keys alone, and "
+        "pictures that have changed since they were embedded are not noticed",
+        run,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from safetyfilter.loaders.access import Access, Getter, getter_of
 from safetyfilter.loaders.deciders import RunOrFilter, decider_of
 from safetyfilter.loaders.fields import OtherPictures
 from safetyfilter.loaders.kept import KeptSamples
+from safetyfilter.loaders.opened import PerShard
 from safetyfilter.loaders.places import KeyOfPath, absolute
 
 T_co = TypeVar("T_co", covariant=True)
@@ -26,7 +28,7 @@ class SafeIterable(IterableDataset[T_co]):
     ----------
     samples : iterable
         An `IterableDataset`, or anything that begins anew each time it is iterated.
-    by : path, Run, Decisions or SafetyFilter
+    by : path, Run, Decisions, ShardedDecisions or SafetyFilter
         A run's directory: a sample is kept if the run knows and keeps its key. A filter: what streams past is scored
         in batches of its own batch size, on its own device.
     key, image : str, callable or None
@@ -42,6 +44,13 @@ class SafeIterable(IterableDataset[T_co]):
         Whether samples are shared out; it has nothing to do with tars. True shares them out among the workers of a
         `DataLoader` and the ranks, each with every n-th one. ``"auto"`` does so too, but for an `IterableDataset`,
         which is left to share its samples out itself as it would without a filter.
+    per_shard : bool or "auto"
+        Hold the decisions of the shards (tars, tables, folders) alone that samples come from, one after the other, and
+        not those of the whole run. ``"auto"`` does so where the whole would take more than half of this machine's
+        memory.
+    shard_of : str, callable or None
+        The item or attribute of a sample, or a function of it, that holds the path or URL of its shard, wherever that
+        lies now; needed for `per_shard` where keys do not begin with it: where they are a table's own column.
     rank, world_size : int or None
         This process among those that train; from torch.distributed where None and that is in use.
 
@@ -53,7 +62,8 @@ class SafeIterable(IterableDataset[T_co]):
     DeviceError
         While iterating: the filter is on CUDA and the worker was forked.
     UsageError
-        What decides needs a key or an image, and nothing says where it is. While iterating: not one of the first
+        What decides needs a key or an image, and nothing says where it is; or `per_shard` is True, and the run or its
+        keys do not tell the shards. While iterating: not one of the first
         samples has an image where `image` says, or images are decoded already; or a sample holds several pictures, and
         `image` does not say which is its own.
 
@@ -80,6 +90,8 @@ class SafeIterable(IterableDataset[T_co]):
         root: str | os.PathLike[str] | None = None,
         verify_content: bool = False,
         shard: bool | Literal["auto"] = "auto",
+        per_shard: PerShard = "auto",
+        shard_of: Getter[Any] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -93,7 +105,9 @@ class SafeIterable(IterableDataset[T_co]):
                 "what it was made from, an IterableDataset for example"
             )
         self.samples = samples
-        self._kept: KeptSamples[Any] = KeptSamples(decider_of(by, verify=verify_content), _access(key, image, root))
+        access = replace(_access(key, image, root), shard=getter_of(shard_of))
+        decider = decider_of(by, verify=verify_content, per_shard=per_shard, shards_named=shard_of is not None)
+        self._kept: KeptSamples[Any] = KeptSamples(decider, access)
         self._shard = not isinstance(samples, IterableDataset) if shard == "auto" else shard
         self._rank, self._world = (rank, world_size) if world_size is not None else _distributed()
 

@@ -11,8 +11,9 @@ from torch.utils.data import get_worker_info
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import UsageError
 from safetyfilter.loaders.access import Access
-from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.deciders import Decider, RunOrFilter, decider_of
 from safetyfilter.loaders.kept import KeptSamples
+from safetyfilter.loaders.opened import PerShard
 from safetyfilter.sources.kinds import is_tar
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS, Picture, other_pictures
 from safetyfilter.sources.tars import image_of
@@ -26,12 +27,13 @@ def safety_filter(
     root: str | os.PathLike[str] | None = None,
     image_field: str | None = None,
     verify_content: bool = False,
+    per_shard: PerShard = "auto",
 ) -> SafetyStage:
     """Return a stage that lets only kept samples pass, in order; put it before ``.decode()``.
 
     Parameters
     ----------
-    by : path, Run, Decisions or SafetyFilter
+    by : path, Run, Decisions, ShardedDecisions or SafetyFilter
         A run's directory: a sample is kept if the run knows and keeps it. A filter: what streams past is scored in
         batches of its own batch size.
     root : path or None
@@ -42,6 +44,9 @@ def safety_filter(
     verify_content : bool
         Also exclude a sample whose encoded pictures are not those that were scored. Without, the first 64 are compared,
         and every sample that holds other pictures than its image.
+    per_shard : bool or "auto"
+        Hold the decisions of the shards alone that samples come from, one after the other, and not those of the whole
+        run. ``"auto"`` does so where the whole would take more than half of this machine's memory.
 
     Raises
     ------
@@ -79,17 +84,18 @@ def safety_filter(
     >>> [sample["__key__"] for sample in stage(read)], stage.filter_report()["unscored"]
     (['a'], 1)
     """
-    return SafetyStage(by, root=root, image_field=image_field, verify_content=verify_content)
+    decider = decider_of(by, verify=verify_content, per_shard=per_shard)
+    return SafetyStage(decider, root=root, image_field=image_field)
 
 
 class SafetyStage:
     """A stage of a webdataset pipeline: called with an iterator of samples, it yields those that are kept."""
 
     def __init__(
-        self, by: RunOrFilter, *, root: str | os.PathLike[str] | None, image_field: str | None, verify_content: bool
+        self, decider: Decider, *, root: str | os.PathLike[str] | None = None, image_field: str | None = None
     ) -> None:
         self._kept: KeptSamples[Fields] = KeptSamples(
-            decider_of(by, verify=verify_content),
+            decider,
             Access(
                 key=None if root is None else ShardKeys(os.fspath(root)),
                 image=_ImageOf(image_field),
@@ -144,7 +150,8 @@ class ShardKeys:
         url, name = sample["__url__"], sample["__key__"]
         if url != self._last[0]:
             place = _place(str(url))
-            self._last = (url, place.removeprefix(self._base) if place.startswith(self._base) else "")
+            shard = place.removeprefix(self._base) if place.startswith(self._base) else ""
+            self._last = (url, shard if is_tar(shard) else _without_query(place, shard))
         return f"{self._last[1]}/{name}" if self._last[1] else None
 
 
@@ -152,6 +159,12 @@ def _place(url: str) -> str:
     """Return a URL or path in one spelling: absolute where it is local."""
     local = url.removeprefix("file://").removeprefix("file:")
     return url if "://" in local or local.startswith("pipe:") else os.path.abspath(local)  # noqa: PTH100
+
+
+def _without_query(place: str, shard: str) -> str:
+    """Return a shard's name without what a URL has behind it, such as a version or a signature, if a tar's is left."""
+    cut = min((at for at in map(shard.find, "?#") if at >= 0), default=len(shard))
+    return shard[:cut] if "://" in place and is_tar(shard[:cut]) else shard
 
 
 class _ImageOf:

@@ -11,9 +11,11 @@ from dataclasses import replace
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import UnfinishedRunError, UsageError
 from safetyfilter.runs.decided_with import DecidedWith
+from safetyfilter.runs.index_place import index_fits
 from safetyfilter.runs.indexed import index_of
 from safetyfilter.runs.joined import joined_reasons, require_joinable, signals_of
 from safetyfilter.runs.near import checked_cosine
+from safetyfilter.runs.part_table import PartTable, keep_part_table
 from safetyfilter.runs.reasons import Reasons, with_near
 from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run, require_run
@@ -102,23 +104,33 @@ def decide_parts(
             "again, which does only what is missing"
         )
     part_metas(run.path, run.record)  # a missing or foreign part is told before anything is changed
-    before = run.record.decided_with
     with _reasons(run, policy, others, also_near) as reasons:
-        # If this is stopped half-way, no scan may finish it by the policy alone.
-        pending = reasons.decided_with or before
-        run.write_record(replace(run.record, complete=False, decisions="", counts={}, decided_with=pending))
-        total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
-        contents = []
-        for number in range(run.part_count):
-            decided = run.decide_part(number, reasons)
-            contents.append(decided.content)
-            total.update(decided.counts)
-            if progress:
-                progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
-        run.finish(total, reasons, digest_of(contents))
+        return decide_by(run, reasons, progress=progress)
+
+
+def decide_by(run: Run, reasons: Reasons, *, progress: Progress | None = None) -> Run:
+    """Decide on all parts of a run that is held for writing and whose parts are all scored, by any reasons.
+
+    What decisions rested on before and rest on no longer is told by a warning.
+    """
+    before = run.record.decided_with
+    # If this is stopped half-way, no scan may finish it by the policy alone.
+    pending = reasons.decided_with or before
+    run.write_record(replace(run.record, complete=False, decisions="", counts={}, decided_with=pending))
+    total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
+    shards = []
+    for number in range(run.part_count):
+        decided = run.decide_part(number, reasons)
+        shards.append((decided.content, decided.shards))
+        total.update(decided.counts)
+        if progress:
+            progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
+    run.finish(total, reasons, digest_of(content for content, _ in shards))
     for line in before.loosened_to(run.record.decided_with):
         _log.warning("%s: %s", run.path, line)
-    index_of(run)  # now, so that no training job waits for it
+    keep_part_table(run, PartTable.of(shards))  # now, so that no training job waits for it
+    if run.path.is_local and index_fits(run):
+        index_of(run)
     return run
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from safetyfilter.runs.parts import (
     read_table,
     write_table,
 )
+from safetyfilter.runs.shards import carried_meta
 from safetyfilter.storage import Location
 
 _COLUMNS = {
@@ -49,6 +51,8 @@ class DecidedPart:
         Digest of these decisions.
     counts : mapping of str to int
         ``seen``, ``kept``, ``excluded`` and one a reason.
+    shards : mapping
+        What the part's metadata says of its shards, as `shard_meta` has it.
     """
 
     keys: Digests
@@ -59,9 +63,10 @@ class DecidedPart:
     policy: str
     content: str
     counts: Mapping[str, int]
+    shards: Mapping[str, object]
 
 
-def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, str]) -> DecidedPart:
+def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, Any]) -> DecidedPart:
     """Write the decisions on a part, and count them.
 
     Parameters
@@ -72,8 +77,8 @@ def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, 
         (N,) uint16, a `Reason` set each.
     place : Location
         The file.
-    meta : mapping of str to str
-        ``fingerprint`` and ``scores``, as in `DecidedPart`, and the ``policy``'s digest.
+    meta : mapping
+        ``fingerprint`` and ``scores``, as in `DecidedPart`, the ``policy``'s digest, and what `shard_meta` gives.
 
     Returns
     -------
@@ -107,6 +112,7 @@ def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, 
         policy=meta["policy"],
         content=content,
         counts=counts,
+        shards=carried_meta(meta),
     )
 
 
@@ -141,6 +147,7 @@ def read_decisions(place: Location) -> DecidedPart:
         policy=fields.get("policy", str),
         content=content,
         counts=counts,
+        shards=carried_meta(meta),
     )
 
 

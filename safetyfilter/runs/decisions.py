@@ -14,7 +14,8 @@ from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import DecisionIndex, Rows
 from safetyfilter.runs.indexed import index_at, index_of
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.storage import Location, entry_of
+from safetyfilter.runs.watch import Watch, changed
+from safetyfilter.storage import Location
 
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
@@ -49,12 +50,14 @@ class Decisions:
         One key -> the reasons to exclude it, a `Reason` set as int, 0 for kept; `reasons` is faster for many at once.
     """
 
+    by_shard = False
+    """Decisions are looked up by key alone."""
+
     def __init__(self, index: DecisionIndex, digester: Digester, run: Location, decided: str) -> None:
         self.index = index
         self.digester = digester
         self.run = run
-        self._decided = decided
-        self._seen: str | None = None
+        self._watch = Watch(run, decided)
         self._hashed = digester.key_state()
         self.reasons_of_key = index.reasons_by(self._hashed, _UNKNOWN)
 
@@ -91,28 +94,15 @@ class Decisions:
         return cls(index_of(run), digester, run.path, run.record.decisions_digest)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _reopened, (self.index.place, self.index.fingerprint, self.run, self._decided)
+        return _reopened, (self.index.place, self.index.fingerprint, self.run, self._watch.decided)
 
-    def require_current(self) -> None:
+    def require_current(self, *, now: bool = False) -> None:
         """Raise `RunError` where the run was decided anew, or is being so, since these decisions were opened.
 
-        Where ``run.json`` is the same file as at the last call, that is all that is looked at: it costs a few
-        microseconds, and may be called at the start of each epoch or more often.
-
-        Raises
-        ------
-        RunError
-            The run has other decisions now, or can't be read.
+        It costs a few microseconds, and may be called at the start of each epoch or more often: `Watch.require_current`
+        says how a run on other storage is looked at, and what else is raised.
         """
-        found = entry_of(self.run / "run.json")
-        if found is None:
-            raise RunError(f"can't read {self.run}/run.json: it is not there; restore the run")
-        if found.state == self._seen:
-            return
-        record = Run.open(self.run).record
-        if not record.complete or record.decisions_digest != self._decided:
-            raise RunError(_changed(self.run))
-        self._seen = found.state
+        self._watch.require_current(now=now)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -122,9 +112,13 @@ class Decisions:
         """A fingerprint of the run, its policy and its parts: another of these gives another."""
         return self.index.fingerprint
 
+    def row_of_key(self, key: str) -> int:
+        """Return the row of a key in the index, for `drift`; -1 for one that the run does not know."""
+        return self.index.find_one(self.digester.key(key))
+
     def reasons_of_sample(self, key: str, content: Content | None) -> int:
         """Return the reasons to exclude one sample, its pictures compared too, as `reasons` does for many."""
-        row = self.index.find_one(self.digester.key(key))
+        row = self.row_of_key(key)
         if row < 0:
             return _UNKNOWN
         return int(self.index.reasons[row]) | self.drift(row, content)
@@ -191,9 +185,5 @@ class Decisions:
 def _reopened(place: Path | bytes, fingerprint: str, run: Location, decided: str) -> Decisions:
     index = index_at(place, fingerprint, verify=False)  # whoever opened it first has done so
     if index is None:
-        raise RunError(_changed(run))
+        raise RunError(changed(run))
     return Decisions(index, Run.open(run).digester(), run, decided)
-
-
-def _changed(run: Location) -> str:
-    return f"the decisions of {run} have changed since this loader was made; make the loader again"

@@ -181,6 +181,15 @@ class Layout:
         return _page(self.contents + self.capacity * 8)
 
 
+def index_bytes(rows: int) -> int:
+    """Return the size in bytes of an index of so many rows.
+
+    >>> 18 < index_bytes(100_000_000) / 100_000_000 < 19
+    True
+    """
+    return Layout.of(rows).rows + rows * WIDTH
+
+
 def _page(offset: int) -> int:
     return -(-offset // 4096) * 4096
 

@@ -64,8 +64,9 @@ def write_index(path: Path, batches: Iterable[npt.NDArray[Any]], *, rows: int, f
 
 def index_in_memory(batches: Iterable[npt.NDArray[Any]], *, rows: int, fingerprint: str) -> DecisionIndex:
     """Return an index that lies on no disk; arguments as of `write_index`."""
-    file = io.BytesIO()
-    _write(file, stretches(batches, 0, None, _RECORD), Layout.of(rows), 0, fingerprint)
+    layout = Layout.of(rows)
+    file = io.BytesIO(bytes(layout.rows))  # as long as one without rows, which puts nothing there
+    _write(file, stretches(batches, 0, None, _RECORD), layout, 0, fingerprint)
     return DecisionIndex(file.getvalue(), verify=False)
 
 

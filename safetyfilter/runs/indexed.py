@@ -20,10 +20,11 @@ from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.held import INDEX_FOLDER
 from safetyfilter.runs.index import DecisionIndex
 from safetyfilter.runs.index_file import index_in_memory, records, write_index
+from safetyfilter.runs.index_place import cache_folder_of
 from safetyfilter.runs.parts import SCHEMA_VERSION, row_count
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import require_own
-from safetyfilter.storage import Walk, cache_folder, locked
+from safetyfilter.storage import Walk, locked
 from safetyfilter.storage.allocation import is_full
 
 _INDEX = "decisions.bin"
@@ -48,7 +49,7 @@ def index_of(run: Run) -> DecisionIndex:
         except OutputError as error:
             if not is_full(error):
                 raise
-    folder = _cache_folder(run)
+    folder = cache_folder_of(run)
     try:
         return _built(run, folder, fingerprint)
     except OutputError as error:
@@ -122,20 +123,6 @@ def _own_folder(run: Run) -> Path | None:
     except OSError:
         return None
     return place if os.access(place, os.W_OK | os.X_OK) else None
-
-
-def _cache_folder(run: Run) -> Path:
-    """The folder of a run's index in the user's cache; made where it is missing."""
-    name = os.path.realpath(run.path) if run.path.is_local else str(run.path)
-    place = cache_folder() / hashlib.sha256(name.encode()).hexdigest()[:32]
-    try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise RunError(
-            f"can write an index neither to {run.path} nor to {place}: {error.strerror}; make room, make one of them "
-            "writable, or set XDG_CACHE_HOME"
-        ) from error
-    return place
 
 
 def _rows(run: Run) -> int:

@@ -28,3 +28,20 @@ def carried_meta(meta: Mapping[str, Any]) -> dict[str, object]:
     {'shards': [], 'shards_in_keys': False}
     """
     return {name: meta[name] for name in (_SHARDS, _IN_KEYS) if name in meta}
+
+
+def shards_in(meta: Mapping[str, Any]) -> tuple[list[bytes], bool]:
+    """Return the digests of shards in a part's metadata, 8 bytes each, and True where keys begin with their names.
+
+    What another version wrote, or nobody should have, is no shard: a loader finds nothing there, and excludes it.
+
+    >>> shards_in({"shards": ["00" * 8], "shards_in_keys": True}), shards_in({"shards": "0.tar"}), shards_in({})
+    (([b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'], True), ([], False), ([], False))
+    """
+    found = meta.get(_SHARDS)
+    names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    try:
+        digests = [bytes.fromhex(name) for name in names]
+    except ValueError:
+        digests = []
+    return [digest for digest in digests if len(digest) == 8], bool(names) and meta.get(_IN_KEYS) is True

@@ -13,7 +13,6 @@ from PIL import UnidentifiedImageError
 from safetyfilter import SafetyFilter
 from safetyfilter.batches import Reason
 from safetyfilter.errors import (
-    OutputError,
     RunError,
     SafetyFilterError,
     SchemaError,
@@ -178,8 +177,8 @@ def test_each_form_of_a_run_is_the_same_decider(pictures: Pictures, samples) -> 
     assert 0 in decided[0]
     with pytest.raises(UsageError, match="by is a list; give a run"):
         decider_of([])
-    with pytest.raises(OutputError, match="can't be at s3://bucket/run"):
-        decider_of("s3://bucket/run")
+    with pytest.raises(RunError, match="no run at memory://bucket/run"):
+        decider_of("memory://bucket/run")
 
 
 def test_a_file_larger_than_any_that_was_scored_is_not_read(tmp_path: Path) -> None:
