@@ -8,6 +8,7 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 from fsspec import AbstractFileSystem
@@ -15,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, StorageError, UsageError
+from safetyfilter.storage.durable import make_folders
 from safetyfilter.storage.file import BUFFER, RetryingFile
 from safetyfilter.storage.retries import retried
 from safetyfilter.storage.urls import is_url_text, local_part, opened, url_of
@@ -153,7 +155,10 @@ class Location:
         if self.is_object_storage:
             return
         try:
-            self.fs.makedirs(self.path, exist_ok=True)
+            if self.is_local:
+                make_folders(Path(self.path))
+            else:
+                self.fs.makedirs(self.path, exist_ok=True)
         except OSError as error:
             raise OutputError(f"can't make {self}: {error.strerror or error}; choose a writable place") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from safetyfilter.errors import OutputError, SafetyFilterError
+from safetyfilter.storage.durable import sync_folder
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.retries import retried
 
@@ -67,7 +68,7 @@ def _replacing_local(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _fsync(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -133,14 +134,6 @@ def create_private(place: Location, content: bytes) -> None:
             if os.path.lexists(path):
                 raise FileExistsError(f"{place} is there already") from error
             temporary.rename(path)
-        _fsync(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
