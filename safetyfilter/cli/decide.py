@@ -13,11 +13,29 @@ from safetyfilter.cli.progress import sample_progress
 
 @app.command()
 def decide(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run directory.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="The run directory; further runs of the same source, made with other encoders, are decided by too.",
+            show_default=False,
+        ),
+    ],
     policy: PolicyOption,
+    also_near: Annotated[
+        float | None,
+        typer.Option(
+            metavar="COSINE",
+            help="Also exclude kept samples whose embedding lies within this cosine, from 0.9 to 1, of that of a "
+            "co-occurrence exclusion; the run has kept embeddings.",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Apply another policy to the scores of RUN, without touching an image."""
+    """Apply another policy to the scores of RUN, without touching an image.
+
+    Of several runs the decisions are written into the first.
+    """
     from safetyfilter.decide.policy import Policy
     from safetyfilter.decide.sentences import cut_warning
     from safetyfilter.runs.apply import apply_policy
@@ -25,14 +43,15 @@ def decide(
     from safetyfilter.runs.run import Run
 
     policy_used = Policy.load(policy)
-    opened = Run.open(run)
-    before = opened.policy
-    total = opened.record.counts.get("seen") or stored_counts(opened).samples
+    first, *others = [Run.open(run) for run in runs]
+    before = first.policy
+    total = first.record.counts.get("seen") or stored_counts(first).samples
     with sample_progress("deciding", total, unit="samples") as progress:
-        apply_policy(opened, policy_used, progress=progress)
-    for change in opened.policy.changes_from(before):
+        apply_policy([first, *others], policy_used, also_near=also_near, progress=progress)
+    for change in first.policy.changes_from(before):
         show_warning(change)
-    if warning := cut_warning(policy, opened.record.setup.probes):
+    if warning := cut_warning(policy, [digest for one in (first, *others) for digest in one.record.setup.probes]):
         show_warning(warning)
-    result, table = result_of(opened)
-    emit({"run": run, **result, "policy": opened.policy.as_dict()}, as_json=json, shown=table)
+    result, table = result_of(first)
+    with_what = {"also_near": also_near, "joined": runs[1:]}
+    emit({"run": runs[0], **result, **with_what, "policy": first.policy.as_dict()}, as_json=json, shown=table)

@@ -67,6 +67,10 @@ def scan(
     views: Annotated[str, typer.Option(help="whole, center or multi.")] = "whole",
     decode: Annotated[str, typer.Option(help="fast or exact.")] = "fast",
     keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Keep them in float16.")] = False,
+    secret_from: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="For a new run: take the secret of RUN, so that `decide` can join the two."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one for each core")
     ] = None,
@@ -85,6 +89,7 @@ def scan(
     from safetyfilter.decide.policy import Policy
     from safetyfilter.decide.sentences import cut_warning
     from safetyfilter.evaluation.places import run_at
+    from safetyfilter.runs.run import Run
     from safetyfilter.runs.start import check_output
     from safetyfilter.sources import open_source
 
@@ -93,6 +98,9 @@ def scan(
     batch = _batch_size(batch_size)
     check_output(out)
     before = run_at(out)
+    of_secret = None if secret_from is None else Run.open(secret_from)
+    if of_secret is not None:
+        of_secret.digester()  # which must be there
     policy_used = policy_used or (before.policy if before else Policy())  # to go on must not loosen what was decided
     how: dict[str, Any] = {"root": root, "limit": limit, "part_size": part_size}
     given = {name: value for name, value in how.items() if value is not None}
@@ -124,7 +132,14 @@ def scan(
     counts = [part.count for part in opened.parts()]
     total = None if None in counts else sum(count or 0 for count in counts)
     with _resumable(), sample_progress("scanning", total, parts=len(counts)) as progress:
-        run = run_scan(opened, out, safety_filter, keep_embeddings=keep_embeddings, progress=progress)
+        run = run_scan(
+            opened,
+            out,
+            safety_filter,
+            keep_embeddings=keep_embeddings,
+            secret_from=of_secret,
+            progress=progress,
+        )
     seconds = time.perf_counter() - started
     for change in run.policy.changes_from(before.policy) if before else []:  # so that none is loosened unseen
         show_warning(change)

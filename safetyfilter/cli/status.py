@@ -44,6 +44,7 @@ def _status(run: Run, stored: StoredCounts) -> dict[str, Any]:
         "unscored_by_cause": dict(stored.failures),
         "policy": run.policy.as_dict(),
         "policy_warning": run.policy.warning,
+        "decided_with": record.decided_with.as_dict(),
         "notice": setup.pair.notice or None,
         "source": {"kind": record.source.kind, "keys": record.source.keys},
         "encoder": setup.encoder.architecture,
@@ -77,6 +78,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
         ("source", f"{result['source']['kind']}, in {_parts(result['parts'])}"),
         ("thresholds", thresholds),
         ("excluded alone", alone or "none: the co-occurrence rule only"),
+        *_decided_with(run),
         ("encoder", f"{result['encoder']} ({result['encoder_digest'][:12]}), {result['precision']}"),
         ("images", f"views {result['views']}, decode {result['decode']}"),
         ("probes", ", ".join(digest[:12] for digest in result["probes"])),
@@ -86,6 +88,17 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
     if result["counts"] is None:
         return Group(shown)
     return Group(shown, counts_table("", result["counts"], stored.failures))
+
+
+def _decided_with(run: Run) -> list[tuple[str, str]]:
+    """What decisions rest on beyond the run's own scores and its policy."""
+    rows, found = [], run.record.decided_with
+    if found.near is not None:
+        rows.append(("near-duplicates", f"excluded from a cosine of {found.near!r} to a co-occurrence exclusion on"))
+    if found.runs:
+        others = "another run" if len(found.runs) == 1 else f"{len(found.runs)} other runs"
+        rows.append(("joined", f"decided by the scores of {others} too"))
+    return rows
 
 
 def _parts(count: int) -> str:

@@ -17,7 +17,7 @@ from safetyfilter.filter import SafetyFilter
 from safetyfilter.runs.finishing import decide_scanned, resumed_counts
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
-from safetyfilter.runs.run import Run
+from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.start import started
 from safetyfilter.sources.base import Source, require_source
 
@@ -31,6 +31,7 @@ def scan(
     *,
     keep_embeddings: bool = False,
     engine: Engine | None = None,
+    secret_from: Run | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Score and decide on every sample of a source, and leave a run directory.
@@ -51,6 +52,9 @@ def scan(
     engine : Engine or None
         A `LocalEngine`, which is also what None stands for: every GPU of the machine if the encoder is on ``cuda``,
         else its own device; or a `RayEngine`.
+    secret_from : Run or None
+        A new run is to have the secret of this one, so that the two can be decided together (`apply_policy`); a random
+        one where None.
     progress : callable or None
         Called as the scan goes on.
 
@@ -66,7 +70,7 @@ def scan(
     SourceError
         Stored embeddings have another width than the encoder's, or are not of unit norm; or images came with an encoder
         that is only named.
-    OtherRunError, OutputError
+    OtherRunError, OutputError, SecretError
         See `safetyfilter.runs.start.started`.
     StorageError
         A sample could not be read though it was tried again. Finished parts are kept.
@@ -83,7 +87,10 @@ def scan(
     safety_filter = engine.prepared(safety_filter)
     scorer = scorer_for(source, safety_filter)
     setup = run_setup(safety_filter, stored=scorer.stored)
-    with started(out, source=source, setup=setup, policy=safety_filter.policy) as run:
+    if secret_from is not None:
+        require_run(secret_from)
+    secret = secret_from.digester() if secret_from else None
+    with started(out, source=source, setup=setup, policy=safety_filter.policy, secret=secret) as run:
         parts = source.parts()
         placement = run.place_parts(parts, embeddings=keep_embeddings)
         if placement.stored and not placement.done:
