@@ -17,6 +17,7 @@ from safetyfilter.score.bank import ProbeBank, join_captions
 
 if TYPE_CHECKING:
     from safetyfilter.embed.encoder import ClipEncoder
+    from safetyfilter.embed.named import NamedEncoder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,8 +29,8 @@ class SafetyFilter:
 
     Parameters
     ----------
-    encoder : ClipEncoder
-        Embeds the images.
+    encoder : ClipEncoder or NamedEncoder
+        Embeds the images; or says what encoder stored embeddings came from, for a scan of these.
     probes : ProbeBank
         Score the embeddings; made for this encoder. Where one takes captions too, every image needs its caption.
     policy : Policy
@@ -37,6 +38,8 @@ class SafetyFilter:
     options : EmbedOptions
         Batch size, views and decoding. The default sees the whole picture: what the encoder never sees, no probe
         can flag.
+    normalise : bool
+        Take stored embeddings of any norm, as if they were divided by it; else one that is not 1 is an error.
 
     Raises
     ------
@@ -57,10 +60,11 @@ class SafetyFilter:
     (('three', 'seven'), 'not_an_image', False, 'unscored')
     """
 
-    encoder: ClipEncoder
+    encoder: ClipEncoder | NamedEncoder
     probes: ProbeBank
     policy: Policy = field(default_factory=Policy)
     options: EmbedOptions = field(default_factory=lambda: EmbedOptions(views="whole"))
+    normalise: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", self.probes.bind(self.encoder.spec))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import open_clip
@@ -65,6 +66,9 @@ class ClipEncoder:
     WeightsError
         A weight is not a finite number.
     """
+
+    loaded: ClassVar[bool] = True
+    """There is a model that embeds."""
 
     def __init__(
         self,
@@ -160,6 +164,7 @@ class ClipEncoder:
             device=device,
             precision=precision,
         )
+        encoder.spec = replace(encoder.spec, tag=loaded.tag)
         encoder._origin = {
             "model": model,
             "pretrained": pretrained,

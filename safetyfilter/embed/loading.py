@@ -39,12 +39,15 @@ class LoadedModel:
         The model's configuration.
     tokenizer : LazyTokenizer
         That of its texts.
+    tag : str
+        open_clip's name of the weights, where it lists them for the architecture.
     """
 
     model: torch.nn.Module
     architecture: str
     config: Mapping[str, Any]
     tokenizer: LazyTokenizer
+    tag: str = ""
 
 
 def load_model(
@@ -87,6 +90,7 @@ def _load(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> LoadedMod
         architecture=origin.architecture,
         config=origin.config,
         tokenizer=LazyTokenizer(origin.tokenizer, cache_dir),
+        tag=origin.tag,
     )
 
 

@@ -69,6 +69,8 @@ class Origin:
         The name by which open_clip has it.
     published : bool
         True where open_clip lists these weights with this architecture.
+    tag : str
+        Its name of the weights, where they are its own with their own preprocessing.
     """
 
     architecture: str
@@ -77,6 +79,7 @@ class Origin:
     preprocessing: Preprocessing
     tokenizer: str
     published: bool = False
+    tag: str = ""
 
 
 def find(
@@ -116,6 +119,7 @@ def _of_tag(model: str, name: str, tag: Mapping[str, Any], preprocess: Preproces
         preprocessing=preprocessing,
         tokenizer=model,
         published=True,
+        tag=name if preprocess is None else "",
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
+_LABELS = ("architecture", "tag", "known_by")
+"""Fields that are no part of the identity."""
 _SINCE = {"config_sha256": "", "fill_color": 0}
 """Fields that specifications of version 0.2.0 do not have, and what they are taken for there."""
 
@@ -35,6 +37,10 @@ class EncoderSpec:
         From 0 to 255; fills what the resize mode leaves empty.
     width : int
         D, the embedding's length.
+    tag : str
+        open_clip's name of the weights, where it lists them for the architecture. A label, as the architecture's name.
+    known_by : tuple of str
+        Digests, or their first 12 digits or more, that are taken for this encoder too, as its user said.
 
     Examples
     --------
@@ -55,25 +61,47 @@ class EncoderSpec:
     resize_mode: str
     fill_color: int = 0
     width: int
+    tag: str = field(default="", compare=False)
+    known_by: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def name(self) -> str:
+        """The architecture's name, with that of the weights where open_clip lists them."""
+        return f"{self.architecture}/{self.tag}" if self.tag else self.architecture
+
+    @property
+    def only_named(self) -> bool:
+        """True where the weights were never seen, as of an encoder that stored embeddings are said to come from."""
+        return self.weights_sha256.startswith(("named ", "of the encoder "))
+
+    @property
+    def named_digest(self) -> str:
+        """The digest of the encoder where it is known by open_clip's names alone; empty where these don't tell it."""
+        if not self.tag or not self.config_sha256:
+            return ""
+        return replace(self, weights_sha256=f"named {self.tag}").digest
 
     @property
     def digest(self) -> str:
         """SHA-256 in hex over all of the above but the architecture's name."""
         if not self.config_sha256:
             return self.former_digest
-        return _digest({name: value for name, value in asdict(self).items() if name != "architecture"})
+        return _digest({name: value for name, value in asdict(self).items() if name not in _LABELS})
 
     @property
     def former_digest(self) -> str:
         """The digest that version 0.2.0 gave: with the architecture's name, without activation and fill colour."""
-        return _digest({name: value for name, value in asdict(self).items() if name not in _SINCE})
+        left_out = {*_SINCE, *_LABELS} - {"architecture"}
+        return _digest({name: value for name, value in asdict(self).items() if name not in left_out})
 
     def is_named_by(self, digest: str) -> bool:
-        """Return True for this encoder's digest, and for that which version 0.2.0 gave it.
+        """Return True for this encoder's digest, for those it is known by, and for that which version 0.2.0 gave it.
 
         The latter could not tell fill colours apart, and so counts where nothing is filled but with black.
         """
-        return digest == self.digest or (digest == self.former_digest and self.fill_color == 0)
+        if digest in (self.digest, self.named_digest) or any(digest.startswith(known) for known in self.known_by):
+            return bool(digest)
+        return digest == self.former_digest and self.fill_color == 0
 
     def identity(self) -> dict[str, object]:
         """Plain values that are the same for each name of the encoder, for the digests of what depends on it."""
@@ -81,7 +109,9 @@ class EncoderSpec:
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, with the digest."""
-        values = asdict(self)
+        values = {
+            name: value for name, value in asdict(self).items() if name != "known_by" and (name != "tag" or value)
+        }
         if not self.config_sha256:  # as they were read
             values = {name: value for name, value in values.items() if value != _SINCE.get(name)}
         return values | {"digest": self.digest}
@@ -93,7 +123,7 @@ class EncoderSpec:
         return cls(**values)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        return f"{self.architecture} ({self.digest[:12]})"
+        return f"{self.name} ({self.digest[:12]})"
 
 
 def _digest(values: Mapping[str, object]) -> str:

@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
 from safetyfilter.batches import OK, ScoreBatch
-from safetyfilter.engine.scorers import ScoredBatch, Scorer
+from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import RunError, StorageError
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.digests import Digester, digest_order
@@ -21,6 +22,39 @@ from safetyfilter.sources.base import MAX_BYTES, Part, Sample, Source
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen`` and ``unscored`` as samples are scored, ``kept`` and ``excluded`` as a part is
 decided, and ``resumed`` for those that were scored already."""
+
+
+class Scorer(Protocol):
+    """Scores the parts of a source, by their images or by embeddings that are stored already."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals scored."""
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """(D,) or (V, D), the shape of one sample's embeddings."""
+
+    @property
+    def needs_captions(self) -> bool:
+        """True where samples are judged with their captions."""
+
+    @property
+    def stored(self) -> bool:
+        """True where it scores embeddings that a source stores, and no image."""
+
+    def on(self, device: str) -> Scorer:
+        """Return the same scorer on another device, for a process of its own."""
+
+    def score_parts(self, job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:
+        """Score parts; see `score_parts`."""
+
+
+class StreamScorer(Scorer, Protocol):
+    """Scores samples in the order in which they come; reads no further ahead than its buffers."""
+
+    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+        """Score a stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,20 +86,16 @@ class PartJob:
 
 
 def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:
-    """Score parts of a source.
-
-    Where there are checkpoints, the rows of the part in progress are kept from time to time and when this ends before
-    its time, however that is: by an error, an interruption, or because nobody asks for more. A part that was yielded
-    is kept too until the next is asked for, since it may not have been recorded.
+    """Score parts of a source, which is all that an engine does with a job.
 
     Parameters
     ----------
     job : PartJob
         Source, scorer and digester.
     parts : iterable of Part
-        Asked for the next only when the samples before it are read.
+        Asked for no further ahead than the scorer's buffers go.
     report : callable
-        Called with ``seen`` and ``unscored`` of each batch, and with ``resumed`` for what a checkpoint had.
+        Called with ``seen`` and ``unscored`` as samples are scored, and with ``resumed`` for what a checkpoint had.
 
     Yields
     ------
@@ -77,9 +107,21 @@ def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Ite
     StorageError
         A sample could not be read though it was tried again; parts finished before that are yielded first.
     """
+    return job.scorer.score_parts(job, parts, report=report)
+
+
+def stream_parts(
+    scorer: StreamScorer, job: PartJob, parts: Iterable[Part], *, report: Progress
+) -> Iterator[ScoredPart]:
+    """Score parts in one stream of samples; arguments, results and errors as of `score_parts`.
+
+    Where there are checkpoints, the rows of the part in progress are kept from time to time and when this ends before
+    its time, however that is: by an error, an interruption, or because nobody asks for more. A part that was yielded
+    is kept too until the next is asked for, since it may not have been recorded.
+    """
     stream = _Stream(job, report)
     try:
-        for batch in job.scorer.stream(stream.samples(parts), job.digester):
+        for batch in scorer.stream(stream.samples(parts), job.digester):
             stream.append(batch)
             yield from stream.finished()
     except StorageError:

@@ -217,7 +217,7 @@ def read_encoder(given: str | None, run: Run | None, embeddings: str | Path) -> 
 def _vectors_of(run: Run) -> npt.NDArray[np.float16]:
     """(N, D) float16, the embeddings of a run with one view of each image."""
     setup, again = run.record.setup, "scan again into another directory with --keep-embeddings"
-    if VIEW_COUNTS[setup.views] > 1:
+    if VIEW_COUNTS.get(setup.views, 1) > 1:
         raise ProbeError(
             f"{run.path} holds embeddings of {VIEW_COUNTS[setup.views]} views of each image, and a probe is trained on "
             f"those of one view; {again} --views whole"

@@ -128,7 +128,8 @@ def _sound(loops: Native) -> bool:
     """True where the loops give what NumPy and hashlib give, on rows and keys of several lengths."""
     rng = np.random.default_rng(0)
     for dtype in (np.float16, np.float32):
-        rows, weights = rng.standard_normal((5, 77)).astype(dtype), rng.standard_normal((3, 77)).astype(np.float32)
+        rows: npt.NDArray[np.floating[Any]] = rng.standard_normal((5, 77)).astype(dtype)
+        weights = rng.standard_normal((3, 77)).astype(np.float32)
         scores, norms = loops.score(rows, weights, np.zeros(3))
         exact = rows.astype(np.float64)
         expected = 1 / (1 + np.exp(-(exact @ weights.T.astype(np.float64))))

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from safetyfilter.native.functions import native
 
 DIGEST_BYTES = 16
 NO_CONTENT = bytes(DIGEST_BYTES)
@@ -17,6 +20,7 @@ Digests = npt.NDArray[np.uint8]
 _KEY = b"sf-key"
 _CONTENT = b"sf-content"
 _CONTENTS = b"sf-contents"
+_NOTHING = np.zeros(1, np.int64)
 _SHARD = b"sf-shard"
 
 
@@ -59,6 +63,21 @@ class Digester:
             digests.append(state.digest())
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
 
+    def texts(self, keys: pa.Array) -> Digests:
+        """Return (N, 16) uint8, the digests of keys in an Arrow array of text; what stands for null is of no use.
+
+        >>> digester, keys = Digester(b"s" * 32), ["a.jpg", "写真.jpg"]
+        >>> bool((digester.texts(pa.array(keys)) == digester.keys(keys)).all())
+        True
+        """
+        loops = native()
+        if loops is None:
+            return self.keys(key or "" for key in keys.to_pylist()).copy()
+        keys = keys.cast(pa.large_string())
+        _, offsets, data = keys.buffers()
+        places = np.frombuffer(offsets, np.int64)[keys.offset : keys.offset + len(keys) + 1] if len(keys) else _NOTHING
+        return loops.digests(np.frombuffer(data or b"", np.uint8), places, secret=self.secret, person=_KEY)
+
     def key_state(self) -> hashlib.blake2b:
         """Return the state of `key` before the key: to copy it and go on is twice as fast as to begin anew."""
         return hashlib.blake2b(digest_size=DIGEST_BYTES, key=self.secret, person=_KEY)
@@ -92,6 +111,24 @@ def digest_order(digests: Digests) -> npt.NDArray[np.int64]:
     >>> digest_order(np.uint8([[2] * 16, [1] * 16])).tolist()
     [1, 0]
     """
-    halves = np.ascontiguousarray(digests).view(">u8")
-    order: npt.NDArray[np.int64] = np.lexsort((halves[:, 1], halves[:, 0]))
+    halves = _halves(digests)
+    order: npt.NDArray[np.int64] = np.argsort(halves[:, 0])  # quicker than a stable sort, and all that random ones need
+    first = halves[order, 0]
+    if (first[1:] == first[:-1]).any():
+        order = np.lexsort((halves[:, 1], halves[:, 0]))
     return order
+
+
+def in_order(digests: Digests) -> bool:
+    """Return True where (N, 16) digests ascend, equal ones allowed.
+
+    >>> in_order(np.uint8([[1] * 16, [2] * 16])), in_order(np.uint8([[2] * 16, [1] * 16]))
+    (True, False)
+    """
+    first, second = _halves(digests).T
+    return bool(((first[1:] > first[:-1]) | ((first[1:] == first[:-1]) & (second[1:] >= second[:-1]))).all())
+
+
+def _halves(digests: Digests) -> npt.NDArray[np.uint64]:
+    """(N, 2) native integers that sort as the digests do."""
+    return np.ascontiguousarray(digests).view(">u8").astype(np.uint64).reshape(-1, 2)

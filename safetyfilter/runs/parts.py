@@ -21,7 +21,7 @@ from safetyfilter.batches import (
     Unreadable,
 )
 from safetyfilter.errors import RunError, SchemaError, StorageError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order
+from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_order
 from safetyfilter.runs.fields import Fields
 from safetyfilter.sources.base import NO_SHARDS, Shards
 from safetyfilter.storage import Location, parse_json, read_parquet, replacing
@@ -72,7 +72,7 @@ class ScoredPart:
         lengths = [len(column) for column in columns if column is not None]
         if len(set(lengths)) > 1:
             raise RunError(f"the columns of part {self.index} differ in length, {lengths}: a fault of the library")
-        if (np.diff(digest_order(self.keys)) < 0).any():
+        if not in_order(self.keys):
             raise RunError(f"the rows of part {self.index} are not in the order of their keys: a fault of the library")
 
     @classmethod

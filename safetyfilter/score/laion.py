@@ -163,6 +163,7 @@ class LaionDetector:
         else:  # of version 0.2.0, whose specifications tell no more than the name
             made_as_wanted = spec.architecture == wanted
         fits = made_as_wanted and spec.width == self.width and tuple(spec.image_size) == _IMAGE_SIZE
+        fits = fits and spec.tag in ("", "openai")
         if not fits or not np.allclose([spec.mean, spec.std], [_MEAN, _STD], atol=1e-6):
             raise EncoderMismatchError(
                 f"LAION's detector belongs to {wanted} with OpenAI's weights and preprocessing, and the embeddings "

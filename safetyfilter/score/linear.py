@@ -29,6 +29,8 @@ class ProbeCard:
         ``zero-shot`` or ``logistic-regression``.
     created : str
         ISO 8601 date.
+    encoder : str
+        The encoder's name, with open_clip's name of the weights where it lists them.
     positives, negatives : int
         Labelled samples it was fitted on; 0 for a zero-shot probe.
     folds, groups : int
@@ -45,6 +47,7 @@ class ProbeCard:
 
     method: str
     created: str = ""
+    encoder: str = ""
     positives: int = 0
     negatives: int = 0
     folds: int = 0
@@ -116,8 +119,15 @@ class LinearProbe:
         return hashlib.sha256(what).hexdigest()
 
     def bind(self, spec: EncoderSpec) -> Self:
-        """Return the probe, checked to belong to the encoder; `EncoderMismatchError` otherwise."""
-        digest = bound(self.signal, self.encoder, spec)
+        """Return the probe, checked to belong to the encoder; `EncoderMismatchError` otherwise.
+
+        The encoder of stored embeddings may be known by its name alone, and then is held against that in the card.
+        """
+        named = self.card.encoder if self.card else ""
+        if spec.only_named and spec.tag and named == spec.name:
+            digest = spec.digest
+        else:
+            digest = bound(self.signal, self.encoder, spec, named=named)
         if self.width != (needed := spec.width * (2 if self.inputs == "image+caption" else 1)):
             raise EncoderMismatchError(
                 f"the probe for {self.signal!r} takes {self.inputs} embeddings of width "

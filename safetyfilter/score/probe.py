@@ -74,10 +74,19 @@ TWO_ENCODERS = (
 """The remedy where probes of several encoders meet."""
 
 
-def bound(signal: str, probe_encoder: str, spec: EncoderSpec) -> str:
+def bound(signal: str, probe_encoder: str, spec: EncoderSpec, *, named: str = "") -> str:
     """Return the digest of the encoder that a probe is bound to, where it belongs to it.
 
     Also by the digest that version 0.2.0 gave the encoder.
+
+    Parameters
+    ----------
+    signal, probe_encoder : str
+        The probe's signal, and the digest of its encoder.
+    spec : EncoderSpec
+        The encoder.
+    named : str
+        The name of the probe's encoder, where it is known.
 
     Raises
     ------
@@ -85,8 +94,15 @@ def bound(signal: str, probe_encoder: str, spec: EncoderSpec) -> str:
         The probe belongs to another encoder.
     """
     if not spec.is_named_by(probe_encoder):
+        belongs = f"{named} ({probe_encoder[:12]})" if named else f"encoder {probe_encoder[:12]}"
+        if spec.only_named:
+            raise EncoderMismatchError(
+                f"the probe for {signal!r} belongs to {belongs}, and the embeddings are said to come from {spec.name}; "
+                "give probes that were made for that encoder. If it is the same one, say so by its digest: pretrained="
+                f"'sha256:{probe_encoder[:12]}' (--pretrained)"
+            )
         raise EncoderMismatchError(
-            f"the probe for {signal!r} belongs to encoder {probe_encoder[:12]}, and the encoder is {spec}; load the "
+            f"the probe for {signal!r} belongs to {belongs}, and the encoder is {spec}; load the "
             f"encoder it was made with, or make the probe anew for this one. If both are wanted: {TWO_ENCODERS}"
         )
     return spec.digest

@@ -7,6 +7,7 @@ the logit, it folds into the weight and the bias, and a trained probe stays line
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -133,7 +134,7 @@ def train_probe(
         weight=(slope * raw).astype(np.float32),
         bias=float(slope * (bias - raw @ mean) + offset),
         inputs="image" if captions is None else "image+caption",
-        card=card,
+        card=card if isinstance(encoder, str) else replace(card, encoder=encoder.name),
     )
 
 

@@ -193,7 +193,8 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     ('three', 'seven')
     """
     chosen = DEFAULT_PROMPTS if prompts is None else prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    card = ProbeCard(method="zero-shot", created=datetime.now(UTC).date().isoformat())
+    created = datetime.now(UTC).date().isoformat()
+    card = ProbeCard(method="zero-shot", created=created, encoder=encoder.spec.name)
     probes = []
     for signal, prompt_pair in chosen.items():
         present, absent = (_direction(encoder, side) for side in (prompt_pair.present, prompt_pair.absent))

@@ -10,6 +10,7 @@ from itertools import islice
 from safetyfilter.errors import UsageError
 from safetyfilter.sources.base import MAX_BYTES, Part, Sample, SampleBatch, Source
 from safetyfilter.sources.files import Extent
+from safetyfilter.sources.vectors import VectorBlock, blocks_of
 
 
 class JoinedSource:
@@ -34,6 +35,11 @@ class JoinedSource:
             raise UsageError("there is no source in the list; give at least one")
         self._sources = dict(zip(_names(sources), sources, strict=True))
         kinds, forms = {source.kind for source in sources}, {source.form for source in sources}
+        if "embeddings" in kinds and len(kinds) > 1:
+            raise UsageError(
+                f"stored embeddings and {', '.join(sorted(kinds - {'embeddings'}))} can't be one source: the ones are "
+                "scored as they are, the others embedded; scan each into a run of its own"
+            )
         self.kind = kinds.pop() if len(kinds) == 1 else "several kinds"
         self.form = forms.pop() if len(forms) == 1 else "parquet"
         self.location = ", ".join(source.location for source in sources)
@@ -69,6 +75,12 @@ class JoinedSource:
         name, own = self._origins[part.index]
         for batch in self._sources[name].batches(own, max_bytes=max_bytes):
             yield replace(batch, samples=tuple(_under(name, sample) for sample in batch.samples))
+
+    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+        """Yield a part's stored embeddings, under their names in the whole; `SourceError` where it has none."""
+        name, own = self._origins[part.index]
+        for block in blocks_of(self._sources[name], own, captions=captions):
+            yield block.under(name)
 
 
 class LimitedSource:
@@ -136,6 +148,15 @@ class LimitedSource:
                 rows = None if batch.rows is None else batch.rows.slice(0, count)
                 yield replace(batch, samples=batch.samples[:count], rows=rows)
             left -= count
+            if not left:
+                return
+
+    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+        """Yield a part's stored embeddings, as many as are wanted of it; `SourceError` where it has none."""
+        left = part.count or 0
+        for block in blocks_of(self._source, self._whole(part), captions=captions):
+            yield block[:left]
+            left -= min(left, len(block))
             if not left:
                 return
 

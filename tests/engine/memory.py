@@ -11,13 +11,20 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from safetyfilter.batches import ScoreBatch
-from safetyfilter.engine.scorers import ScoredBatch
+from safetyfilter.batches import OK, STATUS_CODES, ScoreBatch
+from safetyfilter.engine.parts import PartJob, Progress, stream_parts
+from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import DeviceError, StorageError
 from safetyfilter.runs.digests import Digester
+from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample, SampleBatch, batched
 from safetyfilter.sources.files import Extent
+from safetyfilter.sources.vectors import VectorBlock
+
+WIDTH = 32
+"""Of the small model's embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +47,26 @@ class MemorySource:
                 raise sample
             yield sample
 
+    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+        """The samples' vectors, two at a time."""
+        samples = self.samples(part)
+        while batch := list(islice(samples, 2)):
+            yield block_of(batch)
+
     def batches(self, part: Part) -> Iterator[SampleBatch]:
         return batched(self.samples(part))
+
+
+def block_of(samples: Sequence[Sample]) -> VectorBlock:
+    """Samples with vectors of one width, or none, as a source of stored embeddings gives them."""
+    widths = [len(sample.vector) for sample in samples if sample.vector is not None] or [WIDTH]
+    absent = np.full(widths[0], np.nan, np.float32)
+    status = [OK if sample.vector is not None else STATUS_CODES["missing"] for sample in samples]
+    return VectorBlock(
+        keys=pa.array([sample.key for sample in samples], pa.large_string()),
+        vectors=np.stack([absent if sample.vector is None else sample.vector for sample in samples]),
+        status=np.array(status, np.uint8),
+    )
 
 
 @dataclass(kw_only=True)
@@ -59,6 +84,7 @@ class ConstantScorer:
     signals: tuple[str, ...] = ("minor",)
     vector_shape: tuple[int, ...] = (4,)
     needs_captions: bool = False
+    stored: bool = False
     lost: int = 0
     added: int = 0
     batches: list[weakref.ref[npt.NDArray[np.float32]]] = field(default_factory=list)
@@ -67,6 +93,9 @@ class ConstantScorer:
         if device != "cpu":
             raise DeviceError(f"no such device: {device}")
         return self
+
+    def score_parts(self, job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:
+        return stream_parts(self, job, parts, report=report)
 
     def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
         samples = iter(samples)

@@ -16,7 +16,7 @@ from safetyfilter import SafetyFilter, scan
 from safetyfilter.engine import processes
 from safetyfilter.engine.parts import PartJob, score_parts
 from safetyfilter.engine.processes import score_on_devices
-from safetyfilter.engine.scorers import ScoredBatch
+from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import StorageError
 from safetyfilter.runs import checkpoints as module
 from safetyfilter.runs.checkpoints import LEAST, Checkpoints

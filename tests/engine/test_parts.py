@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from safetyfilter import SafetyFilter
-from safetyfilter.engine import scorers
 from safetyfilter.engine.parts import PartJob, score_parts
-from safetyfilter.engine.scorers import VectorScorer
+from safetyfilter.engine.vectors import VectorScorer
 from safetyfilter.errors import RunError, StorageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources.base import Part, Sample
@@ -42,15 +41,12 @@ def test_vectors_where_they_are_kept(counts: tuple[int, ...], shape: tuple[int, 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_a_part_comes_before_the_fault_of_the_next_wherever_its_batches_end(
-    count: int, safe: SafetyFilter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scorers, "_VECTORS_AT_ONCE", 2)
-    vector = np.ones(safe.probes.width, np.float16)
+def test_a_part_comes_before_the_fault_of_the_next_wherever_its_batches_end(count: int, safe: SafetyFilter) -> None:
+    vector = np.eye(safe.probes.width, dtype=np.float16)[0]
     whole = [Sample(key=str(number), vector=vector) for number in range(count)]
     job = PartJob(
         source=MemorySource(listed=[whole, [], [StorageError("can't reach the rest")]]),
-        scorer=VectorScorer(probes=safe.probes, encoder=safe.encoder.spec.digest),
+        scorer=VectorScorer(probes=safe.probes),
         digester=DIGESTER,
     )
     found = []

@@ -1,0 +1,200 @@
+"""Scores embeddings that a source stores: blocks of arrays on all cores, the next part while one is recorded."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
+from safetyfilter.embed.threads import cores
+from safetyfilter.engine.parts import PartJob, Progress
+from safetyfilter.errors import SourceError
+from safetyfilter.runs.digests import NO_CONTENT, Digests
+from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.rows import RowScorer
+from safetyfilter.sources.base import Part
+from safetyfilter.sources.vectors import Rows, VectorBlock, blocks_of
+
+UNIT = 1e-3
+"""The most by which a norm may differ from 1: twice what rounding to float16 can do."""
+_LEAST_ROWS = 2048
+"""Rows that are worth a thread."""
+_AHEAD = 1
+"""Parts that are scored while one is recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorScorer:
+    """Scores embeddings that a source stores; no image is read and no encoder needed.
+
+    Parameters
+    ----------
+    probes : ProbeBank
+        Bound to the encoder of the embeddings.
+    normalise : bool
+        Take embeddings of any norm, as if they were divided by it.
+
+    Raises
+    ------
+    SourceError
+        While scoring: the embeddings have another width, are not of unit norm, or the source stores none.
+    """
+
+    probes: ProbeBank
+    normalise: bool = False
+    _rows: RowScorer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", RowScorer(probes=self.probes, normalise=self.normalise))
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals scored."""
+        return self.probes.signals
+
+    @property
+    def width(self) -> int:
+        """D, the width of an image's embedding."""
+        return self.probes.width // (2 if self.needs_captions else 1)
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """(D,), the shape of one sample's embedding."""
+        return (self.width,)
+
+    @property
+    def needs_captions(self) -> bool:
+        """True where images are judged with their captions, whose embeddings are then stored too."""
+        return self.probes.inputs == "image+caption"
+
+    @property
+    def stored(self) -> bool:
+        """Always True: no image is read."""
+        return True
+
+    def on(self, device: str) -> VectorScorer:
+        """Return this scorer: it uses no device."""
+        return self
+
+    def score_parts(self, job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:
+        """Score parts, the next one while whoever asked records one; arguments and errors as of `score_parts`.
+
+        There are no checkpoints: a part takes seconds.
+        """
+        stop = threading.Event()
+        waiting: deque[Future[ScoredPart]] = deque()
+        with ThreadPoolExecutor(cores(), "score") as pool, ThreadPoolExecutor(1, "part") as ahead:
+            try:
+                for part in parts:
+                    waiting.append(ahead.submit(self._scored, job, part, pool, stop))
+                    if len(waiting) > _AHEAD:
+                        yield self._reported(waiting.popleft(), report)
+                while waiting:
+                    yield self._reported(waiting.popleft(), report)
+            finally:
+                stop.set()
+                for future in waiting:
+                    future.cancel()
+
+    def _reported(self, future: Future[ScoredPart], report: Progress) -> ScoredPart:
+        part = future.result()
+        report({"seen": len(part), "unscored": int((part.scores.status != OK).sum())})
+        return part
+
+    def _scored(self, job: PartJob, part: Part, pool: ThreadPoolExecutor, stop: threading.Event) -> ScoredPart:
+        found: list[_Scored] = []
+        for block in blocks_of(job.source, part, captions=self.needs_captions):
+            if stop.is_set():
+                raise InterruptedError("the scan was stopped")
+            if block.vectors.shape[1] != self.width:
+                raise SourceError(
+                    f"{_named(part, job)} has embeddings of width {block.vectors.shape[1]}, and the probes take "
+                    f"{self.width}; name the encoder that the embeddings came from, and give probes that were made for "
+                    "it"
+                )
+            pieces = _pieces(block, 2 * cores())
+            scored = list(pool.map(lambda piece: self._score(piece, job), pieces))
+            self._require_unit(np.concatenate([piece.norms for piece in scored]), part, job)
+            found += scored
+        return self._joined(job, part, found)
+
+    def _score(self, block: VectorBlock, job: PartJob) -> _Scored:
+        keys = job.digester.texts(block.keys)
+        for row, key in block.other_keys.items():
+            keys[row] = np.frombuffer(job.digester.key(key), np.uint8)
+        values, norms = self._rows(block.vectors, block.captions)
+        direction = np.isfinite(norms) & (norms > 0) & np.isfinite(values).all(axis=1)
+        failed = np.where(block.status == OK, STATUS_CODES["non_finite"], block.status)
+        status = np.where(direction & (block.status == OK), OK, failed).astype(np.uint8)
+        values[status != OK] = np.nan
+        vectors = None
+        if job.keep_vectors:
+            vectors = _kept(block.vectors, norms if self.normalise else None)
+            vectors[~direction] = np.nan
+        counted = np.where(block.status == OK, norms, np.float32(np.nan))
+        return _Scored(keys=keys, values=values, status=status, norms=counted, vectors=vectors)
+
+    def _require_unit(self, norms: Floats, part: Part, job: PartJob) -> None:
+        lengths = norms[np.isfinite(norms) & (norms > 0)]
+        if self.normalise or not len(lengths):
+            return
+        low, high = float(lengths.min()), float(lengths.max())
+        if low < 1 - UNIT or high > 1 + UNIT:
+            raise SourceError(
+                f"{_named(part, job)} has rows with norms from {low:.4g} to {high:.4g}, and embeddings have the norm "
+                "1, but for float16's rounding; if they were stored as the encoder gave them, before they were "
+                "normalised, accept them with normalise=True (--normalise)"
+            )
+
+    def _joined(self, job: PartJob, part: Part, found: list[_Scored]) -> ScoredPart:
+        signals = self.signals
+        none = np.empty((0, len(NO_CONTENT)), np.uint8)
+        keys = np.concatenate([none, *(each.keys for each in found)])
+        empty = np.empty((0, len(signals)), np.float32)
+        scores = ScoreBatch(
+            values=np.concatenate([empty, *(each.values for each in found)]),
+            signals=signals,
+            status=np.concatenate([np.empty(0, np.uint8), *(each.status for each in found)]),
+        )
+        vectors = None
+        if job.keep_vectors:
+            kept = (each.vectors for each in found if each.vectors is not None)
+            vectors = np.concatenate([*chain([np.empty((0, self.width), np.float16)], kept)])
+        digests = np.concatenate([keys, np.zeros_like(keys)], axis=1)  # no content: nobody saw an image's bytes
+        return ScoredPart.in_order(part.index, part.state, digests, scores, vectors=vectors, shards=part.shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Scored:
+    """Rows that are scored: (N, 16) digests, (N, S) scores, and (N,) statuses and norms."""
+
+    keys: Digests
+    values: Floats
+    status: StatusCodes
+    norms: Floats
+    vectors: Rows | None
+
+
+def _pieces(block: VectorBlock, count: int) -> list[VectorBlock]:
+    size = max(_LEAST_ROWS, -(-len(block) // count))
+    return [block[start : start + size] for start in range(0, len(block), size)]
+
+
+def _kept(vectors: Rows, norms: Floats | None) -> Rows:
+    """Embeddings in float16, of unit norm where they were to be normalised."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        if norms is None:
+            return np.array(vectors, np.float16)
+        return (vectors.astype(np.float32) / norms[:, None]).astype(np.float16)
+
+
+def _named(part: Part, job: PartJob) -> str:
+    """The file of a part, for errors."""
+    return part.shards.names[0] if len(part.shards.names) == 1 else f"part {part.index} of {job.source.location}"

@@ -1,0 +1,200 @@
+"""Layouts of stored embeddings: clip-retrieval's folders, arrays with files of keys, and columns of Parquet files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from safetyfilter.errors import SourceError, StorageError
+from safetyfilter.sources.files import Listing
+from safetyfilter.sources.kinds import is_hidden, is_table, is_tar, tables_of
+from safetyfilter.sources.pictures import PICTURE_EXTENSIONS
+from safetyfilter.sources.tables import image_column_of
+from safetyfilter.sources.vector_files import ArrayVectors, ColumnVectors, VectorFile, embedding_column_of
+from safetyfilter.sources.vector_keys import KeyList, key_list, opened_parquet
+from safetyfilter.storage import Location
+from safetyfilter.storage.arrays import ArrayFile
+
+_IMAGES, _TEXTS, _METADATA = "img_emb", "text_emb", "metadata"
+"""clip-retrieval's folders."""
+_NUMBER = re.compile(r"(\d+)\.[^.]+$")
+_BESIDE = (".keys.parquet", ".keys.txt", ".keys.npy", ".parquet", ".txt")
+"""Endings of a file of keys that has the array's own name."""
+_ALONE = ("keys.parquet", "keys.txt", "keys.npy")
+"""Names of a file of keys beside the only array of a folder."""
+
+
+def stores_embeddings(listing: Listing, column: str | None = None) -> bool:
+    """Return True where the files of a listing are stored embeddings, by their names, and of tables by their columns.
+
+    A table with a column of images is a table of images, unless `column` names one of embeddings.
+    """
+    names = [name for name in listing.names if not is_hidden(name)]
+    if any(is_tar(name) or name.rpartition(".")[2].lower() in PICTURE_EXTENSIONS for name in names):
+        return False
+    if any(_is_array(name) for name in names):
+        return True
+    tables = tables_of(listing)
+    if not tables or len(tables) < sum(is_table(name) for name in names) or _is_saved(listing):
+        return False
+    with opened_parquet(listing.place(tables[0]), tables[0]) as file:
+        schema = file.schema_arrow
+    if embedding_column_of(schema, column) is None:
+        return False
+    if column is not None:
+        return True
+    try:
+        image_column_of(schema)
+    except SourceError:
+        return True
+    return False
+
+
+def embeddings_in(listing: Listing, *, column: str | None, key: str | None, keys: Location | None) -> list[VectorFile]:
+    """Return the files of embeddings of a listing, in order.
+
+    Parameters
+    ----------
+    listing : Listing
+        Files of which `stores_embeddings` is true.
+    column : str or None
+        The column of embeddings in Parquet files.
+    key : str or None
+        The column of keys, in the metadata or in the files themselves.
+    keys : Location or None
+        A file of keys for the one array there is.
+
+    Raises
+    ------
+    SourceError
+        Files of one number, or a number without its other files; arrays that can't be read; widths that differ.
+    """
+    arrays = [name for name in listing.names if _is_array(name) and not is_hidden(name)]
+    found: list[VectorFile]
+    if arrays:
+        if column is not None:
+            raise SourceError(f"{listing.location} holds arrays, which have no columns; leave out --image-column")
+        job = any(_folder_of(name) == _IMAGES for name in arrays)
+        found = [*(_of_job(listing, arrays, key) if job and keys is None else _of_arrays(listing, arrays, key, keys))]
+    else:
+        if keys is not None:
+            raise SourceError("the keys of Parquet files are in a column of theirs; name it with --key-column")
+        found = [ColumnVectors.of(listing.place(name), name, column, key) for name in tables_of(listing)]
+    first = found[0]
+    for other in found:
+        if other.width != first.width:
+            raise SourceError(
+                f"{first.name} has embeddings of width {first.width} and {other.name} of {other.width}; scan those of "
+                "each encoder by themselves"
+            )
+    return found
+
+
+def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[VectorFile]:
+    """The layout of an embedding job: files of each kind in a folder of its own, matched by their numbers."""
+    images = _numbered(name for name in arrays if _folder_of(name) == _IMAGES)
+    texts = _numbered(name for name in arrays if _folder_of(name) == _TEXTS)
+    metadata = _numbered(name for name in listing.names if is_table(name) and _folder_of(name) == _METADATA)
+    for kind, others in ((_TEXTS, texts), (_METADATA, metadata)):
+        if others and (alone := sorted(set(others) ^ set(images))):
+            where = f"no {kind} file" if alone[0] in images else f"only a {kind} file"
+            raise SourceError(
+                f"{listing.location} has {where} of number {alone[0]} ({len(alone)} such numbers in all); complete it, "
+                f"or leave {kind}/ out by scanning a copy without it"
+            )
+    found: list[VectorFile] = []
+    for number, name in sorted(images.items()):
+        files = [name, *(group[number] for group in (metadata, texts) if number in group)]
+        keys = key_list(listing.place(metadata[number]), metadata[number], key) if metadata else None
+        if key is not None and keys is None:
+            raise SourceError(f"{listing.location} has no {_METADATA}/ with a column {key!r}; leave out --key-column")
+        found.append(
+            ArrayVectors(
+                name=name,
+                images=_array(listing, name),
+                files=tuple(files),
+                keys=keys,
+                keys_name=metadata.get(number, ""),
+                texts=_array(listing, texts[number]) if texts else None,
+                texts_name=texts.get(number, ""),
+            )
+        )
+    return found
+
+
+def _of_arrays(listing: Listing, arrays: Sequence[str], key: str | None, given: Location | None) -> list[VectorFile]:
+    """Arrays by themselves, each with a file of keys of its own name, or the only one with a file called so."""
+    arrays = [name for name in arrays if not name.lower().endswith("keys.npy")]
+    if not arrays:
+        raise SourceError(f"{listing.location} holds keys and no embeddings; give the array too")
+    if given is not None and len(arrays) > 1:
+        raise SourceError(
+            f"one file of keys is for one array, and {listing.location} holds {len(arrays)}; put keys beside each: "
+            "NAME.keys.parquet, NAME.keys.txt or NAME.keys.npy"
+        )
+    found: list[VectorFile] = []
+    for name in arrays:
+        keys, files = _keys_beside(listing, name, alone=len(arrays) == 1, key=key, given=given)
+        if key is not None and keys is None:
+            raise SourceError(f"{name} has no file of keys beside it, and so no column {key!r}; leave out --key-column")
+        found.append(
+            ArrayVectors(
+                name=name,
+                images=_array(listing, name),
+                files=(name, *files),
+                keys=keys,
+                keys_name=str(given) if given is not None else "".join(files),
+            )
+        )
+    return found
+
+
+def _keys_beside(
+    listing: Listing, name: str, *, alone: bool, key: str | None, given: Location | None
+) -> tuple[KeyList | None, tuple[str, ...]]:
+    if given is not None:
+        return key_list(given, given.name, key), ()
+    stem, folder = name.removesuffix(name[-4:]), name.rpartition("/")[0]
+    names = [f"{stem}{ending}" for ending in _BESIDE]
+    names += [f"{folder}/{each}".lstrip("/") for each in _ALONE] if alone else []
+    places = {each: listing.base / each for each in names}
+    there = [each for each, place in places.items() if each in listing or (not listing.is_folder and place.is_file())]
+    if len(there) > 1:
+        raise SourceError(f"{name} has several files of keys beside it, {', '.join(there)}; keep one, or name it")
+    return (key_list(places[there[0]], there[0], key), (there[0],)) if there else (None, ())
+
+
+def _array(listing: Listing, name: str) -> ArrayFile:
+    try:
+        return ArrayFile.open(listing.place(name), listing.size(name))
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise SourceError(f"can't read the embeddings in {name}: {error}") from error
+
+
+def _numbered(names: Iterable[str]) -> dict[int, str]:
+    """The names of one folder's files by their numbers."""
+    found: dict[int, str] = {}
+    for name in names:
+        match = _NUMBER.search(name)
+        if match is None:
+            raise SourceError(
+                f"{name} has no number, by which the files of an embedding job belong together; rename it"
+            )
+        if (number := int(match[1])) in found:
+            raise SourceError(f"{found[number]} and {name} have one number; leave one of them out")
+        found[number] = name
+    return found
+
+
+def _is_array(name: str) -> bool:
+    return name.lower().endswith(".npy")
+
+
+def _folder_of(name: str) -> str:
+    return name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _is_saved(listing: Listing) -> bool:
+    return "dataset_dict.json" in listing or "state.json" in listing
