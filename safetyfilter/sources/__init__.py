@@ -1,4 +1,4 @@
-"""Opens a source: an image folder, WebDataset tars, Parquet files or a Hugging Face data set."""
+"""Opens a source: an image folder, WebDataset tars, Parquet files, a Hugging Face data set or stored embeddings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from safetyfilter.errors import EmptySourceError, SourceError, UsageError
 from safetyfilter.sources.base import PART_SIZE, Part, Sample, SampleBatch, Source
 from safetyfilter.sources.datasets import DatasetSource, Rows
+from safetyfilter.sources.embedding_layouts import stores_embeddings
+from safetyfilter.sources.embeddings import ROWS, EmbeddingSource
 from safetyfilter.sources.extents import overlaps
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.folder import FolderSource
@@ -28,8 +30,9 @@ def open_source(
     image_column: str | None = None,
     key_column: str | None = None,
     root: Place | None = None,
+    keys: Place | None = None,
     limit: int | None = None,
-    part_size: int = PART_SIZE,
+    part_size: int | None = None,
 ) -> Source:
     """Open a source by what lies there.
 
@@ -37,16 +40,20 @@ def open_source(
     ----------
     source : str, path, Location, datasets.Dataset, datasets.DatasetDict, or a list of these
         A folder of images, tars or Parquet files; one such file, or a pattern (``shards/{000..099}.tar``,
-        ``data/*.parquet``); a folder that ``Dataset.save_to_disk`` wrote; or a data set object. Of several, each
-        sample's key begins with the name of its own source; see `JoinedSource`.
+        ``data/*.parquet``); a folder that ``Dataset.save_to_disk`` wrote; a data set object; or stored embeddings, see
+        `EmbeddingSource`. Of several, each sample's key begins with the name of its own source; see `JoinedSource`.
     image_column, key_column : str or None
-        The columns of a table, or the extension of the image in a tar; found where None.
+        The columns of a table, or the extension of the image in a tar; found where None. Of stored embeddings, the
+        columns of these and of the keys.
     root : path or None
         A local folder: rows of tables may name files below it by absolute paths; see `PathRule`.
+    keys : path or None
+        The file of keys of one array of stored embeddings: Parquet, text with a key a line, or ``.npy``.
     limit : int or None
         Only the first so many samples, for a trial.
-    part_size : int
-        Samples a part, about; a tar is never divided, and small tars and tables are gathered into one part.
+    part_size : int or None
+        Samples a part, about; a tar is never divided, and small tars and tables are gathered into one part. Where None,
+        10,000; of stored embeddings a million.
 
     Raises
     ------
@@ -72,12 +79,12 @@ def open_source(
     >>> source.kind, [sample.key for sample in source.samples(source.parts()[0])]
     ('folder', ['a.png'])
     """
-    if part_size < 1:
-        raise UsageError(f"a part has at least one sample, not {part_size}; leave part_size out for {PART_SIZE}")
+    if part_size is not None and part_size < 1:
+        raise UsageError(f"a part has at least one sample, not {part_size}; leave part_size out for the usual")
     top = checked_root(root)
     places = list(source) if isinstance(source, list | tuple) else [source]
     columns = {"image_column": image_column, "key_column": key_column}
-    found = [_opened(place, columns, top, part_size) for place in places]
+    found = [_opened(place, columns, top, part_size, keys) for place in places]
     opened = found[0] if len(found) == 1 and not isinstance(source, list | tuple) else JoinedSource(found)
     opened = opened if limit is None else LimitedSource(opened, limit)
     parts = opened.parts()
@@ -86,13 +93,26 @@ def open_source(
     return opened
 
 
-def _opened(source: Any, columns: dict[str, str | None], root: str | None, part_size: int) -> Source:
+def _opened(
+    source: Any, columns: dict[str, str | None], root: str | None, part_size: int | None, keys: Place | None
+) -> Source:
     if not isinstance(source, str | os.PathLike | Location):
         if not hasattr(source, "features") and not hasattr(source, "keys"):
             raise SourceError(f"a {type(source).__name__} is not a source; give a path, a Dataset or a DatasetDict")
         rows = Rows(data=source, location="memory", rule=PathRule(root=root, anywhere=True))
-        return DatasetSource(rows, part_size=part_size, **columns)
+        _refuse_keys(source, keys)
+        return DatasetSource(rows, part_size=part_size or PART_SIZE, **columns)
     listing = Listing(source)
+    if stores_embeddings(listing, columns["image_column"]):
+        return EmbeddingSource(
+            listing,
+            column=columns["image_column"],
+            key_column=columns["key_column"],
+            keys=None if keys is None else Location.of(keys),
+            part_size=part_size or ROWS,
+        )
+    _refuse_keys(source, keys)
+    part_size = part_size or PART_SIZE
     kind = kind_of(listing)
     if kind == "datasets":
         return DatasetSource(load_saved(listing, root=root), part_size=part_size, **columns)
@@ -109,6 +129,13 @@ def _opened(source: Any, columns: dict[str, str | None], root: str | None, part_
         return WebDatasetSource(listing, image_field=columns["image_column"], part_size=part_size)
     _refuse_columns(source, columns, "an image folder has no columns")
     return FolderSource(listing, part_size=part_size)
+
+
+def _refuse_keys(source: object, keys: Place | None) -> None:
+    if keys is not None:
+        raise UsageError(
+            f"{source} is not an array of stored embeddings, and has its own keys; leave out keys= (--keys)"
+        )
 
 
 def _refuse_columns(source: object, columns: dict[str, str | None], why: str) -> None:
