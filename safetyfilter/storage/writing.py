@@ -134,6 +134,6 @@ def create_private(place: Location, content: bytes) -> None:
             if os.path.lexists(path):
                 raise FileExistsError(f"{place} is there already") from error
             temporary.rename(path)
-        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)  # at the end: the other name is gone for good too
