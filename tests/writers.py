@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import webdataset
@@ -105,3 +106,26 @@ WRITERS: Mapping[str, Callable[[Path, Files, Captions | None], Path]] = {
     "datasets": write_data_set,
 }
 """The writer of each kind of source: place, files and captions or None."""
+
+
+def write_embedding_job(
+    folder: Path,
+    vectors: Sequence[np.ndarray],
+    *,
+    keys: Sequence[Sequence[str | None]] | None = None,
+    captions: Sequence[np.ndarray] | None = None,
+    extra: Mapping[str, Sequence[object]] | None = None,
+) -> Path:
+    """Write embeddings as clip-retrieval and LAION do: numbered arrays, with metadata and captions' embeddings beside.
+
+    `keys` go into a column ``image_path``, and `extra` holds further columns of the first file's metadata.
+    """
+    for name, arrays in (("img_emb", vectors), ("text_emb", captions or ())):
+        for number, array in enumerate(arrays):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            np.save(folder / name / f"{name}_{number}.npy", array)
+    for number, of_file in enumerate(keys or ()):
+        (folder / "metadata").mkdir(exist_ok=True)
+        columns: dict[str, object] = {"image_path": pa.array(of_file, pa.string()), **(extra or {})}
+        pq.write_table(pa.table(columns), folder / "metadata" / f"metadata_{number}.parquet", row_group_size=7)
+    return folder

@@ -196,7 +196,7 @@ def key_texts(keys: pa.Array | None, prefix: str, first: int, count: int) -> tup
     """
     if keys is None:
         numbers = pa.array(np.arange(first, first + count)).cast(pa.large_string())
-        return pc.binary_join_element_wise(pa.scalar(prefix, pa.large_string()), numbers, ""), {}
+        return _behind(prefix, numbers), {}
     others = {int(row): f"{NO_KEY}{prefix}{first + row}" for row in np.flatnonzero(_nulls(keys))}
     if is_text(keys.type) or pa.types.is_integer(keys.type) or pa.types.is_null(keys.type):
         texts = keys.cast(pa.large_string())
@@ -212,6 +212,12 @@ def key_texts(keys: pa.Array | None, prefix: str, first: int, count: int) -> tup
             others[row], text = text, None
         found.append(text)
     return pa.array(found, pa.large_string()), others
+
+
+def _behind(prefix: str, texts: pa.Array) -> pa.Array:
+    """Texts behind a prefix; null where they are."""
+    kind = pa.large_string()
+    return pc.binary_join_element_wise(pa.scalar(prefix, kind), texts, pa.scalar("", kind))
 
 
 @contextmanager

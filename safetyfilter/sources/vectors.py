@@ -73,7 +73,8 @@ class VectorBlock:
 
     def under(self, name: str) -> VectorBlock:
         """Return the block with each key behind a name and ``/``."""
-        keys = pc.binary_join_element_wise(pa.scalar(name, pa.large_string()), self.keys, "/")
+        kind = pa.large_string()
+        keys = pc.binary_join_element_wise(pa.scalar(name, kind), self.keys, pa.scalar("/", kind))
         return replace(self, keys=keys, other_keys={row: f"{name}/{key}" for row, key in self.other_keys.items()})
 
     def samples(self) -> Iterator[Sample]:
