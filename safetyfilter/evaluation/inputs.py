@@ -106,6 +106,12 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
     """
     truth = read_table(labels, "labels")
     if (run := run_at(scores)) is not None:
+        if run.record.decided_with:
+            _log.warning(
+                "%s was decided with %s too; what is measured here are its own scores",
+                run.path,
+                run.record.decided_with.in_words,
+            )
         return LabelledScores(scores=run.read_scores(), labels=run.align_labels(truth), run=run)
     table = read_table(scores, "scores")
     if PART_METADATA in (table.schema.metadata or {}):

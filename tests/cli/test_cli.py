@@ -253,9 +253,10 @@ def test_weights_that_cant_be_downloaded(place: Path) -> None:
 COMMANDS = {
     "demo": ["--out", "--json"],
     "scan": ["SOURCE", "--out", "--encoder", "--pretrained", "--probes", "--policy", "--engine", "--batch-size",
-             "--device", "--precision", "--keep-embeddings", "--workers", "--limit", "--part-size", "--root", "--json"],
+             "--device", "--precision", "--keep-embeddings", "--secret-from", "--workers", "--limit", "--part-size",
+             "--root", "--json"],
     "status": ["RUN", "--json"],
-    "decide": ["RUN", "--policy", "--json"],
+    "decide": ["RUN", "--policy", "--also-near", "--json"],
     "export": ["RUN", "--source", "--to", "--format", "--json"],
     "train": ["EMBEDDINGS", "LABELS", "--signal", "--out", "--json"],
     "calibrate": ["SCORES", "LABELS", "--max-miss-rate", "--confidence", "--out", "--json"],
