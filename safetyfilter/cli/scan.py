@@ -16,11 +16,15 @@ import typer
 from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.output import Interrupted, emit, err, result_of, show_note, show_warning
 from safetyfilter.cli.progress import sample_progress
+from safetyfilter.errors import UsageError
 
 if TYPE_CHECKING:
     from safetyfilter.decide.policy import Policy
     from safetyfilter.embed.encoder import ClipEncoder
+    from safetyfilter.embed.named import NamedEncoder
     from safetyfilter.score.bank import ProbeBank
+
+_DEFAULT = "ViT-L-14-quickgelu"
 
 
 class Engine(StrEnum):
@@ -35,14 +39,26 @@ def scan(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of images, WebDataset tars, Parquet files, or a data set saved to disk; or several of them.",
+            help="A folder of images, WebDataset tars, Parquet files, a data set saved to disk, or stored embeddings; "
+            "or several of them.",
         ),
     ],
     out: Annotated[str, typer.Option(help="The run directory: new, or that of the same scan, which then goes on.")],
     encoder: Annotated[
-        str, typer.Option(help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or stand-in.")
-    ] = "ViT-L-14-quickgelu",
-    pretrained: Annotated[str | None, typer.Option(help="A tag that open_clip lists, or a checkpoint file.")] = None,
+        str | None,
+        typer.Option(
+            help="A model that open_clip lists, hf-hub:ORG/REPO, local-dir:FOLDER, or stand-in; of stored embeddings, "
+            "the one that they came from.",
+            show_default=_DEFAULT,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            help="A tag that open_clip lists, or a checkpoint file; of stored embeddings also sha256: and the "
+            "encoder's digest."
+        ),
+    ] = None,
     preprocess: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +96,12 @@ def scan(
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Samples that are recorded together, about.", show_default="10,000")
     ] = None,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Accept stored embeddings of any norm, and divide each by it.")
+    ] = False,
+    keys: Annotated[
+        str | None, typer.Option(help="The file of keys of a .npy array: .parquet, .txt with a key a line, or .npy.")
+    ] = None,
     image_column: ColumnOption = None,
     key_column: KeyOption = None,
     root: RootOption = None,
@@ -102,7 +124,7 @@ def scan(
     if of_secret is not None:
         of_secret.digester()  # which must be there
     policy_used = policy_used or (before.policy if before else Policy())  # to go on must not loosen what was decided
-    how: dict[str, Any] = {"root": root, "limit": limit, "part_size": part_size}
+    how: dict[str, Any] = {"root": root, "limit": limit, "part_size": part_size, "keys": keys}
     given = {name: value for name, value in how.items() if value is not None}
     opened = open_source(
         source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, **given
@@ -118,20 +140,18 @@ def scan(
 
     options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=workers)  # type: ignore[arg-type]
     files = _probe_files(probes or ["zero-shot"], policy_used)
+    stored = opened.kind == "embeddings"
+    load: dict[str, Any] = {"preprocess": preprocess, "device": device, "precision": precision}
     with err.status("loading the encoder"):
-        loaded = ClipEncoder.load(
-            encoder,
-            pretrained=pretrained,
-            preprocess=preprocess,
-            device=device,
-            precision=precision,
-        )
-        bank = _bank(files, loaded, stand_in=resolved(encoder) == ENCODER)
-        safety_filter = SafetyFilter(loaded, bank, policy_used, options)
+        named = _named(encoder, pretrained) if stored else None
+        loaded = named or ClipEncoder.load(encoder or _DEFAULT, pretrained=pretrained, **load)
+        bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
+        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise)
     started = time.perf_counter()
     counts = [part.count for part in opened.parts()]
     total = None if None in counts else sum(count or 0 for count in counts)
-    with _resumable(), sample_progress("scanning", total, parts=len(counts)) as progress:
+    unit = "embeddings" if stored else "images"
+    with _resumable(), sample_progress("scanning", total, parts=len(counts), unit=unit) as progress:
         run = run_scan(
             opened,
             out,
@@ -161,6 +181,28 @@ def scan(
             "LABELS.parquet --out policy.toml` with labelled samples of yours (or LABELS.csv), then `safetyfilter "
             f"decide {out} --policy policy.toml`; or train probes with `safetyfilter train`."
         )
+
+
+def _named(encoder: str | None, pretrained: str | None) -> NamedEncoder | None:
+    """The encoder that stored embeddings came from, by name alone; None for one that is at hand, and known when loaded.
+
+    Raises
+    ------
+    UsageError
+        None was named: those of another encoder of the same width would be scored wrongly, and nothing would tell.
+    """
+    import open_clip
+
+    from safetyfilter.embed.named import NamedEncoder
+    from safetyfilter.storage import Location
+
+    if encoder is None:
+        raise UsageError(
+            "the source holds stored embeddings, and they don't tell what encoder they came from: name it, as "
+            "--encoder ViT-L-14-quickgelu --pretrained openai for LAION's"
+        )
+    at_hand = pretrained is not None and not pretrained.startswith("sha256:") and Location.of(pretrained).is_file()
+    return None if encoder not in open_clip.list_models() or at_hand else NamedEncoder.named(encoder, pretrained)
 
 
 @contextmanager
@@ -193,7 +235,7 @@ def _probe_files(names: list[str], policy: Policy) -> list[ProbeBank | None]:
     return banks
 
 
-def _bank(files: list[ProbeBank | None], encoder: ClipEncoder, *, stand_in: bool) -> ProbeBank:
+def _bank(files: list[ProbeBank | None], encoder: ClipEncoder | NamedEncoder, *, stand_in: bool) -> ProbeBank:
     """One bank; with the stand-in encoder its pair says so, whatever the signals are called."""
     from safetyfilter.score.zero_shot import zero_shot_probes
     from safetyfilter.standin import PROMPTS, STANDIN_PAIR

@@ -25,7 +25,9 @@ from safetyfilter.signals import PAIR, SignalPair
 class TextEncoder(Protocol):
     """An encoder with a text tower, as `zero_shot_probes` needs it."""
 
-    spec: EncoderSpec
+    @property
+    def spec(self) -> EncoderSpec:
+        """Its identity."""
 
     @property
     def logit_scale(self) -> float:
