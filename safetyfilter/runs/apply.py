@@ -19,7 +19,7 @@ from safetyfilter.runs.part_table import PartTable, keep_part_table
 from safetyfilter.runs.reasons import Reasons, with_near
 from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.runs.stored import digest_of, part_metas
+from safetyfilter.runs.stored import part_metas
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded`` and ``unscored``."""
@@ -125,7 +125,7 @@ def decide_by(run: Run, reasons: Reasons, *, progress: Progress | None = None) -
         total.update(decided.counts)
         if progress:
             progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
-    run.finish(total, reasons, digest_of(content for content, _ in shards))
+    run.finish(total, reasons, [content for content, _ in shards])
     for line in before.loosened_to(run.record.decided_with):
         _log.warning("%s: %s", run.path, line)
     keep_part_table(run, PartTable.of(shards))  # now, so that no training job waits for it

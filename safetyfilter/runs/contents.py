@@ -173,7 +173,7 @@ def _records(run: Run) -> Iterator[Records]:
         scored.append(vouched(meta))
         decisions.append(decided.content)
         yield records(part.contents, part.scores, decided.reason_bits, part.known_hashes)
-    require_own(scored, run.record.scores, run.path)
+    require_own(scored, run.record.scores, run.path, checks=run.record.scores_checks)
     require_own(decisions, run.record.decisions, run.path, what="decisions")
 
 

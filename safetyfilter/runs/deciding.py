@@ -10,7 +10,7 @@ from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.parts import content_digest, read_meta, read_scores
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
-from safetyfilter.runs.stored import digest_of, part_file
+from safetyfilter.runs.stored import digest_of, part_file, stored_metas
 from safetyfilter.runs.writing import write_reasons
 from safetyfilter.storage import Location
 
@@ -24,7 +24,7 @@ class OwnDecisions:
 
     def trust(self, record: RunRecord) -> None:
         """Take the decisions that are there for the run's own, if a record vouches for all of them."""
-        metas = [read_meta(part_file(self.root, "decisions", number)) for number in range(record.source.parts)]
+        metas = stored_metas(self.root, "decisions", record.source.parts)
         contents = [meta["content"] for meta in metas if meta]
         if record.complete and digest_of(contents) == record.decisions:
             self.contents.update(contents)

@@ -38,7 +38,14 @@ def decide_scanned(run: Run, policy: Policy) -> Run:
         and (len(own), digest_of(own)) == (run.part_count, before.decisions)
     ):
         run.write_record(
-            replace(run.record, policy=policy, counts=before.counts, decisions=before.decisions, complete=True)
+            replace(
+                run.record,
+                policy=policy,
+                counts=before.counts,
+                decisions=before.decisions,
+                decisions_checks=before.decisions_checks,
+                complete=True,
+            )
         )
         return run
     raise UnfinishedRunError(

@@ -152,8 +152,9 @@ def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
                 ready.clear()
         yield from (taken(future) for future in waiting)
     yield from ready
-    require_own(scores, run.record.scores, run.path)
-    require_own(contents, run.record.decisions, run.path, what="decisions")
+    record = run.record
+    require_own(scores, record.scores, run.path, checks=record.scores_checks)
+    require_own(contents, record.decisions, run.path, what="decisions", checks=record.decisions_checks)
 
 
 def _part(run: Run, index: int) -> DecidedPart:

@@ -217,7 +217,7 @@ class _Join:
                 rows["known"] = False if part.known_hashes is None else part.known_hashes
                 rows["scores"], rows["state"] = self._scores(part.scores)
                 yield rows
-            require_own(parts, run.record.scores, run.path)
+            require_own(parts, run.record.scores, run.path, checks=run.record.scores_checks)
 
     def _scores(self, scores: ScoreBatch) -> tuple[Floats, npt.NDArray[np.uint8]]:
         """Scores in the columns of all runs, and states: a row without one that the policy needs is not scored."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from safetyfilter.errors import RunError
 from safetyfilter.runs.parts import read_scores
-from safetyfilter.runs.stored import FOLDERS, holds, part_file, part_numbers
+from safetyfilter.runs.stored import FOLDERS, part_file, part_numbers, seems_to_hold
 from safetyfilter.sources.base import Part
 from safetyfilter.storage import Location, replacing
 
@@ -62,6 +63,7 @@ class Wanted:
 def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
     """Return where the parts of a source lie in a run, or will.
 
+    New parts have numbers in the order of their fingerprints, keyed digests, which says nothing without the secret.
     Stored parts are known by their fingerprints. One whose number is too high, since the source has fewer parts now,
     is copied to a lower one; whoever is stopped half-way finds the old files still there.
     """
@@ -70,13 +72,13 @@ def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
         waiting[wanted.fingerprint_of(part.state)].append(part)
     numbers: dict[int, int] = {}
     stored = part_numbers(root, "scores")
-    for number in stored:
-        fingerprint = _whole(root, number, wanted)
-        if fingerprint is not None and waiting.get(fingerprint):
-            numbers[waiting[fingerprint].popleft().index] = number
+    with ThreadPoolExecutor(4) as pool:
+        for number, fingerprint in zip(stored, pool.map(lambda n: _whole(root, n, wanted), stored), strict=True):
+            if fingerprint is not None and waiting.get(fingerprint):
+                numbers[waiting[fingerprint].popleft().index] = number
     todo = tuple(part for part in parts if part.index not in numbers)
     free = deque(sorted(set(range(len(parts))) - set(numbers.values())))
-    for part in todo:
+    for part in sorted(todo, key=lambda part: wanted.fingerprint_of(part.state)):  # else they lay as in the source
         numbers[part.index] = free.popleft()
     for index, number in numbers.items():
         if number >= len(parts):
@@ -94,7 +96,7 @@ def _whole(root: Location, number: int, wanted: Wanted) -> str | None:
     if meta["repeated"] not in (None, wanted.source):
         return None
     if wanted.embeddings and not (
-        meta["embeddings"] and holds(part_file(root, "embeddings", number), meta["embeddings"])
+        meta["embeddings"] and seems_to_hold(part_file(root, "embeddings", number), meta["embeddings"])
     ):
         return None
     return str(meta["fingerprint"])

@@ -139,6 +139,8 @@ class RunRecord:
         ``seen``, ``kept``, ``excluded`` and one a reason; empty before the run is complete.
     decided_with : DecidedWith
         What the decisions rest on beyond the scores and the policy.
+    scores_checks, decisions_checks : str
+        Four hexadecimal digits for each part, by which an error names one that was altered afterwards.
     applied_from : str
         `decisions_digest` of the run whose decisions were applied to this source by content; empty for a scan.
     """
@@ -156,6 +158,8 @@ class RunRecord:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     decided_with: DecidedWith = dataclasses.field(default_factory=DecidedWith)
     applied_from: str = ""
+    scores_checks: str = ""
+    decisions_checks: str = ""
 
     @property
     def decisions_digest(self) -> str:
@@ -193,7 +197,9 @@ class RunRecord:
             "versions": dict(self.versions),
             "complete": self.complete,
             "scores": self.scores,
+            "scores_checks": self.scores_checks,
             "decisions": self.decisions,
+            "decisions_checks": self.decisions_checks,
             "counts": dict(self.counts),
             **({"decided_with": self.decided_with.as_dict()} if self.decided_with else {}),
             **({"applied_from": self.applied_from} if self.applied_from else {}),
@@ -256,6 +262,8 @@ class RunRecord:
             counts=_added_up({name: counts.get(name, int) for name in COUNT_NAMES}, place) if complete else {},
             decided_with=_decided_with(fields, place),
             applied_from=fields.get("applied_from", str) if "applied_from" in data else "",
+            scores_checks=fields.get("scores_checks", str) if "scores_checks" in data else "",
+            decisions_checks=fields.get("decisions_checks", str) if "decisions_checks" in data else "",
         )
 
 

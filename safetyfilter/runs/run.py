@@ -20,13 +20,22 @@ from safetyfilter.runs.deciding import OwnDecisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.held import held, refuse_links
 from safetyfilter.runs.labels import aligned
-from safetyfilter.runs.parts import ScoredPart, read_meta
+from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.place import run_place
 from safetyfilter.runs.placement import Placement, Wanted, placed
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.secret import read_secret, secret_origin
-from safetyfilter.runs.stored import digest_of, load_embeddings, load_scores, part_file, remove_parts, vouched
+from safetyfilter.runs.stored import (
+    checks_of,
+    digest_of,
+    load_embeddings,
+    load_scores,
+    part_file,
+    remove_parts,
+    stored_metas,
+    vouched,
+)
 from safetyfilter.runs.writing import PartWriter
 from safetyfilter.sources.base import Part
 from safetyfilter.storage import Hold, Location, Place, replacing
@@ -225,18 +234,20 @@ class Run:
         """
         fingerprint = self.part_writer().fingerprint
         expected = Counter(fingerprint(part.state) for part in parts)
-        metas = [read_meta(self.file("scores", number)) for number in range(len(parts))]
+        metas = stored_metas(self.path, "scores", len(parts))
         if Counter(meta["fingerprint"] for meta in metas if meta) != expected:
             raise UnfinishedRunError(f"a part of {self.path} is not scored; run the same scan again")
         self.require_held()
         remove_parts(self.path, len(parts))
         self.checkpoints().keep_only(())
-        self.write_record(replace(self.record, scores=digest_of(vouched(meta) for meta in metas if meta)))
+        scores = [vouched(meta) for meta in metas if meta]
+        self.write_record(replace(self.record, scores=digest_of(scores), scores_checks=checks_of(scores)))
 
-    def finish(self, counts: Mapping[str, int], reasons: Reasons, decisions: str) -> None:
-        """Record that every part is decided, by what, and the digest of these decisions."""
-        record = replace(self.record, policy=reasons.policy, decided_with=reasons.decided_with, decisions=decisions)
-        self.write_record(replace(record, counts=dict(counts), complete=True))
+    def finish(self, counts: Mapping[str, int], reasons: Reasons, contents: Sequence[str]) -> None:
+        """Record that every part is decided, by what, and the digest of the decisions' contents, part by part."""
+        record = replace(self.record, policy=reasons.policy, decided_with=reasons.decided_with, counts=dict(counts))
+        decisions, checks = digest_of(contents), checks_of(contents)
+        self.write_record(replace(record, decisions=decisions, decisions_checks=checks, complete=True))
 
     def read_scores(self) -> pa.Table:
         """Return the scores of all samples: the columns of ``scores/``, rows in the run's order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from safetyfilter.runs.parts import read_meta, read_scores, scores_table
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.storage import Location, read_npy
 
+_AT_ONCE = 16
+"""Files on other storage that are looked at at a time."""
 FOLDERS = ("scores", "decisions", "embeddings")
 _PART = re.compile(r"part-(\d{5,})\.(parquet|npy)")
 
@@ -33,15 +36,22 @@ def part_file(root: Location, folder: str, index: int) -> Location:
 def part_metas(root: Location, record: RunRecord) -> list[dict[str, Any]]:
     """Return the metadata of all parts' scores; `RunError` unless they are those that the record vouches for."""
     metas = []
-    for index in range(record.source.parts):
-        meta = read_meta(part_file(root, "scores", index))
+    for index, meta in enumerate(stored_metas(root, "scores", record.source.parts)):
         if meta is None:
             raise RunError(
                 f"part {index} of {root} has no scores; run the same scan again, which does only what is missing"
             )
         metas.append(meta)
-    require_own([vouched(meta) for meta in metas], record.scores, root)
+    require_own([vouched(meta) for meta in metas], record.scores, root, checks=record.scores_checks)
     return metas
+
+
+def stored_metas(root: Location, folder: str, parts: int) -> list[dict[str, Any] | None]:
+    """Return the metadata of so many parts' files in a folder; None for one that is missing or not whole."""
+    if root.is_local:
+        return [read_meta(part_file(root, folder, index)) for index in range(parts)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # each waits for the storage
+        return list(pool.map(lambda index: read_meta(part_file(root, folder, index)), range(parts)))
 
 
 def load_scores(root: Location, record: RunRecord) -> pa.Table:
@@ -51,7 +61,7 @@ def load_scores(root: Location, record: RunRecord) -> pa.Table:
         part, meta = read_scores(part_file(root, "scores", index))
         tables.append(scores_table(part))
         parts.append(vouched(meta))
-    require_own(parts, record.scores, root)
+    require_own(parts, record.scores, root, checks=record.scores_checks)
     return pa.concat_tables(tables)
 
 
@@ -92,7 +102,9 @@ def part_embeddings(root: Location, index: int, digest: str | None, *, known: bo
         raise RunError(f"{root} holds no embeddings; scan again with --keep-embeddings")
     place = part_file(root, "embeddings", index)
     if not known and not holds(place, digest):
-        raise RunError(f"{place} does not hold the embeddings of its scores; scan again with --keep-embeddings")
+        raise RunError(
+            f"{place} does not hold the embeddings of its scores; remove it, and scan again with --keep-embeddings"
+        )
     return read_npy(place)
 
 
@@ -114,20 +126,58 @@ def digest_of(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def require_own(parts: Iterable[str], expected: str, root: object, *, what: str = "scores") -> None:
-    """Raise `RunError` unless parts are those that the record vouches for, by the digest in it."""
-    if digest_of(parts) != expected:
-        remedy = {
-            "scores": "run the same scan again, which does only what is missing",
-            "decisions": "run `safetyfilter decide` again",
-        }
-        raise RunError(f"the {what} in {root} are not those that its run.json speaks of; {remedy[what]}")
+def checks_of(parts: Iterable[str]) -> str:
+    """Return four hexadecimal digits for a text for each part, in order, by which one that was altered can be named.
+
+    >>> checks_of(["a", "b"])
+    'ca973e23'
+    """
+    return "".join(hashlib.sha256(part.encode()).hexdigest()[:4] for part in parts)
+
+
+def require_own(parts: Iterable[str], expected: str, root: object, *, what: str = "scores", checks: str = "") -> None:
+    """Raise `RunError` unless parts are those that the record vouches for, by the digest in it.
+
+    Parameters
+    ----------
+    parts : iterable of str
+        A text for each part, in order.
+    expected : str
+        Their digest, as the record has it (`digest_of`).
+    root : object
+        The run, for the error.
+    what : str
+        ``scores`` or ``decisions``.
+    checks : str
+        As the record has them (`checks_of`), by which the error names the first part that differs; empty where the
+        record was written without.
+    """
+    parts = list(parts)
+    if digest_of(parts) == expected:
+        return
+    found = checks_of(parts)
+    numbers = (at // 4 for at in range(0, max(len(found), len(checks)), 4) if found[at : at + 4] != checks[at : at + 4])
+    altered = next(numbers, None) if checks else None
+    which = f"the {what} in {root}" if altered is None else f"the {what} of part {altered} in {root}"
+    remedy = {
+        "scores": "run the same scan again, which does only what is missing",
+        "decisions": "run `safetyfilter decide` again",
+    }
+    raise RunError(f"{which} are not those that its run.json speaks of; {remedy[what]}")
 
 
 def file_digest(place: Location) -> str:
     """Return the SHA-256 in hex of a file."""
     with place.open() as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seems_to_hold(place: Location, digest: str) -> bool:
+    """Return True as `holds` does; on object storage, where a file appears whole, for one that is there.
+
+    Else a scan that goes on would fetch all embeddings. They are compared with their digest when they are read.
+    """
+    return place.is_file() if place.is_object_storage else holds(place, digest)
 
 
 def holds(place: Location, digest: str) -> bool:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from safetyfilter.runs.run import Run
 from safetyfilter.sources import Source
+from safetyfilter.storage import Location
 from tests.conftest import bad_images, good_images
 
 GOOD, BAD = good_images(), bad_images()
@@ -44,6 +45,6 @@ def keys_of(source: Source) -> list[str]:
     return [sample.key for part in source.parts() for sample in source.samples(part)]
 
 
-def parts_in(run: Path, folder: str = "scores") -> set[int]:
+def parts_in(run: Location, folder: str = "scores") -> set[int]:
     """The numbers of the parts that a run directory holds."""
-    return {int(path.stem.removeprefix("part-")) for path in (run / folder).glob("part-*")}
+    return {int(path.stem.removeprefix("part-")) for path in Path(run / folder).glob("part-*")}

@@ -66,7 +66,8 @@ def test_a_scan_that_is_stopped_goes_on(
     run = Run.open(tmp_path / "run")
     with pytest.raises(UnfinishedRunError, match="not finished"):
         _ = run.counts
-    assert parts_in(run.path) == parts_in(run.path, "decisions") == {0, 1, 2}
+    assert parts_in(run.path) == parts_in(run.path, "decisions")
+    assert len(parts_in(run.path)) == 3
     assert all(pq.read_table(path).num_rows == 6 for path in (Path(run.path) / "scores").iterdir())
 
     resumed: Counter[str] = Counter()

@@ -138,7 +138,7 @@ def test_an_encoder_that_was_changed_is_told(change: dict) -> None:
         RunRecord.from_json(json.dumps(data), "run.json")
 
 
-@pytest.mark.parametrize("field", sorted(json.loads(COMPLETE.to_json())))
+@pytest.mark.parametrize("field", sorted(set(json.loads(COMPLETE.to_json())) - {"scores_checks", "decisions_checks"}))
 def test_a_missing_field_is_named(field: str) -> None:
     data = json.loads(COMPLETE.to_json())
     del data[field]
