@@ -13,6 +13,7 @@ from typing import Any
 
 from safetyfilter.errors import EngineError, MissingExtraError, UsageError
 
+_log = logging.getLogger(__name__)
 _STORE_BYTES = 128 << 20
 """Memory of the object store of a local Ray beside what is sent to workers; Ray takes no less than 75 MB."""
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
@@ -114,7 +115,7 @@ def connected(address: str | None, *, cpus: int | None, sent_bytes: int) -> Iter
     """
     ray = imported()
     if ray.is_initialized():  # by whoever calls us, who also ends it
-        with _quiet():
+        with _quiet(ray):
             yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -132,7 +133,7 @@ def connected(address: str | None, *, cpus: int | None, sent_bytes: int) -> Iter
         except Exception as error:  # Ray raises nearly every built-in error here
             raise EngineError(_not_reached(address, error)) from error
     try:
-        with _quiet():
+        with _quiet(ray):
             yield ray
     finally:
         ray.shutdown()
@@ -198,15 +199,24 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Ray Data's account of its work out of the terminal; its log files have it."""
-
-    def nothing(_: logging.LogRecord) -> bool:
-        return False
-
+def _quiet(ray: Any) -> Iterator[None]:
+    """Keep Ray's account of its work, and of workers that die, out of the terminal; its log files have it."""
+    printing = ray._private.worker
     with ExitStack() as stack:
         for handler in logging.getLogger("ray.data").handlers:
             if isinstance(handler, logging.StreamHandler):
-                handler.addFilter(nothing)
-                stack.callback(handler.removeFilter, nothing)
+                handler.addFilter(_nothing)
+                stack.callback(handler.removeFilter, _nothing)
+        if hasattr(printing, "print_to_stdstream"):  # where nothing but a command's result may go
+            stack.callback(setattr, printing, "print_to_stdstream", printing.print_to_stdstream)
+            printing.print_to_stdstream = _log_of_ray
         yield
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _log_of_ray(data: dict[str, Any], **_: Any) -> None:
+    for line in data.get("lines", ()):
+        _log.debug("%s", line)

@@ -113,7 +113,7 @@ class RayEngine:
             coordinator = _coordinator(ray)
             ray.get(coordinator.keep.remote(digester))
             hands = _Hands(ray, coordinator, ray.put(sent), team)
-            yield from _followed(hands, [part.index for part in work.parts], report)
+            yield from _followed(hands, work, report)
 
 
 class _Hands:
@@ -163,9 +163,10 @@ class _Hands:
             self._thread.join(max(1.0, deadline - time.monotonic()))
 
 
-def _followed(hands: _Hands, parts: list[int], report: Progress) -> Generator[Recorded, None, None]:
+def _followed(hands: _Hands, work: Work, report: Progress) -> Generator[Recorded, None, None]:
     """Yield parts as workers tell that they are recorded, until all are."""
     ray, coordinator = hands.ray, hands.coordinator
+    parts = [part.index for part in work.parts]
     missing = set(parts)
     fault: BaseException | None = None
     hands.start(parts)
@@ -177,6 +178,7 @@ def _followed(hands: _Hands, parts: list[int], report: Progress) -> Generator[Re
                 over = True
             except queue.Empty:
                 pass
+            work.run.require_held()  # where it was lost, workers must stop writing into what another process holds
             try:
                 news: News = ray.get(coordinator.news.remote())
             except ray.exceptions.RayError as error:
