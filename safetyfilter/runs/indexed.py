@@ -24,7 +24,7 @@ from safetyfilter.runs.index_place import cache_folder_of
 from safetyfilter.runs.parts import SCHEMA_VERSION, row_count
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import require_own
-from safetyfilter.storage import Walk, locked
+from safetyfilter.storage import Walk, cache_folder, locked
 from safetyfilter.storage.allocation import is_full
 
 _INDEX = "decisions.bin"
@@ -46,16 +46,17 @@ def index_of(run: Run) -> DecisionIndex:
     if (folder := _own_folder(run)) is not None:
         try:
             return _built(run, folder, fingerprint)
-        except OutputError as error:
+        except OSError as error:  # of the index, or of the lock beside it
             if not is_full(error):
                 raise
-    folder = cache_folder_of(run)
     try:
-        return _built(run, folder, fingerprint)
-    except OutputError as error:
+        return _built(run, cache_folder_of(run), fingerprint)
+    except (OSError, RunError) as error:
         if not is_full(error):
             raise
-    _log.warning("there is no room for an index of %s, not in %s either: each process holds its own", run.path, folder)
+    _log.warning(
+        "there is no room for an index of %s, not in %s either: each process holds its own", run.path, cache_folder()
+    )
     index = index_in_memory(_batches(run), rows=_rows(run), fingerprint=fingerprint)
     _require_unchanged(run, fingerprint)
     return index
