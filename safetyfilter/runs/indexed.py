@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.errors import OutputError, RunError
+from safetyfilter.errors import RunError
 from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.held import INDEX_FOLDER
 from safetyfilter.runs.index import DecisionIndex
