@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from safetyfilter.errors import UsageError
+from safetyfilter.sources.base import Sample
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS, Picture, other_pictures
 
 _ONE_VALUE = (str, bytes, bytearray, memoryview, Image.Image)
@@ -74,6 +75,9 @@ class OtherPictures:
         UsageError
             A field that is called like a picture is an array: a picture that was decoded before it came here.
         """
+        if isinstance(sample, Sample):  # of a source, which has told them apart
+            others: tuple[Any, ...] = sample.others
+            return others
         fields = self._fields(sample)
         if not any(self._may_hold_another(name, value) for name, value in fields.items()):
             return ()

@@ -17,6 +17,8 @@ from safetyfilter.loaders.fields import OtherPictures
 from safetyfilter.loaders.kept import KeptSamples
 from safetyfilter.loaders.opened import PerShard
 from safetyfilter.loaders.places import KeyOfPath, absolute
+from safetyfilter.loaders.source_samples import SourceSamples, is_source, key_of, picture_of
+from safetyfilter.sources.base import Source
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -26,8 +28,9 @@ class SafeIterable(IterableDataset[T_co]):
 
     Parameters
     ----------
-    samples : iterable
-        An `IterableDataset`, or anything that begins anew each time it is iterated.
+    samples : iterable or Source
+        An `IterableDataset`, or anything that begins anew each time it is iterated. Of a source, from `open_source`,
+        its samples come as `Sample`, whose key and image are known; parts are shared out among workers and ranks.
     by : path, Run, Decisions, ShardedDecisions or SafetyFilter
         A run's directory: a sample is kept if the run knows and keeps its key. A filter: what streams past is scored
         in batches of its own batch size, on its own device.
@@ -82,7 +85,7 @@ class SafeIterable(IterableDataset[T_co]):
 
     def __init__(
         self,
-        samples: Iterable[Any],
+        samples: Iterable[Any] | Source,
         by: RunOrFilter,
         *,
         key: Getter[Any] | None = None,
@@ -104,12 +107,16 @@ class SafeIterable(IterableDataset[T_co]):
                 "samples is an iterator, which ends after one pass and can't be shared by workers; pass "
                 "what it was made from, an IterableDataset for example"
             )
-        self.samples = samples
+        self._rank, self._world = (rank, world_size) if world_size is not None else _distributed()
+        stream: Any = samples
+        if is_source(samples):
+            stream = SourceSamples(samples, self._rank or 0, self._world or 1, shares=shard is not False)
+            key, image, shard = key or key_of, image or picture_of, False
+        self.samples: Iterable[Any] = stream
         access = replace(_access(key, image, root), shard=getter_of(shard_of))
         decider = decider_of(by, verify=verify_content, per_shard=per_shard, shards_named=shard_of is not None)
         self._kept: KeptSamples[Any] = KeptSamples(decider, access)
-        self._shard = not isinstance(samples, IterableDataset) if shard == "auto" else shard
-        self._rank, self._world = (rank, world_size) if world_size is not None else _distributed()
+        self._shard = not isinstance(stream, IterableDataset) if shard == "auto" else shard
 
     def __iter__(self) -> Iterator[T_co]:
         epoch = self._kept.counts.epoch

@@ -99,6 +99,40 @@ def test_keys_are_those_of_the_scan(pictures: Pictures, monkeypatch, root: str, 
     assert ShardKeys(str(pictures.tars))({"__url__": "pipe:cat deep/1.tar", "__key__": "x"}) is None
 
 
+@pytest.mark.parametrize(
+    ("root", "url", "shard"),
+    [
+        ("s3://bucket/data", "s3://bucket/data/a/1.tar?versionId=7", "a/1.tar"),
+        ("s3://bucket/data/", "s3://bucket/data/1.tar", "1.tar"),
+        ("s3://bucket/data/{0..9}.tar", "s3://bucket/data/1.tar#fragment", "1.tar"),
+        ("s3://bucket/data", "s3://bucket/data/1?.tar", "1?.tar"),  # a name like any other
+        ("s3://bucket/data", "s3://bucket/data/1.tar?a=b.tar", "1.tar?a=b.tar"),  # could be one too: the scan knows
+        ("https://host/data", "https://host/data/1.tar?signature=x", "1.tar"),
+        ("s3://bucket/data", "s3://bucket/data2/1.tar", None),
+        ("s3://bucket/data", "s3://bucket/data", None),
+        ("s3://bucket/data", "pipe:aws s3 cp s3://bucket/data/1.tar -", None),
+        ("s3://bucket/data", "/bucket/data/1.tar", None),
+        ("gs://bucket/data", "s3://bucket/data/1.tar", None),
+    ],
+)
+def test_shards_by_url(root: str, url: str, shard: str | None) -> None:
+    key = ShardKeys(root)({"__url__": url, "__key__": "x"})
+    assert key == (None if shard is None else f"{shard}/x")
+
+
+def test_a_command_is_not_run_and_what_it_would_give_is_unknown(pictures: Pictures, tmp_path) -> None:
+    stage = safety_filter(pictures.tars_run, root=pictures.tars)
+    kept = int(np.flatnonzero(pictures.keep)[0])
+    sample = {"__key__": f"{kept:03d}", "jpg": pictures.content(kept)}
+    samples = [
+        {**sample, "__url__": f"pipe:touch {tmp_path}/run; cat {pictures.tars}/deep/0.tar"},
+        {**sample, "__url__": str(pictures.tars / "deep" / f"{kept // 24}.tar")},
+    ]
+    assert list(stage(samples)) == samples[1:]
+    assert stage.filter_report()["unknown"] == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["set[1]", "a{b", "what?", "all*"])
 def test_a_folder_is_one_whatever_its_name_holds(pictures: Pictures, tmp_path, name: str) -> None:
     (tmp_path / name).mkdir()

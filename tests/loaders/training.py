@@ -189,7 +189,7 @@ def decide_by_truth(run: Run, source: Source, present: np.ndarray) -> None:
         values = np.stack([truth[digest.tobytes()] for digest in part.keys])
         values[part.scores.status != OK] = np.nan
         true = replace(part, scores=replace(part.scores, values=values))
-        write_scores(true, run.file("scores", index), {name: meta[name] for name in ("fingerprint", "embeddings")})
+        write_scores(true, run.file("scores", index), meta)
         run.file("decisions", index).remove()
     vouch(run)
     apply_policy(run, run.policy)
