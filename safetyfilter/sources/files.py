@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import SourceError, SourceNotFoundError, StorageError
-from safetyfilter.storage import Entry, Location, Place, Walk, entry_from, entry_of, retried
+from safetyfilter.sources.listed import Files, state_digest
+from safetyfilter.storage import Entry, Location, Place, Walk, entry_from, entry_of, retried, shown
 
-_NEVER_FETCHED = re.compile(r"(?:^|::)(https?|ftp|hf|github|gist|jupyter|jlab|reference|data):/", re.IGNORECASE)
+_NEVER_FETCHED = re.compile(r"(?:^|::)(https?|ftp|github|gist|jupyter|jlab|reference|data):/", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[{]")
 
 _log = logging.getLogger(__name__)
@@ -86,9 +89,8 @@ class Listing:
             self.base, found = root, self._walked(root, None)
         else:
             found = self._matches()
-        cut = len(self.base.path.rstrip("/")) + 1
-        self._entries = {entry.path[cut:]: entry for entry in sorted(found, key=lambda entry: entry.path)}
-        self.names = list(self._entries)
+        self._files = Files.of(found, len(self.base.path.rstrip("/")) + 1)
+        self.names: Sequence[str] = self._files.names
         if not self.names and not self.is_folder:
             raise SourceNotFoundError(
                 f"no source at {place}; give an image folder, WebDataset tars, Parquet files or "
@@ -100,16 +102,21 @@ class Listing:
         """The place as text."""
         return str(self.root)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
+    @cached_property
+    def extensions(self) -> frozenset[str]:
+        """What follows the last dot of the names, in lower case."""
+        return frozenset({name.rpartition(".")[2].lower() for name in self.names})
+
+    def __contains__(self, name: str) -> bool:
+        return self._files.index(name) is not None
 
     def place(self, name: str) -> Location:
         """Return the place of a file; its name is not parsed."""
-        return Location(self.root.fs, self._entries[name].path)
+        return Location(self.root.fs, f"{self.base.path.rstrip('/')}/{name}")
 
     def size(self, name: str) -> int:
         """Return a file's bytes."""
-        return self._entries[name].size or 0
+        return self._files.size(name)
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """Return the content of a file that lies beside an image.
@@ -138,20 +145,24 @@ class Listing:
         )
 
     def state(self, names: Iterable[str]) -> str:
-        """Return names, sizes and times of files as text."""
-        return "\n".join(f"{name}:{self._entries[name].state}" for name in names)
+        """Return a digest over names, sizes and times of files, as text."""
+        digest, names = hashlib.blake2b(digest_size=16), list(names)
+        for name, state in zip(names, self._files.states_of(names), strict=True):
+            digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + state)
+        return digest.hexdigest()
 
     def state_of(self, place: Location) -> str:
-        """Return size and times of a file as text, whether it is listed or not."""
-        cut = len(self.base.path.rstrip("/")) + 1
-        listed = None if place.is_local else self._entries.get(place.path[cut:])
-        entry = listed if listed is not None and listed.path == place.path else entry_of(place)
-        return "missing" if entry is None else entry.state
+        """Return a digest over size and times of a file as text, whether it is listed or not."""
+        name = place.path[len(self.base.path.rstrip("/")) + 1 :]
+        if not place.is_local and name in self and self.place(name) == place:
+            return self._files.state(name).hex()
+        entry = entry_of(place)
+        return "missing" if entry is None else state_digest(entry).hex()
 
-    def _walked(self, folder: Location, depth: int | None) -> list[Entry]:
+    def _walked(self, folder: Location, depth: int | None) -> Iterator[Entry]:
         walk = Walk(folder, depth)
         try:
-            found = list(walk)
+            yield from walk
         except PermissionError as error:
             where = error.filename or folder
             raise SourceError(
@@ -161,7 +172,6 @@ class Listing:
         if walk.loops:
             _log.warning("%d links lead to a folder that they lie in, and are not followed", walk.loops)
         self.extents = (Extent(folder, depth), *(Extent(Location.local(linked)) for linked in walk.linked))
-        return found
 
     def _matches(self) -> list[Entry]:
         """Return the files that match the pattern, and set its fixed folder; none where it is not a pattern."""
@@ -178,7 +188,7 @@ class Listing:
         except ValueError as error:
             raise SourceError(f"{root} is not a valid pattern: {error}; for example, data/{{00..99}}.tar") from error
         depth = None if "**" in root.path else max(pattern.count("/") for pattern in patterns) - base.count("/")
-        found = self._walked(self.base, depth) if _described(self.base)[0] == "folder" else []
+        found = list(self._walked(self.base, depth)) if _described(self.base)[0] == "folder" else []
         there = {entry.path for entry in found}
         missing = [path for path in patterns if not _MAGIC.search(path) and path not in there]
         if missing and len(missing) < len(patterns):
@@ -206,8 +216,11 @@ def require_folder(file: Location) -> None:
     safetyfilter.errors.StorageError: the folder /no-such-folder is no longer there; ...
     """
     folder = file.folder
-    folder.fs.invalidate_cache(folder.path)
+    folder.forget_listing()
     try:
+        if folder.is_object_storage:  # a listing may be long there, and nothing is mounted
+            retried(lambda: folder.fs.info(folder.path), folder)
+            return
         names: list[str] = retried(lambda: folder.fs.ls(folder.path, detail=False), folder)
         if any(name.rstrip("/") != folder.path.rstrip("/") for name in names):
             return
@@ -223,14 +236,9 @@ def require_folder(file: Location) -> None:
 
 def _refuse_links(place: Place) -> None:
     found = _NEVER_FETCHED.search(str(place))
-    if found is None:
-        return
-    if found[1].lower() == "hf":
-        raise SourceError(
-            f"{place} is on the Hugging Face Hub, and nothing is fetched from there; download the data set first "
-            "(huggingface_hub.snapshot_download) and pass the folder, or load it with datasets and pass the object"
-        )
-    raise SourceError(f"{place} is a link, and links are never fetched; pass data that you already hold")
+    if found is not None:
+        told = shown(str(place))
+        raise SourceError(f"{told} is a link, and links are never fetched; pass data that you already hold")
 
 
 def _described(place: Location) -> tuple[str | None, Entry | None]:

@@ -26,6 +26,7 @@ from safetyfilter.sources.parts import named_stretches
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS
 
 _SIDECARS = frozenset({*CAPTION_EXTENSIONS, "json"})
+_ENDINGS = tuple(f".{extension}" for extension in _SIDECARS)
 
 _log = logging.getLogger(__name__)
 
@@ -56,28 +57,29 @@ class FolderSource:
         self._part_size = part_size
 
     @cached_property
-    def _files(self) -> list[str]:
-        return [name for name in self._visible if _extension(name) not in _SIDECARS or _stem(name) not in self._beside]
+    def _files(self) -> Sequence[str]:
+        beside = {name for names in self._beside.values() for name in names}
+        return [name for name in self._visible if name not in beside] if beside else self._visible
 
     @cached_property
-    def _visible(self) -> list[str]:
-        hidden = [name for name in self._listing.names if is_hidden(name)]
+    def _visible(self) -> Sequence[str]:
+        hidden = {name for name in self._listing.names if is_hidden(name)}
         pictures = sum(_extension(name) in PICTURE_EXTENSIONS and "/._" not in f"/{name}" for name in hidden)
         if pictures:
             _log.warning("%d hidden pictures, whose path begins with a dot, are left out", pictures)
-        left = set(hidden)
-        return [name for name in self._listing.names if name not in left] if left else self._listing.names
+        return [name for name in self._listing.names if name not in hidden] if hidden else self._listing.names
 
     @cached_property
     def _beside(self) -> dict[str, list[str]]:
         """The captions and JSON files beside each image, by the image's path without its extension."""
-        found: dict[str, list[str]] = {
-            _stem(name): [] for name in self._visible if _extension(name) in PICTURE_EXTENSIONS
-        }
+        sidecars: dict[str, list[str]] = {}
         for name in self._visible:
-            if _extension(name) in _SIDECARS and (stem := _stem(name)) in found:
-                found[stem].append(name)
-        return found
+            if name.lower().endswith(_ENDINGS) and _extension(name) in _SIDECARS:
+                sidecars.setdefault(_stem(name), []).append(name)
+        if not sidecars:
+            return {}
+        pictures = (name for name in self._visible if name.rpartition(".")[2].lower() in PICTURE_EXTENSIONS)
+        return {stem: sidecars[stem] for name in pictures if (stem := _stem(name)) in sidecars}
 
     @cached_property
     def _stretches(self) -> list[range]:
@@ -102,7 +104,7 @@ class FolderSource:
     def _folders(self, stretch: range) -> Shards:
         return Shards(names=tuple(sorted({name.rpartition("/")[0] for name in self._names(stretch)})), in_keys=True)
 
-    def _names(self, stretch: range) -> list[str]:
+    def _names(self, stretch: range) -> Sequence[str]:
         return self._files[stretch.start : stretch.stop]
 
     def _state(self, names: Sequence[str]) -> str:

@@ -48,12 +48,19 @@ def is_table(name: str) -> bool:
 
 def shards_of(listing: Listing) -> list[str]:
     """Return the names of the tars of a listing; hidden ones, as of other systems' doing, only where one is named."""
-    return [name for name in listing.names if is_tar(name) and not (listing.is_folder and is_hidden(name))]
+    return [name for name in _ending(listing, _TARS) if not (listing.is_folder and is_hidden(name))]
 
 
 def tables_of(listing: Listing) -> list[str]:
     """Return the names of the Parquet files of a listing; hidden ones as of `shards_of`."""
-    return [name for name in listing.names if is_table(name) and not (listing.is_folder and is_hidden(name))]
+    return [name for name in _ending(listing, _TABLES) if not (listing.is_folder and is_hidden(name))]
+
+
+def _ending(listing: Listing, endings: tuple[str, ...]) -> list[str]:
+    """Return the names with these endings; one look at a listing of millions tells that there are none."""
+    if listing.extensions.isdisjoint(ending.rpartition(".")[2] for ending in endings):
+        return []
+    return [name for name in listing.names if name.lower().endswith(endings)]
 
 
 def kind_of(listing: Listing) -> str:
@@ -67,16 +74,16 @@ def kind_of(listing: Listing) -> str:
         There is more than one kind, a format that is not read, or nothing that is a source.
     """
     names = listing.names
-    if "dataset_dict.json" in names or {"state.json", "dataset_info.json"} <= set(names):
+    if "dataset_dict.json" in listing or ("state.json" in listing and "dataset_info.json" in listing):
         return "datasets"
     tars, tables = shards_of(listing), tables_of(listing)
-    unread = [n for n in names if n.lower().endswith(_NOT_READ) and not is_hidden(n)]
-    images = [n for n in names if n.rpartition(".")[2].lower() in PICTURE_EXTENSIONS and not is_hidden(n)]
+    unread = [name for name in _ending(listing, _NOT_READ) if not is_hidden(name)]
+    images = sum(n.rpartition(".")[2].lower() in PICTURE_EXTENSIONS and not is_hidden(n) for n in names)
     if tars:
         stems = {_stem(name) for name in tars}
         # img2dataset lays a Parquet file of metadata beside each tar
         strays = [name for name in tables if _stem(name) not in stems]
-        _require_one_kind(listing, {"tars": tars, "Parquet files": strays, "images": images})
+        _require_one_kind(listing, {"tars": len(tars), "Parquet files": len(strays), "images": images})
         _require_read(listing, unread)
         _warn_of({*names} - {*tars, *tables}, "tars")
         return "webdataset"
@@ -106,12 +113,12 @@ def kind_of(listing: Listing) -> str:
 
 def remedy_for_tables(listing: Listing) -> str:
     """Return how the tables in a folder of images are read, by the name of the first; empty where there is none."""
-    first = next((listing.place(name) for name in listing.names if is_table(name)), None)
+    first = next((listing.place(name) for name in _ending(listing, _TABLES)), None)
     return "" if first is None else f"to read a table, name it as the source itself: {first}"
 
 
-def _require_one_kind(listing: Listing, kinds: dict[str, Sequence[str]]) -> None:
-    there = {kind: len(names) for kind, names in kinds.items() if names}
+def _require_one_kind(listing: Listing, kinds: dict[str, int]) -> None:
+    there = {kind: count for kind, count in kinds.items() if count}
     if len(there) > 1:
         found = " and ".join(_number_of(kind.removesuffix("s"), count) for kind, count in there.items())
         raise SourceError(f"{listing.location} holds {found}; pass one kind, for example a pattern like '*.tar'")

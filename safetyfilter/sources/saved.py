@@ -45,7 +45,7 @@ def load_saved(listing: Listing, *, root: str | None = None) -> Rows:
 
 def _check_files(listing: Listing) -> None:
     """Raise `SourceError` where a data set's description names splits or files outside the folder that it lies in."""
-    if "dataset_dict.json" in listing.names:
+    if "dataset_dict.json" in listing:
         try:
             splits = [str(split) for split in parse_json(listing.place("dataset_dict.json").read_bytes())["splits"]]
         except (ValueError, LookupError, TypeError):

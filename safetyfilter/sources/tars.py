@@ -102,6 +102,10 @@ class WebDatasetSource:
 
     def parts(self) -> Sequence[Part]:
         """Return runs of shards, in the order of their names."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> list[Part]:
         return [
             Part(
                 index=index,

@@ -52,6 +52,10 @@ class JoinedSource:
 
     def parts(self) -> Sequence[Part]:
         """Return the parts of all sources, one source behind the other."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> list[Part]:
         return [
             replace(
                 part,

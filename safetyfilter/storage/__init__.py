@@ -5,7 +5,7 @@ raised at once, and callers turn it into a status. A *fault* is the storage's (a
 that fails): it is retried with exponential backoff, then raised as `StorageError`, so that no sample is judged by it.
 """
 
-from safetyfilter.storage.entries import Entry, Walk, entry_from, entry_of
+from safetyfilter.storage.entries import Entry, entry_from, entry_of
 from safetyfilter.storage.holding import Hold, exclusive
 from safetyfilter.storage.location import Location, Place, is_url
 from safetyfilter.storage.machine import cache_folder, local_path, locked, mapped
@@ -20,6 +20,7 @@ from safetyfilter.storage.reading import (
 )
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
 from safetyfilter.storage.urls import shown
+from safetyfilter.storage.walk import Walk
 from safetyfilter.storage.writing import create_private, replacing
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,95 +45,6 @@ class Entry:
     tells: bool = True
 
 
-class Walk:
-    """The files below a folder, at most `depth` levels deep; links are followed, but to a folder that they lie in.
-
-    Parameters
-    ----------
-    folder : Location
-        Where to begin.
-    depth : int or None
-        1 for the files directly in it.
-
-    Attributes
-    ----------
-    linked : list of str
-        The real paths of the local folders that links led to.
-    loops : int
-        Links to a folder that they lie in, which were not followed.
-
-    Raises
-    ------
-    PermissionError
-        While walking: a folder may not be read; with its path as `filename`.
-    StorageError
-        While walking: the storage failed each time it was asked.
-
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> _ = (folder / "a.jpg").write_bytes(b"x")
-    >>> [(entry.path == f"{folder}/a.jpg", entry.size) for entry in Walk(Location.of(folder))]
-    [(True, 1)]
-    """
-
-    def __init__(self, folder: Location, depth: int | None = None) -> None:
-        self._folder, self._depth = folder, depth
-        self.linked: list[str] = []
-        self.loops = 0
-
-    def __iter__(self) -> Iterator[Entry]:
-        if self._folder.is_local:
-            return self._local(self._folder.path, self._depth, (os.path.realpath(self._folder.path),))
-        return self._remote(self._folder, self._depth, ())
-
-    def _local(self, folder: str, depth: int | None, above: tuple[str, ...]) -> Iterator[Entry]:
-        """Yield files by one look at each; `above` are the real folders that this one lies in, and itself."""
-        try:
-            found = retried(lambda: _scanned(folder), folder)
-        except FileNotFoundError:
-            return  # removed since the folder above was listed
-        deeper = None if depth is None else depth - 1
-        for entry in found:
-            if entry.is_symlink():
-                status = _status(entry.path)
-                if status is not None and stat.S_ISDIR(status.st_mode):
-                    real = os.path.realpath(entry.path)
-                    if any(top == real or top.startswith(f"{real.rstrip('/')}/") for top in above):
-                        self.loops += 1
-                    elif deeper != 0:
-                        self.linked.append(real)
-                        yield from self._local(entry.path, deeper, (*above, real))
-                    continue
-                yield _local_entry(entry.path, status)  # one that leads nowhere is a file that is missing, on record
-            elif entry.is_dir(follow_symlinks=False):
-                if deeper != 0:
-                    yield from self._local(entry.path, deeper, (*above[:-1], f"{above[-1].rstrip('/')}/{entry.name}"))
-            elif (status := _status(entry.path, entry)) is not None:
-                yield _local_entry(entry.path, status)
-
-    def _remote(self, folder: Location, depth: int | None, above: tuple[str, ...]) -> Iterator[Entry]:
-        try:
-            entries = retried(lambda: folder.fs.ls(folder.path, detail=True), folder)
-        except FileNotFoundError:
-            return
-        above = (*above, folder.path)
-        for info in entries:
-            path = info["name"].rstrip("/")
-            if path == folder.path.rstrip("/"):
-                continue  # the mark of an empty folder on object storage
-            if info.get("islink") or info["type"] == "link":
-                info = _followed(Location(folder.fs, path))
-                if info["type"] == "directory" and os.path.realpath(path) in map(os.path.realpath, above):
-                    self.loops += 1
-                    continue
-            if info["type"] != "directory":
-                yield entry_from(path, info)
-            elif depth is None or depth > 1:
-                yield from self._remote(Location(folder.fs, path), None if depth is None else depth - 1, above)
-
-
 def entry_of(file: Location) -> Entry | None:
     """Return what the storage says of a file; None where it is not there, or is a folder.
 
@@ -148,9 +59,9 @@ def entry_of(file: Location) -> Entry | None:
     True
     """
     if file.is_local:
-        status = _status(file.path)
-        return None if status is None or stat.S_ISDIR(status.st_mode) else _local_entry(file.path, status)
-    info = _followed(file)
+        status = status_of(file.path)
+        return None if status is None or stat.S_ISDIR(status.st_mode) else local_entry(file.path, status)
+    info = followed(file)
     return None if info["type"] == "directory" or info["size"] is None else entry_from(file.path, info)
 
 
@@ -169,7 +80,8 @@ def entry_from(path: str, info: Mapping[str, Any]) -> Entry:
     return Entry(path, size, f"{size}:{':'.join(told) or secrets.token_hex(8)}", bool(told))
 
 
-def _local_entry(path: str, status: os.stat_result | None) -> Entry:
+def local_entry(path: str, status: os.stat_result | None) -> Entry:
+    """Return the entry of a local file of this status; of one that is missing where there is none."""
     if status is None:
         return Entry(path, None, "missing")
     size = status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -177,22 +89,21 @@ def _local_entry(path: str, status: os.stat_result | None) -> Entry:
     return Entry(path, size, f"{size}:{status.st_mtime_ns}:{status.st_ctime_ns}")
 
 
-def _scanned(folder: str) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return list(entries)
-
-
-def _status(path: str, entry: os.DirEntry[str] | None = None) -> os.stat_result | None:
-    """Return the status of what a path leads to, None where it leads nowhere."""
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of what a path leads to, None where it leads nowhere; StorageError as of `entry_of`."""
     try:
-        return retried(lambda: os.stat(path) if entry is None else entry.stat(), path)  # noqa: PTH116
+        return os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        pass
+    try:
+        return retried(lambda: os.stat(path), path)  # noqa: PTH116
     except StorageError:
         raise
     except (OSError, ValueError):  # gone, a loop of links, a folder on the way that may not be looked into
         return None
 
 
-def _followed(link: Location) -> Mapping[str, Any]:
+def followed(link: Location) -> Mapping[str, Any]:
     """Return what the storage says of a link's target; one that leads nowhere is a file of no size."""
     try:
         info: Mapping[str, Any] = retried(lambda: link.fs.info(link.path), link)

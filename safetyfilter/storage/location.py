@@ -35,8 +35,8 @@ class Location:
 
     Attributes
     ----------
-    fs : AbstractFileSystem
-        The storage.
+    client : AbstractFileSystem
+        The storage, as the process that made this reaches it.
     path : str
         The path as `fs` takes it; never a chain of URLs.
 
@@ -47,8 +47,16 @@ class Location:
     ('run.json', True)
     """
 
-    fs: AbstractFileSystem
+    client: AbstractFileSystem
     path: str
+
+    @property
+    def fs(self) -> AbstractFileSystem:
+        """The storage; in a process that was forked from the one that made this, a client of its own."""
+        client = self.client
+        if getattr(client, "async_impl", False) and client._pid != os.getpid():  # its thread is the other's
+            return type(client)(*client.storage_args, **client.storage_options)  # fsspec keeps one a process
+        return client
 
     @classmethod
     def of(cls, place: Place) -> Location:
@@ -220,14 +228,20 @@ class Location:
 
     def _fetch(self, max_bytes: int | None) -> bytes:
         if max_bytes is None:
-            content: bytes = self.fs.cat_file(self.path)
-            return content
-        size = self.fs.size(self.path)  # None where the storage does not tell
-        if size is not None and size > max_bytes:
-            raise Unreadable("too_many_bytes")
-        if size == 0:  # of which object storage gives no range
-            return b""
-        content = self.fs.cat_file(self.path, end=max_bytes + 1)  # it may have grown since
+            whole: bytes = self.fs.cat_file(self.path)
+            return whole
+        if not self.is_object_storage:  # whose ranges tell by themselves how much there is, in one request
+            size = self.fs.size(self.path)  # None where the storage does not tell
+            if size is not None and size > max_bytes:
+                raise Unreadable("too_many_bytes")
+        try:
+            content: bytes = self.fs.cat_file(self.path, end=max_bytes + 1)  # it may have grown since
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            if self.fs.size(self.path) == 0:  # of which some storage gives no range
+                return b""
+            raise
         if len(content) > max_bytes:
             raise Unreadable("too_many_bytes")
         return content

@@ -74,7 +74,7 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
             return action()
         except Exception as error:
             if type(error).__name__ == _NOT_A_NAME:
-                raise UsageError(f"{what} can't be: the storage knows no names like this; correct the bucket") from error
+                raise UsageError(f"{what} can't be: S3 knows no such names; correct the bucket") from error
             if not is_fault(error):
                 raise
             if attempt == ATTEMPTS:

@@ -8,8 +8,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfFileSystem
 
-from safetyfilter.errors import SourceError, UsageError
+from safetyfilter import storage
+from safetyfilter.errors import SourceError, StorageError, UsageError
 from safetyfilter.sources import open_source
 from tests.sources.contract import IMAGES, keys_of
 from tests.writers import write_files, write_folder, write_tars
@@ -119,10 +121,14 @@ def test_what_tars_and_folders_do_not_have(tmp_path: Path, tars: Path) -> None:
             open_source(place, root=tmp_path)
 
 
-@pytest.mark.parametrize("place", ["hf://datasets/who/what", Path("hf://datasets/who/what"), "simplecache::hf://a/b"])
-def test_the_hub_is_not_fetched_from(place: object) -> None:
-    with pytest.raises(SourceError, match="nothing is fetched from there; download the data set first"):
+@pytest.mark.parametrize("place", ["hf://datasets/who/what", Path("hf://datasets/who/what")])
+def test_a_repository_that_is_named_is_storage_and_no_link(place: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.retries, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr("huggingface_hub.hf_file_system.constants.ENDPOINT", "http://127.0.0.1:9")
+    HfFileSystem.clear_instance_cache()
+    with pytest.raises(StorageError, match=r"can't reach hf://datasets/who/what after 5 tries: .*run the same command"):
         open_source(place)
+    HfFileSystem.clear_instance_cache()
 
 
 @pytest.mark.parametrize("place", ["github://who:what@main/a", "reference://", "DATA:/x", "jlab://a/b"])

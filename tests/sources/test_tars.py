@@ -117,7 +117,8 @@ def test_shards_are_gathered(tmp_path: Path, shards: list[int], expected: list[i
         write_tar(tmp_path / f"{shard}.tar", {f"{number}.jpg": b"x" for number in range(count)})
     source = open_source(tmp_path)
     assert [len(list(source.samples(part))) for part in source.parts()] == expected
-    assert all(part.state.count(".tar:") >= 1 for part in source.parts())
+    assert [len(part.shards.names) for part in source.parts()] == [len(shards) // len(expected) for _ in expected]
+    assert len(set(states_of(source))) == len(expected)
 
 
 def test_a_part_has_samples_enough_though_the_first_shard_promises_more(tmp_path: Path) -> None:
