@@ -295,8 +295,9 @@ def count_decisions(reason_bits: ReasonBits) -> Counter[str]:
     kept = int((reason_bits == 0).sum())
     excluded = int((reason_bits != 0).sum())
     counts = Counter({"seen": len(reason_bits), "kept": kept, "excluded": excluded})
+    sets = np.bincount(reason_bits[reason_bits != 0])
     for bit, name in enumerate(REASON_NAMES):
-        counts[name] = int((reason_bits >> np.uint16(bit) & 1).sum())
+        counts[name] = int(sets[(np.arange(len(sets)) >> bit & 1) == 1].sum())
     if counts["seen"] != kept + excluded:
         raise RuntimeError(f"counts don't add up: {dict(counts)}; this is a fault of the library, report it")
     return counts

@@ -240,10 +240,12 @@ class Policy:
             A signal of this policy has no scores.
         """
         self.require(scores.signals)
-        needed = np.stack([scores[signal] for signal in self.thresholds], axis=1)
-        scored = (scores.status == OK) & np.isfinite(needed).all(axis=1)
-        unknown = scores.status == STATUS_CODES["unknown"]
-        bits = np.select([scored, unknown], [0, int(Reason.UNKNOWN)], int(Reason.UNSCORED)).astype(np.uint16)
+        scored = scores.status == OK
+        for signal in self.thresholds:
+            scored &= np.isfinite(scores[signal])
+        bits = np.zeros(len(scores), np.uint16)
+        bits[~scored] = Reason.UNSCORED
+        bits[~scored & (scores.status == STATUS_CODES["unknown"])] = Reason.UNKNOWN
         both = self.present(scores, self.pair.explicit) & self.present(scores, self.pair.minor)
         bits[both & scored] |= np.uint16(Reason.CO_OCCURRENCE)
         flags = {self.pair.explicit: Reason.EXPLICIT, self.pair.minor: Reason.MINOR}

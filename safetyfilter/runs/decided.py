@@ -88,8 +88,11 @@ def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, 
     counts = count_decisions(reason_bits)
     if not counts["seen"] == len(part) == counts["kept"] + counts["excluded"]:
         raise RunError(f"{len(part)} scores got the decisions {dict(counts)}: a fault of the library, report it")
-    set_bits = (reason_bits[:, None] >> np.arange(len(REASON_NAMES), dtype=np.uint16)) & 1 == 1
-    offsets = np.concatenate([[0], np.cumsum(set_bits.sum(axis=1))]).astype(np.int32)
+    excluded = np.flatnonzero(reason_bits)
+    set_bits = (reason_bits[excluded][:, None] >> np.arange(len(REASON_NAMES), dtype=np.uint16)) & 1 == 1
+    offsets = np.zeros(len(part) + 1, np.int32)
+    offsets[excluded + 1] = set_bits.sum(axis=1)
+    np.cumsum(offsets, out=offsets)
     codes = pa.array(np.nonzero(set_bits)[1].astype(np.int8))
     names = pa.DictionaryArray.from_arrays(codes, pa.array(REASON_NAMES)).cast(pa.string())
     table = pa.table(
@@ -160,7 +163,10 @@ def _reasons(table: pa.Table, place: Location) -> ReasonBits:
         raise SchemaError(f"{place} gives reasons that this version does not know; use the version that wrote it")
     bits = np.zeros(len(table), np.uint16)
     owners = np.repeat(np.arange(len(table)), lengths)
-    np.bitwise_or.at(bits, owners, np.left_shift(1, positions.to_numpy(zero_copy_only=False)).astype(np.uint16))
+    found = np.left_shift(1, positions.to_numpy(zero_copy_only=False)).astype(np.uint16)
+    if len(found):  # each row's reasons lie together
+        first = np.flatnonzero(np.diff(owners, prepend=-1))
+        bits[owners[first]] = np.bitwise_or.reduceat(found, first)
     keep = pc.fill_null(table.column("keep"), False).to_numpy()
     bits[~keep & (bits == 0)] = np.uint16(Reason.UNKNOWN)
     return bits

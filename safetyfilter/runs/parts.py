@@ -32,6 +32,8 @@ PART_METADATA = b"safetyfilter"
 _DIGEST = pa.binary(DIGEST_BYTES)
 _KNOWN_HASH = "known_hash"
 _REMEDY = "run the same scan again, which does only what is missing"
+_REPEATING = ("status", "reasons.list.element")
+"""Columns whose values repeat."""
 RESERVED_COLUMNS = ("key_digest", "content_digest", "status", _KNOWN_HASH)
 """Columns of a run's own, which no signal may be called."""
 
@@ -185,7 +187,20 @@ def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) ->
     """Write a table with the schema's version and what else is known of it, whole or not at all."""
     stamped = {PART_METADATA: json.dumps({"schema": SCHEMA_VERSION, **meta}).encode()}
     with replacing(place) as file:
-        pq.write_table(table.replace_schema_metadata(stamped), file, compression="zstd", write_page_checksum=True)
+        pq.write_table(
+            table.replace_schema_metadata(stamped),
+            file,
+            # Digests and scores hardly repeat and can't be made smaller; to try takes most of the time of a write.
+            compression={column: "zstd" if column in _REPEATING else "none" for column in _leaves(table.schema)},
+            use_dictionary=[column for column in _leaves(table.schema) if column in _REPEATING],
+            write_statistics=False,
+            write_page_checksum=True,
+        )
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """The columns of a Parquet file, by their paths in it."""
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
 def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
