@@ -10,29 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ReasonBits, ScoreBatch
+from safetyfilter.batches import ReasonBits
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError, RunError, SafetyFilterError, UnfinishedRunError, UsageError
 from safetyfilter.runs.index_file import stretches
-from safetyfilter.runs.parts import read_scores, row_count
+from safetyfilter.runs.joined_rows import REASONS, Join, Records
+from safetyfilter.runs.parts import row_count
 from safetyfilter.runs.run import Run
-from safetyfilter.runs.stored import part_metas, require_own, vouched
+from safetyfilter.runs.stored import part_metas
 
 _AT_ONCE = 1 << 21
 """Rows joined in memory at a time, unless that takes more than `_MOST_FILES`."""
 _MOST_FILES = 512
 """Files that rows are sorted into; a process may usually have 1024 open."""
 _MOST_RUNS = 32
-_UNSCORED, _UNKNOWN = 1, 2
-"""States of a row that has no scores, as bits; 0 is scored."""
-_NOT_SCORED = np.float32(-1)
-"""In the place of a score that a run does not have: below every threshold."""
-
-Records = npt.NDArray[Any]
-
-_REASONS = np.dtype([("bucket", "<u4"), ("part", "<u4"), ("row", "<u4"), ("reasons", "<u2")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,7 +145,7 @@ def _write_reasons(file: Any, runs: Sequence[Run], policy: Policy, scratch: Path
     first = runs[0]
     counts = [[row_count(run.file("scores", number)) for number in range(run.part_count)] for run in runs]
     starts = tuple(np.cumsum([0, *counts[0]]).tolist())
-    joined = _Join(signals=signals_of(runs), policy=policy, runs=len(runs))
+    joined = Join(signals=signals_of(runs), policy=policy, runs=len(runs))
 
     def decided() -> Iterator[Records]:
         kind = joined.kind
@@ -163,7 +155,7 @@ def _write_reasons(file: Any, runs: Sequence[Run], policy: Policy, scratch: Path
             yield rows
 
     written = 0
-    for stretch in stretches(decided(), _stretch_bits(starts[-1]), scratch, _REASONS):
+    for stretch in stretches(decided(), _stretch_bits(starts[-1]), scratch, REASONS):
         ordered = stretch[np.lexsort((stretch["row"], stretch["part"]))]
         places = np.asarray(starts)[ordered["part"]] + ordered["row"]
         if not np.array_equal(places, np.arange(written, written + len(ordered))):
@@ -178,84 +170,3 @@ def _write_reasons(file: Any, runs: Sequence[Run], policy: Policy, scratch: Path
 def _stretch_bits(rows: int) -> int:
     bits = (rows // _AT_ONCE).bit_length() if rows > _AT_ONCE else 0
     return min(bits, _MOST_FILES.bit_length() - 1)
-
-
-class _Join:
-    """Joins rows of several runs that share a key, a stretch of keys at a time."""
-
-    def __init__(self, signals: tuple[str, ...], policy: Policy, runs: int) -> None:
-        self.signals, self.policy = signals, policy
-        self.all_runs = np.uint32((1 << runs) - 1)
-        self.missing = self.further = 0
-        self.kind = np.dtype(
-            [
-                ("bucket", "<u4"),
-                ("key", "<u8"),
-                ("content", "<u8"),
-                ("run", "<u4"),
-                ("part", "<u4"),
-                ("row", "<u4"),
-                ("state", "u1"),
-                ("known", "?"),
-                ("scores", "<f4", (len(signals),)),
-            ]
-        )
-        """One row: 96 bits of the key digest, 64 of the content digest, its run (a bit), and what it was given."""
-
-    def records(self, runs: Sequence[Run]) -> Iterator[Records]:
-        """The rows of all runs; `RunError` where they are not those that the records vouch for."""
-        for which, run in enumerate(runs):
-            parts = []
-            for number in range(run.part_count):
-                part, meta = read_scores(run.file("scores", number))
-                parts.append(vouched(meta))
-                rows = np.empty(len(part), self.kind)
-                rows["bucket"] = np.ascontiguousarray(part.keys[:, 12:]).view("<u4").ravel()
-                rows["key"] = np.ascontiguousarray(part.keys[:, :8]).view("<u8").ravel()
-                rows["content"] = np.ascontiguousarray(part.contents[:, :8]).view("<u8").ravel()
-                rows["run"], rows["part"], rows["row"] = 1 << which, number, np.arange(len(part))
-                rows["known"] = False if part.known_hashes is None else part.known_hashes
-                rows["scores"], rows["state"] = self._scores(part.scores)
-                yield rows
-            require_own(parts, run.record.scores, run.path, checks=run.record.scores_checks)
-
-    def _scores(self, scores: ScoreBatch) -> tuple[Floats, npt.NDArray[np.uint8]]:
-        """Scores in the columns of all runs, and states: a row without one that the policy needs is not scored."""
-        there = [signal for signal in self.signals if signal in scores.signals]
-        values = np.full((len(scores), len(self.signals)), _NOT_SCORED, np.float32)
-        state = np.where(scores.status == OK, 0, _UNSCORED).astype(np.uint8)
-        for signal in there:
-            column = scores[signal]
-            if signal in self.policy.thresholds:
-                state[~np.isfinite(column)] = _UNSCORED
-            values[:, self.signals.index(signal)] = np.where(np.isfinite(column), column, _NOT_SCORED)
-        state[scores.status == STATUS_CODES["unknown"]] = _UNKNOWN
-        values[state != 0] = _NOT_SCORED
-        return values, state
-
-    def decide(self, rows: Records) -> Records:
-        """The reasons of the first run's rows among some of all runs."""
-        rows = rows[np.lexsort((rows["key"], rows["bucket"]))]
-        new = np.ones(len(rows), np.bool_)
-        new[1:] = (rows["key"][1:] != rows["key"][:-1]) | (rows["bucket"][1:] != rows["bucket"][:-1])
-        starts, owner = np.flatnonzero(new), np.cumsum(new) - 1
-        if not len(rows):
-            return np.empty(0, _REASONS)
-        runs = np.bitwise_or.reduceat(rows["run"], starts)
-        missing = runs != self.all_runs
-        state = np.bitwise_or.reduceat(rows["state"], starts)
-        contents = rows["content"]
-        differ = np.maximum.reduceat(contents, starts) != np.minimum.reduceat(contents, starts)
-        values = np.maximum.reduceat(rows["scores"], starts, axis=0)
-        bits = self.policy.decide(ScoreBatch(values=values, signals=self.signals)).reason_bits
-        bits[np.minimum.reduceat(rows["state"], starts) != 0] = 0  # no run has scores, not even of nothing
-        bits[np.logical_or.reduceat(rows["known"], starts)] |= np.uint16(Reason.KNOWN_HASH)
-        bits[missing | (state & _UNSCORED != 0)] |= np.uint16(Reason.UNSCORED)
-        bits[state & _UNKNOWN != 0] |= np.uint16(Reason.UNKNOWN)
-        bits[differ & ~missing & (state == 0)] |= np.uint16(Reason.DRIFTED)
-        own = rows["run"] == 1
-        self.missing += int(missing[owner[own]].sum())
-        self.further += int((runs & 1 == 0).sum())
-        result = np.empty(int(own.sum()), _REASONS)
-        result["part"], result["row"], result["reasons"] = rows["part"][own], rows["row"][own], bits[owner[own]]
-        return result
