@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from safetyfilter.errors import HeldError, RunError
+from safetyfilter.errors import HeldError, OutputError, RunError
+from safetyfilter.runs.place import require_writable_kind
 from safetyfilter.runs.stored import FOLDERS
 from safetyfilter.storage import Hold, Location, Walk, exclusive
 from safetyfilter.storage.lease import FOLDER as LEASE_FOLDER
@@ -34,7 +35,10 @@ def held(place: Location) -> Iterator[Hold]:
     ------
     RunError
         Another process is writing it, or there is a link in it; nothing is changed.
+    OutputError
+        It can't be written.
     """
+    require_writable_kind(place)
     with ExitStack() as stack:
         try:
             hold = stack.enter_context(exclusive(place))
@@ -42,7 +46,10 @@ def held(place: Location) -> Iterator[Hold]:
             what = f"another process is writing {place}; wait for it" if place.is_local else str(error)
             raise RunError(f"{what}, or give another --out") from error
         refuse_links(place)
-        _sweep(place)
+        try:
+            _sweep(place)
+        except PermissionError as error:
+            raise OutputError(f"can't write to {place}: {error.strerror or error}; make it writable") from error
         yield hold
 
 

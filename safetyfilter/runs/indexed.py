@@ -103,7 +103,7 @@ def _fingerprint(run: Run) -> str:
         )
     except OSError as error:
         raise RunError(
-            f"can't read the decisions of {run.path}: {error.strerror}; run `safetyfilter decide` again"
+            f"can't read the decisions of {run.path}: {error.strerror or error}; run `safetyfilter decide` again"
         ) from error
     what = [
         SCHEMA_VERSION,

@@ -210,6 +210,7 @@ def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
     except (PermissionError, IsADirectoryError, NotADirectoryError, Unreadable, ValueError) as error:
+        _require_allowed(place, error)
         raise RunError(f"{place} can't be read ({error}); scan again, which redoes only damaged parts") from error
     return table, _checked(table.schema.metadata, place)
 
@@ -221,8 +222,17 @@ def read_meta(place: Location) -> dict[str, Any] | None:
             return _checked(pq.read_schema(file).metadata, place)
     except StorageError:
         raise
-    except Exception:  # noqa: BLE001 - pyarrow raises nearly every built-in error on damaged files
+    except Exception as error:  # noqa: BLE001 - pyarrow raises nearly every built-in error on damaged files
+        _require_allowed(place, error)
         return None
+
+
+def _require_allowed(place: Location, error: Exception) -> None:
+    """Raise `StorageError` for credentials that may not read a part on other storage: they don't make it a bad one."""
+    if isinstance(error, PermissionError) and not place.is_local:
+        raise StorageError(
+            f"{place} may not be read ({error}); run the same command again with credentials that may"
+        ) from error
 
 
 def row_count(place: Location) -> int:
@@ -235,6 +245,7 @@ def row_count(place: Location) -> int:
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; {_REMEDY}") from error
     except Exception as error:
+        _require_allowed(place, error)
         raise RunError(f"{place} can't be read ({error}); {_REMEDY}") from error
 
 
@@ -252,9 +263,11 @@ def digests_of(column: pa.ChunkedArray) -> Digests:
 
 def digest_column(digests: Digests) -> pa.Array:
     """A column of 16 bytes each, null where there was no content."""
-    missing = ~digests.any(axis=1)
-    valid = pa.array(~missing).buffers()[1] if missing.any() else None
-    data = pa.py_buffer(np.ascontiguousarray(digests))
+    digests = np.ascontiguousarray(digests)
+    halves = digests.view(np.uint64).reshape(-1, 2)
+    there = (halves[:, 0] | halves[:, 1]) != 0
+    valid = None if there.all() else pa.array(there).buffers()[1]
+    data = pa.py_buffer(digests)
     return pa.FixedSizeBinaryArray.from_buffers(_DIGEST, len(digests), [valid, data])
 
 

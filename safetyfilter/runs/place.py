@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from safetyfilter.errors import UsageError
+from safetyfilter.errors import OutputError, UsageError
 from safetyfilter.storage import Location, Place, is_url, local_path
 
 
@@ -38,3 +38,16 @@ def run_place(path: Place) -> Location:
     if not place.is_local and "/" not in place.path.strip("/"):
         raise UsageError(f"{place} is a whole bucket, beside which no secret can lie; give a folder in it for the run")
     return place
+
+
+def require_writable_kind(place: Location) -> None:
+    """Raise `OutputError` for storage on which each file that is written is a commit to a repository.
+
+    >>> require_writable_kind(Location.of("runs/first"))
+    """
+    protocol = place.fs.protocol
+    if "hf" in ((protocol,) if isinstance(protocol, str) else protocol):
+        raise OutputError(
+            f"a run can't be written to {place}, where each of its many files would be a commit; write it to a local "
+            "disk or to object storage, and upload it from there"
+        )

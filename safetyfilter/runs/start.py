@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import OtherRunError, OutputError, SecretError
+from safetyfilter.errors import OtherRunError, OutputError, SafetyFilterError, SecretError
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.held import TRIAL, held, holds_no_run, refuse_links
-from safetyfilter.runs.place import run_place
+from safetyfilter.runs.place import require_writable_kind, run_place
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import VARIABLE, create_secret, secret_place
@@ -37,6 +37,16 @@ def check_output(path: Place, source: Source | None = None) -> None:
         A source of which neither the run nor its secret may become a part, nor the other way round.
     """
     place = run_place(path)
+    require_writable_kind(place)
+    try:
+        _check(place, source)
+    except PermissionError as error:
+        if isinstance(error, SafetyFilterError):
+            raise
+        raise OutputError(f"can't look into {place}: {error.strerror or error}; choose another place") from error
+
+
+def _check(place: Location, source: Source | None) -> None:
     there = place.exists()
     if there and place.is_file():
         raise OutputError(f"{place} is a file; give a directory for the run")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,18 +16,29 @@ import pytest
 
 from safetyfilter import Decisions, Policy, Run, apply_policy, open_source
 from safetyfilter.batches import Reason
-from safetyfilter.errors import HeldError, OtherRunError, OutputError, RunError, SecretError, UnfinishedRunError
+from safetyfilter.errors import (
+    HeldError,
+    OtherRunError,
+    OutputError,
+    RunError,
+    SafetyFilterError,
+    SecretError,
+    StorageError,
+    UnfinishedRunError,
+)
 from safetyfilter.runs.checkpoints import LEAST
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.failures import stored_counts
 from safetyfilter.runs.finishing import decide_scanned, resumed_counts
 from safetyfilter.runs.parts import read_scores, write_scores
+from safetyfilter.runs.place import require_writable_kind
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.secret import create_secret, secret_place
 from safetyfilter.runs.start import check_output, started
 from safetyfilter.runs.writing import write_reasons
-from safetyfilter.storage import Location, Walk, entry_of
+from safetyfilter.storage import Location, Walk, entry_of, retries
+from tests.object_storage import DENIED, EXPIRED, SLOW_DOWN
 from tests.runs.making import Row, scored, source_of
 from tests.runs.test_record import SETUP
 from tests.writers import write_files
@@ -294,6 +306,45 @@ def test_a_place_that_cant_be_written_is_told_at_once(run_place: Place, tmp_path
         nowhere = "s3://no-such-bucket-of-ours/run"
     with pytest.raises(OutputError, match="can't write"):
         check_output(nowhere)
+
+
+def test_what_may_not_be_read_or_written_is_told(s3) -> None:
+    run, _ = scan(Location.of(f"{s3.url}/runs/run"), "ab")
+    decided: list[tuple[type[Exception], Callable[[], object]]] = [
+        (OutputError, lambda: check_output(run.path)),
+        (OutputError, lambda: check_output(f"{s3.url}/runs/other")),
+        (RunError, lambda: Run.open(run.path)),
+        (SecretError, run.digester),
+        (OutputError, lambda: apply_policy(run, STRICT)),
+    ]
+    with s3.spoiling(DENIED):
+        for error, call in decided:
+            with pytest.raises(error) as caught:
+                call()
+            assert isinstance(caught.value, SafetyFilterError)
+    with s3.spoiling(DENIED, hits=lambda request: "part-" in request):
+        for call in (run.read_scores, lambda: Decisions.of(run), lambda: apply_policy(run, STRICT)):
+            with pytest.raises(StorageError, match=r"may not be read .* credentials that may"):
+                call()
+    assert Run.open(run.path).record == run.record
+
+
+def test_a_fault_of_the_storage_is_no_missing_part(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0)
+    run, _ = scan(Location.of(f"{s3.url}/runs/run"), "ab")
+    for fault in (SLOW_DOWN, EXPIRED):
+        with s3.spoiling(fault, hits=lambda request: "part-" in request):
+            for call in (run.read_scores, lambda: Decisions.of(run), lambda: scan(run.path, "ab")):
+                with pytest.raises(StorageError):
+                    call()
+        assert scan(run.path, "ab")[1] == ""
+    with s3.spoiling(SLOW_DOWN, times=2):
+        assert scan(run.path, "ab")[1] == ""
+
+
+def test_storage_of_commits_is_refused() -> None:
+    with pytest.raises(OutputError, match="each of its many files would be a commit"):
+        require_writable_kind(SimpleNamespace(fs=SimpleNamespace(protocol="hf")))  # type: ignore[arg-type]
 
 
 def test_a_run_and_its_source_are_apart(run_place: Place, tmp_path: Path, request: pytest.FixtureRequest) -> None:
