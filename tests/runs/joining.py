@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,9 @@ from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
+from safetyfilter.runs.secret import secret_place
 from safetyfilter.runs.start import started
+from safetyfilter.storage import Location, Place, replacing
 from tests.runs.making import StatedSource
 from tests.runs.test_record import SETUP
 
@@ -59,7 +60,7 @@ def part_of(digester: Digester, index: int, rows: Sequence[Row], signals: tuple[
 
 
 def scanned(
-    place: Path,
+    place: Place,
     parts: Iterable[Sequence[Row]],
     *,
     policy: Policy | None = None,
@@ -70,7 +71,8 @@ def scanned(
     """A finished run of these parts, decided by the policy."""
     parts = list(parts)
     if secret is not None:
-        place.with_name(f"{place.name}.secret").write_text(secret)
+        with replacing(secret_place(Location.of(place))) as file:
+            file.write(secret.encode())
     source = StatedSource(listed=[f"state {index}" for index in range(len(parts))], location=location)  # type: ignore[arg-type]
     with started(place, source=source, setup=setup, policy=policy or Policy()) as run:
         for index, rows in enumerate(parts):

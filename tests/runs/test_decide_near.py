@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from safetyfilter import Decisions, Policy, Reason, Run, apply_policy
-from safetyfilter.errors import MissingExtraError, RunError, UnfinishedRunError, UsageError
+from safetyfilter.errors import MissingExtraError, RunError, StorageError, UnfinishedRunError, UsageError
 from safetyfilter.runs import near
 from safetyfilter.runs import reasons as module
 from safetyfilter.runs.parts import read_scores
+from safetyfilter.storage import Location, retries
+from tests.object_storage import S3, SLOW_DOWN
 from tests.runs.joining import NARROW, Row, reasons, scanned
 from tests.runs.test_record import SETUP
 
@@ -268,3 +270,25 @@ def test_exclusions_grow_memory_and_kept_rows_do_not(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert not bits.any()
     assert peak < 1000 * 256 * 4 / 2  # half of one part's embeddings in float32
+
+
+def test_on_any_storage(run_place: Callable[[str], Location]) -> None:
+    parts = [[Row("excluded", BOTH, vector=EAST), Row("far", NEITHER, vector=NORTH)]]
+    parts.append([Row("near", NEITHER, vector=ALMOST)])
+    scanned(run_place("run"), parts, setup=NARROW)
+    run = apply_policy(Run.open(run_place("run")), Policy(), also_near=0.97)
+    assert list(reasons(run, ["excluded", "near", "far"]).values()) == [CO, NEAR, 0]
+    assert Decisions.of(Run.open(run.path)).reasons(["near", "far"]).tolist() == [NEAR, 0]
+
+
+def test_a_fault_of_storage_decides_nothing(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(retries, "ATTEMPTS", 2)
+    rows = [Row("excluded", BOTH, vector=EAST), Row("near", NEITHER, vector=ALMOST)]
+    run = scanned(Location.of(f"{s3.url}/runs/run"), [rows], setup=NARROW)
+    before = (run.path / "run.json").read_bytes()
+    hits = lambda request: request.startswith("GET") and "embeddings/part" in request  # noqa: E731
+    with s3.spoiling(SLOW_DOWN, hits=hits), pytest.raises(StorageError):
+        apply_policy(run, Policy(), also_near=0.97)
+    assert (run.path / "run.json").read_bytes() == before
+    assert apply_policy(Run.open(run.path), Policy(), also_near=0.97).counts["near_excluded"] == 1

@@ -25,6 +25,7 @@ from safetyfilter.errors import (
 )
 from safetyfilter.runs import joined
 from safetyfilter.runs.parts import write_scores
+from safetyfilter.storage import Location
 from tests.runs.joining import NAN, NARROW, Row, part_of, reasons, scanned
 from tests.runs.test_record import SETUP
 
@@ -295,3 +296,11 @@ def test_near_duplicates_of_joined_exclusions(tmp_path: Path) -> None:
     assert reasons(run, "klm") == {"k": CO, "l": Reason.NEAR_EXCLUDED, "m": Reason(0)}
     assert run.record.decided_with.as_dict() == {"near": 0.97, "runs": [b.record.scores]}
     assert reasons(apply_policy(a, Policy(), also_near=0.97), "klm") == dict.fromkeys("klm", Reason(0))
+
+
+def test_on_any_storage(run_place: Callable[[str], Location]) -> None:
+    a = scanned(run_place("a"), [[Row("k", (0.9, 0.1)), Row("l")], [Row("m")]])
+    b = scanned(run_place("b"), [[Row("l"), Row("k", (0.1, 0.9)), Row("m", content="drifted")]])
+    run = apply_policy([Run.open(a.path), Run.open(b.path)], Policy())
+    assert reasons(run, "klm") == {"k": CO, "l": Reason(0), "m": DRIFTED}
+    assert Decisions.of(Run.open(a.path)).reasons(["k", "l", "m"]).tolist() == [CO, 0, DRIFTED]
