@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,12 @@ class Job:
         The run makes its own secret and number, as any run does; else they are always the same.
     file_limit : int or None
         The most bytes that a file may have.
+    cache : str
+        The user's cache, where not their own.
     command : tuple of str
         The words of a command line.
+    gate : str
+        A pipe from which the process reads once it holds the run, and before it goes on; it says "holding" then.
     """
 
     action: str = "scan"
@@ -93,25 +98,33 @@ class Job:
     states: str = ""
     own_secret: bool = False
     file_limit: int | None = None
+    cache: str = ""
     command: tuple[str, ...] = ()
+    gate: str = ""
 
 
-def perform(job: Job, connection: Connection) -> None:
+def perform(job: Job, connection: Connection, barrier: Barrier | None = None) -> None:
     """Do a job, and send what came of it: the operations that were counted, and an error's name and words, or None."""
     if job.own_secret:
         os.environ.pop("SAFETYFILTER_SECRET", None)
     else:
         os.environ["SAFETYFILTER_SECRET"] = SECRET
         secrets.token_hex = always_one_run(secrets.token_hex)
+    if job.cache:
+        os.environ["XDG_CACHE_HOME"] = job.cache
     if job.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.file_limit, resource.RLIM_INFINITY))
     if job.checkpoints:
         _checkpoint_often(job.checkpoints)
+    if job.gate:
+        _wait_at(job.gate, connection)
     losses = PowerLosses(Path(job.below), Path(job.states)) if job.states else None
     operations = Operations(job.below, job.kill_at, half=job.half, before=losses and losses.before)
     if job.below:
         operations.install()
     error = None
+    if barrier is not None:
+        barrier.wait(300)
     try:
         ACTIONS[job.action](job)
     except Exception as raised:  # noqa: BLE001 - for the test to judge
@@ -160,6 +173,20 @@ def safety_filter(job: Job) -> SafetyFilter:
 def _scan(job: Job) -> None:
     source = open_source(job.source, part_size=job.part_size) if job.part_size else open_source(job.source)
     scan(source, job.run, safety_filter(job), keep_embeddings=job.embeddings)
+
+
+def _wait_at(gate: str, connection: Connection) -> None:
+    """Wait at a gate after a run's record is first written."""
+    write: Any = Run.write_record
+    waited: list[str] = []
+
+    def written(*given: Any) -> None:
+        write(*given)
+        if not waited:
+            connection.send("holding")
+            waited.append(Path(gate).read_text())
+
+    Run.write_record = written  # type: ignore[method-assign]
 
 
 def _checkpoint_often(least: int) -> None:

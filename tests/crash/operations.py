@@ -19,11 +19,15 @@ _OF_DESCRIPTORS = ("fsync", "fdatasync", "ftruncate", "posix_fallocate", "pwrite
 
 
 class Operation(NamedTuple):
-    """One operation: its name, the path that it is about, and that which comes of it where it gives another name."""
+    """One operation: its name, the path that it is about, and that which comes of it where it gives another name.
+
+    `changed` is False where all is as it was before the last operation, since that one changed nothing.
+    """
 
     name: str
     path: str
     target: str = ""
+    changed: bool = True
 
 
 class Operations:
@@ -50,6 +54,7 @@ class Operations:
         before: Callable[[Operation], None] | None = None,
     ) -> None:
         self.done: list[Operation] = []
+        self._found: object = None
         self._before = before
         self._below = str(below).rstrip("/") + "/"
         self._kill_at, self._half = kill_at, half
@@ -76,9 +81,18 @@ class Operations:
                 if self._half and half is not None:
                     half()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self._kill_at is None:
+                found = self._all()
+                operation = operation._replace(changed=found != self._found)
+                self._found = found
             self.done.append(operation)
             if self._before is not None:
                 self._before(operation)
+
+    def _all(self) -> dict[str, bytes]:
+        """The folders and files below the folder, and what they hold."""
+        folder = Path(self._below)
+        return {str(path): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))}
 
     def _of_paths(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def counted(path: Any, *more: Any, **options: Any) -> Any:
@@ -114,7 +128,7 @@ class Operations:
             if not set(mode) & set("wxa+"):
                 return original(file, mode, *more, **options)
             path = _path_of(file) if isinstance(file, int) else _full(file)
-            if not path.startswith(self._below) or "b" not in mode:
+            if not path.startswith(self._below) or "b" not in mode or options.get("opener"):
                 return original(file, mode, *more, **options)
             if not isinstance(file, int):
                 self.reached("open", path)

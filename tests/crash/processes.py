@@ -6,10 +6,11 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from tests.crash.jobs import Job, perform
@@ -31,10 +32,10 @@ class Outcome:
 
 
 @contextmanager
-def started(job: Job) -> Iterator[tuple[BaseProcess, Connection]]:
-    """Start a job, and leave no process behind."""
+def started(job: Job, barrier: Barrier | None = None) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Start a job, and leave no process behind; with a barrier, when all others have come to it."""
     ours, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=perform, args=(job, theirs))
+    process = _CONTEXT.Process(target=perform, args=(job, theirs, barrier))
     process.start()
     theirs.close()
     try:
@@ -65,10 +66,18 @@ def done(job: Job) -> Outcome:
         return outcome(process, connection)
 
 
+def together(job: Job, count: int) -> list[Outcome]:
+    """Do a job in so many processes that start at the same moment."""
+    barrier = _CONTEXT.Barrier(count)
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(started(job, barrier)) for _ in range(count)]
+        return [outcome(*pair) for pair in pairs]
+
+
 def finished(job: Job) -> Outcome:
     """Do a job that must come to a good end."""
     ended = done(job)
-    assert (ended.status, ended.error) == (0, None)
+    assert (ended.status, ended.error) == (0, None), (ended.status, ended.error)
     return ended
 
 

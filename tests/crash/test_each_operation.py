@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +24,24 @@ from tests.crash.processes import KILLED, contents, done, finished, left_over
 from tests.writers import write_files
 
 Do = Callable[[Job], None]
-_CHANGING_NOTHING = ("fsync", "flock")
-"""Operations after which a disk holds what it held before, as long as it has power."""
 
 
 def killed_everywhere(job: Job, prepare: Callable[[], object]) -> Iterator[str]:
-    """Kill a job around each of its operations, and in the middle of each write, and yield where that was."""
+    """Kill a job before each of its operations, and in the middle of each write, and yield where that was.
+
+    Left out are those before which all is as it was before the last one: that one only synced, say.
+    """
     prepare()
     operations = finished(job).operations
     assert len(operations) > 20
-    for number in count():
-        before = operations[number - 1].name if 0 < number <= len(operations) else ""
-        if before in _CHANGING_NOTHING:
-            continue
-        prepare()
-        ended = done(replace(job, kill_at=number))
-        if ended.status == 0:  # there are no more
-            assert ended.error is None
-            break
-        assert ended.status == KILLED
-        yield f"before operation {number}, {operations[number] if number < len(operations) else 'one more'}"
     for number, operation in enumerate(operations):
-        if operation.name == "write":
+        for half in (False, True):
+            if not (operation.name == "write" if half else operation.changed):
+                continue
             prepare()
-            if done(replace(job, kill_at=number, half=True)).status == KILLED:
-                yield f"within operation {number}, {operation}"
+            status = done(replace(job, kill_at=number, half=half)).status
+            assert status in (KILLED, 0)  # now and then a checkpoint more or less is made
+            yield f"{'within' if half else 'before'} operation {number} of {len(operations)}, {operation}"
 
 
 def require_no_broken_part(run: Path) -> None:
@@ -86,13 +78,13 @@ def test_a_secret(place: Path, folder: Path) -> None:
     operations = finished(job).operations
     last = next(number for number, one in enumerate(operations) if one.target.endswith("run/run.json"))
     assert any(one.path.endswith("run.secret") or one.target.endswith("run.secret") for one in operations[:last])
-    for number in range(last + 3):
-        shutil.rmtree(place / "out")
+    for number in (number for number in range(last + 3) if operations[number].changed):
+        shutil.rmtree(place / "out", ignore_errors=True)
         assert done(replace(job, kill_at=number)).status == KILLED
         finished(job)
         assert sorted(path.name for path in (place / "out").iterdir()) == ["run", "run.secret"], operations[number]
         assert left_over(place) == [], operations[number]
-        assert len(Decisions.of(Run.open(place / "out" / "run"))) == 5
+        assert len(Decisions.of(Run.open(place / "out" / "run"))) == 4
 
 
 def test_a_source_that_shrank(place: Path, here: Do) -> None:
@@ -151,7 +143,7 @@ def test_another_policy(place: Path, folder: Path, here: Do) -> None:
     assert unfinished > 5
 
 
-@pytest.mark.parametrize("format", ["folder", "webdataset", "parquet", "keys"])
+@pytest.mark.parametrize("format", ["folder", "keys"])
 def test_an_export(place: Path, folder: Path, here: Do, format: str) -> None:
     (place / "out").mkdir()
     to = place / "out" / "clean"

@@ -44,10 +44,10 @@ def test_a_scan(place: Path, folder: Path, here: Do, monkeypatch: pytest.MonkeyP
         run = state / "out" / "run"
         require_no_broken_part(run)
         if (run / "run.json").exists() and Run.open(run).record.complete:
-            assert len(Decisions.of(Run.open(run))) == 5, told
+            assert len(Decisions.of(Run.open(run))) == 4, told
         here(replace(job, run=str(run)))
         assert own_secret or contents(run) == contents(place / "out" / "run"), told
-        assert len(Decisions.of(Run.open(run))) == 5, told
+        assert len(Decisions.of(Run.open(run))) == 4, told
         assert left_over(state) == [], told
 
 

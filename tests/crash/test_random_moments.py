@@ -15,9 +15,8 @@ from tests.crash.jobs import Job
 from tests.crash.processes import KILLED, contents, done, finished, left_over, outcome, started
 from tests.writers import WRITERS
 
-_KILLS = 8
+_KILLS = 6
 CASES = {
-    "one part": Job(run="", source="folder"),
     "small parts": Job(run="", source="folder", part_size=5),
     "checkpoints": Job(run="", source="webdataset", checkpoints=3, embeddings=True),
     "checkpoints and small parts": Job(run="", source="folder", part_size=7, checkpoints=2, embeddings=True),
