@@ -52,8 +52,9 @@ class SafeIterable(IterableDataset[T_co]):
         not those of the whole run. ``"auto"`` does so where the whole would take more than half of this machine's
         memory.
     shard_of : str, callable or None
-        The item or attribute of a sample, or a function of it, that holds the path or URL of its shard, wherever that
-        lies now; needed for `per_shard` where keys do not begin with it: where they are a table's own column.
+        The item or attribute of a sample, or a function of it, that holds the path or URL of its shard: wherever that
+        lies now, it ends in the shard's path relative to what was scanned. Needed for `per_shard` where keys do not
+        begin with that: where they are a table's own column.
     rank, world_size : int or None
         This process among those that train; from torch.distributed where None and that is in use.
 

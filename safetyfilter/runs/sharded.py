@@ -112,7 +112,8 @@ class ShardedDecisions:
         key : str
             The sample's key.
         shard : str or None
-            The path or URL of the shard that it lies in; its last names are enough. None where the key tells it.
+            The path or URL of the shard that it lies in, wherever that is: it ends in the shard's path relative to the
+            source. None where the key tells it.
         """
         name = _name(key) if shard is None else shard
         last = self._last
