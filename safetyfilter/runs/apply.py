@@ -114,8 +114,8 @@ def decide_by(run: Run, reasons: Reasons, *, progress: Progress | None = None) -
     What decisions rested on before and rest on no longer is told by a warning.
     """
     before = run.record.decided_with
-    # If this is stopped half-way, no scan may finish it by the policy alone.
-    pending = reasons.decided_with or before
+    # If this is stopped half-way, no scan may finish it by the policy alone, and nothing of before is forgotten.
+    pending = reasons.decided_with.together_with(before)
     run.write_record(replace(run.record, complete=False, decisions="", counts={}, decided_with=pending))
     total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
     shards = []

@@ -48,6 +48,15 @@ class DecidedWith:
         runs = [f"{len(self.runs)} other run{'s' if len(self.runs) > 1 else ''}"] if self.runs else []
         return " and ".join(near + runs)
 
+    def together_with(self, other: DecidedWith) -> DecidedWith:
+        """Return what two kinds of decisions rest on, near-duplicates by the lower cosine.
+
+        >>> DecidedWith(near=0.97).together_with(DecidedWith(near=0.95, runs=("a1",)))
+        DecidedWith(near=0.95, runs=('a1',))
+        """
+        cosines = [near for near in (self.near, other.near) if near is not None]
+        return DecidedWith(near=min(cosines, default=None), runs=tuple(dict.fromkeys([*self.runs, *other.runs])))
+
     def digest_with(self, policy: Policy) -> str:
         """Return the digest that the decisions of a part carry: of the policy, and of all of this where there is any.
 

@@ -214,6 +214,9 @@ def test_what_is_stopped_half_way_is_not_finished_by_the_policy_alone(
     with pytest.raises(UnfinishedRunError, match="run `safetyfilter decide` again"):
         Run.open(tmp_path / "a").require_complete()
     assert list(tmp_path.glob("a/*tmp*")) == []
+    with pytest.raises(KeyboardInterrupt):
+        apply_policy(a, Policy(), progress=stop)
+    assert Run.open(tmp_path / "a").record.decided_with.runs == (b.record.scores,)
     assert apply_policy([a, b], Policy()).record.complete
 
 
