@@ -5,26 +5,25 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
-from safetyfilter.batches import REASON_NAMES, Unreadable, count_decisions
+from safetyfilter.batches import REASON_NAMES
 from safetyfilter.errors import SourceError, UsageError
+from safetyfilter.exports.datacomp import DataCompWriter
 from safetyfilter.exports.datasets import SavedWriter
-from safetyfilter.exports.destination import appearing_whole, checked, require_apart
+from safetyfilter.exports.decoys import Decoys
 from safetyfilter.exports.folder import FolderWriter
-from safetyfilter.exports.kept import kept_of
 from safetyfilter.exports.keys import KeysWriter
 from safetyfilter.exports.parquet import ParquetWriter
-from safetyfilter.exports.rows import kept_rows
+from safetyfilter.exports.samples import DECOYS, LEFT_OUT, Exporting
+from safetyfilter.exports.targets import Target
 from safetyfilter.exports.tars import WebDatasetWriter
 from safetyfilter.exports.writer import Writer
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.sources.base import BATCH_BYTES, Sample, SampleBatch, Source, require_source
-from safetyfilter.storage import local_path
+from safetyfilter.sources.base import Source, require_source
 
-__all__ = ["FORMATS", "LEFT_OUT", "export"]
+__all__ = ["DECOYS", "FORMATS", "LEFT_OUT", "export"]
 
 _WRITERS: Mapping[str, type[Writer]] = {
     "folder": FolderWriter,
@@ -32,11 +31,12 @@ _WRITERS: Mapping[str, type[Writer]] = {
     "parquet": ParquetWriter,
     "datasets": SavedWriter,
     "keys": KeysWriter,
+    "datacomp": DataCompWriter,
 }
 FORMATS = tuple(_WRITERS)
 """The formats that an export can have."""
-LEFT_OUT = "left_out"
-"""The count of files that lie beside kept pictures, are pictures themselves, and were scored by nobody."""
+_LISTS = tuple(name for name, writer in _WRITERS.items() if writer.is_list)
+_OF_EMBEDDINGS = (*(name for name, writer in _WRITERS.items() if writer.takes_rows), *_LISTS)
 
 _log = logging.getLogger(__name__)
 
@@ -47,13 +47,17 @@ def export(
     destination: str | os.PathLike[str],
     *,
     format: str | None = None,
+    decoys: float | None = None,
     progress: Callable[[Mapping[str, int]], None] | None = None,
 ) -> dict[str, int]:
     """Write the samples that a run keeps.
 
     The source is read again, and each sample is looked up by its key and checked against the bytes that were scored:
     one that the run does not know is left out as ``unknown``, one whose bytes have changed as ``drifted``. What is
-    kept is in the export, or there is no export. The source itself is never touched.
+    kept is in the export, or there is no export, or, on other storage, one that is marked as incomplete. The source
+    itself is never touched.
+
+    Stored embeddings have no bytes to check: their rows are looked up by key alone.
 
     Parameters
     ----------
@@ -61,12 +65,15 @@ def export(
         Complete.
     source : Source
         The source that was scanned.
-    destination : path
-        A new or empty place on this machine, apart from the source and the run; a new file for ``keys``. It appears
-        only when it is whole, and replaces nothing.
+    destination : path or URL
+        A new or empty place, apart from the source and the run; a new file for ``keys`` and ``datacomp``. On this
+        machine it appears only when it is whole. It replaces nothing.
     format : str or None
-        ``folder``, ``webdataset``, ``parquet``, ``datasets`` (saved to disk) or ``keys``; the form that the source
-        states where None.
+        ``folder``, ``webdataset``, ``parquet``, ``datasets`` (saved to disk), ``keys`` or ``datacomp`` (the uids, for
+        its resharder); the form that the source states where None.
+    decoys : float or None
+        For ``keys`` and ``datacomp``: the share of kept samples that is left out too, so that what is not listed need
+        not have been excluded; see `safetyfilter.exports.decoys`.
     progress : callable or None
         Called with the counts of each batch.
 
@@ -74,45 +81,46 @@ def export(
     -------
     dict
         ``seen``, ``kept``, ``excluded`` and one count a reason; `LEFT_OUT` too where files beside kept pictures were
-        left out.
+        left out, and `DECOYS` where decoys were asked for, which are among those kept.
 
     Raises
     ------
     UsageError
-        There is no such format, or a path in the place of a run or a source.
+        There is no such format, one that has no place for decoys or embeddings, or a path in the place of a run or a
+        source.
     SourceError
-        The run knows none of the source's samples, or the source can't be read.
+        The run knows none of the source's samples, or was made from embeddings and the source holds pictures, or the
+        other way round; or the source can't be read.
     RunError
         The run was decided anew meanwhile.
     StorageError
-        The source's storage failed each time it was asked; nothing was written.
+        The storage failed each time it was asked; what was written is removed.
     OutputError
-        The destination is not empty, is on other storage, lies in the source or the run, or can't be written; or a key
-        can't be written in this format, and the message names one that takes it.
+        The destination is not empty, lies in the source or the run, or can't be written; or a key can't be written in
+        this format, and the message names one that takes it.
     """
     require_run(run)
     require_source(source)
     format = format or source.form
-    if format not in _WRITERS:
-        raise UsageError(f"no format is called {format!r}; there are {', '.join(FORMATS)}")
+    _require_fitting(format, run, source, decoys)
     make_writer = _WRITERS[format]
-    path = checked(
-        local_path(destination, "an export"),
-        is_file=make_writer.is_file,
-    )
-    require_apart(path, source, run.path)
+    target = Target.of(destination, is_file=make_writer.is_file)
+    target.require_apart(source, run.path)
     decisions = Decisions.of(run)
-    counts: Counter[str] = Counter(dict.fromkeys(("seen", "kept", "excluded", *REASON_NAMES), 0))
-    max_bytes = run.record.setup.limits.max_bytes
-    with appearing_whole(path) as place:
-        with make_writer(place) as writer:
-            for part in source.parts():
-                for batch in source.batches(part, max_bytes=max_bytes):
-                    for piece, contents in _read(batch, max_bytes):
-                        added = _write(piece, contents, decisions, writer)
-                        counts.update(added)
-                        if progress:
-                            progress(added)
+    exporting = Exporting(
+        source=source,
+        decisions=decisions,
+        max_bytes=run.record.setup.limits.max_bytes,
+        decoys=None if decoys is None else Decoys(decisions.digester, decoys),
+    )
+    names = ("seen", "kept", "excluded", *REASON_NAMES, *(() if decoys is None else (DECOYS,)))
+    counts: Counter[str] = Counter(dict.fromkeys(names, 0))
+    with target.files() as files:
+        with make_writer(files) as writer:
+            for added in exporting.written(writer):
+                counts.update(added)
+                if progress:
+                    progress(added)
         if counts["unknown"] == counts["seen"]:
             raise SourceError(
                 f"the run {run.path} knows none of the {counts['seen']} samples of this source, whose keys are "
@@ -128,41 +136,23 @@ def export(
     return dict(counts)
 
 
-def _read(batch: SampleBatch, max_bytes: int) -> Iterator[tuple[SampleBatch, list[tuple[bytes, ...] | None]]]:
-    """Yield a batch in pieces, with the pictures of each sample, of about `BATCH_BYTES` at a time."""
-    contents: list[tuple[bytes, ...] | None] = []
-    start = held = 0
-    for stop, sample in enumerate(batch.samples, 1):
-        contents.append(found := _contents(sample, max_bytes))
-        held += sum(map(len, found or ()))
-        if held >= BATCH_BYTES or stop == len(batch.samples):
-            rows = None if batch.rows is None else batch.rows.slice(start, stop - start)
-            yield replace(batch, samples=batch.samples[start:stop], rows=rows), contents
-            contents, start, held = [], stop, 0
-
-
-def _write(
-    batch: SampleBatch, contents: list[tuple[bytes, ...] | None], decisions: Decisions, writer: Writer
-) -> Counter[str]:
-    """Write the kept samples of a batch, and return its counts; rows stay rows where the format takes them."""
-    bits = decisions.reasons([sample.key for sample in batch.samples], contents)
-    counts, keep = count_decisions(bits), bits == 0
-    if batch.rows is not None and writer.takes_rows:
-        writer.write_rows(kept_rows(batch, contents, keep), batch.split)
-        return counts
-    for sample, found, is_kept in zip(batch.samples, contents, keep.tolist(), strict=True):
-        if sample.shard is not None:
-            writer.start_shard(sample.shard)
-        if is_kept and found is not None:
-            kept, left_out = kept_of(sample, found)
-            writer.write(kept)
-            if left_out:
-                counts[LEFT_OUT] += left_out
-    return counts
-
-
-def _contents(sample: Sample, max_bytes: int) -> tuple[bytes, ...] | None:
-    try:
-        return sample.read_all(max_bytes)
-    except Unreadable:
-        return None
+def _require_fitting(format: str, run: Run, source: Source, decoys: float | None) -> None:
+    """Raise an error for a format that there is not, or that has no place for what is to be written."""
+    if format not in _WRITERS:
+        raise UsageError(f"no format is called {format!r}; there are {', '.join(FORMATS)}")
+    if decoys is not None and format not in _LISTS:
+        raise UsageError(
+            f"decoys are for lists that are published ({', '.join(_LISTS)}), and {format} writes the samples "
+            "themselves; leave out decoys (--decoys), or export a list"
+        )
+    kinds = {name: kind == "embeddings" for name, kind in (("run", run.record.source.kind), ("source", source.kind))}
+    if kinds["run"] != kinds["source"]:
+        what = ("stored embeddings", "pictures") if kinds["run"] else ("pictures", "stored embeddings")
+        raise SourceError(
+            f"the run {run.path} was made from {what[0]} and the source {source.location} holds {what[1]}; pass the "
+            "source that was scanned"
+        )
+    if kinds["source"] and format not in _OF_EMBEDDINGS:
+        raise UsageError(
+            f"stored embeddings hold no pictures, which {format} is made of; export them as {', '.join(_OF_EMBEDDINGS)}"
+        )

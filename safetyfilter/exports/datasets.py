@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from safetyfilter.errors import OutputError
+from safetyfilter.exports.files import Files
 from safetyfilter.exports.tables import Sink, TableWriter
-from safetyfilter.storage import replacing
 
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
 _FILE_BYTES = 500 << 20
@@ -32,12 +34,12 @@ class SavedWriter(TableWriter):
     Rows are appended to Arrow files as they come: `Dataset.save_to_disk` itself would need a second copy of them all.
     """
 
-    def __init__(self, place: Path) -> None:
-        super().__init__(place)
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
         self._schemas: dict[str, pa.Schema] = {}
-        self._files: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
 
-    def _opened(self, split: str, schema: pa.Schema) -> Sink:
+    def _named(self, split: str, schema: pa.Schema) -> str:
         if not self._schemas.setdefault(split, schema).equals(schema, check_metadata=True):
             raise OutputError(
                 "the rows have several schemas, and a saved data set has one for each split; export them as parquet, "
@@ -47,38 +49,50 @@ class SavedWriter(TableWriter):
             raise OutputError(
                 "some rows belong to a split and others to none, where a saved data set has either; export as parquet"
             )
-        folder = self._folder(split)
-        folder.mkdir(exist_ok=True)
-        files = self._files.setdefault(split, [])
-        files.append(f"data-{len(files):05d}.arrow")
-        return _ArrowFile(folder / files[-1], _features(schema))
+        number = self._counts.get(split, 0)
+        self._counts[split] = number + 1
+        return f"{_folder(split)}data-{number:05d}.arrow"
+
+    def _opened(self, path: Path, schema: pa.Schema) -> Sink:
+        return _ArrowFile(path, _features(schema))
 
     def _is_full(self, rows: int, size: int) -> bool:
         return size >= _FILE_BYTES
 
-    def _folder(self, split: str) -> Path:
-        if split in (".", "..") or "/" in split or "\0" in split:
-            raise OutputError(
-                f"the split {split!r} can't be the name of a folder; rename the split, or export as parquet"
-            )
-        return self._place / split if split else self._place
-
     def _finish(self) -> None:
-        import datasets
-
         super()._finish()
-        for split, files in self._files.items():
-            folder, named = self._folder(split), []
-            for number, name in enumerate(files):
-                named.append(f"data-{number:05d}-of-{len(files):05d}.arrow")
-                (folder / name).rename(folder / named[-1])
+        for split, count in self._counts.items():
+            folder, named = _folder(split), []
+            for number in range(count):
+                named.append(f"data-{number:05d}-of-{count:05d}.arrow")
+                self._files.rename(f"{folder}data-{number:05d}.arrow", f"{folder}{named[-1]}")
             state = _STATE | {"_data_files": [{"filename": name} for name in named]}
             named_split = split if _SPLIT_NAME.fullmatch(split) else None  # another is not taken when it is loaded
             state |= {"_fingerprint": secrets.token_hex(8), "_split": named_split}
-            _write_json(folder / "state.json", state)
-            datasets.DatasetInfo(features=_features(self._schemas[split])).write_to_directory(str(folder))
-        if "" not in self._files:
-            _write_json(self._place / "dataset_dict.json", {"splits": list(self._files)})
+            self._write_json(f"{folder}state.json", state)
+            self._write_info(f"{folder}dataset_info.json", self._schemas[split])
+        if "" not in self._counts:
+            self._write_json("dataset_dict.json", {"splits": list(self._counts)})
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        with self._files.new(name).open("xb") as file:
+            file.write(json.dumps(content, indent=2).encode())
+        self._files.done(name)
+
+    def _write_info(self, name: str, schema: pa.Schema) -> None:
+        import datasets
+
+        with tempfile.TemporaryDirectory(dir=self._files.scratch) as folder:  # in which it is written by its own name
+            datasets.DatasetInfo(features=_features(schema)).write_to_directory(folder)
+            shutil.move(Path(folder, "dataset_info.json"), self._files.new(name))
+        self._files.done(name)
+
+
+def _folder(split: str) -> str:
+    """Return what the names of a split's files begin with."""
+    if split in (".", "..") or "/" in split or "\0" in split:
+        raise OutputError(f"the split {split!r} can't be the name of a folder; rename the split, or export as parquet")
+    return f"{split}/" if split else ""
 
 
 class _ArrowFile:
@@ -97,11 +111,6 @@ class _ArrowFile:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(content, indent=2).encode())
 
 
 def _features(schema: pa.Schema) -> Any:

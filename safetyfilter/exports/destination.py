@@ -80,7 +80,7 @@ def appearing_whole(destination: Path) -> Iterator[Path]:
     """
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with partial_folder(destination.parent, destination.name) as partial:
+        with partial_folder(destination.parent, destination.name, destination) as partial:
             place = partial / destination.name
             yield place
             _rename(place, destination)
@@ -115,4 +115,3 @@ def _name_file(place: Path, destination: Path) -> None:
     except OSError:  # a disk without hard links
         with destination.open("xb"):
             place.replace(destination)
-

@@ -14,9 +14,9 @@ _CAUSES = {
     errno.EEXIST: _TAKEN,
     errno.EISDIR: _TAKEN,
     errno.ENOTDIR: _TAKEN,
-    errno.ENAMETOOLONG: "it is longer than this disk takes",
-    errno.EINVAL: "this disk takes no such name",
-    errno.EILSEQ: "this disk takes no such name",
+    errno.ENAMETOOLONG: "it is longer than this storage takes",
+    errno.EINVAL: "this storage takes no such name",
+    errno.EILSEQ: "this storage takes no such name",
 }
 
 
@@ -36,14 +36,13 @@ class FolderWriter(FolderOfFiles):
 
     def _write(self, name: PurePosixPath, content: bytes, *, shared: bool = False) -> None:
         """Write a new file; `shared` where two images may have the same one beside them: a.txt by a.jpg and a.png."""
-        path = self._place / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with path.open("xb") as file:  # two samples under one name are an error, not one sample less
+                with self._files.new(str(name)).open("xb") as file:  # two samples of one name: an error, not one less
                     file.write(content)
+                self._files.done(str(name))
             except FileExistsError:
-                if not shared or not path.is_file() or path.read_bytes() != content:
+                if not shared or not self._files.holds(str(name), content):
                     raise
         except OSError as error:
             if error.errno not in _CAUSES:

@@ -13,9 +13,10 @@ class KeysWriter(FolderOfFiles):
     """A plain text file, one kept key a line."""
 
     is_file = True
+    is_list = True
 
     def __enter__(self) -> Self:
-        self._file = self._place.open("xb")
+        self._file = self._files.new("").open("xb")
         return self
 
     def write(self, kept: Kept) -> None:
@@ -32,6 +33,10 @@ class KeysWriter(FolderOfFiles):
                 "a sample's key is not valid text; export it as webdataset, which takes any key"
             ) from None
         self._file.write(line + b"\n")
+
+    def _finish(self) -> None:
+        self._file.close()
+        self._files.done("")
 
     def _close(self) -> None:
         self._file.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from safetyfilter.errors import OutputError
+from safetyfilter.exports.files import Files
 from safetyfilter.exports.tables import Sink, TableWriter
 
 _FILE_ROWS, _FILE_BYTES = 10_000, 1 << 30
@@ -23,9 +24,9 @@ class ParquetWriter(TableWriter):
     `datasets` loads no split at all where one is empty.
     """
 
-    def __init__(self, place: Path) -> None:
-        super().__init__(place)
-        self._files: Counter[str] = Counter()
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
+        self._counts: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
         self._names: dict[str, str] = {}
 
@@ -34,11 +35,12 @@ class ParquetWriter(TableWriter):
         super().write_rows(rows, split)
         self._rows[split] += len(rows)
 
-    def _opened(self, split: str, schema: pa.Schema) -> Sink:
-        number = self._files[split]
-        self._files[split] += 1
-        path = self._place / f"part-{number:05d}.parquet" if not split else self._of_split(split, number)
-        path.parent.mkdir(exist_ok=True)
+    def _named(self, split: str, schema: pa.Schema) -> str:
+        number = self._counts[split]
+        self._counts[split] += 1
+        return str(self._of_split(split, number)) if split else f"part-{number:05d}.parquet"
+
+    def _opened(self, path: Path, schema: pa.Schema) -> Sink:
         try:
             file: Sink = pq.ParquetWriter(path, schema)
         except pa.ArrowNotImplementedError as error:
@@ -51,22 +53,23 @@ class ParquetWriter(TableWriter):
     def _is_full(self, rows: int, size: int) -> bool:
         return rows >= _FILE_ROWS or size >= _FILE_BYTES
 
-    def _of_split(self, split: str, number: int) -> Path:
+    def _of_split(self, split: str, number: int) -> PurePosixPath:
         name = re.sub(r"[^\w.]+", "_", split).strip(".") or "_"
         if self._names.setdefault(name, split) != split:
             raise OutputError(
                 f"two splits would both be called {name} as Parquet files; rename one, or export as datasets"
             )
-        return self._place / "data" / f"{name}-{number:05d}.parquet"
+        return PurePosixPath("data", f"{name}-{number:05d}.parquet")
 
     def _finish(self) -> None:
         super()._finish()
         some_kept = any(self._rows.values())
         for name, split in self._names.items():
-            count = self._files[split]
+            count = self._counts[split]
             for number in range(count):
                 path = self._of_split(split, number)
                 if some_kept and not self._rows[split]:  # datasets loads none of the splits where one is empty
-                    path.unlink()
+                    self._files.remove(str(path))
                     continue
-                path.rename(path.with_name(f"{name}-{number:05d}-of-{count:05d}.parquet"))
+                named = path.with_name(f"{name}-{number:05d}-of-{count:05d}.parquet")
+                self._files.rename(str(path), str(named))

@@ -9,6 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from safetyfilter.errors import OutputError
+from safetyfilter.exports.files import Files
 from safetyfilter.exports.kept import Kept
 from safetyfilter.exports.writer import FolderOfFiles
 
@@ -50,9 +51,10 @@ class TableWriter(FolderOfFiles):
 
     takes_rows = True
 
-    def __init__(self, place: Path) -> None:
-        super().__init__(place)
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
         self._sink: Sink | None = None
+        self._name = ""
         self._split = ""
         self._schema: pa.Schema | None = None
         self._file_rows = self._file_bytes = 0
@@ -62,9 +64,17 @@ class TableWriter(FolderOfFiles):
         self._sample_bytes = 0
         self._with_others = False
 
-    def _opened(self, split: str, schema: pa.Schema) -> Sink:
-        """Open a new file for rows of this split and this schema."""
+    def _named(self, split: str, schema: pa.Schema) -> str:
+        """Return the name of a new file for rows of this split and this schema."""
         raise NotImplementedError
+
+    def _opened(self, path: Path, schema: pa.Schema) -> Sink:
+        """Open a new file for rows of this schema."""
+        raise NotImplementedError
+
+    def _open(self, split: str, schema: pa.Schema) -> Sink:
+        self._name = self._named(split, schema)
+        return self._opened(self._files.new(self._name), schema)
 
     def _is_full(self, rows: int, size: int) -> bool:
         """Return True for a file of so many rows, of so many bytes, that is not to grow any further."""
@@ -86,7 +96,7 @@ class TableWriter(FolderOfFiles):
         if self._schema is None or split != self._split or not rows.schema.equals(self._schema, check_metadata=True):
             self._close_file()
             self._split, self._schema = split, rows.schema
-            self._sink = self._opened(split, rows.schema)
+            self._sink = self._open(split, rows.schema)
         pieces = max(1, -(-rows.nbytes // _GROUP_BYTES))
         step = max(1, min(_GROUP_ROWS, len(rows) // pieces))
         for start in range(0, len(rows), step):
@@ -120,18 +130,23 @@ class TableWriter(FolderOfFiles):
         if len(rest):
             self._wait(rest)
         if self._sink is None:
-            self._sink = self._opened(self._split, group.schema)
+            self._sink = self._open(self._split, group.schema)
         self._sink.write_table(group)
         self._file_rows += len(group)
         self._file_bytes += group.nbytes
         if self._is_full(self._file_rows, self._file_bytes):
-            self._close()
+            self._end_file()
 
     def _close_file(self) -> None:
         """Write what waits for the file, and close it."""
         if self._waiting:
             self._write_group()
-        self._close()
+        self._end_file()
+
+    def _end_file(self) -> None:
+        if self._sink is not None:
+            self._close()
+            self._files.done(self._name)
 
     def _close(self) -> None:
         sink, self._sink = self._sink, None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from safetyfilter.errors import OutputError
+from safetyfilter.exports.files import Files
 from safetyfilter.exports.kept import Kept
 from safetyfilter.exports.writer import FolderOfFiles
 
@@ -22,10 +23,11 @@ class WebDatasetWriter(FolderOfFiles):
     out those that begin with an underscore, and adds a dot where there is no extension.
     """
 
-    def __init__(self, place: Path) -> None:
-        super().__init__(place)
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
         self._tar: tarfile.TarFile | None = None
         self._name: str | None = None
+        self._file = ""
         self._written = 0
 
     def start_shard(self, name: str) -> None:
@@ -60,12 +62,17 @@ class WebDatasetWriter(FolderOfFiles):
 
     def _opened(self, name: str) -> tarfile.TarFile:
         """Open a new tar; its name, which a listing gave, can't lead out of the destination."""
-        self._close()
-        path = self._place.joinpath(*(part for part in PurePosixPath(name).parts if part not in ("/", "//", "..")))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mode = f"x:{_COMPRESSIONS.get(path.suffix.lower(), '')}"
+        self._finish()
+        path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("/", "//", "..")))
+        self._file, mode = str(path), f"x:{_COMPRESSIONS.get(path.suffix.lower(), '')}"
         # GNU's format holds names of any length and any bytes as they are.
-        return tarfile.open(path, mode, format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape")  # type: ignore[call-overload,no-any-return]
+        options = {"format": tarfile.GNU_FORMAT, "encoding": "utf-8", "errors": "surrogateescape"}
+        return tarfile.open(self._files.new(self._file), mode, **options)  # type: ignore[call-overload,no-any-return]
+
+    def _finish(self) -> None:
+        if self._tar is not None:
+            self._close()
+            self._files.done(self._file)
 
     def _close(self) -> None:
         tar, self._tar = self._tar, None

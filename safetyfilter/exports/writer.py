@@ -1,14 +1,15 @@
-"""The protocol of writers: one for each format writes kept samples to a place that is renamed once it is whole."""
+"""The protocol of writers: one for each format writes kept samples to the files of an export."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import pyarrow as pa
 
+from safetyfilter.exports.files import Files
 from safetyfilter.exports.kept import Kept
+from safetyfilter.sources import Sample
 
 
 class Writer(Protocol):
@@ -20,12 +21,15 @@ class Writer(Protocol):
         True where samples that are rows of a table are to come through `write_rows`.
     is_file : bool
         True where the place is a file, False where it is a folder.
+    is_list : bool
+        True where nothing but names of samples is written, so that `leave_out` matters and pictures do not.
     """
 
     takes_rows: bool
     is_file: bool
+    is_list: bool
 
-    def __init__(self, place: Path) -> None: ...
+    def __init__(self, files: Files) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -38,6 +42,9 @@ class Writer(Protocol):
 
     def write(self, kept: Kept) -> None:
         """Write one kept sample."""
+
+    def leave_out(self, sample: Sample) -> None:
+        """Take note of a sample that is not written, by whose name no other may come to be listed."""
 
     def write_rows(self, rows: pa.Table, split: str) -> None:
         """Write rows that are kept as they are; only where `takes_rows`.
@@ -52,16 +59,16 @@ class Writer(Protocol):
 
 
 class FolderOfFiles:
-    """A writer's common part: a new folder, no rows, and no heed to the source's files."""
+    """A writer's common part: a folder, no rows, and no heed to the source's files."""
 
     takes_rows = False
     is_file = False
+    is_list = False
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
+    def __init__(self, files: Files) -> None:
+        self._files = files
 
     def __enter__(self) -> Self:
-        self._place.mkdir(exist_ok=True)
         return self
 
     def __exit__(
@@ -76,12 +83,15 @@ class FolderOfFiles:
     def start_shard(self, name: str) -> None:
         """Do nothing."""
 
+    def leave_out(self, sample: Sample) -> None:
+        """Do nothing."""
+
     def write_rows(self, rows: pa.Table, split: str) -> None:
         """Refuse: rows come as samples."""
         raise NotImplementedError(f"{type(self).__name__} takes no rows")
 
     def _close(self) -> None:
-        """Close what is open, whatever happened."""
+        """Close what is still open, whatever happened; what is not whole by now will not be."""
 
     def _finish(self) -> None:
         """Write what can be written only once all samples are there."""

@@ -13,6 +13,7 @@ from safetyfilter.sources.embeddings import ROWS, EmbeddingSource
 from safetyfilter.sources.extents import overlaps
 from safetyfilter.sources.files import Listing
 from safetyfilter.sources.folder import FolderSource
+from safetyfilter.sources.incomplete import require_whole
 from safetyfilter.sources.kinds import kind_of, remedy_for_tables
 from safetyfilter.sources.parquet import ParquetSource
 from safetyfilter.sources.paths import PathRule, checked_root
@@ -88,7 +89,9 @@ def open_source(
     opened = found[0] if len(found) == 1 and not isinstance(source, list | tuple) else JoinedSource(found)
     opened = opened if limit is None else LimitedSource(opened, limit)
     parts = opened.parts()
-    if not parts or not any(True for part in parts for _ in opened.samples(part)):
+    if not any(
+        part.count if opened.kind == "embeddings" else any(True for _ in opened.samples(part)) for part in parts
+    ):
         raise EmptySourceError(f"no sample in {source}; it must hold images, tars, Parquet files or a saved data set")
     return opened
 
@@ -103,6 +106,7 @@ def _opened(
         _refuse_keys(source, keys)
         return DatasetSource(rows, part_size=part_size or PART_SIZE, **columns)
     listing = Listing(source)
+    require_whole(listing)
     if stores_embeddings(listing, columns["image_column"]):
         return EmbeddingSource(
             listing,

@@ -10,6 +10,7 @@ from safetyfilter import scan
 from safetyfilter.errors import OutputError
 from safetyfilter.exports import export
 from safetyfilter.exports.datasets import SavedWriter
+from safetyfilter.exports.files import LocalFiles
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.sources import open_source
 from tests.exports.contents import CAPTIONS, IMAGES
@@ -97,7 +98,7 @@ def test_a_folder_as_a_data_set(tmp_path: Path, safe) -> None:
 )
 def test_what_a_saved_data_set_cant_hold(tmp_path: Path, rows, message: str) -> None:
     def write() -> None:
-        with SavedWriter(tmp_path / "out") as writer:
+        with SavedWriter(LocalFiles(tmp_path / "out", is_file=False)) as writer:
             for split, columns in rows:
                 writer.write_rows(pa.table(columns), split)
 

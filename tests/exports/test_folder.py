@@ -53,7 +53,7 @@ def test_a_key_cannot_lead_out_of_the_destination(tmp_path: Path, keeps_all, key
     ("keys", "cause"),
     [
         (["a\0b", "b"], "holds a character that no file's name can"),
-        (["k" * 300, "b"], "longer than this disk takes"),
+        (["k" * 300, "b"], "longer than this storage takes"),
         (["a.png", "a.png/b"], "File exists, of another sample"),
         (["a.png/b", "a.png"], "File exists, of another sample"),
         (["a", "./a"], "File exists, of another sample"),

@@ -11,6 +11,7 @@ import pytest
 from safetyfilter import scan
 from safetyfilter.errors import OutputError
 from safetyfilter.exports import export, tables
+from safetyfilter.exports.files import LocalFiles
 from safetyfilter.exports.kept import Kept
 from safetyfilter.exports.parquet import ParquetWriter
 from safetyfilter.runs.decisions import Decisions
@@ -53,7 +54,7 @@ def test_long_tables_are_divided_into_files(tmp_path: Path, keeps_all, monkeypat
 @pytest.mark.parametrize("as_rows", [True, False])
 def test_groups_of_rows_are_bounded_by_their_bytes(tmp_path: Path, as_rows: bool, monkeypatch) -> None:
     monkeypatch.setattr(tables, "_GROUP_BYTES", 1_000)
-    with ParquetWriter(tmp_path / "out") as writer:
+    with ParquetWriter(LocalFiles(tmp_path / "out", is_file=False)) as writer:
         if as_rows:
             writer.write_rows(pa.table({"image": [bytes(300)] * 20 + [bytes(5_000), b""]}), "")
         else:
@@ -127,7 +128,7 @@ def test_splits_are_found_again(tmp_path: Path, keeps_all) -> None:
 
 def test_splits_whose_files_would_have_one_name(tmp_path: Path) -> None:
     def write() -> None:
-        with ParquetWriter(tmp_path / "out") as writer:
+        with ParquetWriter(LocalFiles(tmp_path / "out", is_file=False)) as writer:
             for split in ("a-b", "a b"):
                 writer.write_rows(pa.table({"image": [PNG]}), split)
 
@@ -192,7 +193,7 @@ def test_a_type_that_parquet_does_not_hold(tmp_path: Path) -> None:
     rows = rows.append_column("u", pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])]))
     with (
         pytest.raises(OutputError, match=r"Parquet can't hold.*leave the column out"),
-        ParquetWriter(tmp_path / "o") as writer,
+        ParquetWriter(LocalFiles(tmp_path / "o", is_file=False)) as writer,
     ):
         writer.write_rows(rows, "")
 

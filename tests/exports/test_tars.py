@@ -9,6 +9,7 @@ import pytest
 from safetyfilter import scan
 from safetyfilter.errors import OutputError
 from safetyfilter.exports import export
+from safetyfilter.exports.files import LocalFiles
 from safetyfilter.exports.kept import Kept
 from safetyfilter.exports.tars import WebDatasetWriter
 from safetyfilter.sources import open_source
@@ -132,7 +133,7 @@ def kept(**fields) -> Kept:
 
 @pytest.mark.parametrize("shard", ["../../0.tar", "/0.tar", "a/../../0.tar"])
 def test_a_shards_name_cannot_lead_out_of_the_destination(tmp_path: Path, shard: str) -> None:
-    with WebDatasetWriter(tmp_path / "out") as writer:
+    with WebDatasetWriter(LocalFiles(tmp_path / "out", is_file=False)) as writer:
         writer.start_shard(shard)
         writer.write(kept(key=f"{shard}/../b", shard=shard))
     below = (tmp_path / "out").rglob("*.tar")
@@ -143,6 +144,6 @@ def test_a_shards_name_cannot_lead_out_of_the_destination(tmp_path: Path, shard:
 def test_a_name_that_no_tar_can_hold(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match=r"null character, which no tar can hold; export .*parquet"),
-        WebDatasetWriter(tmp_path / "out") as writer,
+        WebDatasetWriter(LocalFiles(tmp_path / "out", is_file=False)) as writer,
     ):
         writer.write(kept(key="0.tar/a\0b"))
