@@ -62,3 +62,17 @@ def advice_on_export(counts: Mapping[str, int]) -> str | None:
         f"{others:,} of {counts['seen']:,} samples are not those that were scanned: since the scan the source has "
         "changed, or it is read with another --root, --image-column or --key-column than by the scan."
     )
+
+
+def advice_on_decoys(counts: Mapping[str, int]) -> str:
+    """Return a line that says how much a list with decoys tells by its gaps.
+
+    >>> advice_on_decoys({"seen": 1_000, "kept": 990, "excluded": 10, "decoys": 90})
+    'Of 100 samples that are not listed, 10 were excluded (10 %) and 90 are decoys. Publish one list of a run only.'
+    """
+    gaps = counts["excluded"] + counts["decoys"]
+    share = f"{100 * counts['excluded'] / max(gaps, 1):.2g}"
+    return (
+        f"Of {gaps:,} samples that are not listed, {counts['excluded']:,} were excluded ({share} %) and "
+        f"{counts['decoys']:,} are decoys. Publish one list of a run only."
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -25,6 +26,17 @@ class Interrupted(SafetyFilterError):  # noqa: N818 - what the user asked for
     """A command that the user ended, with what became of its work."""
 
     exit_status = 130
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Tell of an interruption how to go on; the log has told how much is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupted:
+        raise Interrupted(
+            "interrupted; finished parts are kept, and the same command goes on from there"
+        ) from interrupted
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, shown: RenderableType | None = None) -> None:
