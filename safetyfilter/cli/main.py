@@ -12,6 +12,7 @@ import typer
 from rich.logging import RichHandler
 
 from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
+    apply,
     decide,
     demo,
     export,

@@ -27,7 +27,8 @@ class StoredCounts:
     in_progress : int
         Samples that are scored of parts that are not finished.
     failures : mapping of str to int
-        Samples by failure (`safetyfilter.batches.FAILURES`), those that occur, the most frequent first.
+        Samples by failure (`safetyfilter.batches.FAILURES`), those that occur, the most frequent first; not
+        ``unknown``, which is a reason of its own.
     """
 
     parts: int
@@ -62,6 +63,6 @@ def stored_counts(run: Run) -> StoredCounts:
             continue
         parts += 1
         statuses.update({one["values"]: one["counts"] for one in table["status"].value_counts().to_pylist()})
-    failures = {name: count for name, count in statuses.most_common() if name in FAILURES}
+    failures = {name: count for name, count in statuses.most_common() if name in FAILURES and name != "unknown"}
     in_progress = samples_in_progress(run.path)
     return StoredCounts(parts=parts, samples=statuses.total(), in_progress=in_progress, failures=failures)
