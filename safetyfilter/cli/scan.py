@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, app
-from safetyfilter.cli.output import Interrupted, emit, err, result_of, show_note, show_warning
+from safetyfilter.cli.engines import EngineName, engine_for
+from safetyfilter.cli.output import emit, err, result_of, resumable, show_note, show_warning
 from safetyfilter.cli.progress import sample_progress
 from safetyfilter.errors import UsageError
 
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
     from safetyfilter.score.bank import ProbeBank
 
 _DEFAULT = "ViT-L-14-quickgelu"
-
-
-class Engine(StrEnum):
-    """The engines that can do the work."""
-
-    local = "local"
 
 
 @app.command()
@@ -76,7 +68,17 @@ def scan(
     policy: Annotated[
         str | None, typer.Option(help=POLICY_HELP, show_default="that of the run in OUT, else co-occurrence")
     ] = None,
-    engine: Annotated[Engine, typer.Option(help="The engines that can do the work.")] = Engine.local,
+    engine: Annotated[EngineName, typer.Option(help="local: this machine; ray: a Ray cluster.")] = EngineName.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="For Ray: auto, or the cluster's address.", show_default="RAY_ADDRESS, else this machine"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="For Ray: how many.", show_default="one for each GPU or machine")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, max=1, help="For Ray: a share, such as 0.5, or 0.", show_default="1")
+    ] = None,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -87,8 +89,9 @@ def scan(
         str | None,
         typer.Option(metavar="RUN", help="For a new run: take the secret of RUN, so that `decide` can join the two."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode images.", show_default="one for each core")
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that decode images, of each worker.", show_default="one for each core"),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="For a trial: no more than the first N samples, as a run of their own.")
@@ -118,6 +121,7 @@ def scan(
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
     policy_used = None if policy is None else Policy.load(policy)
     batch = _batch_size(batch_size)
+    using = engine_for(engine, address=address, workers=workers, gpus_per_worker=gpus_per_worker, device=device)
     check_output(out)
     before = run_at(out)
     of_secret = None if secret_from is None else Run.open(secret_from)
@@ -138,7 +142,7 @@ def scan(
     from safetyfilter.filter import SafetyFilter
     from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
-    options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=workers)  # type: ignore[arg-type]
+    options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=threads)  # type: ignore[arg-type]
     files = _probe_files(probes or ["zero-shot"], policy_used)
     stored = opened.kind == "embeddings"
     load: dict[str, Any] = {"preprocess": preprocess, "device": device, "precision": precision}
@@ -151,12 +155,13 @@ def scan(
     counts = [part.count for part in opened.parts()]
     total = None if None in counts else sum(count or 0 for count in counts)
     unit = "embeddings" if stored else "images"
-    with _resumable(), sample_progress("scanning", total, parts=len(counts), unit=unit) as progress:
+    with resumable(), sample_progress("scanning", total, parts=len(counts), unit=unit) as progress:
         run = run_scan(
             opened,
             out,
             safety_filter,
             keep_embeddings=keep_embeddings,
+            engine=using,
             secret_from=of_secret,
             progress=progress,
         )
@@ -203,17 +208,6 @@ def _named(encoder: str | None, pretrained: str | None) -> NamedEncoder | None:
         )
     at_hand = pretrained is not None and not pretrained.startswith("sha256:") and Location.of(pretrained).is_file()
     return None if encoder not in open_clip.list_models() or at_hand else NamedEncoder.named(encoder, pretrained)
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Tell of an interruption how to go on; the log has told how much is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupted:
-        raise Interrupted(
-            "interrupted; finished parts are kept, and the same command goes on from there"
-        ) from interrupted
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:

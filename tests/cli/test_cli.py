@@ -150,6 +150,16 @@ def test_a_scan_with_the_stand_in_encoder_says_so_whatever_the_probes_are_called
             2,
             "Invalid value for '--workers': Input should",
         ),
+        (
+            ["scan", "{}/pictures", "--out", "{}/new", "--workers", "2"],
+            2,
+            "Invalid value for '--workers': --workers are for --engine ray; with the local engine there is a worker",
+        ),
+        (
+            ["scan", "{}/pictures", "--out", "{}/new", "--engine", "ray", "--address", "ray://head:10001"],
+            2,
+            "ray://head:10001 is an address for clients outside the cluster",
+        ),
         (["scan", "{}/pictures", "--out", "{}/new", "--limit", "0"], 2, "Invalid value for '--limit': Input should"),
         (
             ["evaluate", "{}/run", "{}/labels.csv", "--interval", "wide"],
@@ -253,7 +263,8 @@ def test_weights_that_cant_be_downloaded(place: Path) -> None:
 COMMANDS = {
     "demo": ["--out", "--json"],
     "scan": ["SOURCE", "--out", "--encoder", "--pretrained", "--probes", "--policy", "--engine", "--batch-size",
-             "--device", "--precision", "--keep-embeddings", "--secret-from", "--workers", "--limit", "--part-size",
+             "--device", "--precision", "--keep-embeddings", "--secret-from", "--address", "--workers",
+             "--gpus-per-worker", "--threads", "--limit", "--part-size",
              "--root", "--json"],
     "status": ["RUN", "--json"],
     "decide": ["RUN", "--policy", "--also-near", "--json"],
