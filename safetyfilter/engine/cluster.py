@@ -132,11 +132,11 @@ def connected(address: str | None, *, cpus: int | None, sent_bytes: int) -> Iter
             ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises nearly every built-in error here
             raise EngineError(_not_reached(address, error)) from error
-    try:
-        with _quiet(ray):
-            yield ray
-    finally:
-        ray.shutdown()
+        try:
+            with _quiet(ray):
+                yield ray
+        finally:
+            ray.shutdown()
 
 
 def imported() -> Any:
@@ -188,7 +188,7 @@ def _not_reached(address: str, error: Exception) -> str:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set variables for Ray's processes where they are not set, for as long as it takes to start them."""
+    """Set variables for Ray where they are not set, as long as it is ours."""
     added = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -63,6 +63,7 @@ class Coordinator:
         self._digester: Digester | None = None
         self._stopped = False
         self._busy: set[str] = set()
+        self._begun: set[int] = set()
         self._tries: Counter[int] = Counter()
         self._finished: dict[int, Mapping[str, int]] = {}
         self._faults: list[Failure] = []
@@ -83,7 +84,7 @@ class Coordinator:
         if self._stopped or not todo:
             return []
         self._tries[todo[0]] += 1
-        if (tries := self._tries[todo[0]]) > MOST_TRIES:
+        if self._tries[todo[0]] > MOST_TRIES:
             self.failed(
                 Failure.of(
                     EngineError(
@@ -95,8 +96,9 @@ class Coordinator:
                 stop=True,
             )
             return []
-        if tries > 1:
+        if not self._begun.isdisjoint(todo):
             self.log(logging.WARNING, "a worker ended before its part was finished; the part is done again")
+        self._begun.update(todo)
         self._busy.add(worker)
         return todo
 

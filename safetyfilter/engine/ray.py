@@ -107,7 +107,7 @@ class RayEngine:
             team = team_for(
                 machines_of(ray),
                 workers=self.workers,
-                gpus_per_worker=self.gpus_per_worker,
+                gpus_per_worker=self.gpus_per_worker if sent.encoders else 0,  # stored embeddings need none
                 cpus_per_worker=self.cpus_per_worker,
             )
             coordinator = _coordinator(ray)

@@ -129,6 +129,15 @@ def test_a_part_at_which_every_worker_ends_ends_the_scan() -> None:
     assert f"{MOST_TRIES} workers ended at the same part, of memory perhaps" in str(failure.error)
 
 
+def test_a_worker_that_ended_among_its_parts_is_told() -> None:
+    coordinator = Coordinator()
+    coordinator.begin("one", [0, 1, 2])
+    coordinator.finished(0, {})
+    assert coordinator.news().lines == []
+    assert coordinator.begin("other", [0, 1, 2]) == [1, 2]
+    assert "a worker ended before its part was finished" in coordinator.news().lines[0][1]
+
+
 def test_parts_behind_one_that_is_finished_are_other_parts() -> None:
     coordinator = Coordinator()
     for part in range(3 * MOST_TRIES):
