@@ -109,9 +109,7 @@ def test_an_array_with_keys_alone(tmp_path: Path, vectors: np.ndarray, of_vector
     assert pq.read_table(tmp_path / "out").num_rows == len((tmp_path / "keys").read_text().splitlines())
 
 
-def test_pictures_and_embeddings_are_not_taken_for_each_other(
-    tmp_path: Path, table: Path, of_vectors, keeps_all
-) -> None:
+def test_pictures_and_embeddings_are_told_apart(tmp_path: Path, table: Path, of_vectors, keeps_all) -> None:
     pictures = open_source(write_files(tmp_path / "f", dict(zip(UIDS, good_images().values(), strict=False))))
     embeddings = open_source(table, key_column="uid")
     of_pictures = scan(pictures, tmp_path / "run-1", keeps_all)
