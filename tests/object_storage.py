@@ -32,12 +32,15 @@ class Fault:
         Its status line; empty for a connection that is cut.
     code : str
         The code in its body, as S3 has it.
+    hangs : bool
+        True for no answer at all, until the test is over.
     after : int
         Bytes of the right answer that a cut connection still delivers; with none, not even that there is one.
     """
 
     status: str = ""
     code: str = ""
+    hangs: bool = False
     after: int = 0
 
 
@@ -47,6 +50,7 @@ DENIED = Fault(status="403 Forbidden", code="AccessDenied")
 INTERNAL = Fault(status="500 Internal Server Error", code="InternalError")
 CUT = Fault(after=1_000)
 CUT_AT_ONCE = Fault(after=0)
+HANGS = Fault(hangs=True)
 
 
 @dataclass
@@ -71,6 +75,7 @@ class Spoiled:
     hits: Callable[[str], bool] = lambda request: True
     seen: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         query = environ.get("QUERY_STRING", "")
@@ -81,12 +86,15 @@ class Spoiled:
             self.left -= spoiled
         if not spoiled:
             return self.application(environ, start_response)
+        if self.fault.hangs:
+            self.over.wait(60)
         if self.fault.status:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             body = f"<Error><Code>{self.fault.code}</Code><Message>spoiled</Message></Error>".encode()
             headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
-            start_response(self.fault.status, headers)
-            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+            is_head = environ["REQUEST_METHOD"] == "HEAD"  # which is told of credentials so, for want of a body
+            start_response("400 Bad Request" if is_head and self.fault == EXPIRED else self.fault.status, headers)
+            return [b"" if is_head else body]
         return self._cut(environ["werkzeug.socket"], self.application(environ, start_response))
 
     def _cut(self, connection: socket.socket, answer: Iterable[bytes]) -> Iterator[bytes]:
@@ -130,10 +138,12 @@ class S3:
     def spoiling(self, fault: Fault, times: int = 1_000_000, hits: Callable[[str], bool] = lambda _: True):
         """Answer so many of the requests for which `hits` is true by a fault."""
         self.server.fault, self.server.hits, self.server.left = fault, hits, times
+        self.server.over.clear()
         try:
             yield
         finally:
             self.server.left = 0
+            self.server.over.set()
 
 
 @contextmanager

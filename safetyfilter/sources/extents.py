@@ -53,8 +53,8 @@ def _real(place: Location) -> str:
 
 
 def _overlaps(extent: Extent, to: Location) -> bool:
-    if extent.place.fs != to.fs:
-        return False
+    if extent.place.fs != to.fs and not (to.is_object_storage and type(to.fs) is type(extent.place.fs)):
+        return False  # of object storage, a bucket is one whatever the client's options are
     place, path = _real(extent.place), _real(to)
     if place == path or place.startswith(f"{path.rstrip('/')}/"):
         return True

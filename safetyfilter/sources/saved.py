@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import PurePosixPath
+import tempfile
+from pathlib import Path, PurePosixPath
 from traceback import walk_tb
 from typing import Any
 
@@ -13,12 +14,17 @@ from safetyfilter.sources.files import Listing
 from safetyfilter.sources.paths import PathRule
 from safetyfilter.storage import is_fault, parse_json, retried
 
+_COPIES: list[tempfile.TemporaryDirectory[str]] = []
+"""Copies of data sets on other storage, which are removed when the process ends."""
 _READERS = ("datasets", "json", "pyarrow")
 """Packages that read a saved data set's files, and raise errors of their own for damaged ones."""
 
 
 def load_saved(listing: Listing, *, root: str | None = None) -> Rows:
     """Return the data set that `Dataset.save_to_disk` wrote; its rows may name files in its folder, or below `root`.
+
+    One on other storage is copied to the folder of temporary files, for as long as the process lives. datasets' own way
+    of copying takes an earlier copy for the data set, whatever has become of it since.
 
     Raises
     ------
@@ -31,7 +37,8 @@ def load_saved(listing: Listing, *, root: str | None = None) -> Rows:
     if "::" in place:
         raise SourceError(f"datasets can't load a data set from {place}, whose name holds '::'; rename the folder")
     _check_files(listing)
-    data = retried(lambda: _load(place), place)
+    folder = place if listing.root.is_local else _copied(listing)
+    data = retried(lambda: _load(folder, place), place)
     return Rows(
         data=data,
         location=place,
@@ -67,11 +74,22 @@ def _check_files(listing: Listing) -> None:
             )
 
 
-def _load(place: str) -> Any:
+def _copied(listing: Listing) -> str:
+    """Return a folder of this machine with a copy of the listed files; OutputError where there is no room."""
+    copy = tempfile.TemporaryDirectory(prefix="safetyfilter-", ignore_cleanup_errors=True)
+    _COPIES.append(copy)
+    for name in listing.names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise SourceError(f"a file of the data set saved at {listing.location} has '..' in its name; save it again")
+        listing.place(name).copy_to(Path(copy.name) / name)
+    return copy.name
+
+
+def _load(folder: str, place: str) -> Any:
     import datasets
 
     try:
-        return datasets.load_from_disk(place)
+        return datasets.load_from_disk(folder)
     except Exception as error:  # datasets raises many kinds for a damaged folder
         if is_fault(error) and not _is_damage(error):
             raise

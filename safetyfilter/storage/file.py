@@ -8,12 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from safetyfilter.errors import StorageError
 from safetyfilter.storage.retries import retried
 
 T = TypeVar("T")
 
 BUFFER = 1 << 20
 """Bytes that are asked for at once."""
+_OF_READING = ("time", "atime", "accessed")
+"""What changes when a file is only read."""
 _AT_ONCE = 8 * BUFFER
 """Of what a caller asks for at once, no more is held twice."""
 
@@ -31,7 +34,8 @@ class RetryingFile(io.RawIOBase):
     Raises
     ------
     StorageError
-        While opening, moving or reading: the storage failed each time it was asked.
+        While opening, moving or reading: the storage failed each time it was asked, or the file is another one when it
+        is opened anew, as its `details` tell: half of each would be neither.
 
     Examples
     --------
@@ -44,6 +48,7 @@ class RetryingFile(io.RawIOBase):
         self._open_file, self._what = open_file, what
         self._position = 0
         self._file: Any = None
+        self._details: dict[str, Any] | None = None
         self._retried(self._opened)
 
     def readable(self) -> bool:
@@ -101,8 +106,22 @@ class RetryingFile(io.RawIOBase):
     def _opened(self) -> Any:
         if self._file is None:
             self._file = self._open_file()
+            self._require_unchanged()
             self._file.seek(self._position)
         return self._file
+
+    def _require_unchanged(self) -> None:
+        told = getattr(self._file, "details", None)
+        if not isinstance(told, dict):  # a storage that tells nothing of an open file
+            return
+        details = {name: value for name, value in told.items() if name not in _OF_READING}
+        if self._details is None:
+            self._details = details
+        elif details != self._details:
+            raise StorageError(
+                f"{self._what} was changed while it was read; a scan keeps its finished parts, run the same command "
+                "again when nothing writes there"
+            )
 
     def _forget(self) -> None:
         file, self._file = self._file, None

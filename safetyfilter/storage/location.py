@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, StorageError, UsageError
+from safetyfilter.storage.allocation import is_full
 from safetyfilter.storage.durable import make_folders
 from safetyfilter.storage.file import BUFFER, RetryingFile
 from safetyfilter.storage.retries import retried
@@ -197,6 +198,19 @@ class Location:
         return retried(
             lambda: _read_local(self.path, max_bytes) if self.is_local else self._fetch(max_bytes), called or self
         )
+
+    def copy_to(self, path: Path) -> None:
+        """Copy this file to a path on this machine, with the folders above it.
+
+        Errors are those of `read_bytes`, and OutputError where it can't be written there.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            retried(lambda: self.fs.get_file(self.path, str(path)), self)
+        except StorageError as error:
+            if is_full(error.__cause__):
+                raise OutputError(f"can't copy {self} to {path.parent}: no space left; make room there") from error
+            raise
 
     def read_text(self) -> str:
         """Return the file's content as UTF-8 text, without a byte-order mark.
