@@ -3,7 +3,9 @@
 One file of 768-wide float16 rows, 2 GB of them, as an embedding job leaves it. Everything that is compared reads the
 same file in the same run, in turn. ``scoring`` goes from the file to scores in memory, ``scan`` from the file to parts
 in a run directory, with their decisions; ``whole_scan`` is all of `safetyfilter.scan`, which also looks for keys that
-repeat and builds the index for loaders. ``--memory`` measures what a scan of 1 and of 100 million rows holds.
+repeat and builds the index for loaders. What is slow is measured on the file's first rows, and its rate taken for all.
+At the end scans of 1 and of 100 million rows show whether memory grows: these rows are 16 wide, so that they fit the
+disk, and a process of its own scans them.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from common import SEED, alternating, environment, finish, progress, ratio, show, timed
 
@@ -38,7 +42,7 @@ WIDTH = 768
 ROWS, QUICK_ROWS = 1_500_000, 100_000
 """1.5 million rows of 768 float16 are 2.3 GB."""
 CHUNK = 65_536
-MEMORY_ROWS = (1_000_000, 100_000_000)
+MEMORY_ROWS, QUICK_MEMORY_ROWS = (1_000_000, 100_000_000), (20_000, 200_000)
 LAION_ROWS = 5_800_000_000
 
 
@@ -51,11 +55,18 @@ class Case:
     safe: sf.SafetyFilter
 
     @property
+    def few(self) -> int:
+        """The first rows, on which what is slow is measured."""
+        return max(1, self.rows // 15)
+
+    @property
     def array(self) -> Path:
+        """The file of rows."""
         return self.folder / "job" / "img_emb" / "img_emb_0.npy"
 
     @property
     def offset(self) -> int:
+        """The place of the first row in it."""
         return self.array.stat().st_size - self.rows * WIDTH * 2
 
 
@@ -72,16 +83,14 @@ def written(folder: Path, rows: int, width: int = WIDTH) -> None:
     array.flush()
     with pq.ParquetWriter(folder / "metadata" / "metadata_0.parquet", pa.schema({"image_path": pa.string()})) as file:
         for start in range(0, rows, 1_000_000):
-            keys = [f"{number:012d}" for number in range(start, min(start + 1_000_000, rows))]
-            file.write_table(pa.table({"image_path": keys}))
+            numbers = pa.array(range(start, min(start + 1_000_000, rows))).cast(pa.string())
+            file.write_table(pa.table({"image_path": pc.utf8_lpad(numbers, 12, "0")}))
 
 
 def filter_of(width: int = WIDTH) -> sf.SafetyFilter:
     """Two linear probes, of weights as trained ones have them, for LAION's encoder or one as narrow as is wanted."""
     encoder = NamedEncoder.named("ViT-L-14-quickgelu", "openai")
     if width != WIDTH:
-        from dataclasses import replace
-
         encoder = NamedEncoder(replace(encoder.spec, width=width))
     weights = np.random.default_rng(SEED + 1).standard_normal((2, width)).astype(np.float32) * 2
     probes = [
@@ -125,8 +134,8 @@ def by_sklearn(case: Case) -> Callable[[], None]:
         models.append(model)
 
     def run() -> None:
-        rows = np.load(case.array, mmap_mode="r")
-        for start in range(0, case.rows, CHUNK):
+        rows = np.load(case.array, mmap_mode="r")[: case.few]
+        for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK].astype(np.float32)
             for model in models:
                 model.predict_proba(chunk)
@@ -140,8 +149,8 @@ def by_numpy(case: Case) -> Callable[[], None]:
     biases = np.array([probe.bias for probe in case.safe.probes.probes])  # type: ignore[attr-defined]
 
     def run() -> None:
-        rows = np.load(case.array, mmap_mode="r")
-        for start in range(0, case.rows, CHUNK):
+        rows = np.load(case.array, mmap_mode="r")[: case.few]
+        for start in range(0, len(rows), CHUNK):
             plain_scores(rows[start : start + CHUNK], weights, biases)
 
     return run
@@ -153,7 +162,7 @@ def detector() -> LaionDetector:
     sizes = (WIDTH, 64, 512, 256, 1)
     layers = tuple(
         (rng.standard_normal((a, b)).astype(np.float32) / np.float32(a) ** 0.5, np.zeros(b, np.float32))
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        for a, b in pairwise(sizes)
     )
     mean, scale = np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32)
     return LaionDetector(mean=mean, scale=scale, layers=layers, vocabularies=())
@@ -208,11 +217,7 @@ def cold(case: Case, function: Callable[[], object]) -> float | None:
 
 
 def memory(rows: int) -> float:
-    """Megabytes that a scan of so many rows holds beyond the interpreter and its modules, in a process of its own.
-
-    Rows are 16 wide, so that a hundred million fit the disk: memory does not depend on the file's bytes, of which a
-    block of 32 MB is mapped at a time.
-    """
+    """The most megabytes that a process holds which scans so many rows, its modules and mapped pages among them."""
     done = subprocess.run(
         [sys.executable, __file__, "--memory-of", str(rows)], capture_output=True, text=True, check=True
     )
@@ -229,10 +234,8 @@ def measure_memory(rows: int) -> float:
         subprocess.run(
             [sys.executable, "-c", f"{script}; scan.written(Path({folder!r}) / 'job', {rows}, 16)"], check=True
         )
-        safe = filter_of(16)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sf.scan(sf.open_source(place / "job"), place / "run", safe)
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        sf.scan(sf.open_source(place / "job"), place / "run", filter_of(16))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measured(case: Case, repetitions: int) -> dict[str, Any]:
@@ -250,19 +253,19 @@ def measured(case: Case, repetitions: int) -> dict[str, Any]:
         with_index.append(all_of_it)
         return parts
 
-    few = max(1, case.rows // 20)
     runs: dict[str, Callable[[], float]] = {
         "read": timed(lambda: read(case)),
         "scoring": timed(scored(case, RowScorer(probes=case.safe.probes))),
         "sklearn": timed(by_sklearn(case)),
         "plain": timed(by_numpy(case)),
-        "laion_l14": timed(scored(case, RowScorer(probes=sf.ProbeBank([detector()])), limit=few)),
+        "laion_l14": timed(scored(case, RowScorer(probes=sf.ProbeBank([detector()])), limit=case.few)),
         "scan": scan,
         "decide": decide,
     }
     seconds = alternating(runs, repetitions)
     seconds["whole_scan"], seconds["decide_and_index"] = whole[1:], with_index[1:]
-    seconds["laion_l14"] = [each * case.rows / few for each in seconds["laion_l14"]]
+    for name in ("sklearn", "plain", "laion_l14"):
+        seconds[name] = [each * case.rows / case.few for each in seconds[name]]
     scoring = scored(case, RowScorer(probes=case.safe.probes))
     seconds["cold_read"], seconds["cold_scoring"] = [], []
     for _ in range(repetitions):
@@ -285,20 +288,24 @@ def ratios(seconds: Mapping[str, list[float]], rows: int) -> dict[str, float]:
 
 
 def median(values: list[float]) -> float:
+    """The median of seconds."""
     return float(np.median(values))
 
 
 def arguments() -> argparse.Namespace:
+    """The options, among them two for other machines: a folder with room, and other numbers of rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rows and repetitions")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--folder", type=Path, help="a folder with room for the file and a run; a temporary one else")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the scan of a hundred million rows")
+    parser.add_argument("--memory-rows", type=int, nargs="*", help="rows of the scans whose memory is measured")
+    parser.add_argument("--repetitions", type=int, help="measurements of each; 5 where left out")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
+    """Measure, show and write."""
     given = arguments()
     if given.memory_of:
         print(measure_memory(given.memory_of))
@@ -309,10 +316,12 @@ def main() -> None:
         progress(f"writing {rows:,} rows")
         written(case.folder / "job", rows)
         progress("measuring")
-        seconds = measured(case, 2 if given.quick else 5)
+        seconds = measured(case, given.repetitions or (2 if given.quick else 5))
     rates = {name: round(rows / median(values)) for name, values in seconds.items()}
-    sizes = (20_000, 200_000) if given.quick else MEMORY_ROWS
-    held = {} if given.no_memory else {str(size): round(memory(size), 1) for size in sizes}
+    sizes = given.memory_rows
+    if sizes is None:
+        sizes = QUICK_MEMORY_ROWS if given.quick else MEMORY_ROWS
+    held = {str(size): round(memory(size)) for size in sizes}
     result = {
         "benchmark": "scan",
         "environment": environment("scikit-learn", "pyarrow"),
