@@ -71,3 +71,33 @@ def test_rows_that_name_files_below_a_root(encoder, probes, tmp_path: Path) -> N
 
 def test_the_run_is_named_as_in_other_commands() -> None:
     assert "export [OPTIONS] RUN" in command("export", "-h").stdout
+
+
+def test_a_list_with_decoys_says_what_it_tells(run: Run, tmp_path: Path) -> None:
+    to = ("--source", run.path.folder / "pictures", "--to", tmp_path / "keys", "--format", "keys", "--decoys", 0.5)
+    done = command("export", run.path, *to, "--json")
+    listed = (tmp_path / "keys").read_text().splitlines()
+    assert len(listed) == done.json["kept"] - done.json["decoys"]
+    gaps = done.json["seen"] - len(listed)
+    assert f"Of {gaps} samples that are not listed, {done.json['excluded']} were excluded" in done.message
+    assert "Publish one list of a run only." in done.message
+    done = command("export", run.path, *to[:3], tmp_path / "out", "--decoys", 0.5)
+    assert done.status == 2
+    assert "decoys are for lists that are published (keys, datacomp)" in done.message
+
+
+def test_a_list_of_uids_needs_uids(run: Run, tmp_path: Path) -> None:
+    to = ("--source", run.path.folder / "pictures", "--to", tmp_path / "list.npy", "--format", "datacomp")
+    done = command("export", run.path, *to)
+    assert done.status == 1
+    assert "no uid of 32 hexadecimal digits" in done.message
+    assert not (tmp_path / "list.npy").exists()
+
+
+def test_to_object_storage(s3, run: Run, tmp_path: Path) -> None:
+    to = ("--source", run.path.folder / "pictures", "--to", f"{s3.url}/out")
+    done = command("export", run.path, *to, "--json")
+    assert done.json == {"run": str(run.path), "to": f"{s3.url}/out", **run.counts}
+    assert len(s3.fs.find(f"{s3.bucket}/out")) == run.counts["kept"]
+    done = command("export", run.path, *to)
+    assert (done.status, "there already" in done.message) == (1, True)
