@@ -11,21 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from safetyfilter.batches import Unreadable
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import RunError, SecretError, UnfinishedRunError, UsageError
+from safetyfilter.errors import UnfinishedRunError, UsageError
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.decided import DecidedPart
 from safetyfilter.runs.deciding import OwnDecisions
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.held import held, refuse_links
+from safetyfilter.runs.held import held
 from safetyfilter.runs.labels import aligned
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.place import run_place
 from safetyfilter.runs.placement import Placement, Wanted, placed
+from safetyfilter.runs.reading import read_record
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
-from safetyfilter.runs.secret import read_secret, secret_origin
+from safetyfilter.runs.secret import own_secret
 from safetyfilter.runs.stored import (
     checks_of,
     digest_of,
@@ -77,16 +77,8 @@ class Run:
         SchemaError
             It was written by another version of the schema.
         """
-        given, path = path, run_place(path)
-        refuse_links(path)
-        place = path / "run.json"
-        try:
-            text = place.read_text()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(f"no run at {given}; make one with `safetyfilter scan SOURCE --out {given}`") from error
-        except (PermissionError, IsADirectoryError, UnicodeDecodeError, Unreadable) as error:
-            raise RunError(f"can't read {place}: {error}; restore it, or scan into a new directory") from error
-        return cls(path, RunRecord.from_json(text, place))
+        place = run_place(path)
+        return cls(place, read_record(place, path))
 
     def write_record(self, record: RunRecord) -> None:
         """Write ``run.json``, whole or not at all; `HeldError` where the hold on the run was lost."""
@@ -97,13 +89,7 @@ class Run:
 
     def digester(self) -> Digester:
         """Return the digester of this run; `SecretError` where the secret is missing or another run's."""
-        digester = read_secret(self.path)
-        if digester.text("secret") != self.record.secret_check:
-            raise SecretError(
-                f"the secret in {secret_origin(self.path)} is not the one that the run {self.path} was made with; find "
-                "that one"
-            )
-        return digester
+        return own_secret(self.path, self.record.secret_check)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

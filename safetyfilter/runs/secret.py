@@ -122,3 +122,13 @@ def read_secret(run: Location) -> Digester:
         raise SecretError(
             f"{secret_origin(run)} does not hold a secret; it must be hexadecimal, 16 to 64 bytes long"
         ) from error
+
+
+def own_secret(run: Location, check: str) -> Digester:
+    """Return the secret of a run by `RunRecord.secret_check`; errors as of `read_secret`, and for another run's."""
+    digester = read_secret(run)
+    if digester.text("secret") != check:
+        raise SecretError(
+            f"the secret in {secret_origin(run)} is not the one that the run {run} was made with; find that one"
+        )
+    return digester

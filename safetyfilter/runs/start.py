@@ -62,9 +62,13 @@ def _try_to_write(place: Location) -> None:
     """Make sure of it by a trial, since permissions alone don't tell, on any storage."""
     if not place.is_local:
         trial = place / f"{TRIAL}{secrets.token_hex(8)}"
-        with replacing(trial):
-            pass
-        trial.remove()
+        try:
+            with replacing(trial):
+                pass
+            trial.remove()
+        except (OutputError, PermissionError) as error:
+            cause = error.__cause__ or error
+            raise OutputError(f"can't write to {place}: {cause}; choose a writable place for the run") from error
         return
     path = Path(place)
     existing = next(p for p in (path, *path.parents) if p.exists())
