@@ -138,7 +138,7 @@ class SafetyFilter:
             )
         missing = np.array([caption is None for caption in captions], np.bool_) & (batch.status == OK)
         status = np.where(missing, np.uint8(STATUS_CODES["no_caption"]), batch.status)
-        texts = self.encoder.embed_text([caption or "" for caption in captions])
+        texts = self.encoder.embed_text([caption or "" for caption in captions], self.options)
         return join_captions(replace(batch, status=status), texts)
 
     def with_policy(self, policy: Policy) -> SafetyFilter:

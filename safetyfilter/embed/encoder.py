@@ -278,11 +278,20 @@ class ClipEncoder:
         return F.normalize(features.float(), dim=-1)
 
     @torch.inference_mode()
-    def embed_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Floats:
+    def embed_text(self, texts: Sequence[str], options: EmbedOptions | None = None, *, batch_size: int = 256) -> Floats:
         """Embed texts.
 
         The text tower stays in main memory, and so takes nothing of the device's, unless `text_tower_to_device` was
         called; in float32 either way.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts.
+        options : EmbedOptions or None
+            Those of the images, where the texts are their captions: with `full_batches` they go by them.
+        batch_size : int
+            Texts in a pass otherwise.
 
         Returns
         -------
@@ -298,11 +307,15 @@ class ClipEncoder:
         """
         tokenize = self._require_texts()
         vectors = [np.empty((0, self.spec.width), np.float32)]
-        for start in range(0, len(texts), batch_size):
-            tokens = tokenize(list(texts[start : start + batch_size])).to(self._text_device)
+        filled = list(texts)
+        if options is not None and options.full_batches:
+            batch_size = options.resolve_batch_size(self.device, self.flops)
+            filled += [""] * (-len(texts) % batch_size)
+        for start in range(0, len(filled), batch_size):
+            tokens = tokenize(filled[start : start + batch_size]).to(self._text_device)
             encode = self._model.encode_text
             vectors.append(F.normalize(encode(tokens).float(), dim=-1).cpu().numpy())  # type: ignore[operator]
-        return np.concatenate(vectors)
+        return np.concatenate(vectors)[: len(texts)]
 
     def text_tower_to_device(self) -> None:
         """Move the text tower to the encoder's device, for as many captions as there are images.

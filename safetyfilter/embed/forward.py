@@ -28,6 +28,9 @@ class Forward:
         Where the model is.
     micro_batch : int
         Images a forward pass; halved for good whenever memory does not suffice.
+    full : bool
+        Each pass has the same number of images, filled up with black ones where there are fewer: libraries choose how
+        they multiply matrices by the number of rows, and so the last bits of a row depend on it.
 
     Examples
     --------
@@ -36,8 +39,16 @@ class Forward:
     torch.Size([5, 3])
     """
 
-    def __init__(self, model: Callable[[torch.Tensor], torch.Tensor], device: torch.device, micro_batch: int) -> None:
+    def __init__(
+        self,
+        model: Callable[[torch.Tensor], torch.Tensor],
+        device: torch.device,
+        micro_batch: int,
+        *,
+        full: bool = False,
+    ) -> None:
         self._model = model
+        self._full = full
         self._device = device
         self._micro_batch = micro_batch
         # Threads that share every operation wait for the slowest of them at each, and decoding takes their cores.
@@ -72,9 +83,8 @@ class Forward:
         """
         run = threads.map if threads is not None else map
         while True:
-            chunks = [chunk for micro in pixels.split(self._micro_batch) for chunk in micro.chunk(self._chunks)]
             try:
-                return torch.cat(list(run(self._model, chunks)))
+                return torch.cat(list(run(self._model, self._pieces(pixels))))[: len(pixels)]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -89,6 +99,14 @@ class Forward:
             self._micro_batch = -(-self._micro_batch // 2)
             self._chunks = min(self._chunks, self._micro_batch)
             _log.warning("out of memory; embedding %d images at a time from here on", self._micro_batch)
+
+    def _pieces(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """The images of each pass of the model."""
+        if not self._full:
+            return [chunk for micro in pixels.split(self._micro_batch) for chunk in micro.chunk(self._chunks)]
+        size = -(-self._micro_batch // self._chunks)
+        *pieces, last = pixels.split(size)
+        return [*pieces, torch.cat([last, last.new_zeros(size - len(last), *last.shape[1:])])]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -128,7 +128,7 @@ class NamedEncoder:
         """Raise `UsageError`: there is no model."""
         self._refuse()
 
-    def embed_text(self, texts: Sequence[str]) -> Floats:
+    def embed_text(self, texts: Sequence[str], options: EmbedOptions | None = None) -> Floats:
         """Raise `UsageError`: there is no text tower, which zero-shot probes need."""
         self._refuse()
 

@@ -40,6 +40,10 @@ class EmbedOptions:
         Decoding threads; as many as there are cores where None.
     limits : DecodeLimits
         The largest input a decoder may see.
+    full_batches : bool
+        Every forward pass has the same number of images, the last of a stream filled up with black ones. An embedding
+        then does not depend, to the last bit, on how many images came along with it: a scan that was interrupted comes
+        to what it would have come to. For few images at a time it is a waste.
 
     Raises
     ------
@@ -52,6 +56,7 @@ class EmbedOptions:
     decode: Decode = "fast"
     workers: int | None = None
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+    full_batches: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):

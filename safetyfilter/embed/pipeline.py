@@ -73,7 +73,7 @@ class EmbeddingPipeline:
         self._device = device
         self._batch_size = options.resolve_batch_size(device, flops)
         self._workers = options.workers or cores()
-        self._forward = Forward(forward, device, self._batch_size * preparer.view_count)
+        self._forward = Forward(forward, device, self._batch_size * preparer.view_count, full=options.full_batches)
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, items: Iterable[T], read: ReadItem[T, R]) -> Iterator[tuple[list[R], EmbeddingBatch]]:

@@ -93,8 +93,12 @@ class ImageScorer:
         return stream_parts(self, job, parts, report=report)
 
     def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
-        """Read, embed and score all images of each sample; `StorageError` where one could not be read, tried again."""
-        max_bytes = self.safety_filter.options.limits.max_bytes
+        """Read, embed and score all images of each sample; `StorageError` where one could not be read, tried again.
+
+        What a sample gets does not depend on those before it, which a scan that goes on leaves out.
+        """
+        safety_filter = replace(self.safety_filter, options=replace(self.safety_filter.options, full_batches=True))
+        max_bytes = safety_filter.options.limits.max_bytes
 
         def read(sample: Sample) -> tuple[tuple[bytes, str | None], tuple[bytes, ...] | Unreadable]:
             key = digester.key(sample.key)
@@ -104,7 +108,7 @@ class ImageScorer:
                 return (key + NO_CONTENT, sample.caption), unreadable
             return (key + digester.content(*images), sample.caption), images
 
-        for records, embedded, scores in self.safety_filter.score_stream(samples, read, _caption):
+        for records, embedded, scores in safety_filter.score_stream(samples, read, _caption):
             digests, _ = zip(*records, strict=True)
             yield ScoredBatch(digests=_digests(digests), scores=scores, vectors=embedded.vectors)
 
