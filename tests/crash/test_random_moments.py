@@ -18,8 +18,10 @@ from tests.writers import WRITERS
 _KILLS = 6
 CASES = {
     "small parts": Job(run="", source="folder", part_size=5),
-    "checkpoints": Job(run="", source="webdataset", checkpoints=3, embeddings=True),
-    "checkpoints and small parts": Job(run="", source="folder", part_size=7, checkpoints=2, embeddings=True),
+    "checkpoints": Job(run="", source="webdataset", checkpoints=3, batch_size=4, embeddings=True),
+    "checkpoints and small parts": Job(
+        run="", source="folder", part_size=7, checkpoints=2, batch_size=3, embeddings=True
+    ),
     "captions": Job(run="", source="parquet", captions=True, checkpoints=4, batch_size=4, embeddings=True),
 }
 
