@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from safetyfilter.errors import EngineError, MissingExtraError, UsageError
 _log = logging.getLogger(__name__)
 _STORE_BYTES = 128 << 20
 """Memory of the object store of a local Ray beside what is sent to workers; Ray takes no less than 75 MB."""
+_REACHED_WITHIN_S = 10.0
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
@@ -129,6 +131,7 @@ def connected(address: str | None, *, cpus: int | None, sent_bytes: int) -> Iter
         }
     with _environment(_QUIET if address == "local" else {}):
         try:
+            _require_reachable(address)
             ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises nearly every built-in error here
             raise EngineError(_not_reached(address, error)) from error
@@ -174,6 +177,14 @@ the run; run the scan on a machine of the cluster, by `ray job submit` for examp
             f"{address} is an address for clients outside the cluster, which can't see the run; run the scan on a "
             "machine of the cluster, by `ray job submit` for example, with the address auto"
         )
+
+
+def _require_reachable(address: str) -> None:
+    """Raise `OSError` where nobody listens at an address HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=_REACHED_WITHIN_S):
+            pass
 
 
 def _not_reached(address: str, error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import socket
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from safetyfilter import SafetyFilter, open_source
-from safetyfilter.engine.cluster import Machine, Team, team_for
+from safetyfilter.engine.cluster import Machine, Team, connected, team_for
 from safetyfilter.engine.coordinator import MOST_FAULTS, MOST_TRIES, Coordinator, Failure
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.ray import RayEngine
@@ -204,3 +206,21 @@ def test_a_run_on_a_disk_that_a_worker_does_not_see_is_refused(scanned: Run, tmp
     for path, run_id in [(str(tmp_path / "elsewhere"), scanned.record.run_id), (str(scanned.path), "0" * 32)]:
         with pytest.raises(EngineError, match=r"not to be seen from the machine of a worker .* all machines .* share"):
             require_run(path, run_id)
+
+
+def test_no_cluster_at_an_address_is_told_at_once_with_the_remedy() -> None:
+    pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'safetyfilter[ray]'")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        told = f"no Ray cluster at {address}: .*; start one with `ray start --head`, or leave the address out"
+        with pytest.raises(EngineError, match=told), connected(address, cpus=1, sent_bytes=0):
+            pass
+
+
+def test_without_ray_the_extra_to_install_is_named(safe: SafetyFilter, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ray"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'safetyfilter\[ray\]'"):
+        RayEngine().prepared(safe)
