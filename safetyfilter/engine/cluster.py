@@ -18,7 +18,13 @@ _log = logging.getLogger(__name__)
 _STORE_BYTES = 128 << 20
 """Memory of the object store of a local Ray beside what is sent to workers; Ray takes no less than 75 MB."""
 _REACHED_WITHIN_S = 10.0
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_USAGE_STATS_PROMPT_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+_OURS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_niceness": "0",  # else whatever else runs on the machine goes before the scan
+}
+"""Variables for a Ray of our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +135,7 @@ def connected(address: str | None, *, cpus: int | None, sent_bytes: int) -> Iter
             "include_dashboard": False,
             "object_store_memory": _STORE_BYTES + 2 * sent_bytes,
         }
-    with _environment(_QUIET if address == "local" else {}):
+    with _environment(_OURS if address == "local" else {}):
         try:
             _require_reachable(address)
             ray.init(**how, log_to_driver=False, logging_level=logging.ERROR)
