@@ -91,7 +91,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
 
 
 def _decided_with(run: Run) -> list[tuple[str, str]]:
-    """What decisions rest on beyond the run's own scores and its policy."""
+    """Return rows on the grounds of decisions beyond the run's own scores and its policy."""
     rows, found = [], run.record.decided_with
     if found.near is not None:
         rows.append(("near-duplicates", f"excluded from a cosine of {found.near!r} to a co-occurrence exclusion on"))

@@ -1,4 +1,4 @@
-"""The rest of what a run's decisions rest on, beyond its own scores and its policy."""
+"""The grounds of decisions beyond a policy and a run's own scores: near-duplicates and other runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetyfilter.decide.policy import Policy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecidedWith:
-    """What a run's decisions rest on beyond its own scores and policy; only ``decide`` can make such decisions anew.
+    """The grounds of a run's decisions beyond its own scores and policy; only ``decide`` can make such decisions anew.
 
     Attributes
     ----------
