@@ -96,6 +96,11 @@ class Lease:
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._process = os.getpid()
         self._renewed_at = 0.0
+        if "hf" in folder.fs.protocol:
+            raise OutputError(
+                f"can't hold {folder} against other processes: each renewal would be a commit to the repository; write "
+                "to a local disk, S3, GCS or the like, and upload what is finished"
+            )
         self._released = threading.Event()
         try:
             retried(lambda: self._put(holds=False), folder)

@@ -12,6 +12,7 @@ from typing import IO
 
 from safetyfilter.errors import OutputError, SafetyFilterError
 from safetyfilter.storage.durable import sync_folder
+from safetyfilter.storage.allocation import is_full
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.retries import retried
 
@@ -20,8 +21,9 @@ from safetyfilter.storage.retries import retried
 def replacing(place: Place) -> Iterator[IO[bytes]]:
     """Write a file that appears whole or not at all: the one writer of files.
 
-    On a local disk, a temporary file beside it that is fsynced and renamed; on object storage, one upload; on other
-    storage, an upload under a temporary name that is then moved.
+    On a local disk, a temporary file beside it that is fsynced and renamed; on object storage, one upload, of which the
+    pieces of a large file are no object before the last is there; on other storage, an upload under a temporary name
+    that is then moved. What is uploaded is written to a temporary file of this machine first.
 
     Yields
     ------
@@ -32,6 +34,9 @@ def replacing(place: Place) -> Iterator[IO[bytes]]:
     ------
     OutputError
         It can't be written.
+    StorageError
+        The storage failed each time it was asked. What was there before is there still, or the new file, whose upload
+        was not acknowledged; each whole.
 
     Examples
     --------
@@ -54,8 +59,9 @@ def replacing(place: Place) -> Iterator[IO[bytes]]:
     except SafetyFilterError:
         raise
     except OSError as error:
+        here = "" if location.is_local or not is_full(error) else f" in {tempfile.gettempdir()}, by $TMPDIR,"
         raise OutputError(
-            f"can't write {location}: {error.strerror or error}; make room or choose a writable place"
+            f"can't write {location}: {error.strerror or error}; make room{here} or choose a writable place"
         ) from error
 
 

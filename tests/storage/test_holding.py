@@ -236,6 +236,14 @@ def test_storage_that_tells_no_times_is_refused(tmp_path: Path) -> None:
     assert claims(folder) == []
 
 
+def test_a_repository_is_not_held_by_commits() -> None:
+    with (
+        pytest.raises(OutputError, match="a commit to the repository"),
+        exclusive(Location.of("hf://datasets/a/b/run")),
+    ):
+        pass
+
+
 def hold_and_wait(url: str, limit_s: float, held: Connection) -> None:
     with ExitStack() as stack:
         hold = stack.enter_context(exclusive(Location.of(url), limit_s=limit_s))
