@@ -156,7 +156,8 @@ class Lease:
             other = self._claims / name
             if name == self._mine.name or not name.endswith(".json") or (put_at := self._put_at(other)) is None:
                 continue
-            claim = self._read(other)
+            if (claim := self._read(other)) is None:
+                continue
             limit_s = float(claim.get("limit_s", self._limit_s))
             left_s = limit_s + _TIMES_TOLD_TO_S - (now - put_at).total_seconds()
             if left_s > 0:
@@ -180,10 +181,13 @@ class Lease:
             ) from error
         return at
 
-    def _read(self, place: Location) -> Mapping[str, Any]:
+    def _read(self, place: Location) -> Mapping[str, Any] | None:
+        """Return what a claim says, nothing where it can't be read; None where it is gone."""
         try:
             content = parse_json(place.read_bytes())
-        except (FileNotFoundError, ValueError):  # removed meanwhile, or half-written on storage that is no object store
+        except FileNotFoundError:
+            return None
+        except ValueError:  # half-written, on storage that is no object store
             return {}
         return content if isinstance(content, dict) else {}
 

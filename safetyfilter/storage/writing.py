@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from safetyfilter.errors import OutputError, SafetyFilterError
-from safetyfilter.storage.durable import sync_folder
 from safetyfilter.storage.allocation import is_full
+from safetyfilter.storage.durable import sync_folder
 from safetyfilter.storage.location import Location, Place
 from safetyfilter.storage.retries import retried
 

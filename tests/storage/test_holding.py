@@ -137,6 +137,21 @@ def test_one_that_only_claims_gives_way_to_a_smaller_name_and_waits_for_a_larger
     assert len(waits) == 3
 
 
+def test_one_that_gives_way_while_it_is_looked_at_is_no_holder(tmp_path: Path, monkeypatch) -> None:
+    folder = Location.of(f"memory://{tmp_path.name}/run")
+    other = put_claim(folder, "0", holds=False)
+    put_at = Lease._put_at
+
+    def looked_at(held: Lease, claim: Location) -> object:
+        at = put_at(held, claim)
+        if claim == other:
+            other.remove()
+        return at
+
+    monkeypatch.setattr(Lease, "_put_at", looked_at)
+    Lease(folder, LONG_S).release()
+
+
 def test_what_can_not_be_read_is_taken_for_a_holder_s(remote: Location) -> None:
     claim = put_claim(remote, "z")
     claim.fs.pipe_file(claim.path, b'{"ho')
