@@ -21,7 +21,7 @@ from safetyfilter.batches import (
     Unreadable,
 )
 from safetyfilter.errors import RunError, SchemaError, StorageError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_order
+from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_order, rows_in_order
 from safetyfilter.runs.fields import Fields
 from safetyfilter.sources.base import NO_SHARDS, Shards
 from safetyfilter.storage import Location, parse_json, read_parquet, replacing
@@ -95,14 +95,18 @@ class ScoredPart:
         digests : ndarray
             (N, 32) uint8, for each row the digest of its key and that of its content.
         """
-        order = digest_order(digests[:, :DIGEST_BYTES])
-        digests = digests[order]
+        keys, contents = digests[:, :DIGEST_BYTES], digests[:, DIGEST_BYTES:]
+        order = digest_order(keys)
         return cls(
             index=index,
             state=state,
-            keys=digests[:, :DIGEST_BYTES],
-            contents=digests[:, DIGEST_BYTES:],
-            scores=ScoreBatch(values=scores.values[order], signals=scores.signals, status=scores.status[order]),
+            keys=rows_in_order(keys, order),
+            contents=rows_in_order(contents, order),
+            scores=ScoreBatch(
+                values=np.take(scores.values, order, axis=0),
+                signals=scores.signals,
+                status=np.take(scores.status, order),
+            ),
             known_hashes=None if known_hashes is None else known_hashes[order],
             vectors=None if vectors is None else vectors[order],
             shards=shards,
