@@ -97,7 +97,10 @@ def scan(
         int | None, typer.Option(min=1, help="For a trial: no more than the first N samples, as a run of their own.")
     ] = None,
     part_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples that are recorded together, about.", show_default="10,000")
+        int | None,
+        typer.Option(
+            min=1, help="Samples that are recorded together, about.", show_default="10,000; embeddings 1,000,000"
+        ),
     ] = None,
     normalise: Annotated[
         bool, typer.Option("--normalise", help="Accept stored embeddings of any norm, and divide each by it.")
