@@ -125,14 +125,26 @@ class Run:
     def require_complete(self) -> None:
         """Raise `UnfinishedRunError` unless every part is scored and decided."""
         if not self.record.complete:
+            raise UnfinishedRunError(f"the run {self.path} is not finished; {self._rest_to_do}")
+
+    def require_scored(self) -> None:
+        """Raise `UnfinishedRunError` unless every part is scored, so that a policy can be applied.
+
+        Of decisions that are applied to a copy, they are to be there too: to decide by the scores alone would forget
+        what these rest on beyond them.
+        """
+        if not self.record.scores or (self.record.applied_from and not self.record.complete):
             raise UnfinishedRunError(
-                f"the run {self.path} is not finished; "
-                + (
-                    "run `safetyfilter decide` again"
-                    if self.record.scores
-                    else "run the same `safetyfilter scan` again, which does only what is missing"
-                )
+                f"the run {self.path} is not finished, and some of its scores may be of another time; "
+                f"{self._rest_to_do}"
             )
+
+    @property
+    def _rest_to_do(self) -> str:
+        if self.record.scores and not self.record.applied_from:
+            return "run `safetyfilter decide` again"
+        command = "apply" if self.record.applied_from else "scan"
+        return f"run the same `safetyfilter {command}` again, which does only what is missing"
 
     def file(self, folder: str, index: int) -> Location:
         """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""

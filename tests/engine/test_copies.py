@@ -238,12 +238,32 @@ def test_it_goes_on_from_the_last_finished_part(run: Run, tmp_path: Path) -> Non
         apply_run(run, copy, tmp_path / "applied", progress=stop)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "applied" / "scores").glob("part-*")}
     assert len(done) == 1
-    assert not Run.open(tmp_path / "applied").record.complete
+    for use in (Decisions.of, lambda stopped: apply_policy(stopped, Policy()), lambda stopped: stopped.counts):
+        with pytest.raises(UnfinishedRunError, match="run the same `safetyfilter apply` again"):
+            use(Run.open(tmp_path / "applied"))
     told: list[Mapping[str, int]] = []
     applied = apply_run(run, copy, tmp_path / "applied", progress=told.append)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert 0 < sum(counts.get("resumed", 0) for counts in told) < applied.counts["seen"]
     assert applied.counts == apply_run(run, copy, tmp_path / "other").counts
+
+
+def test_nobody_else_finishes_a_run_that_is_stopped_before_its_decisions(own: Run, tmp_path: Path, monkeypatch) -> None:
+    """By the scores alone, what the decisions rest on beyond them would be forgotten."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    copy = open_source(write_files(tmp_path / "copy", shuffled()))
+    with monkeypatch.context() as patch:
+        patch.setattr("safetyfilter.engine.copies.decide_by", stop)
+        with pytest.raises(KeyboardInterrupt):
+            apply_run(own, copy, tmp_path / "applied")
+    stopped = Run.open(tmp_path / "applied")
+    assert stopped.record.scores
+    with pytest.raises(UnfinishedRunError, match="run the same `safetyfilter apply` again"):
+        apply_policy(stopped, own.policy)
+    assert apply_run(own, copy, tmp_path / "applied").counts == own.counts
 
 
 def test_a_fault_of_storage_is_no_finding(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
