@@ -60,6 +60,14 @@ class SourceContract:
         assert keys == keys_of(open_source(place, part_size=4)) == keys_of(open_source(str(place)))
         assert len(set(keys)) == len(IMAGES)
 
+    @pytest.mark.parametrize("part_size", [1, 4, 10_000])
+    def test_keys_begin_with_the_shards_of_their_part_where_it_says_so(self, place: Path, part_size: int) -> None:
+        source = open_source(place, part_size=part_size)
+        for part in source.parts():
+            assert len(set(part.shards.names)) == len(part.shards.names)
+            for key in [sample.key for sample in source.samples(part)] if part.shards.in_keys else []:
+                assert key[: max(key.rfind("/"), key.rfind("#"), 0)] in part.shards.names
+
     def test_reads_are_bounded(self, place: Path) -> None:
         sample = samples_of(open_source(place))[0]
         size = len(sample.read(LIMIT))
