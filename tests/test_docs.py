@@ -264,7 +264,8 @@ def test_all_fields_of_a_record_are_named(tmp_path: Path, encoder: ClipEncoder, 
     policy = Policy(thresholds={"explicit": 1, "minor": 0.5})  # so high that the record warns of it
     scan(source, tmp_path / "run", SafetyFilter(encoder, probes, policy))
     fields = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert sorted({*fields, "notice"}) == sorted(table_after(ROOT / "docs" / "runs.md", "## run.json"))
+    at_times = {"notice", "decided_with", "applied_from"}
+    assert sorted({*fields, *at_times}) == sorted(table_after(ROOT / "docs" / "runs.md", "## run.json"))
 
 
 def test_the_readme_is_short() -> None:
