@@ -53,7 +53,8 @@ def _check(place: Location, source: Source | None) -> None:
     refuse_links(place)
     if source is not None:
         _require_apart(place, source)
-    if there and not (place / "run.json").exists() and not holds_no_run(place):
+    record = place / "run.json"
+    if there and not record.exists() and not holds_no_run(place) and not record.exists():  # it may be there by now
         raise OutputError(f"{place} is not empty and holds no run; give a new or empty directory")
     _try_to_write(place)
 
