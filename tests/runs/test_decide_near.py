@@ -218,6 +218,16 @@ def test_a_run_without_embeddings_stays_as_it_is(tmp_path: Path) -> None:
     assert Run.open(run.path).counts["kept"] == 1
 
 
+def test_embeddings_of_some_parts_do_not_do(run: Run) -> None:
+    place = Path(run.file("embeddings", 1))
+    place.unlink()
+    before = (Path(run.path) / "run.json").read_bytes()
+    with pytest.raises(RunError, match="scan again with --keep-embeddings"):
+        apply_policy(run, Policy(), also_near=0.97)
+    assert (Path(run.path) / "run.json").read_bytes() == before
+    assert Run.open(run.path).counts["kept"] == 2
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_embeddings_of_other_scores_are_refused(run: Run, number: int) -> None:
     place = Path(run.file("embeddings", number))

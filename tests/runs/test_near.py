@@ -76,6 +76,12 @@ def test_without_exclusions_and_without_rows() -> None:
     assert NearSearch(np.ones((1, 4), np.float16), 0.9).near(np.empty((0, 4), np.float16)).tolist() == []
 
 
+def test_the_bound_is_hardly_lower_than_the_cosine() -> None:
+    search = NearSearch(np.ones((1, 768), np.float16), 0.97)  # the docs give its figure
+    assert not search.near(at_cosine(np.random.default_rng(0), unit(np.ones((50, 768))), 0.9697)).any()
+    assert search.near(at_cosine(np.random.default_rng(0), unit(np.ones((50, 768))), 0.97)).all()
+
+
 def test_lengths_say_nothing() -> None:
     assert NearSearch(np.float16([[2, 0]]), 1.0).near(np.float16([[0.5, 0], [0, 9]])).tolist() == [True, False]
 
