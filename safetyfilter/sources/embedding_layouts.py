@@ -10,7 +10,8 @@ from safetyfilter.sources.files import Listing
 from safetyfilter.sources.kinds import is_hidden, is_table, is_tar, tables_of
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS
 from safetyfilter.sources.tables import image_column_of
-from safetyfilter.sources.vector_files import ArrayVectors, ColumnVectors, VectorFile, embedding_column_of
+from safetyfilter.sources.vector_columns import ColumnVectors, embedding_column_of
+from safetyfilter.sources.vector_files import ArrayVectors, VectorFile
 from safetyfilter.sources.vector_keys import KeyList, key_list, opened_parquet
 from safetyfilter.storage import Location
 from safetyfilter.storage.arrays import ArrayFile
