@@ -11,7 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from safetyfilter import EmbedOptions, Policy, Run, SafetyFilter, apply_policy, export, scan, storage
+from safetyfilter import (
+    EmbedOptions,
+    LinearProbe,
+    Policy,
+    ProbeBank,
+    Run,
+    SafetyFilter,
+    apply_policy,
+    export,
+    scan,
+    storage,
+)
 from safetyfilter.batches import Reason, Unreadable
 from safetyfilter.engine.copies import apply_run
 from safetyfilter.errors import (
@@ -194,6 +205,23 @@ def test_reasons_beyond_the_policy_are_carried_over(own: Run, safe, tmp_path: Pa
     again = apply_run(own, copy, tmp_path / "applied")
     assert again.counts == applied.counts
     assert apply_policy(again, again.policy).counts["near_excluded"] == 0  # and a warning tells that
+
+
+def test_decisions_of_joined_runs_on_a_signal_that_only_the_other_has(own: Run, safe, tmp_path: Path) -> None:
+    weight = np.random.default_rng(3).standard_normal(32).astype(np.float32) * 20
+    third = LinearProbe(signal="text", weight=weight, bias=0.0, encoder=safe.encoder.spec.digest)
+    further = SafetyFilter(safe.encoder, safe.probes + ProbeBank([third]), safe.policy, safe.options)
+    source = open_source(tmp_path / "own-f", part_size=6)
+    other = scan(source, tmp_path / "other", further, secret_from=own)
+    thresholds = {"explicit": 0.5, "minor": 0.5, "text": 0.5}
+    joined = apply_policy([own, other], Policy(thresholds=thresholds, exclude=frozenset({"text"})))
+    assert joined.counts["other_signal"] > 0
+    copy = open_source(write_files(tmp_path / "copy", shuffled()), part_size=5)
+    applied = apply_run(joined, copy, tmp_path / "applied")
+    assert applied.counts == joined.counts
+    assert applied.record.decided_with == joined.record.decided_with
+    first = reasons_by_content(joined, source)
+    assert reasons_by_content(applied, copy) == first
 
 
 def test_of_several_samples_of_one_content_the_strictest_counts(safe, tmp_path: Path) -> None:
