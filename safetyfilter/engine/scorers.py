@@ -9,8 +9,9 @@ import numpy as np
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.views import VIEW_COUNTS
-from safetyfilter.engine.parts import PartJob, Progress, Scorer, stream_parts
+from safetyfilter.engine.parts import PartJob, Progress, Scorer
 from safetyfilter.engine.scored import ScoredBatch
+from safetyfilter.engine.stream import stream_parts
 from safetyfilter.engine.vectors import VectorScorer
 from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.filter import SafetyFilter
