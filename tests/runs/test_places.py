@@ -78,7 +78,7 @@ def states_of(place: Location) -> dict[str, str]:
     return {name: state for name, state in names.items() if not name.startswith(("index/", ".lease/"))}
 
 
-def test_it_is_read_and_looked_up_as_it_was_written(run_place: Place) -> None:
+def test_it_is_read_and_looked_up_as_it_was_written(run_place: Place, tmp_path: Path) -> None:
     run, _ = scan(run_place("run"), "abc")
     again = Run.open(str(run.path))
     assert again.path == run.path
@@ -91,6 +91,8 @@ def test_it_is_read_and_looked_up_as_it_was_written(run_place: Place) -> None:
     decisions = Decisions.of(again)
     assert decisions.reasons(["a kept", "a out", "z"]).tolist() == [0, BOTH, int(Reason.UNKNOWN)]
     assert pickle.loads(pickle.dumps(decisions)).reasons(["b out", "b kept"]).tolist() == [BOTH, 0]
+    in_run, in_cache = (run.path / "index" / "decisions.bin").exists(), [*tmp_path.glob("cache/**/decisions.bin")]
+    assert (in_run, len(in_cache)) == ((True, 0) if run.path.is_local else (False, 1))
 
 
 def test_it_is_decided_anew_without_its_scores_being_written(run_place: Place) -> None:

@@ -325,9 +325,9 @@ class TestForeignParts:
         part, meta = read_scores(run.file("scores", 0))
         low = replace(part, scores=replace(part.scores, values=part.scores.values * 0))
         write_scores(low, run.file("scores", 0), {name: meta[name] for name in ("fingerprint", "embeddings")})
-        with pytest.raises(RunError, match=r"the scores in .* are not those that its run\.json speaks of"):
+        with pytest.raises(RunError, match=r"the scores of part 0 in .* are not those that its run\.json speaks of"):
             run.read_scores()
-        with pytest.raises(RunError, match=r"the scores in .* are not those that its run\.json speaks of"):
+        with pytest.raises(RunError, match=r"the scores of part 0 in .* are not those that its run\.json speaks of"):
             apply_policy(run, run.policy)
 
     def test_a_stopped_scan_is_not_completed_by_deciding(self, safe: SafetyFilter, tmp_path: Path) -> None:
