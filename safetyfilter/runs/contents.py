@@ -115,14 +115,16 @@ class Contents:
         bucket = high >> self._shift
         begin, stop = (self._starts[bucket + np.uint64(more)].astype(np.int64) for more in (0, 1))
         last, end = len(self) - 1, stop
+        highs, lows = self._rows["high"], self._rows["low"]
         for _ in range(self._longest.bit_length()):  # the first row of the bucket that is not below
             middle = (begin + stop) >> 1
-            row = self._rows[np.minimum(middle, last)]
-            below = (row["high"] < high) | ((row["high"] == high) & (row["low"] < low))
+            at = np.minimum(middle, last)
+            there = highs[at]
+            below = (there < high) | ((there == high) & (lows[at] < low))
             below &= begin < stop
             begin, stop = np.where(below, middle + 1, begin), np.where(below, stop, middle)
-        row = self._rows[np.minimum(begin, last)]
-        found = (begin < end) & (row["high"] == high) & (row["low"] == low)
+        at = np.minimum(begin, last)
+        found = (begin < end) & (highs[at] == high) & (lows[at] == low)
         return np.where(found, begin, -1)
 
 

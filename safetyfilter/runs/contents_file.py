@@ -131,9 +131,13 @@ def _write(file: IO[bytes], sorted_in: Iterable[Records], bits: int, stretch_bit
 
 def _strictest(rows: Records, kind: np.dtype[Any]) -> Records:
     """Rows sorted by content, each content once: all reasons, the highest scores, and a failure where one has it."""
-    rows = rows[np.lexsort((rows["low"], rows["high"]))]
+    high, low = (np.ascontiguousarray(rows[name]) for name in ("high", "low"))
+    order = np.argsort(high)
+    if (np.diff(high[order]) == 0).any():  # else one number to sort by is faster than two
+        order = np.lexsort((low, high))
+    rows, high, low = rows[order], high[order], low[order]
     new = np.ones(len(rows), np.bool_)
-    new[1:] = (rows["high"][1:] != rows["high"][:-1]) | (rows["low"][1:] != rows["low"][:-1])
+    new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     first = np.flatnonzero(new)
     merged = np.empty(len(first), kind)
     for name in kind.names or ():

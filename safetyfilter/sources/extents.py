@@ -42,7 +42,7 @@ def nested(one: Location, other: Location) -> bool:
     >>> nested(Location.of("/runs/first"), Location.of("/runs")), nested(Location.of("/runs"), Location.of("/runs-2"))
     (True, False)
     """
-    if one.fs != other.fs:
+    if not _on_one_storage(one, other):
         return False
     first, second = (f"{_real(place).rstrip('/')}/" for place in (one, other))
     return first.startswith(second) or second.startswith(first)
@@ -52,9 +52,14 @@ def _real(place: Location) -> str:
     return os.path.realpath(place.path) if place.is_local else place.path.rstrip("/")
 
 
+def _on_one_storage(one: Location, other: Location) -> bool:
+    """Return True for places on one storage; of object storage, a bucket is one whatever the client's options are."""
+    return one.fs == other.fs or (one.is_object_storage and type(one.fs) is type(other.fs))
+
+
 def _overlaps(extent: Extent, to: Location) -> bool:
-    if extent.place.fs != to.fs and not (to.is_object_storage and type(to.fs) is type(extent.place.fs)):
-        return False  # of object storage, a bucket is one whatever the client's options are
+    if not _on_one_storage(extent.place, to):
+        return False
     place, path = _real(extent.place), _real(to)
     if place == path or place.startswith(f"{path.rstrip('/')}/"):
         return True
