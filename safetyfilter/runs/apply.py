@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import UnfinishedRunError, UsageError
+from safetyfilter.errors import UsageError
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.index_place import index_fits
 from safetyfilter.runs.indexed import index_of
@@ -98,11 +98,7 @@ def decide_parts(
     if others:
         require_joinable(run, others)
     policy.require(signals_of([run, *others]))
-    if not run.record.scores:
-        raise UnfinishedRunError(
-            f"the scan of {run.path} is not finished, and some of its scores may be of another time; run the same scan "
-            "again, which does only what is missing"
-        )
+    run.require_scored()
     part_metas(run.path, run.record)  # a missing or foreign part is told before anything is changed
     with _reasons(run, policy, others, also_near) as reasons:
         return decide_by(run, reasons, progress=progress)
