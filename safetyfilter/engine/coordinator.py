@@ -46,8 +46,9 @@ class Failure:
 
 @dataclass(slots=True)
 class News:
-    """What has happened since it was last asked for."""
+    """News of a scan since they were last asked for; `begun` where a worker ever began."""
 
+    begun: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     finished: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
     lines: list[tuple[int, str]] = field(default_factory=list)
@@ -157,4 +158,5 @@ class Coordinator:
     def news(self) -> News:
         """Return what has happened since the last call."""
         news, self._news = self._news, News()
+        news.begun = bool(self._begun)
         return news

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
-import threading
 import time
-from collections.abc import Generator, Mapping
-from contextlib import suppress
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 from safetyfilter.engine.base import Recorded, Work
-from safetyfilter.engine.cluster import Team, connected, imported, machines_of, require_address, team_for
-from safetyfilter.engine.coordinator import Coordinator, News
+from safetyfilter.engine.cluster import connected, imported, machines_of, require_address, team_for
+from safetyfilter.engine.coordinator import News
 from safetyfilter.engine.parts import Progress
+from safetyfilter.engine.ray_data import POLL_S, Hands, coordinator_of
 from safetyfilter.engine.ray_worker import WorkerJob
 from safetyfilter.engine.sending import packed
 from safetyfilter.errors import EngineError, UsageError
 from safetyfilter.filter import SafetyFilter
 
 _log = logging.getLogger(__name__)
-_POLL_S = 0.2
-_LAST_WORDS_S = 15.0
-"""Seconds that workers have to keep what they scored, when a scan is stopped."""
-_BLOCKS_A_WORKER = 64
-"""Blocks of parts for each worker: the fewer parts a block, the less uneven the end; the more, the less to hand out."""
+_NOBODY_S = 120
+"""Seconds without a worker after which a warning says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +94,6 @@ class RayEngine:
             writer=work.run.part_writer(),
             parts={part.index: part for part in work.parts},
             numbers={part.index: work.numbers[part.index] for part in work.parts},
-            run_path=str(work.run.path),
             run_id=work.run.record.run_id,
         )
         sent, digester = packed(job, ray.cloudpickle.CloudPickler)
@@ -110,71 +105,25 @@ class RayEngine:
                 gpus_per_worker=self.gpus_per_worker if sent.encoders else 0,  # stored embeddings need none
                 cpus_per_worker=self.cpus_per_worker,
             )
-            coordinator = _coordinator(ray)
+            coordinator = coordinator_of(ray)
             ray.get(coordinator.keep.remote(digester))
-            hands = _Hands(ray, coordinator, ray.put(sent), team)
+            hands = Hands(ray, coordinator, ray.put(sent), team)
             yield from _followed(hands, work, report)
 
 
-class _Hands:
-    """A data set of part numbers on its way through the workers, in a thread of its own."""
-
-    def __init__(self, ray: Any, coordinator: Any, sent: Any, team: Team) -> None:
-        self.ray, self.coordinator = ray, coordinator
-        self._sent, self._team = sent, team
-        self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._leave = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, parts: list[int]) -> None:
-        """Start on parts, by their index."""
-        self._thread = threading.Thread(target=self._run, args=(parts,), name="ray data", daemon=True)
-        self._thread.start()
-
-    def _run(self, parts: list[int]) -> None:
-        data, team = self.ray.data, self._team
-        blocks = min(len(parts), team.workers * _BLOCKS_A_WORKER)
-        try:
-            numbers = data.from_items([{"part": part} for part in parts], override_num_blocks=blocks)
-            done = numbers.map_batches(
-                _worker_class(),
-                fn_constructor_args=(self._sent, self.coordinator, _version(), team.device, team.cpus),
-                batch_size=None,
-                compute=data.ActorPoolStrategy(min_size=1, max_size=min(team.workers, blocks)),
-                num_cpus=team.cpus,
-                num_gpus=team.gpus or None,
-            )
-            for _ in done.iter_batches(batch_size=None, prefetch_batches=0):
-                if self._leave.is_set():
-                    break
-            self.ended.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
-            self.ended.put(error)
-
-    def stop(self) -> None:
-        """Have workers keep what they have and end, as far as that is done in a few seconds."""
-        deadline = time.monotonic() + _LAST_WORDS_S
-        with suppress(self.ray.exceptions.RayError):
-            self.ray.get(self.coordinator.stop.remote())
-            while self.ray.get(self.coordinator.busy.remote()) and time.monotonic() < deadline:
-                time.sleep(_POLL_S)
-        self._leave.set()
-        if self._thread is not None:
-            self._thread.join(max(1.0, deadline - time.monotonic()))
-
-
-def _followed(hands: _Hands, work: Work, report: Progress) -> Generator[Recorded, None, None]:
+def _followed(hands: Hands, work: Work, report: Progress) -> Generator[Recorded, None, None]:
     """Yield parts as workers tell that they are recorded, until all are."""
     ray, coordinator = hands.ray, hands.coordinator
     parts = [part.index for part in work.parts]
     missing = set(parts)
+    told_by = time.monotonic() + _NOBODY_S
     fault: BaseException | None = None
     hands.start(parts)
     try:
         over = False
         while not over:
             try:
-                fault = hands.ended.get(timeout=_POLL_S)
+                fault = hands.ended.get(timeout=POLL_S)
                 over = True
             except queue.Empty:
                 pass
@@ -183,6 +132,17 @@ def _followed(hands: _Hands, work: Work, report: Progress) -> Generator[Recorded
                 news: News = ray.get(coordinator.news.remote())
             except ray.exceptions.RayError as error:
                 raise EngineError(f"the cluster is gone: {_first_line(error)}; {_REMEDY}") from error
+            if news.begun:
+                told_by = math.inf
+            elif time.monotonic() > told_by:
+                told_by = math.inf
+                _log.warning(
+                    "no worker has begun after %d seconds: Ray may have no room for one of %d processors and %g GPUs; "
+                    "`ray status` tells",
+                    _NOBODY_S,
+                    hands.team.cpus,
+                    hands.team.gpus,
+                )
             for level, line in news.lines:
                 _log.log(level, "%s", line)
             if news.counts:
@@ -206,50 +166,3 @@ _REMEDY = "finished parts are kept: run the same scan again, which does only wha
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _coordinator(ray: Any) -> Any:
-    """A coordinator in an actor beside the driver, that ends with it."""
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote()
-
-
-def _version() -> Mapping[str, str]:
-    """All that must be the same in a worker and its driver."""
-    from safetyfilter import __version__
-    from safetyfilter.embed.images import PREPARATION
-
-    return {"safetyfilter": __version__, "its preparation of images": str(PREPARATION)}
-
-
-def _worker_class() -> type[Any]:
-    """The class that Ray Data makes workers of; sent by value, so that another version of this library can run it."""
-
-    class Worker:
-        def __init__(self, sent: Any, coordinator: Any, versions: Mapping[str, str], device: str, cores: int) -> None:
-            self.given = sent, coordinator, versions, device, cores
-            self.worker: Any = None
-
-        def __call__(self, batch: Any) -> Any:
-            import ray
-
-            sent, coordinator, versions, device, cores = self.given
-            if self.worker is None:
-                try:
-                    from safetyfilter.engine.ray import _version
-                    from safetyfilter.engine.ray_worker import PartWorker
-
-                    own = _version()
-                except ImportError:
-                    own = {}
-                if own != versions:
-                    ray.get(coordinator.mismatch.remote(own, versions))
-                    return batch
-                self.worker = PartWorker(ray.get(sent), coordinator, device=device, cores=cores)
-            self.worker(batch["part"].tolist())
-            return batch
-
-    Worker.__name__ = Worker.__qualname__ = "SafetyFilterWorker"
-    return Worker

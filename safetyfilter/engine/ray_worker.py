@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from safetyfilter.errors import EngineError, RunError, SafetyFilterError, Storag
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.writing import PartWriter
 from safetyfilter.sources.base import Part
+from safetyfilter.storage import Place
 
 TELL_EVERY_S = 0.5
 """Seconds between two words of a worker to the coordinator."""
@@ -38,8 +40,6 @@ class WorkerJob:
         The parts to do, by their index.
     numbers : mapping of int to int
         The index of each -> its number in the run.
-    run_path : str
-        Where the run lies.
     run_id : str
         The run's, by which a worker knows that it sees the run.
     """
@@ -48,7 +48,6 @@ class WorkerJob:
     writer: PartWriter
     parts: Mapping[int, Part]
     numbers: Mapping[int, int]
-    run_path: str
     run_id: str
 
 
@@ -105,13 +104,16 @@ class PartWorker:
         job = self._job = self._job or self._unpacked()
         while todo:
             try:
-                for part in score_parts(job.job, (job.parts[index] for index in todo), report=self._report):
-                    self._tell(at_once=True)  # a driver that has ended may have been followed by another
-                    counts = job.writer.write(part, job.numbers[part.index])
-                    if job.job.checkpoints:
-                        job.job.checkpoints.remove(part.state)
-                    ray.get(self._coordinator.finished.remote(part.index, dict(counts)))
-                    todo = [index for index in todo if index != part.index]
+                parts = (job.parts[index] for index in todo)
+                scored: Any = score_parts(job.job, parts, report=self._report)
+                with closing(scored):  # before this worker counts as idle, so that what it keeps is kept
+                    for part in scored:
+                        self._tell(at_once=True)  # a driver that has ended may have been followed by another
+                        counts = job.writer.write(part, job.numbers[part.index])
+                        if job.job.checkpoints:
+                            job.job.checkpoints.remove(part.state)
+                        ray.get(self._coordinator.finished.remote(part.index, dict(counts)))
+                        todo = [index for index in todo if index != part.index]
                 return
             except StorageError as error:  # of the first part that is not finished; the others may do
                 ray.get(self._coordinator.failed.remote(Failure.of(error), stop=False))
@@ -126,7 +128,7 @@ class PartWorker:
         logging.getLogger("safetyfilter").addHandler(_Relay(self._coordinator))
         digester = ray.get(self._coordinator.digester.remote())
         job: WorkerJob = unpacked(self._sent, digester, self._device)
-        require_run(job.run_path, job.run_id)
+        require_run(job.writer.root, job.run_id)
         return job
 
     def _report(self, counts: Mapping[str, int]) -> None:
@@ -156,7 +158,7 @@ class _Relay(logging.Handler):
         self._coordinator.log.remote(record.levelno, record.getMessage())
 
 
-def require_run(path: str, run_id: str) -> None:
+def require_run(path: Place, run_id: str) -> None:
     """Raise `EngineError` unless this machine sees the run that the scan writes: else parts would go astray.
 
     >>> require_run("/nowhere/run", "0" * 32)

@@ -172,6 +172,14 @@ def test_a_worker_with_another_version_ends_the_scan(own: dict[str, str], told: 
     assert not coordinator.tell({})
 
 
+def test_news_tell_when_a_worker_has_begun() -> None:
+    coordinator = Coordinator()
+    assert not coordinator.news().begun
+    coordinator.begin("one", [1])
+    assert coordinator.news().begun
+    assert coordinator.news().begun
+
+
 def test_workers_in_hand_are_known() -> None:
     coordinator = Coordinator()
     coordinator.begin("one", [1])
