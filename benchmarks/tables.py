@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,34 @@ def loader(result: Mapping[str, Any]) -> str:
             ("a million lookups, batched", f"{found['million_batched_median_s']:.2f} s"),
             ("opening 10 million decisions", f"{1000 * found['opened_s']:.0f} ms"),
             (f"memory of {found['workers']} workers together", f"{found['workers_together_mb']:.0f} MB"),
+        ],
+    )
+
+
+def lookups(result: Mapping[str, Any]) -> str:
+    """Decisions of very many samples, as a whole and shard by shard."""
+    found = result["lookups"]
+    whole, shards = found["whole"], found["shards"]
+    count = found["samples"]
+
+    def both(what: Callable[[Mapping[str, float]], str]) -> tuple[str, str]:
+        return what(whole), what(shards)
+
+    return _table(
+        (f"{count:,} samples", "the whole", "shard by shard"),
+        [
+            (
+                "on the disk, bytes a sample",
+                f"{found['whole_bytes_per_sample']:.1f}",
+                f"{found['part_bytes_per_sample'] + found['table_bytes'] / count:.1f}",
+            ),
+            ("a worker's memory", *both(lambda way: f"{way['memory_bytes'] / 1e6:,.0f} MB")),
+            ("the same, bytes a sample of the run", *both(lambda way: f"{way['memory_bytes'] / count:.2f}")),
+            ("decisions held at a time", f"{count:,}", f"{shards['held_bytes'] / 1e6:.1f} MB"),
+            ("opening", *both(lambda way: f"{1000 * way['opened_cpu_s']:.0f} ms")),
+            ("lookups a second, first pass", *both(lambda way: _millions(way["lookups_per_cpu_s"]))),
+            ("second pass", *both(lambda way: _millions(way["again_per_cpu_s"]))),
+            ("in shards at hand", *both(lambda way: _millions(way["at_hand_per_cpu_s"]))),
         ],
     )
 
@@ -149,6 +178,58 @@ def overhead(result: Mapping[str, Any]) -> str:
     )
 
 
+def scan(result: Mapping[str, Any]) -> str:
+    """Rates of stored embeddings, beside reading the file and scikit-learn."""
+    rates, seconds = result["rows_per_second"], result["seconds"]
+    names = {
+        "read": "reading the file, `numpy.fromfile`",
+        "scoring": "scores of two linear probes",
+        "scan": "scan, to written parts",
+        "whole_scan": "scan, to its end",
+        "plain": "scores without a compiler",
+        "sklearn": "scikit-learn, twice",
+        "laion_l14": "a network of LAION's L/14 detector's shape",
+        "decide": "deciding again, to written parts",
+        "decide_and_index": "deciding again, with the index",
+        "cold_read": "reading the file, not in the cache",
+        "cold_scoring": "scores, not in the cache",
+    }
+
+    def over(name: str, other: str) -> str:
+        return f"{rates[name] / rates[other]:.2f}" if seconds[name] and name != other else "-"
+
+    found = result["environment"]
+    table = _table(
+        ("", "million rows a second", "times reading", "times scikit-learn"),
+        [
+            (title, f"{rates[name] / 1e6:.2f}", over(name, "cold_read" if name.startswith("cold") else "read"),
+             over(name, "sklearn"))
+            for name, title in names.items()
+        ],
+    )  # fmt: skip
+    memory = " and ".join(f"{held:,} MB with {int(rows):,} rows" for rows, held in result["memory_mb"].items())
+    compiled = "" if result["compiled"] else ", without a C compiler"
+    return (
+        f"Measured on {found['cores']} cores of {_article(found['cpu'])}{compiled}, with {result['rows']:,} rows "
+        f"({result['gigabytes']} GB).\n\n{table}\n\n"
+        f"A scanning process held at most {memory}, its modules and mapped pages among them."
+    )
+
+
+def laion_hours(result: Mapping[str, Any]) -> str:
+    """The machine-hours that these rates would need for LAION's rows, said to be an extrapolation."""
+    hours = {name: f"{value:.2g}" for name, value in result["laion_5b_machine_hours"].items()}
+    needed = result["rows_per_second"]["scoring"] * result["width"] * 2 / 1e9
+    cores = result["environment"]["cores"]
+    return (
+        "By extrapolation from the rates above, and not by measurement, LAION's 5.8 billion rows (8.9 TB) take\n"
+        f"{hours['scoring']} machine-hours to score, {hours['scan']} to scan into written parts, "
+        f"{hours['whole_scan']} to scan to the end and {hours['decide']} to decide again,\n"
+        f"on a machine of {cores} cores like this one. To score at that rate it needs {needed:.1f} GB a second; "
+        "slower\nstorage sets the rate itself. Machines share the work by parts (`--engine ray`)."
+    )
+
+
 def laion(result: Mapping[str, Any]) -> str:
     """The decisions that change where the vocabulary tables of LAION's detectors are dropped."""
     changed = []
@@ -159,6 +240,78 @@ def laion(result: Mapping[str, Any]) -> str:
         "LAION's detectors hold vocabulary tables that the common ports drop. On the reference inputs, some of which\n"
         f"were made to meet them, that changes {' and '.join(changed)}."
     )
+
+
+def cluster(result: Mapping[str, Any]) -> str:
+    """Images a second by engine, and how busy the machine was otherwise."""
+    rates, first, machine = result["images_per_second"], result["first_part_s"], result["environment"]
+    names = {"one_worker": "Ray, one worker", "two_workers": "Ray, two workers", "local": "local engine, same cores"}
+    lines = [
+        (title, _number(rates[name]), f"{rates[name] / rates['one_worker']:.2f}", f"{first[name]:.0f} s")
+        for name, title in names.items()
+    ]
+    prose = (
+        f"{result['architecture']}, JPEGs of {result['jpeg_side']} pixels, {machine['cores']} cores of "
+        f"{_article(machine['cpu'])}. When it began, {machine['load_at_start']:.1f} other processes ran on average: "
+        "two workers can be twice as fast as one only where two cores are free."
+    )
+    head = ("engine", "images/s", "over one worker", "first part after")
+    return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
+
+
+_LAION_IMAGES, _LAION_BYTES = 5.8e9, 240e12
+"""LAION-5B's published copy at 384 pixels."""
+_A100_RATE = 312
+"""Images a second: published for clip-retrieval with ViT-L-14."""
+_ROW_BYTES = 4 * 16 + 2 * 4
+"""Two digests in the scores and two in the decisions, which don't compress, and two float32 scores."""
+_COMPARED_BYTES = 37
+"""A sample's record where repeated keys are looked for; `safetyfilter.runs.repeated`."""
+
+
+def moved(result: Mapping[str, Any]) -> str:
+    """Bytes of pictures as they are stored, and as they are prepared."""
+    stored, pixels = _LAION_BYTES / _LAION_IMAGES, result["decoding"]["pixel_bytes"]
+    prose = (
+        f"A prepared picture has {pixels:,} bytes (224 x 224 x 3), and an image of LAION-5B at 384 pixels "
+        f"{stored:,.0f} (published: 240 TB). Apart, {_LAION_IMAGES * pixels / 1e12:,.0f} TB would cross the network "
+        "for 5.8 billion images beside the 240 TB that are read, and five times as much with `--views multi`; and an "
+        "image's further pictures, such as frames, would need a way of their own."
+    )
+    return textwrap.fill(prose, 120)
+
+
+def on_paper(result: Mapping[str, Any]) -> str:
+    """Machines, hours and bytes for 5.8 billion images."""
+    nodes, gpus, faster = 8, 8, 8
+    core_s, per_image = result["decoding"]["core_ms"] / 1000, _LAION_BYTES / _LAION_IMAGES
+    hours, rate = _LAION_IMAGES / _A100_RATE / 3600, gpus * _A100_RATE
+    cores, gigabits, all_gigabytes = rate * core_s, rate * per_image * 8 / 1e9, nodes * rate * per_image / 1e9
+    lines = [
+        ("bytes read", "LAION-5B at 384 pixels, published", "240 TB"),
+        ("rate of a GPU", "ViT-L-14, an A100, published by clip-retrieval", f"{_A100_RATE} images/s"),
+        ("hours of one GPU", f"5.8e9 / {_A100_RATE} / 3600", f"{hours:,.0f}"),
+        (f"hours of {nodes} machines", f"{hours:,.0f} / ({nodes} x {gpus} GPUs)", f"{hours / nodes / gpus:,.0f}"),
+        (
+            "decoding an image",
+            f"measured: a core of {_article(result['environment']['cpu'])}",
+            f"{1000 * core_s:.1f} ms",
+        ),
+        ("cores that decode, a machine", f"{gpus} x {_A100_RATE} x {1000 * core_s:.1f} ms", f"{cores:,.1f}"),
+        ("reading, a machine", f"{gpus} x {_A100_RATE} x {per_image:,.0f} bytes", f"{gigabits:.1f} Gbit/s"),
+        ("reading, all machines", f"{nodes} times that", f"{all_gigabytes:.1f} GB/s"),
+        ("bytes written", f"{_ROW_BYTES} a sample", f"{_LAION_IMAGES * _ROW_BYTES / 1e9:,.0f} GB"),
+        ("compared at the end", f"{_COMPARED_BYTES} a sample", f"{_LAION_IMAGES * _COMPARED_BYTES / 1e9:,.0f} GB"),
+    ]
+    prose = (
+        f"The GPUs saturate first: {gpus} of them need {cores:,.0f} cores and {gigabits:.1f} Gbit/s of their machine. "
+        f"GPUs {faster} times as fast would need {faster * cores:,.0f} cores and {faster * gigabits:.1f} Gbit/s, and "
+        f"{faster * all_gigabytes:.1f} GB/s of the storage: there, decoding is the next to saturate on machines with "
+        "fewer cores, then the network. What comes after the last part is the work of one machine, which needs room "
+        "for what is compared: a run for each of the data set's own pieces (LAION-5B comes in three) keeps it in "
+        "bounds."
+    )
+    return f"{_table(('', 'from', 'on paper'), lines)}\n\n{textwrap.fill(prose, 120)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +328,17 @@ class Passage:
 
 
 PASSAGES: dict[str, Passage] = {
+    "moved": Passage(page="cluster.md", results="cluster.json", write=moved),
+    "cluster": Passage(page="cluster.md", results="cluster.json", write=cluster),
+    "on paper": Passage(page="cluster.md", results="cluster.json", write=on_paper),
     "loader": Passage(page="loaders.md", results="loader.json", write=loader),
+    "lookups": Passage(page="loaders.md", results="lookups.json", write=lookups),
     "throughput": Passage(page="speed.md", results="throughput.json", write=throughput),
     "machine": Passage(page="speed.md", results="throughput.json", write=machine),
     "other machine": Passage(page="speed.md", results="throughput_amx.json", write=other_machine),
     "parity": Passage(page="speed.md", results="throughput.json", write=parity),
+    "scan": Passage(page="embeddings.md", results="scan.json", write=scan),
+    "laion hours": Passage(page="embeddings.md", results="scan.json", write=laion_hours),
     "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
@@ -215,6 +374,10 @@ def _article(name: str) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:.2f} million"
 
 
 def _number(value: float) -> str:
