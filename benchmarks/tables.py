@@ -81,7 +81,11 @@ def lookups(result: Mapping[str, Any]) -> str:
             ),
             ("a worker's memory", *both(lambda way: f"{way['memory_bytes'] / 1e6:,.0f} MB")),
             ("the same, bytes a sample of the run", *both(lambda way: f"{way['memory_bytes'] / count:.2f}")),
-            ("decisions held at a time", f"{count:,}", f"{shards['held_bytes'] / 1e6:.1f} MB"),
+            (
+                "decisions at hand",
+                f"{found['whole_bytes_per_sample'] * count / 1e6:,.0f} MB",
+                f"{shards['held_bytes'] / 1e6:.1f} MB",
+            ),
             ("opening", *both(lambda way: f"{1000 * way['opened_cpu_s']:.0f} ms")),
             ("lookups a second, first pass", *both(lambda way: _millions(way["lookups_per_cpu_s"]))),
             ("second pass", *both(lambda way: _millions(way["again_per_cpu_s"]))),
