@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from safetyfilter.runs import start
 from tests.conftest import encoded
-from tests.crash.jobs import ACTIONS, SECRET, Job, always_one_run
+from tests.crash.jobs import ACTIONS, NUMBERS, SECRET, Job
 from tests.writers import write_files
 
 _MEMORY = Path("/dev/shm")
@@ -43,7 +43,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Job], None]:
     """Do a job in this process, at its own pace, with the secret and the number that runs of other jobs have."""
     monkeypatch.setenv("SAFETYFILTER_SECRET", SECRET)
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    monkeypatch.setattr(secrets, "token_hex", always_one_run(secrets.token_hex))
+    monkeypatch.setattr(start, "secrets", NUMBERS)
 
     def do(job: Job) -> None:
         ACTIONS[job.action](replace(job, checkpoints=0, below=""))

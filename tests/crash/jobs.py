@@ -30,7 +30,9 @@ from safetyfilter import (
     open_source,
     scan,
 )
+from safetyfilter.runs import start
 from safetyfilter.signals import PAIR
+from safetyfilter.storage import holding
 from tests.conftest import write_tiny_clip
 from tests.crash.operations import Operations
 from tests.crash.power import PowerLosses
@@ -79,6 +81,10 @@ class Job:
         The words of a command line.
     gate : str
         A pipe from which the process reads once it holds the run, and before it goes on; it says "holding" then.
+    environment : tuple of pairs
+        Variables and their values.
+    lease_s : float
+        Seconds after which a hold on object storage lapses; 0 for the library's own.
     """
 
     action: str = "scan"
@@ -101,15 +107,20 @@ class Job:
     cache: str = ""
     command: tuple[str, ...] = ()
     gate: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    lease_s: float = 0
 
 
 def perform(job: Job, connection: Connection, barrier: Barrier | None = None) -> None:
     """Do a job, and send what came of it: the operations that were counted, and an error's name and words, or None."""
+    os.environ.update(job.environment)
+    if job.lease_s:
+        holding.exclusive.__wrapped__.__kwdefaults__["limit_s"] = job.lease_s  # type: ignore[attr-defined]
     if job.own_secret:
         os.environ.pop("SAFETYFILTER_SECRET", None)
     else:
         os.environ["SAFETYFILTER_SECRET"] = SECRET
-        secrets.token_hex = always_one_run(secrets.token_hex)
+        start.secrets = NUMBERS  # type: ignore[assignment]
     if job.cache:
         os.environ["XDG_CACHE_HOME"] = job.cache
     if job.file_limit is not None:
@@ -134,9 +145,14 @@ def perform(job: Job, connection: Connection, barrier: Barrier | None = None) ->
     connection.send((operations.done, error))
 
 
-def always_one_run(token_hex: Callable[[int], str]) -> Callable[[int], str]:
-    """The maker of random numbers with which all runs get the same, so that their files can be compared."""
-    return lambda size: _RUN_ID if size == len(_RUN_ID) // 2 else token_hex(size)
+class _Numbers:
+    """The random numbers with which all runs are started alike, so that their files can be compared."""
+
+    def token_hex(self, size: int) -> str:
+        return _RUN_ID if size == len(_RUN_ID) // 2 else secrets.token_hex(size)
+
+
+NUMBERS = _Numbers()
 
 
 @cache
