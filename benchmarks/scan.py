@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -235,7 +234,8 @@ def measure_memory(rows: int) -> float:
             [sys.executable, "-c", f"{script}; scan.written(Path({folder!r}) / 'job', {rows}, 16)"], check=True
         )
         sf.scan(sf.open_source(place / "job"), place / "run", filter_of(16))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        status = Path("/proc/self/status").read_text(encoding="ascii")  # resource's begins with the parent's
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
 
 
 def measured(case: Case, repetitions: int) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def main() -> None:
     if given.memory_of:
         print(measure_memory(given.memory_of))
         return
-    rows = QUICK_ROWS if given.quick else ROWS
+    rows, load = QUICK_ROWS if given.quick else ROWS, os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         case = Case(folder=Path(folder), rows=rows, safe=filter_of())
         progress(f"writing {rows:,} rows")
@@ -326,6 +326,7 @@ def main() -> None:
         "benchmark": "scan",
         "environment": environment("scikit-learn", "pyarrow"),
         "compiled": native() is not None,
+        "load": round(max(load, os.getloadavg()[0]), 1),
         "rows": rows,
         "width": WIDTH,
         "gigabytes": round(rows * WIDTH * 2 / 1e9, 2),

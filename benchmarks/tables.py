@@ -213,6 +213,8 @@ def scan(result: Mapping[str, Any]) -> str:
     )  # fmt: skip
     memory = " and ".join(f"{held:,} MB with {int(rows):,} rows" for rows, held in result["memory_mb"].items())
     compiled = "" if result["compiled"] else ", without a C compiler"
+    if result["load"] > 2 * found["cores"]:
+        compiled += f", while other programs used the same cores (load {result['load']:.0f})"
     return (
         f"Measured on {found['cores']} cores of {_article(found['cpu'])}{compiled}, with {result['rows']:,} rows "
         f"({result['gigabytes']} GB).\n\n{table}\n\n"
