@@ -93,7 +93,7 @@ class TestOfARun:
     def test_parts_of_two_policies_are_an_error(self, run: Run) -> None:
         Decisions.of(run)  # the index that is there doesn't hide it
         run.decide_part(1, Reasons.by_policy(Policy.preset("strict")))
-        with pytest.raises(RunError, match="decided under another policy"):
+        with pytest.raises(RunError, match=r"part 1 of .* was not decided by what its run\.json says"):
             Decisions.of(run)
 
     def test_a_missing_or_damaged_part_is_an_error(self, run: Run) -> None:
@@ -128,7 +128,7 @@ class TestOfARun:
         bits = np.full(len(table), Reason.UNKNOWN, np.uint16)
         said = {"content": content_digest(*digests, bits), "counts": count_decisions(bits)}
         write_table(table, run.file("decisions", 0), meta | said)
-        with pytest.raises(RunError, match=r"the decisions in .* are not those"):
+        with pytest.raises(RunError, match=r"the decisions of part 0 in .* are not those"):
             Decisions.of(run)
         vouch(run)
         decisions = Decisions.of(run)
