@@ -59,9 +59,9 @@ class Part:
     index : int
         Its number, which is also that of its files in the run directory.
     state : str
-        Names, sizes and times of all that it is read from, the files that rows name among them, and the columns or the
-        extension chosen: while this is unchanged, so are the samples. It has no word of other parts, nor of the part's
-        own number.
+        Names, sizes and times, or a digest of these, of all that it is read from, the files that rows name among them,
+        and the columns or the extension chosen: while this is unchanged, so are the samples. It has no word of other
+        parts, nor of the part's own number.
     count : int or None
         Its samples, where the source knows without reading them.
     shards : Shards

@@ -104,7 +104,7 @@ class Listing:
 
     @cached_property
     def extensions(self) -> frozenset[str]:
-        """What follows the last dot of the names, in lower case."""
+        """The endings of the names behind their last dot, in lower case."""
         return frozenset({name.rpartition(".")[2].lower() for name in self.names})
 
     def __contains__(self, name: str) -> bool:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 BUFFER = 1 << 20
 """Bytes that are asked for at once."""
 _OF_READING = ("time", "atime", "accessed")
-"""What changes when a file is only read."""
+"""Details that change when a file is only read."""
 _AT_ONCE = 8 * BUFFER
 """Of what a caller asks for at once, no more is held twice."""
 

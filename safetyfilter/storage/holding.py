@@ -14,7 +14,7 @@ from safetyfilter.storage.machine import locked
 
 
 class Hold(Protocol):
-    """What holds a folder for this process."""
+    """A hold of this process on a folder."""
 
     def require(self) -> None:
         """Raise `HeldError` where the folder is not held any more, so that nothing more may be written to it."""
