@@ -1,4 +1,4 @@
-"""What the workers of a scan and its driver tell each other: counts, finished parts, faults, and the word to stop."""
+"""The coordinator of a scan: takes counts, finished parts and faults from workers, and the word to stop for them."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetyfilter.engine.cluster import Team
 from safetyfilter.engine.coordinator import Coordinator
+from safetyfilter.engine.ray_worker import versions
 
 POLL_S = 0.2
 _LAST_WORDS_S = 15.0
@@ -74,14 +75,6 @@ def coordinator_of(ray: Any) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote()
 
 
-def versions() -> Mapping[str, str]:
-    """All that must be the same in a worker and its driver."""
-    from safetyfilter import __version__
-    from safetyfilter.embed.images import PREPARATION
-
-    return {"safetyfilter": __version__, "its preparation of images": str(PREPARATION)}
-
-
 def _worker_class() -> type[Any]:
     """The class that Ray Data makes workers of; sent by value, so that another version of this library can run it."""
 
@@ -96,8 +89,7 @@ def _worker_class() -> type[Any]:
             sent, coordinator, wanted, device, cores = self.given
             if self.worker is None:
                 try:
-                    from safetyfilter.engine.ray_data import versions
-                    from safetyfilter.engine.ray_worker import PartWorker
+                    from safetyfilter.engine.ray_worker import PartWorker, versions
 
                     own = versions()
                 except ImportError:

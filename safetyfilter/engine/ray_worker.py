@@ -179,6 +179,14 @@ def require_run(path: Place, run_id: str) -> None:
         )
 
 
+def versions() -> Mapping[str, str]:
+    """All that must be the same in a worker and its driver."""
+    from safetyfilter import __version__
+    from safetyfilter.embed.images import PREPARATION
+
+    return {"safetyfilter": __version__, "its preparation of images": str(PREPARATION)}
+
+
 def _told(error: BaseException) -> str:
     """An error's type and where it happened, but not its words: they may tell what a sample holds."""
     places: Iterable[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)[-4:]
