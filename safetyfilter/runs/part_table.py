@@ -20,7 +20,7 @@ from safetyfilter.runs.parts import read_meta, read_table, write_table
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.shards import shards_in
 from safetyfilter.runs.stored import digest_of
-from safetyfilter.storage import Location
+from safetyfilter.storage import Location, locked
 
 _NAME = "parts.parquet"
 _AT_ONCE = 16
@@ -174,9 +174,15 @@ def _read_own(run: Run, place: Location) -> PartTable | None:
 
 def _written(table: PartTable, place: Location) -> bool:
     try:
-        if place.is_local:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-        table.write(place)
+        if not place.is_local:
+            table.write(place)
+            return True
+        folder = Path(place).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock", wait=True):
+            for left in folder.glob(f".{_NAME}.*.tmp"):  # by a process that was killed
+                left.unlink()
+            table.write(place)
     except (SafetyFilterError, OSError):
         return False
     return True
