@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from safetyfilter.embed.headers import DecodeLimits as DecodeLimits
     from safetyfilter.embed.options import EmbedOptions as EmbedOptions
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
+    from safetyfilter.embed.named import NamedEncoder as NamedEncoder
+    from safetyfilter.engine.copies import apply_run as apply_run
+    from safetyfilter.engine.ray import RayEngine as RayEngine
     from safetyfilter.engine.scan import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
     from safetyfilter.evaluation.measure import evaluate as evaluate
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from safetyfilter.runs.apply import apply_policy as apply_policy
     from safetyfilter.runs.decisions import Decisions as Decisions
     from safetyfilter.runs.run import Run as Run
+    from safetyfilter.runs.sharded import ShardedDecisions as ShardedDecisions
     from safetyfilter.score.bank import ProbeBank as ProbeBank
     from safetyfilter.score.bank import join_captions as join_captions
     from safetyfilter.score.convert.detector import convert_detector as convert_detector
@@ -63,11 +67,13 @@ _HOMES = {
     "EncoderSpec": "embed.spec",
     "LaionDetector": "score.laion",
     "LinearProbe": "score.linear",
+    "NamedEncoder": "embed.named",
     "PAIR": "signals",
     "Policy": "decide.policy",
     "ProbeBank": "score.bank",
     "PromptPair": "score.zero_shot",
     "PromptSet": "score.zero_shot",
+    "RayEngine": "engine.ray",
     "Reason": "batches",
     "Run": "runs.run",
     "SafeDataset": "loaders.torch_map",
@@ -75,8 +81,10 @@ _HOMES = {
     "SafetyFilter": "filter",
     "SafetyFilterError": "errors",
     "ScoreBatch": "batches",
+    "ShardedDecisions": "runs.sharded",
     "SignalPair": "signals",
     "apply_policy": "runs.apply",
+    "apply_run": "engine.copies",
     "calibrate_thresholds": "decide.risk",
     "convert_detector": "score.convert.detector",
     "evaluate": "evaluation.measure",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
+from safetyfilter.runs.decided import DecidedPart
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.index_place import index_fits
 from safetyfilter.runs.indexed import index_of
@@ -23,6 +26,9 @@ from safetyfilter.runs.stored import part_metas
 
 Progress = Callable[[Mapping[str, int]], None]
 """Called with counts to add: ``seen``, ``kept``, ``excluded`` and ``unscored``."""
+
+_AT_ONCE = 4
+"""Parts that are decided at a time, at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -115,8 +121,7 @@ def decide_by(run: Run, reasons: Reasons, *, progress: Progress | None = None) -
     run.write_record(replace(run.record, complete=False, decisions="", counts={}, decided_with=pending))
     total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
     shards = []
-    for number in range(run.part_count):
-        decided = run.decide_part(number, reasons)
+    for decided in _decided(run, reasons):
         shards.append((decided.content, decided.shards))
         total.update(decided.counts)
         if progress:
@@ -128,6 +133,25 @@ def decide_by(run: Run, reasons: Reasons, *, progress: Progress | None = None) -
     if run.path.is_local and index_fits(run):
         index_of(run)
     return run
+
+
+def _decided(run: Run, reasons: Reasons) -> Iterator[DecidedPart]:
+    """The decisions on all parts, in order; a few parts at a time where these need nothing but their own scores."""
+    if reasons.decided_with:
+        yield from (run.decide_part(number, reasons) for number in range(run.part_count))
+        return
+    waiting: deque[Future[DecidedPart]] = deque()
+    with ThreadPoolExecutor(min(cores(), _AT_ONCE)) as pool:
+        try:
+            for number in range(run.part_count):
+                waiting.append(pool.submit(run.decide_part, number, reasons))
+                if len(waiting) > _AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @contextmanager

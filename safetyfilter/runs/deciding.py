@@ -37,20 +37,24 @@ class OwnDecisions:
             return None  # missing or damaged
         return there if there.content in self.contents else None
 
+    def _fits(self, number: int, reasons: Reasons) -> bool:
+        """True where the stored decisions say that they are by these reasons, on the stored scores."""
+        scores, decisions = (read_meta(part_file(self.root, folder, number)) for folder in ("scores", "decisions"))
+        if scores is None or decisions is None:
+            return False
+        told = decisions["fingerprint"], decisions.get("scores"), decisions.get("policy")
+        return told == (scores["fingerprint"], scores["content"], reasons.digest)
+
     def decide(self, number: int, reasons: Reasons) -> DecidedPart:
         """Return the decisions on a part's stored scores.
 
         They are decided anew, and written where that gives others than are there; only those that this made or was
         told to trust are taken as they are. Else a file that was put there could pass for the run's own.
         """
-        meta = read_meta(part_file(self.root, "scores", number))
         there: DecidedPart | None = None
-        with suppress(RunError):  # missing or damaged: made again
-            there = read_decisions(part_file(self.root, "decisions", number))
-        if meta and there and (there.fingerprint, there.scores) != (meta["fingerprint"], meta["content"]):
-            there = None
-        if there and there.policy != reasons.digest:
-            there = None
+        if self._fits(number, reasons):
+            with suppress(RunError):  # damaged: made again
+                there = read_decisions(part_file(self.root, "decisions", number))
         if there and there.content in self.contents:
             return there
         part, meta = read_scores(part_file(self.root, "scores", number))
