@@ -163,6 +163,7 @@ MAY_OPEN = {
     "safetyfilter.storage.location": "the one package that does",
     "safetyfilter.storage.urls": "the same",
     "safetyfilter.storage.arrays": "the same",
+    "safetyfilter.storage.durable": "the same",
     "safetyfilter.storage.machine": "the same",
     "safetyfilter.storage.writing": "the same",
     "safetyfilter.storage.reading": "the same",
