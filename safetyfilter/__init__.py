@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from safetyfilter.decide.risk import calibrate_thresholds as calibrate_thresholds
     from safetyfilter.embed.encoder import ClipEncoder as ClipEncoder
     from safetyfilter.embed.headers import DecodeLimits as DecodeLimits
+    from safetyfilter.embed.named import NamedEncoder as NamedEncoder
     from safetyfilter.embed.options import EmbedOptions as EmbedOptions
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
-    from safetyfilter.embed.named import NamedEncoder as NamedEncoder
     from safetyfilter.engine.copies import apply_run as apply_run
     from safetyfilter.engine.ray import RayEngine as RayEngine
     from safetyfilter.engine.scan import scan as scan

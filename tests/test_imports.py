@@ -164,6 +164,7 @@ MAY_OPEN = {
     "safetyfilter.storage.urls": "the same",
     "safetyfilter.storage.arrays": "the same",
     "safetyfilter.storage.durable": "the same",
+    "safetyfilter.storage.memory": "the same: what the system says of its memory",
     "safetyfilter.storage.machine": "the same",
     "safetyfilter.storage.writing": "the same",
     "safetyfilter.storage.reading": "the same",

@@ -22,7 +22,7 @@ TRIAL = ".safetyfilter-"
 _LEFT = re.compile(
     rf"{re.escape(TRIAL)}[0-9a-f]{{16}}|(run\.json|part-\d+\.\w+|\.unfinished-\w+\.\w+)\.[0-9a-f]{{8}}\.tmp"
 )
-"""What a killed process may leave on other storage than a local disk."""
+"""Names of what a killed process may leave on other storage than a local disk."""
 
 
 @contextmanager

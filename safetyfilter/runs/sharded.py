@@ -209,7 +209,7 @@ def _reopened(run: Location, decided: str) -> ShardedDecisions:
 
 
 def _name(key: str) -> str:
-    """What a key says of its shard: all before its last ``/`` or ``#``.
+    """The shard that a key names: all before its last ``/`` or ``#``.
 
     >>> _name("a/0.tar/x"), _name("0.parquet#7"), _name("a.jpg")
     ('a/0.tar', '0.parquet', '')
