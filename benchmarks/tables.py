@@ -192,7 +192,7 @@ def scan(result: Mapping[str, Any]) -> str:
         "whole_scan": "scan, to its end",
         "plain": "scores without a compiler",
         "sklearn": "scikit-learn, twice",
-        "laion_l14": "a network of LAION's L/14 detector's shape",
+        "laion_l14": "LAION's L/14 detector" if result["laion_l14_is_published"] else "a network of its shape",
         "decide": "deciding again, to written parts",
         "decide_and_index": "deciding again, with the index",
         "cold_read": "reading the file, not in the cache",
