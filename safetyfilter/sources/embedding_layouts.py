@@ -93,6 +93,11 @@ def embeddings_in(listing: Listing, *, column: str | None, key: str | None, keys
 
 def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[VectorFile]:
     """The layout of an embedding job: files of each kind in a folder of its own, matched by their numbers."""
+    if others := [name for name in arrays if _folder_of(name) not in (_IMAGES, _TEXTS)]:
+        raise SourceError(
+            f"{listing.location} holds {_IMAGES}/ and {len(others)} arrays elsewhere, {others[0]} for example, that "
+            "would be left out; scan these by themselves"
+        )
     images = _numbered(name for name in arrays if _folder_of(name) == _IMAGES)
     texts = _numbered(name for name in arrays if _folder_of(name) == _TEXTS)
     metadata = _numbered(name for name in listing.names if is_table(name) and _folder_of(name) == _METADATA)
@@ -125,7 +130,7 @@ def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[Ve
 
 def _of_arrays(listing: Listing, arrays: Sequence[str], key: str | None, given: Location | None) -> list[VectorFile]:
     """Arrays by themselves, each with a file of keys of its own name, or the only one with a file called so."""
-    arrays = [name for name in arrays if not name.lower().endswith("keys.npy")]
+    arrays = [name for name in arrays if not _holds_keys(name)]
     if not arrays:
         raise SourceError(f"{listing.location} holds keys and no embeddings; give the array too")
     if given is not None and len(arrays) > 1:
@@ -191,6 +196,12 @@ def _numbered(names: Iterable[str]) -> dict[int, str]:
 
 def _is_array(name: str) -> bool:
     return name.lower().endswith(".npy")
+
+
+def _holds_keys(name: str) -> bool:
+    """True for ``keys.npy`` and ``NAME.keys.npy``, and not for ``monkeys.npy``."""
+    last = name.rpartition("/")[2].lower()
+    return last == "keys.npy" or last.endswith(".keys.npy")
 
 
 def _folder_of(name: str) -> str:

@@ -194,7 +194,10 @@ def _rows_of(column: pa.Array, width: int, name: str) -> Rows:
 def _floats(values: pa.Array) -> Rows:
     """Float16 or float32 from an Arrow array of floats; NaN for null."""
     array = values.to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(array if array.dtype in (np.float16, np.float32) else array.astype(np.float32))
+    if array.dtype not in (np.float16, np.float32):
+        with np.errstate(over="ignore"):  # what float32 can't hold is not finite, and told as that
+            array = array.astype(np.float32)
+    return np.ascontiguousarray(array)
 
 
 def _wrong_width(name: str, width: int, found: set[int]) -> SourceError:

@@ -64,14 +64,19 @@ class ArrayFile:
             version = npy.read_magic(file)
             if version not in _HEADERS:
                 raise ValueError(f"it is of version {version[0]}.{version[1]} of the format; 1.0 and 2.0 are read")
-            shape, in_columns, dtype = _HEADERS[version](file)
+            try:
+                shape, in_columns, dtype = _HEADERS[version](file)
+            except (OSError, ValueError, StorageError):
+                raise
+            except Exception as error:  # NumPy's parser lets through what Python's parsers raise
+                raise ValueError(f"its header can't be read ({type(error).__name__})") from error
             offset = file.tell()
         if dtype.hasobject:
             raise ValueError("it holds pickled objects, which are never loaded; write numbers")
         if dtype not in _FLOATS:
             order = f", in the other byte order: {dtype.str}" if dtype.newbyteorder("=") in _FLOATS else ""
             raise ValueError(f"it holds {dtype}{order}, and float16 and float32, little-endian, are read")
-        if len(shape) != 2 or not shape[1]:
+        if len(shape) != 2 or shape[0] < 0 or shape[1] < 1:
             raise ValueError(f"its shape is {shape}, and embeddings are (rows, width)")
         if in_columns and min(shape) > 1:
             raise ValueError("it is in Fortran order, column by column; write numpy.ascontiguousarray of it")
@@ -80,6 +85,12 @@ class ArrayFile:
             raise ValueError(
                 f"it ends too early: {rows:,} rows of {width} {dtype} need "
                 f"{offset + rows * width * dtype.itemsize:,} bytes, and it has {size:,}"
+            )
+        if size >= offset + (rows + 1) * width * dtype.itemsize:
+            raise ValueError(
+                f"it has {size:,} bytes, and {rows:,} rows of {width} {dtype} end at "
+                f"{offset + rows * width * dtype.itemsize:,}: what is behind them, another array say, would be left out"
+                "; write one array a file"
             )
         return cls(place=place, dtype=dtype, rows=rows, width=width, offset=offset, size=size)
 

@@ -137,10 +137,18 @@ def read_npy(place: Place) -> npt.NDArray[Any]:
     """
     location = Location.of(place)
     file: Any = location.path if location.is_local else io.BytesIO(location.read_bytes())
-    try:
-        array = retried(lambda: np.load(file, mmap_mode="r" if location.is_local else None, allow_pickle=False), place)
-    except EOFError as error:
-        raise ValueError("the file ends too early") from error
+
+    def load() -> Any:
+        try:
+            return np.load(file, mmap_mode="r" if location.is_local else None, allow_pickle=False)
+        except EOFError as error:
+            raise ValueError("the file ends too early") from error
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # NumPy's parser of headers lets through what Python's parsers raise
+            raise ValueError(f"its header can't be read ({type(error).__name__})") from error
+
+    array = retried(load, place)
     if not isinstance(array, np.ndarray):
         raise ValueError("it holds several arrays")
     return array

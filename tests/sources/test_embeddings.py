@@ -157,6 +157,19 @@ class TestEveryLayout:
         np.testing.assert_array_equal(vectors_of(source), np.concatenate(VECTORS))
 
 
+def test_a_key_file_with_a_header_that_no_parser_takes_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VECTORS[0])
+    (tmp_path / "a.keys.npy").write_bytes(header(shape="(4, ("))
+    with pytest.raises(SourceError, match=r"can't read the keys in a\.keys\.npy: its header can't be read"):
+        open_source(tmp_path)
+
+
+def test_an_array_whose_name_ends_as_that_of_keys_is_read(tmp_path: Path) -> None:
+    for name, vectors in zip(("dogs", "monkeys"), VECTORS, strict=True):
+        np.save(tmp_path / f"{name}.npy", vectors)
+    assert sum(map(len, blocks(open_source(tmp_path)))) == 25
+
+
 def test_views_of_a_local_array_copy_nothing(tmp_path: Path) -> None:
     block = blocks(open_source(job(tmp_path / "stored")))[0]
     assert not block.vectors.flags.owndata
@@ -200,6 +213,13 @@ def test_a_row_of_null_is_missing_and_numbers_of_null_are_not_finite(tmp_path: P
     assert block.status.tolist() == [OK, STATUS_CODES["missing"], OK, OK]
     np.testing.assert_allclose(block.vectors[[0, 3]], VECTORS[0][:2])
     assert np.isnan(block.vectors[2, 0])
+
+
+def test_a_number_beyond_float32_is_not_finite(tmp_path: Path) -> None:
+    values = [VECTORS[0][0].tolist(), [1e300] * WIDTH]
+    pq.write_table(pa.table({"v": pa.array(values, pa.list_(pa.float64()))}), tmp_path / "a.parquet")
+    (block,) = blocks(open_source(tmp_path))
+    assert np.isfinite(block.vectors).all(axis=1).tolist() == [True, False]
 
 
 def test_embeddings_of_captions_come_where_asked_for(tmp_path: Path) -> None:
@@ -249,8 +269,33 @@ BODY = VECTORS[0][:4].tobytes()
         (header(shape="(32,)") + BODY, re.escape("its shape is (32,), and embeddings are (rows, width)")),
         (header(shape="(4, 0)") + BODY, "its shape is"),
         (header(shape="(4, 8, 1)") + BODY, "its shape is"),
+        (header(shape="(-4, 8)") + BODY, "its shape is"),
+        (header(shape="(2, 8)") + BODY, "another array say, would be left out; write one array a file"),
+        (header(shape="(4, (") + BODY, "its header can't be read"),
+        (
+            b"\x93NUMPY\x01\x00" + (3000).to_bytes(2, "little") + b"-" * 2999 + b"1" + BODY,
+            "its header can't be read|Cannot parse header",
+        ),
+        (header(shape="{[]: 1}") + BODY, "its header can't be read"),
     ],
-    ids=["cut", "cut header", "empty", "pickle", "objects", "big-endian", "double", "fortran", "flat", "none", "deep"],
+    ids=[
+        "cut",
+        "cut header",
+        "empty",
+        "pickle",
+        "objects",
+        "big-endian",
+        "double",
+        "fortran",
+        "flat",
+        "none",
+        "deep",
+        "negative",
+        "two arrays",
+        "open bracket",
+        "nested",
+        "odd literal",
+    ],
 )
 def test_an_array_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, content: bytes, message: str) -> None:
     job(tmp_path)
@@ -283,9 +328,10 @@ def keys_in(place: Path, keys: list[str]) -> None:
         (lambda p: np.save(p / "text_emb" / "text_emb_9.npy", VECTORS[1]), "only a text_emb file of number 9"),
         (lambda p: np.save(p / "img_emb" / "whole.npy", VECTORS[1]), "img_emb/whole.npy has no number"),
         (lambda p: (p / "metadata" / "metadata_0.parquet").write_bytes(b"PAR1"), "can't read the Parquet file"),
+        (lambda p: np.save(p / "more_0.npy", VECTORS[1]), "1 arrays elsewhere, more_0.npy for example"),
     ],
     ids=["short metadata", "other captions", "wide captions", "one number", "no metadata", "captions alone",
-         "no number", "damaged metadata"],
+         "no number", "damaged metadata", "arrays elsewhere"],
 )  # fmt: skip
 def test_files_that_do_not_belong_together_are_told(
     tmp_path: Path, change: Callable[[Path], object], message: str
