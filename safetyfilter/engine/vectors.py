@@ -24,6 +24,8 @@ from safetyfilter.sources.vectors import Rows, VectorBlock, blocks_of
 
 UNIT = 1e-3
 """The most by which a norm may differ from 1: twice what rounding to float16 can do."""
+LEAST = 1e-15
+"""The least norm that tells a direction: of smaller numbers the squares are lost to float32."""
 _LEAST_ROWS = 2048
 """Rows that are worth a thread."""
 _AHEAD = 1
@@ -130,7 +132,7 @@ class VectorScorer:
         for row, key in block.other_keys.items():
             keys[row] = np.frombuffer(job.digester.key(key), np.uint8)
         values, norms = self._rows(block.vectors, block.captions)
-        direction = np.isfinite(norms) & (norms > 0) & np.isfinite(values).all(axis=1)
+        direction = np.isfinite(norms) & (norms > LEAST) & np.isfinite(values).all(axis=1)
         failed = np.where(block.status == OK, STATUS_CODES["non_finite"], block.status)
         status = np.where(direction & (block.status == OK), OK, failed).astype(np.uint8)
         values[status != OK] = np.nan

@@ -189,6 +189,6 @@ def columns_of(table: pa.Table) -> dict[str, list[Any]]:
 def _values_of(column: pa.ChunkedArray) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError, KeyError):  # text that is not UTF-8, or times that Python does not hold
         values = [plain(value) for value in column]
     return values

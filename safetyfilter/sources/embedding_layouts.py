@@ -93,10 +93,10 @@ def embeddings_in(listing: Listing, *, column: str | None, key: str | None, keys
 
 def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[VectorFile]:
     """The layout of an embedding job: files of each kind in a folder of its own, matched by their numbers."""
-    if others := [name for name in arrays if _folder_of(name) not in (_IMAGES, _TEXTS)]:
+    if elsewhere := [name for name in arrays if _folder_of(name) not in (_IMAGES, _TEXTS)]:
         raise SourceError(
-            f"{listing.location} holds {_IMAGES}/ and {len(others)} arrays elsewhere, {others[0]} for example, that "
-            "would be left out; scan these by themselves"
+            f"{listing.location} holds {_IMAGES}/ and {len(elsewhere)} arrays elsewhere, {elsewhere[0]} for example, "
+            "that would be left out; scan these by themselves"
         )
     images = _numbered(name for name in arrays if _folder_of(name) == _IMAGES)
     texts = _numbered(name for name in arrays if _folder_of(name) == _TEXTS)

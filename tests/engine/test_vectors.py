@@ -92,6 +92,17 @@ def test_what_is_no_direction_is_unscored(
     assert np.isfinite(found.scores.values[0]).all()
 
 
+@pytest.mark.parametrize("length", [1e-14, 1e-22, 1e-30, 1e18, 1e30])
+def test_a_norm_that_float32_can_not_tell_is_no_direction(normalising: VectorScorer, length: float) -> None:
+    right = np.random.default_rng(0).standard_normal(32)
+    right /= np.linalg.norm(right)
+    found = scored(normalising, [right.astype(np.float32), (right * length).astype(np.float32)])
+    if length in (1e-14, 1e18):
+        np.testing.assert_allclose(found.scores.values[1], found.scores.values[0], atol=1e-5)
+    else:
+        assert found.scores.failures == {1: "non_finite"}
+
+
 @pytest.mark.parametrize(("length", "accepted"), [(0.9985, False), (0.9995, True), (1.0005, True), (1.0015, False)])
 def test_a_norm_that_rounding_does_not_explain_is_an_error(scorer: VectorScorer, length: float, accepted: bool) -> None:
     right = np.eye(32, dtype=np.float32)[0]

@@ -205,6 +205,18 @@ def test_keys_that_are_null_or_no_text_have_names_of_their_own(tmp_path: Path) -
     assert block.status.tolist() == [OK, STATUS_CODES["no_key"], OK]
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.date32(), pa.date64(), pa.duration("s"), pa.timestamp("us"), pa.timestamp("us", tz="Not/Here")]
+)
+def test_keys_that_are_times_beyond_pythons_are_numbers(tmp_path: Path, kind: pa.DataType) -> None:
+    np.save(tmp_path / "a.npy", VECTORS[0][:2])
+    keys = pa.array([2**31 - 1, 5] if kind == pa.date32() else [2**62, 5], kind)
+    pq.write_table(pa.table({"key": keys}), tmp_path / "a.keys.parquet")
+    (block,) = blocks(open_source(tmp_path))
+    assert block.status.tolist() == [OK, OK]
+    assert block.keys[0].as_py().isdigit()
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), WIDTH), pa.large_list(pa.float64())])
 def test_a_row_of_null_is_missing_and_numbers_of_null_are_not_finite(tmp_path: Path, kind: pa.DataType) -> None:
     values = [VECTORS[0][0].tolist(), None, [None, *[0.0] * (WIDTH - 1)], VECTORS[0][1].tolist()]
