@@ -53,6 +53,10 @@ FAULTS = [
     refused("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
     refused("InvalidToken", "The provided token is malformed.", OSError, errno.EINVAL),
     refused("400", "Bad Request", OSError, errno.EINVAL),
+    refused("AllAccessDisabled", "All access to this object has been disabled."),
+    refused("AuthorizationHeaderMalformed", "The region is wrong.", OSError, errno.EINVAL),
+    refused("InvalidRange", "The requested range is not satisfiable.", OSError, errno.EINVAL),
+    refused("PreconditionFailed", "At least one of the preconditions did not hold.", OSError, errno.EINVAL),
     PermissionError("Unable to locate credentials"),
     ClientError("503 slow down"),
 ]
@@ -156,6 +160,10 @@ class TestFaults:
             read_image(failing(error, 1), 100)
         assert caught.value.failure == failure
         assert not waits
+
+    def test_a_bucket_that_is_gone_says_nothing_of_one_file(self) -> None:
+        with pytest.raises(StorageError, match="its bucket is not there any more"):
+            read_image(failing(refused("NoSuchBucket", "No such bucket.", FileNotFoundError), 1), 100)
 
     @pytest.mark.parametrize("error", [ValueError("null byte"), TypeError("a fault of ours"), KeyError("x")])
     def test_what_is_no_fault_is_raised_as_it_is(self, error: Exception, waits: list[float]) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from safetyfilter.batches import Unreadable
 from safetyfilter.errors import HeldError, OutputError, StorageError
 from safetyfilter.storage.location import Location
 from safetyfilter.storage.reading import parse_json
@@ -37,6 +38,9 @@ LIMIT_S = 60.0
 """Seconds for which a claim that is not put again is alive."""
 _TIMES_TOLD_TO_S = 1.0
 """Some storages tell times by whole seconds, so that an age may seem larger by as much."""
+_LONGEST_S = 86_400.0
+_MOST_BYTES = 10_000
+"""A claim that says it lives longer, or that is longer, is not one that this library wrote."""
 _RENEWALS = 3
 """Times that a claim is put again within its limit."""
 
@@ -158,7 +162,7 @@ class Lease:
                 continue
             if (claim := self._read(other)) is None:
                 continue
-            limit_s = float(claim.get("limit_s", self._limit_s))
+            limit_s = self._limit_of(claim)
             left_s = limit_s + _TIMES_TOLD_TO_S - (now - put_at).total_seconds()
             if left_s > 0:
                 holds = claim.get("holds") is not False  # what can't be read is taken for a holder's
@@ -184,12 +188,17 @@ class Lease:
     def _read(self, place: Location) -> Mapping[str, Any] | None:
         """Return what a claim says, nothing where it can't be read; None where it is gone."""
         try:
-            content = parse_json(place.read_bytes())
+            content = parse_json(place.read_bytes(_MOST_BYTES))
         except FileNotFoundError:
             return None
-        except ValueError:  # half-written, on storage that is no object store
+        except (ValueError, Unreadable):  # half-written, on storage that is no object store, or nobody's claim
             return {}
         return content if isinstance(content, dict) else {}
+
+    def _limit_of(self, claim: Mapping[str, Any]) -> float:
+        """Return the seconds for which a claim says that it is alive; where it says nothing sensible, the own limit."""
+        told = claim.get("limit_s")
+        return told if isinstance(told, int | float) and told <= _LONGEST_S else self._limit_s
 
     def _put(self, *, holds: bool) -> None:
         asked_at = _clock_s()
@@ -233,7 +242,13 @@ class Lease:
 def _owner(claim: Mapping[str, Any]) -> str:
     if not claim:
         return "one whose claim can't be read"
-    return f"process {claim.get('pid')} on {claim.get('host')}, since {claim.get('started')}"
+    pid, host, started = (_shown(claim.get(name)) for name in ("pid", "host", "started"))
+    return f"process {pid} on {host}, since {started}"
+
+
+def _shown(told: object) -> str:
+    """Return what another says of itself as it may be shown on a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(told)[:80])
 
 
 def _clock_s() -> float:

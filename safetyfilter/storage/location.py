@@ -29,6 +29,8 @@ _OBJECT_STORAGE = frozenset(
 )
 """Protocols of storage that has no folders of its own, and where an upload appears whole or not at all."""
 
+_VERSION = "?versionId="
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -146,6 +148,7 @@ class Location:
 
     def names(self) -> list[str]:
         """Return the sorted names of the files directly in this folder; none where there is no folder."""
+        self.require_own_name()
         try:
             found = retried(lambda: self.fs.ls(self.path, detail=True), self)
         except (FileNotFoundError, NotADirectoryError):
@@ -173,6 +176,7 @@ class Location:
 
     def remove(self) -> None:
         """Remove this file, if it is there."""
+        self.require_own_name()
         with suppress(FileNotFoundError):
             retried(lambda: self.fs.rm_file(self.path), self)
 
@@ -204,6 +208,7 @@ class Location:
 
         Errors are those of `read_bytes`, and OutputError where it can't be written there.
         """
+        self.require_own_name()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             retried(lambda: self.fs.get_file(self.path, str(path)), self)
@@ -223,7 +228,13 @@ class Location:
         """Return a seekable binary file whose reads are retried; errors as of `read_bytes`."""
         return io.BufferedReader(RetryingFile(self._open, self), BUFFER)
 
+    def require_own_name(self) -> None:
+        """Raise `OSError` for a name that S3's client takes for another object: what it cuts off is a version to it."""
+        if _VERSION in self.path and hasattr(self.fs, "call_s3"):
+            raise OSError(errno.EINVAL, f"S3's client takes {_VERSION} in a name for the version of another object")
+
     def _open(self) -> object:
+        self.require_own_name()
         if self.is_local:
             _require_regular(os.stat(self.path), self.path)  # noqa: PTH116
         return self.fs.open(self.path, "rb")
@@ -241,6 +252,7 @@ class Location:
         return kind
 
     def _fetch(self, max_bytes: int | None) -> bytes:
+        self.require_own_name()
         if max_bytes is None:
             whole: bytes = self.fs.cat_file(self.path)
             return whole

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import StorageError
 from safetyfilter.storage.location import Location, Place
-from safetyfilter.storage.retries import retried
+from safetyfilter.storage.retries import codes_of, retried
 
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
 """The errors of pyarrow on damaged bytes in memory: OSError, say, where a page can't be decompressed."""
@@ -46,7 +46,12 @@ def read_image(place: Place, max_bytes: int) -> bytes:
     try:
         location = Location.of(place)
         return location.read_bytes(max_bytes, called=f"a file in {location.folder}")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if "NoSuchBucket" in codes_of(error):  # which is so for every file, and says nothing of this one
+            raise StorageError(
+                f"{location.folder} is gone: its bucket is not there any more; a scan keeps its finished parts, run "
+                "the same command again when it is"
+            ) from error
         raise Unreadable("missing") from None  # the error's text holds the path, which no record may
     except StorageError:
         raise

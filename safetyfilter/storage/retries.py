@@ -38,6 +38,12 @@ _CREDENTIAL_CODES = frozenset(
 """Codes in an answer of object storage that tell of the credentials or the clock, and of no one file."""
 _CREDENTIAL_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_CREDENTIAL_CODES - {'400'}))}|credentials?|expired)\b")
 
+_OF_NO_FILE = _CREDENTIAL_CODES | {
+    *("AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed", "InvalidSecurity", "NotSignedUp"),
+    *("InvalidRange", "PreconditionFailed"),  # of an object that was changed since it was opened
+}
+"""Codes that tell of no one file's content: of those, the account, or of what is being written meanwhile."""
+
 _NOT_A_NAME = "ParamValidationError"
 """The error of S3's client for the name of a bucket that can't be one, and that it never asks for."""
 
@@ -107,23 +113,37 @@ def is_fault(error: Exception) -> bool:
     if isinstance(error, (SafetyFilterError, Unreadable)):
         return False
     if isinstance(error, PermissionError):
-        return _is_about_credentials(error)
+        return _is_of_no_file(error)
     if isinstance(error, _FINDINGS):
         return False
     if isinstance(error, OSError):
-        return error.errno not in _FINDING_ERRNOS or _is_about_credentials(error)
+        return error.errno not in _FINDING_ERRNOS or _is_of_no_file(error)
     return type(error).__module__ != "builtins"  # the errors of storage clients, most of which are no OSError
 
 
+def codes_of(error: BaseException) -> frozenset[str]:
+    """Return the codes in the answers of object storage that an error was raised from.
+
+    >>> codes_of(TimeoutError())
+    frozenset()
+    """
+    return frozenset(code for link in _chain(error) if (code := _code(link)) is not None)
+
+
 def _is_about_credentials(error: Exception) -> bool:
-    if (
-        isinstance(error, OSError) and error.filename is not None
-    ):  # the operating system's, which knows none; the name may have any word in it
-        return False
-    chain = list(_chain(error))
-    if codes := {code for link in chain if (code := _code(link)) is not None}:
-        return not codes.isdisjoint(_CREDENTIAL_CODES)
-    return any(_CREDENTIAL_WORDS.search(str(link)) for link in chain)
+    return _tells(error, _CREDENTIAL_CODES)
+
+
+def _is_of_no_file(error: Exception) -> bool:
+    return _tells(error, _OF_NO_FILE)
+
+
+def _tells(error: Exception, what: frozenset[str]) -> bool:
+    if isinstance(error, OSError) and error.filename is not None:
+        return False  # the operating system's, which knows none; the name may have any word in it
+    if codes := codes_of(error):
+        return not codes.isdisjoint(what)
+    return any(_CREDENTIAL_WORDS.search(str(link)) for link in _chain(error))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -80,6 +80,7 @@ def _replacing_local(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _upload(file: str, location: Location) -> None:
+    location.require_own_name()
     if location.is_object_storage:
         location.fs.put_file(file, location.path)
         return

@@ -159,6 +159,27 @@ def test_what_can_not_be_read_is_taken_for_a_holder_s(remote: Location) -> None:
         Lease(remote, LONG_S)
 
 
+@pytest.mark.parametrize("limit_s", ["abc", None, [], float("nan"), float("inf"), 1e308])
+def test_a_claim_of_no_sensible_limit_is_alive_for_as_long_as_ones_own(remote: Location, limit_s: object) -> None:
+    put_claim(remote, "0", holds=True, limit_s=limit_s)
+    with pytest.raises(HeldError, match=r"until its hold lapses in \d\d s$"):
+        Lease(remote)
+
+
+def test_the_owner_in_a_claim_is_shown_on_one_short_line(remote: Location) -> None:
+    put_claim(remote, "0", holds=True, host="\x1b[31m\n" + "x" * 1000)
+    with pytest.raises(HeldError) as caught:
+        Lease(remote)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def test_what_is_too_long_for_a_claim_is_not_read(remote: Location) -> None:
+    put_claim(remote, "0", holds=True, host="x" * 100_000)
+    with pytest.raises(HeldError, match="one whose claim can't be read"):
+        Lease(remote)
+
+
 def test_a_claim_that_lapsed_is_taken_over(remote: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its age is told by the storage's own times, whatever clocks say."""
     put_claim(remote, "0", holds=True, limit_s=-2.0)

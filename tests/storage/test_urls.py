@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from safetyfilter import storage
-from safetyfilter.errors import MissingExtraError, StorageError, UsageError
-from safetyfilter.storage import Location, is_url, shown
+from safetyfilter.batches import Unreadable
+from safetyfilter.errors import MissingExtraError, OutputError, StorageError, UsageError
+from safetyfilter.storage import Location, is_url, read_image, replacing, shown
 from tests.object_storage import S3
 
 NAMES = [
@@ -36,6 +37,20 @@ def test_a_name_on_object_storage_is_taken_to_the_letter(s3: S3, name: str) -> N
     assert str(place) == f"{s3.url}/f/{name}"
     if "::" not in name:
         assert Location.of(str(place)) == place
+
+
+def test_a_name_that_the_client_takes_for_a_version_is_not_read_as_another_object(s3: S3) -> None:
+    s3.fs.pipe_file(f"{s3.bucket}/f/A.jpg", b"another")
+    place = Location.of(f"{s3.url}/f") / "A.jpg?versionId=1.jpg"
+    with pytest.raises(Unreadable, match="unreadable"):
+        read_image(place, 100)
+    with pytest.raises(OSError, match="version of another object"):
+        place.open()
+    with pytest.raises(OutputError, match="version of another object"), replacing(place) as file:
+        file.write(b"its own")
+    with pytest.raises(OSError, match="version of another object"):
+        place.remove()
+    assert s3.fs.cat_file(f"{s3.bucket}/f/A.jpg") == b"another"
 
 
 @pytest.mark.parametrize(
