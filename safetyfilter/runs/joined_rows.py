@@ -105,10 +105,8 @@ class Join:
         runs = np.bitwise_or.reduceat(rows["run"], starts)
         missing = runs != self.all_runs
         state = np.bitwise_or.reduceat(rows["state"], starts)
-        # Of stored embeddings there is no content, which is not another one.
-        contents, any_content = rows["content"], np.iinfo(np.uint64).max
-        lowest = np.minimum.reduceat(np.where(contents != 0, contents, any_content), starts)
-        differ = np.maximum.reduceat(contents, starts) > lowest
+        contents = rows["content"]
+        differ = np.maximum.reduceat(contents, starts) != np.minimum.reduceat(contents, starts)
         values = np.maximum.reduceat(rows["scores"], starts, axis=0)
         bits = self.policy.decide(ScoreBatch(values=values, signals=self.signals)).reason_bits
         bits[np.minimum.reduceat(rows["state"], starts) != 0] = 0  # no run has scores, not even of nothing

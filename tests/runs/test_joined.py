@@ -93,8 +93,6 @@ def test_joined_decisions_are_never_looser_than_those_of_any_run(seed: int, coun
         (Row("k", (0.9, 0.9)), Row("else", (0.1, 0.1)), CO | UNSCORED),
         (Row("k", (0.1, 0.1)), Row("k", (0.1, 0.1), content="drifted"), DRIFTED),
         (Row("k", (0.1, 0.1)), Row("k", (0.9, 0.9), content="drifted"), CO | DRIFTED),
-        (Row("k", (0.1, 0.9)), Row("k", (0.9, 0.1), content=""), CO),  # as of stored embeddings
-        (Row("k", (0.1, 0.1), content=""), Row("k", (0.1, 0.1)), Reason(0)),
         (Row("k", (0.1, 0.1)), Row("k", (0.1, 0.1), content=""), DRIFTED),
         (Row("k", (0.1, 0.1), content=""), Row("k", (0.1, 0.1), content=""), Reason(0)),
         (Row("k", status="unknown"), Row("k", (0.1, 0.1)), Reason.UNKNOWN),
