@@ -35,7 +35,15 @@ def library() -> ctypes.CDLL | None:
 def _compiled() -> ctypes.CDLL | None:
     if sys.byteorder != "little":
         return None
-    compiler = _compiler()
+    try:
+        compiler = _compiler()
+    except ValueError as error:
+        _log.warning(
+            "no fast loops are compiled, as CC can't be read (%s): slower functions take their place, with the same "
+            "results",
+            error,
+        )
+        return None
     if compiler is None:
         _log.warning(
             "no C compiler is found: stored embeddings are scored and keys digested by slower functions, with the same "

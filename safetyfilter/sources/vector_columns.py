@@ -62,6 +62,11 @@ class ColumnVectors:
                 raise SourceError(f"{name}: {error}") from None
             texts = next((each for each in CAPTION_EMBEDDING_COLUMNS if _is_vector(schema, each)), None)
             groups = tuple(file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups))
+            if sum(groups) != file.metadata.num_rows:
+                raise SourceError(
+                    f"{name} says that it has {file.metadata.num_rows:,} rows, and its row groups {sum(groups):,}; "
+                    "replace it or leave it out"
+                )
             usual = next((each for each in USUAL if each in schema.names), None)
             return cls(
                 name=name,
@@ -115,6 +120,11 @@ class ColumnVectors:
             for batch in file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False):
                 yield first, batch
                 first += len(batch)
+        if first != stop:
+            raise SourceError(
+                f"{self.name} says that its rows go on to {stop:,}, and they end at {first:,}; replace it or "
+                "leave it out"
+            )
 
     def _block(self, batch: pa.RecordBatch, first: int, *, captions: bool) -> VectorBlock:
         keys = None if self.key is None else batch.column(self.key)

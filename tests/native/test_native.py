@@ -80,7 +80,7 @@ def test_digests_are_those_of_hashlib(loops: Native, secret: bytes) -> None:
 
 
 @pytest.mark.usefixtures("anew")
-@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "echo"])
+@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "echo", '"gcc'])
 def test_a_compiler_that_fails_is_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, compiler: str
 ) -> None:

@@ -357,6 +357,20 @@ def test_files_of_other_widths_are_not_one_source(tmp_path: Path) -> None:
         open_source(write_embedding_job(tmp_path, [VECTORS[0], np.zeros((2, 6), np.float16)]))
 
 
+@pytest.mark.parametrize(("whole", "says"), [(True, "its rows go on to 25"), (False, "it has 20 rows, and .* 25")])
+def test_a_table_with_fewer_rows_than_it_says_is_an_error(tmp_path: Path, whole: bool, says: str) -> None:
+    table = pa.table({"v": pa.array(list(VECTORS[0]), pa.list_(pa.float16()))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    twenty = re.escape(bytes([0x16, 2 * 20]))  # as the footer holds it, of the file first and of the row group last
+    found = [match.start() for match in re.finditer(twenty, bytes(content))]
+    for place in (found[0], found[-1]) if whole else found[-1:]:
+        content[place + 1] = 2 * 25
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(SourceError, match=says):
+        blocks(open_source(tmp_path))
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float16())])
 def test_a_row_of_another_width_is_an_error_that_names_the_file(tmp_path: Path, kind: pa.DataType) -> None:
     values = [VECTORS[0][0].tolist(), [0.5] * 5]
