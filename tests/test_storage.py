@@ -154,6 +154,19 @@ class TestFaults:
         assert str(error) in str(caught.value)
         assert caught.value.exit_status == 1
 
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.EIO, "Input/output error", "/data/name-of-a-sample.jpg"),
+            ClientError('Connection was closed: "http://127.0.0.1:1/bucket/name-of-a-sample.jpg".'),
+            ClientError("401, url='https://user:name-of@host/a?signature=name-of-a-sample'"),
+        ],
+    )
+    def test_a_fault_does_not_name_a_sample(self, error: Exception) -> None:
+        with pytest.raises(StorageError) as caught:
+            read_image(failing(error, storage.ATTEMPTS), 100)
+        assert "name-of" not in str(caught.value)
+
     @pytest.mark.parametrize(("error", "failure"), FINDINGS, ids=lambda e: type(e).__name__)
     def test_a_finding_is_told_at_once(self, error: Exception, failure: str, waits: list[float]) -> None:
         with pytest.raises(Unreadable) as caught:

@@ -82,7 +82,8 @@ class UploadedFiles:
         """Upload a file, and remove it from the disk; a small one is not waited for."""
         path, place = self._open.pop(name), self._at(name)
         size = path.stat().st_size
-        self._waiting.append((self._pool.submit(_uploaded, path, place), size))
+        called = f"a file in {self._place}"  # its name is a sample's, perhaps, which no error tells
+        self._waiting.append((self._pool.submit(_uploaded, path, place, called), size))
         self._waiting_bytes += size
         self._wait(_WAITING_FILES, _WAITING_BYTES)
 
@@ -131,8 +132,8 @@ def remove_all(places: Iterable[Location]) -> None:
             future.result()
 
 
-def _uploaded(path: Path, place: Location) -> None:
-    upload(path, place)
+def _uploaded(path: Path, place: Location, called: str) -> None:
+    upload(path, place, called=called)
     path.unlink()
 
 

@@ -9,8 +9,17 @@ from safetyfilter.storage.retries import retried
 from safetyfilter.storage.writing import _upload
 
 
-def upload(file: Path, place: Location) -> None:
+def upload(file: Path, place: Location, *, called: str | None = None) -> None:
     """Copy a file of this machine to other storage, where it appears whole or not at all.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+    place : Location
+        Where it is to be.
+    called : str or None
+        The place as errors name it, where not by its path.
 
     Raises
     ------
@@ -28,7 +37,7 @@ def upload(file: Path, place: Location) -> None:
     >>> Location.of("memory://uploads/a.txt").read_text()
     'whole'
     """
-    retried(lambda: _upload(str(file), place), place)
+    retried(lambda: _upload(str(file), place), called or place)
 
 
 def rename(place: Location, to: Location) -> None:

@@ -47,6 +47,8 @@ _OF_NO_FILE = _CREDENTIAL_CODES | {
 _NOT_A_NAME = "ParamValidationError"
 """The error of S3's client for the name of a bucket that can't be one, and that it never asks for."""
 
+_URL = re.compile(r"""(\w+://)(?:[^/?#\s"'@]*@)?([^/?#\s"'@]*)[/?#][^\s"']*""")
+
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +86,7 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
             if not is_fault(error):
                 raise
             if attempt == ATTEMPTS:
-                cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+                cause = f"{type(error).__name__}: {_words_of(error)}".removesuffix(": ")
                 remedy = "with valid credentials" if _is_about_credentials(error) else "when the storage is well"
                 raise StorageError(
                     f"can't reach {what} after {ATTEMPTS} tries: {cause}; a scan keeps its finished parts, run the "
@@ -128,6 +130,19 @@ def codes_of(error: BaseException) -> frozenset[str]:
     frozenset()
     """
     return frozenset(code for link in _chain(error) if (code := _code(link)) is not None)
+
+
+def _words_of(error: Exception) -> str:
+    """Return what an error says, but for paths and what lies in URLs behind the host: names of samples, signatures.
+
+    >>> _words_of(OSError(5, "Input/output error", "/data/a.jpg"))
+    '[Errno 5] Input/output error'
+    >>> _words_of(TimeoutError('no answer from "https://s3.example/bucket/a.jpg?signature=x".'))
+    'no answer from "https://s3.example/...".'
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"[Errno {error.errno}] {error.strerror}"
+    return _URL.sub(r"\1\2/...", str(error))
 
 
 def _is_about_credentials(error: Exception) -> bool:

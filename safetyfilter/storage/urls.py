@@ -19,6 +19,12 @@ _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "
 _PASSWORD = re.compile(r"://(?=[^/@]*:)(?!\[|[^/@]*:\d*(?:/|$))[^@]*@")
 """A name and a password before the host or bucket; such a password may hold a slash."""
 
+_SIGNATURE = re.compile(
+    r"(?i)([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|(?:access_?)?token|api_?key)=)"
+    r"(?!\*\*\*)[^&#]+"
+)
+"""What stands for a password in a URL that was signed."""
+
 
 def is_url_text(text: str) -> bool:
     """Return True for the text of a URL, or of a chain of URLs, as `is_url` does of any place.
@@ -62,12 +68,14 @@ def url_of(text: str) -> str | None:
 
 
 def shown(text: str) -> str:
-    """Return a URL as errors and logs show it: without a name and a password.
+    """Return a URL as errors and logs show it: without a name and a password, and without a signature.
 
     >>> shown("s3://key:secret@bucket/run"), shown("hf://datasets/o/n@main/a"), shown("sftp://host:22/a@b")
     ('s3://***@bucket/run', 'hf://datasets/o/n@main/a', 'sftp://host:22/a@b')
+    >>> shown("https://host/a.tar?part=1&X-Amz-Signature=0a1b")
+    'https://host/a.tar?part=1&X-Amz-Signature=***'
     """
-    return _PASSWORD.sub("://***@", text)
+    return _SIGNATURE.sub(r"\1***", _PASSWORD.sub("://***@", text))
 
 
 def opened(url: str) -> tuple[AbstractFileSystem, str]:

@@ -171,8 +171,9 @@ def test_passing_faults_are_passed_over(s3, exported) -> None:
 
 def test_what_cant_be_removed_stays_marked_and_is_no_source(s3, exported, caplog) -> None:
     on_end = lambda request: request.startswith(("DELETE", "POST")) or "/deep/" in request  # noqa: E731
-    with s3.spoiling(INTERNAL, hits=on_end), pytest.raises(StorageError):
+    with s3.spoiling(INTERNAL, hits=on_end), pytest.raises(StorageError, match="a file in s3://") as raised:
         exported(f"{s3.url}/out")
+    assert "deep" not in str(raised.value)  # a sample's own folder
     assert INCOMPLETE in names_at(f"{s3.url}/out")
     assert "is marked as incomplete" in caplog.text
     with pytest.raises(SourceError, match="was not finished"):

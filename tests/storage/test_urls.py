@@ -86,6 +86,8 @@ def test_a_path_is_none(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("S3://key:secret@bucket/run", "s3://***@bucket/run"),
         ("sftp://me:secret@host:22/run", "sftp://***@host:22/run"),
         ("zip://a.jpg::s3://key:secret@bucket/a.zip", "zip://a.jpg::s3://***@bucket/a.zip"),
+        ("https://host/a?X-Amz-Signature=secret&part=1", "https://host/a?X-Amz-Signature=***&part=1"),
+        ("https://host/a?part=1&sig=secret#x", "https://host/a?part=1&sig=***#x"),
     ],
 )
 def test_a_password_is_refused_and_not_shown(url: str, told: str) -> None:
