@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from safetyfilter.cli.app import JsonOption, PolicyOption, app
+from safetyfilter.cli.app import POLICY_HELP, JsonOption, app
 from safetyfilter.cli.output import emit, result_of, show_warning
 from safetyfilter.cli.progress import sample_progress
+from safetyfilter.errors import UsageError
 
 
 @app.command()
@@ -21,7 +22,10 @@ def decide(
             show_default=False,
         ),
     ],
-    policy: PolicyOption,
+    policy: Annotated[
+        str | None,
+        typer.Option(help=POLICY_HELP, show_default="with --also-near or several runs, that of the first RUN"),
+    ] = None,
     also_near: Annotated[
         float | None,
         typer.Option(
@@ -42,15 +46,20 @@ def decide(
     from safetyfilter.runs.failures import stored_counts
     from safetyfilter.runs.run import Run
 
-    policy_used = Policy.load(policy)
+    if policy is None and also_near is None and len(runs) == 1:
+        raise UsageError("there is nothing to decide by; give --policy, --also-near or further runs of the source")
+    loaded = None if policy is None else Policy.load(policy)
     first, *others = [Run.open(run) for run in runs]
     before = first.policy
+    policy_used = loaded or before
     total = first.record.counts.get("seen") or stored_counts(first).samples
     with sample_progress("deciding", total, unit="samples") as progress:
         apply_policy([first, *others], policy_used, also_near=also_near, progress=progress)
     for change in first.policy.changes_from(before):
         show_warning(change)
-    if warning := cut_warning(policy, [digest for one in (first, *others) for digest in one.record.setup.probes]):
+    if policy is not None and (
+        warning := cut_warning(policy, [digest for one in (first, *others) for digest in one.record.setup.probes])
+    ):
         show_warning(warning)
     result, table = result_of(first)
     with_what = {"also_near": also_near, "joined": runs[1:]}

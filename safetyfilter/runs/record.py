@@ -83,9 +83,12 @@ class RunSetup:
 
     def differing(self, other: RunSetup) -> list[str]:
         """Return the names of the fields in which two setups differ."""
-        return [
+        names = [
             field.name for field in dataclasses.fields(self) if getattr(self, field.name) != getattr(other, field.name)
         ]
+        if {self.decode, other.decode} == {"as stored", "normalised"}:  # of stored embeddings, which nobody decodes
+            names[names.index("decode")] = "decode (--normalise)"
+        return names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,18 @@ def a_cosine(run: Path) -> float:
     return max(0.9, (highest[gap] + highest[gap - 1]) / 2)
 
 
+def test_without_a_policy_that_of_the_first_run_stays(copies: list[Path]) -> None:
+    decide(copies[0])
+    strict = command("decide", copies[0], "--policy", "strict", "--json").json
+    for more in ([copies[1]], ["--also-near", 0.99]):
+        done = command("decide", copies[0], *more, "--json").json
+        assert done["policy"] == strict["policy"]
+        assert done["excluded"] >= strict["excluded"]
+    refused = command("decide", copies[0])
+    assert refused.status == 2
+    assert "give --policy, --also-near or further runs" in refused.message
+
+
 def test_near_duplicates(copies: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     run, before, cosine = copies[0], reasons_by_key(copies[0]), a_cosine(copies[0])
     done = decide(run, "--also-near", cosine)

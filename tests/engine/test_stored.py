@@ -110,7 +110,7 @@ def test_norms_that_are_not_one_need_a_word_and_make_another_run(tmp_path: Path,
     place = write_embedding_job(tmp_path / "job", [unit(40) * np.float16(3)], keys=[names(40)])
     with pytest.raises(SourceError, match=r"img_emb_0\.npy has rows with norms from"):
         scan(open_source(place), tmp_path / "run", filter_of(named))
-    with pytest.raises(OtherRunError, match="another decode"):
+    with pytest.raises(OtherRunError, match=r"another decode \(--normalise\)"):
         scan(open_source(place), tmp_path / "run", filter_of(named, normalise=True))
     run = scan(open_source(place), tmp_path / "other", filter_of(named, normalise=True), keep_embeddings=True)
     assert run.counts["unscored"] == 0
