@@ -156,7 +156,12 @@ class Lease:
         if now is None:
             raise HeldError(f"the claim on {self._held} was removed by another process; run the same command again")
         self._claims.forget_listing()
-        for name in self._claims.names():
+        if self._mine.name not in (names := self._claims.names()):
+            raise HeldError(
+                f"can't tell whether another process holds {self._held}: the storage lists no claim that was just put; "
+                "run the same command again"
+            )
+        for name in names:
             other = self._claims / name
             if name == self._mine.name or not name.endswith(".json") or (put_at := self._put_at(other)) is None:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,11 +43,27 @@ def listed_files(folder: Location) -> Iterator[Mapping[str, Any]]:
 def _pages_of_s3(folder: Location) -> Iterator[Mapping[str, Any]]:
     bucket, key, _ = folder.fs.split_path(folder.path)
     asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": PAGE}
+    before = None
     while True:
-        page = retried(lambda: folder.fs.call_s3("list_objects_v2", **asked), folder)
+        page = retried(lambda: _page_of_s3(folder, asked, before), folder)
         for found in page.get("Contents", ()):
             if not found["Key"].endswith("/"):  # the mark of an empty folder
                 yield found | {"name": f"{bucket}/{found['Key']}", "size": found["Size"], "type": "file"}
-        if not page.get("IsTruncated"):
+        if not page["IsTruncated"]:
             return
-        asked["ContinuationToken"] = page["NextContinuationToken"]
+        asked["ContinuationToken"], before = page["NextContinuationToken"], _first(page)
+
+
+def _page_of_s3(folder: Location, asked: Mapping[str, Any], before: str | None) -> Mapping[str, Any]:
+    """Return a page of a listing; `OSError`, a fault, for another answer, which would end the listing or go round."""
+    page: Mapping[str, Any] = folder.fs.call_s3("list_objects_v2", **asked)
+    is_whole = "IsTruncated" in page and all("Key" in found and "Size" in found for found in page.get("Contents", ()))
+    if not is_whole or (page["IsTruncated"] and not page.get("NextContinuationToken")):
+        raise OSError(errno.EIO, "the answer is not a listing")
+    if before is not None and _first(page) == before:
+        raise OSError(errno.EIO, "the listing does not go on")
+    return page
+
+
+def _first(page: Mapping[str, Any]) -> str | None:
+    return next((found["Key"] for found in page.get("Contents", ())), None)

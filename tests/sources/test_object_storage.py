@@ -141,6 +141,35 @@ def test_a_folder_is_listed_in_pages_and_not_folder_by_folder(s3: S3, monkeypatc
     assert s3.server.left == 0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda first, page: {},  # a page that is no XML of S3's, as gateways and proxies send with the status 200
+        lambda first, page: {name: value for name, value in page.items() if name != "IsTruncated"},
+        lambda first, page: page | {"IsTruncated": True, "NextContinuationToken": ""},
+        lambda first, page: page | {"Contents": [{"Key": "f/0.jpg"}]},
+        lambda first, page: first,
+    ],
+    ids=["nothing", "does not tell its end", "does not tell how to go on", "without sizes", "the page before"],
+)
+def test_an_answer_that_is_no_listing_neither_ends_it_nor_goes_round(s3: S3, monkeypatch, answer) -> None:
+    for number in range(10):
+        s3.fs.pipe_file(f"{s3.bucket}/f/{number}.jpg", b"x")
+    monkeypatch.setattr(storage.listing, "PAGE", 4)
+    folder = Location.of(f"{s3.url}/f")
+    call, pages = type(folder.fs).call_s3, []
+
+    def called(fs, method: str, **asked):
+        page = call(fs, method, **asked)
+        pages.append(page)
+        return answer(pages[0], page) if "ContinuationToken" in asked else page
+
+    monkeypatch.setattr(type(folder.fs), "call_s3", called)
+    with pytest.raises(StorageError, match="is not a listing|does not go on"):
+        list(Walk(folder))
+    assert len(pages) == 1 + storage.ATTEMPTS
+
+
 def test_an_image_is_one_request(s3: S3) -> None:
     s3.fs.pipe_file(f"{s3.bucket}/f/a.jpg", b"12345")
     s3.fs.pipe_file(f"{s3.bucket}/f/b.jpg", b"")

@@ -159,6 +159,13 @@ def test_what_can_not_be_read_is_taken_for_a_holder_s(remote: Location) -> None:
         Lease(remote, LONG_S)
 
 
+def test_a_listing_without_ones_own_claim_does_not_say_that_nobody_holds_it(remote: Location, monkeypatch) -> None:
+    put_claim(remote, "0", holds=True)
+    monkeypatch.setattr(Location, "names", lambda folder: [])
+    with pytest.raises(HeldError, match="lists no claim that was just put"):
+        Lease(remote)
+
+
 @pytest.mark.parametrize("limit_s", ["abc", None, [], float("nan"), float("inf"), 1e308])
 def test_a_claim_of_no_sensible_limit_is_alive_for_as_long_as_ones_own(remote: Location, limit_s: object) -> None:
     put_claim(remote, "0", holds=True, limit_s=limit_s)
