@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from safetyfilter.storage.location import Location
@@ -45,7 +46,7 @@ def _pages_of_s3(folder: Location) -> Iterator[Mapping[str, Any]]:
     asked: dict[str, Any] = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": PAGE}
     before = None
     while True:
-        page = retried(lambda: _page_of_s3(folder, asked, before), folder)
+        page = retried(partial(_page_of_s3, folder, asked, before), folder)
         for found in page.get("Contents", ()):
             if not found["Key"].endswith("/"):  # the mark of an empty folder
                 yield found | {"name": f"{bucket}/{found['Key']}", "size": found["Size"], "type": "file"}

@@ -165,7 +165,7 @@ def test_an_answer_that_is_no_listing_neither_ends_it_nor_goes_round(s3: S3, mon
         return answer(pages[0], page) if "ContinuationToken" in asked else page
 
     monkeypatch.setattr(type(folder.fs), "call_s3", called)
-    with pytest.raises(StorageError, match="is not a listing|does not go on"):
+    with pytest.raises(StorageError, match=r"is not a listing|does not go on"):
         list(Walk(folder))
     assert len(pages) == 1 + storage.ATTEMPTS
 
