@@ -272,6 +272,7 @@ COMMANDS = {
     "train": ["EMBEDDINGS", "LABELS", "--signal", "--out", "--json"],
     "calibrate": ["SCORES", "LABELS", "--max-miss-rate", "--confidence", "--out", "--json"],
     "evaluate": ["SCORES", "LABELS", "--policy", "--json"],
+    "apply": ["RUN", "--to", "--out", "--part-size", "--json"],
     "probes fetch": ["NAME", "--json"],
 }  # fmt: skip
 """The commands and their arguments that others rely on."""
