@@ -6,7 +6,6 @@ import errno
 import io
 import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -175,10 +174,17 @@ class Location:
             raise OutputError(f"can't make {self}: {error.strerror or error}; choose a writable place") from error
 
     def remove(self) -> None:
-        """Remove this file, if it is there."""
+        """Remove this file, if it is there; `OutputError` where that is refused."""
         self.require_own_name()
-        with suppress(FileNotFoundError):
+        try:
             retried(lambda: self.fs.rm_file(self.path), self)
+        except FileNotFoundError:
+            pass
+        except PermissionError as error:
+            raise OutputError(
+                f"can't remove a file in {self.folder}: {error.strerror or error}; choose a place where files may be "
+                "removed"
+            ) from error
 
     def read_bytes(self, max_bytes: int | None = None, *, called: str | None = None) -> bytes:
         """Return the file's content.

@@ -143,6 +143,16 @@ def test_a_fault_does_not_say_that_nothing_is_there(s3: S3, fault: Fault) -> Non
     place = Location.of(f"{s3.url}/run/run.json")
     place.fs.pipe_file(place.path, b"{}")
     for asked in (place.exists, place.is_file, place.folder.names, place.read_bytes, place.remove):
-        with s3.spoiling(fault), pytest.raises((StorageError, PermissionError)):
+        with s3.spoiling(fault), pytest.raises((StorageError, PermissionError, OutputError)):
             asked()
+    assert place.exists()
+
+
+def test_where_nothing_may_be_removed_that_is_told(s3: S3) -> None:
+    place = Location.of(f"{s3.url}/run") / "part"
+    with replacing(place) as file:
+        file.write(b"x")
+    refused = s3.spoiling(DENIED, hits=lambda request: request.startswith("DELETE"))
+    with refused, pytest.raises(OutputError, match=r"can't remove a file in s3://.*/run: .*files may be removed"):
+        place.remove()
     assert place.exists()
