@@ -94,7 +94,7 @@ class RayEngine:
             writer=work.run.part_writer(),
             parts={part.index: part for part in work.parts},
             numbers={part.index: work.numbers[part.index] for part in work.parts},
-            run_id=work.run.record.run_id,
+            started=work.run.record.started,
         )
         sent, digester = packed(job, ray.cloudpickle.CloudPickler)
         needed = (self.workers or 1) * (self.cpus_per_worker or 1)

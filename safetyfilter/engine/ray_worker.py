@@ -40,15 +40,15 @@ class WorkerJob:
         The parts to do, by their index.
     numbers : mapping of int to int
         The index of each -> its number in the run.
-    run_id : str
-        The run's, by which a worker knows that it sees the run.
+    started : tuple of str
+        `RunRecord.started` of the run, by which a worker knows that it sees the run.
     """
 
     job: PartJob
     writer: PartWriter
     parts: Mapping[int, Part]
     numbers: Mapping[int, int]
-    run_id: str
+    started: tuple[str, str]
 
 
 class _StoppedError(Exception):
@@ -128,7 +128,7 @@ class PartWorker:
         logging.getLogger("safetyfilter").addHandler(_Relay(self._coordinator))
         digester = ray.get(self._coordinator.digester.remote())
         job: WorkerJob = unpacked(self._sent, digester, self._device)
-        require_run(job.writer.root, job.run_id)
+        require_run(job.writer.root, job.started)
         return job
 
     def _report(self, counts: Mapping[str, int]) -> None:
@@ -158,19 +158,19 @@ class _Relay(logging.Handler):
         self._coordinator.log.remote(record.levelno, record.getMessage())
 
 
-def require_run(path: Place, run_id: str) -> None:
+def require_run(path: Place, started: tuple[str, str]) -> None:
     """Raise `EngineError` unless this machine sees the run that the scan writes: else parts would go astray.
 
-    >>> require_run("/nowhere/run", "0" * 32)
+    >>> require_run("/nowhere/run", ("0" * 32, "2026-01-01T00:00:00+00:00"))
     Traceback (most recent call last):
         ...
     safetyfilter.errors.EngineError: the run /nowhere/run is not to be seen from the machine of a worker ...
     """
     try:
-        seen = Run.open(path).record.run_id
+        seen = Run.open(path).record.started
     except RunError:
         seen = None
-    if seen != run_id:
+    if seen != started:
         import platform
 
         raise EngineError(

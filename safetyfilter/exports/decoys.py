@@ -41,9 +41,9 @@ class Decoys:
     share: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
+        if not isinstance(self.share, int | float) or not 0 < self.share < 1:
             raise UsageError(
-                f"the share of decoys lies above 0 and below 1, and is not {self.share}; 0.05, for example"
+                f"the share of decoys lies above 0 and below 1, and is not {self.share!r}; 0.05, for example"
             )
 
     def has(self, key: str, contents: Sequence[bytes] | None) -> bool:

@@ -121,7 +121,8 @@ class RunRecord:
     created : str
         ISO 8601, when the run was started.
     run_id : str
-        A random number in hex that tells this run's parts from those of every other.
+        A keyed digest of the source's location and the setup, that tells this run's parts from those of every other;
+        of two runs with all of that in common, every part is the same.
     setup : RunSetup
         What the scores depend on.
     policy : Policy
@@ -163,6 +164,11 @@ class RunRecord:
     applied_from: str = ""
     scores_checks: str = ""
     decisions_checks: str = ""
+
+    @property
+    def started(self) -> tuple[str, str]:
+        """The run's number and when it was started, which tell it from a copy of a former one."""
+        return self.run_id, self.created
 
     @property
     def decisions_digest(self) -> str:

@@ -185,17 +185,17 @@ def _record(
     policy: Policy,
     applied_from: str,
 ) -> RunRecord:
-    parts = source.parts()
-    new = before is None or before.applied_from != applied_from  # no part is taken for one of these decisions then
+    parts, location = source.parts(), digester.text(source.location)
+    alike = before is not None and before.applied_from == applied_from  # else no part there is taken for one of these
     return RunRecord(
         created=before.created if before else datetime.now(UTC).isoformat(timespec="seconds"),
-        run_id=secrets.token_hex(16) if new or before is None else before.run_id,
+        run_id=before.run_id if before and alike else digester.text(f"run\n{location}\n{setup.digest}\n{applied_from}"),
         setup=setup,
         policy=policy,
         source=SourceRecord(
             kind=source.kind,
             keys=source.keys,
-            location=digester.text(source.location),
+            location=location,
             fingerprint=digester.text("\n".join(sorted(part.state for part in parts))),
             parts=len(parts),
         ),

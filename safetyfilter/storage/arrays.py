@@ -145,6 +145,8 @@ class Stretch:
             data = self._fetched(first, count) if count else b""
             rows = np.frombuffer(data, self._array.dtype)
         else:
+            # To look at a page that is no longer in the file would end the process.
+            self._require_size(retried(self._map.size, self._array.place))
             rows = np.frombuffer(self._map, self._array.dtype, count // self._array.dtype.itemsize, first - self._base)
         return rows.reshape(stop - start, self._array.width)
 

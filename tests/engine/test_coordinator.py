@@ -210,10 +210,11 @@ def test_what_is_sent_holds_the_encoder_and_not_the_secret(safe: SafetyFilter, f
 
 
 def test_a_run_on_a_disk_that_a_worker_does_not_see_is_refused(scanned: Run, tmp_path: Path) -> None:
-    require_run(str(scanned.path), scanned.record.run_id)
-    for path, run_id in [(str(tmp_path / "elsewhere"), scanned.record.run_id), (str(scanned.path), "0" * 32)]:
+    started = scanned.record.started
+    require_run(str(scanned.path), started)
+    for path, other in [(str(tmp_path / "elsewhere"), started), (str(scanned.path), (started[0], "another time"))]:
         with pytest.raises(EngineError, match=r"not to be seen from the machine of a worker .* all machines .* share"):
-            require_run(path, run_id)
+            require_run(path, other)
 
 
 def test_no_cluster_at_an_address_is_told_at_once_with_the_remedy() -> None:
