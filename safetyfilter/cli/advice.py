@@ -47,16 +47,25 @@ def advice_on(causes: Mapping[str, int], kind: str) -> list[str]:
     return lines
 
 
-def advice_on_export(counts: Mapping[str, int]) -> str | None:
+def advice_on_export(counts: Mapping[str, int], unknown: int = 0) -> str | None:
     """Return a line where an export met samples that are not those scanned, else None.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Of the export.
+    unknown : int
+        The samples that the run itself has as ``unknown``, where it was made by ``apply``.
 
     >>> advice_on_export({"seen": 4, "drifted": 4})[:57]
     '4 of 4 samples are not those that were scanned: since the'
     >>> advice_on_export({"seen": 4, "drifted": 0, "unscored": 1}) is None
     True
+    >>> advice_on_export({"seen": 4, "unknown": 1}, unknown=1) is None
+    True
     """
-    others = counts.get("drifted", 0) + counts.get("unknown", 0)
-    if not others:
+    others = counts.get("drifted", 0) + counts.get("unknown", 0) - unknown
+    if others <= 0:
         return None
     return (
         f"{others:,} of {counts['seen']:,} samples are not those that were scanned: since the scan the source has "

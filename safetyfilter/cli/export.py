@@ -66,7 +66,7 @@ def export(
     with sample_progress("exporting", seen) as progress:
         name = format.value if format else None
         counts = export_run(opened, opened_source, to, format=name, decoys=decoys, progress=progress)
-    if advice := advice_on_export(counts):
+    if advice := advice_on_export(counts, opened.counts["unknown"]):
         show_note(advice)
     if decoys is not None:
         show_note(advice_on_decoys(counts))

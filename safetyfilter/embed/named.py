@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from open_clip.pretrained import get_pretrained_cfg
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.configuration import config_digest
@@ -16,9 +17,10 @@ from safetyfilter.embed.names import check_activation, default_tag, listed_confi
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.preprocessing import Preprocessing
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.errors import UnknownEncoderError, UsageError
+from safetyfilter.errors import QuickGELUMismatchError, UnknownEncoderError, UsageError
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{12,64})")
+_DIGITS = 12
+_DIGEST = re.compile(rf"sha256:([0-9a-f]{{{_DIGITS},64}})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,12 @@ class NamedEncoder:
         known: tuple[str, ...] = ()
         preprocessing = Preprocessing()
         if digest := _DIGEST.fullmatch(tag):
+            for listed_tag in list_pretrained_tags_by_model(model):
+                with suppress(QuickGELUMismatchError):
+                    if (found := cls.named(model, listed_tag)).spec.digest.startswith(digest[1]):
+                        return found
             known, tag = (digest[1],), ""
-            weights = f"of the encoder {digest[1]}"
+            weights = f"of the encoder {digest[1][:_DIGITS]}"  # the same encoder, however many digits are given
         elif listed := get_pretrained_cfg(model, tag):
             check_activation(model, tag, config, needed=True if listed.get("quick_gelu") else None)
             preprocessing, weights = Preprocessing.of(listed), f"named {tag}"

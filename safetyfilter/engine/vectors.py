@@ -152,8 +152,7 @@ class VectorScorer:
             raise SourceError(
                 f"{_named(part, job)} has rows with norms from {low:.4g} to {high:.4g}, and embeddings have the norm "
                 "1, but for float16's rounding; if they were stored as the encoder gave them, before they were "
-                "normalised, accept them with normalise=True (--normalise), in a run of "
-                "its own (another --out)"
+                "normalised, accept them with normalise=True (--normalise)"
             )
 
     def _joined(self, job: PartJob, part: Part, found: list[_Scored]) -> ScoredPart:

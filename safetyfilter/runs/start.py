@@ -137,6 +137,8 @@ def started(
     place.make_folder()
     with held(place) as hold:
         before = Run.open(place).record if (place / "run.json").exists() else None
+        if before is not None and _holds_nothing(place, before):
+            before = None
         if before is not None:
             _require_alike(place, before, setup, applied_from)
         digester = _secret_of(place, before, secret)
@@ -153,6 +155,12 @@ def started(
             yield run
         finally:
             run.hold = None
+
+
+def _holds_nothing(place: Location, before: RunRecord) -> bool:
+    """True for a run of which nothing is recorded, since its scan was refused say: another may take its place."""
+    recorded = before.complete or before.scores or before.decided_with or before.applied_from
+    return not recorded and not (place / "scores").names()
 
 
 def _require_alike(path: Location, before: RunRecord, setup: RunSetup, applied_from: str) -> None:

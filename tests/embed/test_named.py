@@ -100,3 +100,12 @@ def test_a_trained_probe_says_what_encoder_it_is_for() -> None:
     assert made.card is not None
     assert made.card.encoder == "ViT-B-32-quickgelu/openai"
     assert ProbeBank([made]).bind(OPENAI.spec).probes[0].encoder == OPENAI.spec.digest
+
+
+@pytest.mark.parametrize("digits", [12, 20, 64])
+def test_an_encoder_is_one_however_many_digits_of_it_are_given(digits: int) -> None:
+    """Also by what it is called where open_clip lists it."""
+    assert NamedEncoder.named("ViT-B-32-quickgelu", f"sha256:{OPENAI.spec.digest[:digits]}") == OPENAI
+    digest = "c" * 12 + "d" * 52
+    named = [NamedEncoder.named("ViT-B-32-quickgelu", f"sha256:{digest[:count]}").spec for count in (12, digits)]
+    assert named[0].digest == named[1].digest

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -120,13 +121,30 @@ def test_a_copy_that_is_stopped_is_made_again(run: Run, monkeypatch: pytest.Monk
         assert held == {"d": 3, "c": 2}
 
 
+@pytest.mark.parametrize("other", ["source", "setup"])
 def test_a_part_of_another_run_of_the_same_secret_is_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     monkeypatch.setenv("SAFETYFILTER_SECRET", "5a" * 32)
-    first, other = (run_of(tmp_path / name, {"a": ROWS["a"], "b": ROWS["b"]}) for name in ("first", "other"))
-    Path(first.file("scores", 0)).write_bytes(Path(other.file("scores", 0)).read_bytes())
+    first = run_of(tmp_path / "first", {"a": ROWS["a"], "b": ROWS["b"]})
+    source = replace(source_of("ab"), location="elsewhere") if other == "source" else source_of("ab")
+    setup = replace(SETUP, views="multi") if other == "setup" else SETUP
+    with started(tmp_path / "other", source=source, setup=setup, policy=Policy()) as there:
+        for index, state in enumerate("ab"):
+            there.write(scored(there.digester(), index, state, ROWS[state]))
+    Path(first.file("scores", 0)).write_bytes(Path(there.file("scores", 0)).read_bytes())
     assert [part.state for part in first.place_parts(source_of("ab").parts()).todo] == ["a"]
+
+
+def test_runs_of_one_source_secret_and_setup_have_the_same_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an uninterrupted scan can be compared with another byte for byte."""
+    monkeypatch.setenv("SAFETYFILTER_SECRET", "5a" * 32)
+    one, two = (run_of(tmp_path / name, {"a": ROWS["a"], "b": ROWS["b"]}) for name in ("one", "two"))
+    for folder in ("scores", "decisions"):
+        for number in range(2):
+            assert Path(one.file(folder, number)).read_bytes() == Path(two.file(folder, number)).read_bytes()
 
 
 @pytest.mark.parametrize("what", ["scores", "embeddings"])

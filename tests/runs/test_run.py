@@ -304,9 +304,11 @@ class TestForeignParts:
         self, run: Run, scanned: Path, safe: SafetyFilter, rescue: str
     ) -> None:
         """Whole files, of the right scores and policy, that keep what was excluded."""
-        place, before = run.file("decisions", 0), Decisions.of(run)
-        decided = read_decisions(place)
-        part, _ = read_scores(run.file("scores", 0))
+        before = Decisions.of(run)
+        places = [run.file("decisions", number) for number in range(run.part_count)]
+        number = next(n for n, place in enumerate(places) if read_decisions(place).reason_bits.any())
+        place, decided = places[number], read_decisions(places[number])
+        part, _ = read_scores(run.file("scores", number))
         meta = {name: getattr(decided, name) for name in ("fingerprint", "scores", "policy")}
         write_decisions(part, np.zeros(len(part), np.uint16), place, meta)
         with pytest.raises(RunError, match="run `safetyfilter decide` again"):

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from safetyfilter import Policy, Run, open_source
-from safetyfilter.errors import OutputError, RunError, SecretError
+from safetyfilter.errors import OtherRunError, OutputError, RunError, SecretError
 from safetyfilter.runs.start import check_output, started
 from safetyfilter.storage import writing
 from tests.conftest import good_images
@@ -112,6 +113,17 @@ def test_a_refused_start_changes_nothing(tmp_path: Path) -> None:
     with run.writing(), pytest.raises(RunError, match="another process is writing"):
         start(run.path)
     assert everything(tmp_path) == before
+
+
+def test_a_run_of_which_nothing_is_recorded_may_become_another(tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    other = replace(SETUP, decode="exact", views="center")
+    with started(tmp_path / "run", source=source_of(["a"]), setup=other, policy=Policy()) as run:
+        assert run.record.setup == other
+        (run.path / "scores").make_folder()
+        Path(run.file("scores", 0)).write_bytes(b"a part")
+    with pytest.raises(OtherRunError, match="with another"):
+        start(tmp_path / "run")
 
 
 FOLDER: Callable[[Path], Path] = lambda place: write_files(place / "data", IMAGES)  # noqa: E731
