@@ -23,7 +23,7 @@ _SIGNATURE = re.compile(
     r"(?i)([?&](?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|(?:access_?)?token|api_?key)=)"
     r"(?!\*\*\*)[^&#]+"
 )
-"""What stands for a password in a URL that was signed."""
+"""The text that stands for a password in a URL that was signed."""
 
 
 def is_url_text(text: str) -> bool:

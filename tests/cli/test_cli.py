@@ -183,7 +183,6 @@ def test_bad_input(scanned, place: Path, arguments: list[str], status: int, mess
     "arguments",
     [
         ["scan", "{}/pictures", "--out", "simplecache::s3://bucket/run"],
-        ["export", "{}/run", "--source", "{}/pictures", "--to", "s3://bucket/cleaned"],
         ["export", "{}/run", "--source", "{}/pictures", "--to", "simplecache::s3://bucket/cleaned"],
         ["demo", "--out", "s3://bucket/demo"],
         ["train", "{}/run", "{}/labels.parquet", "--signal", "minor", "--out", "s3://bucket/p.safetensors"],
