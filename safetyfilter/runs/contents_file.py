@@ -15,7 +15,7 @@ from safetyfilter.batches import OK, ReasonBits, ScoreBatch
 from safetyfilter.errors import OutputError, RunError, SafetyFilterError
 from safetyfilter.runs.digests import Digests
 from safetyfilter.runs.index import number_column
-from safetyfilter.runs.index_file import stretches
+from safetyfilter.runs.index_file import stretch_bits, stretches
 from safetyfilter.storage import replacing
 
 HEADER = 4096
@@ -24,8 +24,6 @@ MAGIC = "safetyfilter contents 1"
 """The first field of the header."""
 _SORTED_AT_ONCE = 1 << 21
 """Rows sorted in memory at a time."""
-_MOST_STRETCHES = 9
-"""Stretches are no more than two to the power of this, since each is an open file."""
 
 Records = npt.NDArray[Any]
 
@@ -49,11 +47,11 @@ def write_contents(
         What they come from.
     """
     bits = min(31, max(1, (rows // 10).bit_length()))
-    stretch_bits = min(bits, _MOST_STRETCHES, (rows // _SORTED_AT_ONCE).bit_length())
+    first_bits = min(bits, stretch_bits(rows, _SORTED_AT_ONCE))
     kind = np.dtype([("bucket", "<u4"), *_fields(len(signals))])
     try:
         with replacing(path) as file:
-            header = _write(file, stretches(batches, stretch_bits, path.parent, kind), bits, stretch_bits, len(signals))
+            header = _write(file, stretches(batches, first_bits, path.parent, kind), bits, first_bits, len(signals))
             header |= {"magic": MAGIC, "fingerprint": fingerprint, "signals": list(signals), "bucket_bits": bits}
             text = json.dumps(header).encode()
             if len(text) > HEADER:
@@ -105,9 +103,9 @@ def kind_of(signals: int) -> np.dtype[Any]:
     return np.dtype(_fields(signals))
 
 
-def _write(file: IO[bytes], sorted_in: Iterable[Records], bits: int, stretch_bits: int, signals: int) -> dict[str, Any]:
+def _write(file: IO[bytes], sorted_in: Iterable[Records], bits: int, first_bits: int, signals: int) -> dict[str, Any]:
     """Write where buckets begin, and the rows, stretch by stretch; return what the header says of them."""
-    each, offset = 1 << (bits - stretch_bits), HEADER + ((1 << bits) + 1) * 8
+    each, offset = 1 << (bits - first_bits), HEADER + ((1 << bits) + 1) * 8
     kind = kind_of(signals)
     written = longest = 0
     checks = [0, 0]

@@ -21,8 +21,19 @@ from safetyfilter.storage import replacing
 from safetyfilter.storage.allocation import allocate
 
 _RECORD = np.dtype([("bucket", "<u4"), ("key", "<u8"), ("content", "<u8"), ("reasons", "<u2")])
+_MOST_BITS = 8
+"""256 stretches, each a file, and two such sorts at a time: many systems let a process have 1,024 open."""
 _SORTED_AT_ONCE = 1 << 21
 """Rows sorted in memory at a time; a larger index is sorted in stretches, which bounds what building it takes."""
+
+
+def stretch_bits(rows: int, at_once: int) -> int:
+    """Return the `bits` of `stretches` of about `at_once` rows; larger ones where that would take too many open files.
+
+    >>> stretch_bits(100, 1000), stretch_bits(5000, 1000), stretch_bits(5_800_000_000, 1 << 21)
+    (0, 3, 8)
+    """
+    return min((rows // at_once).bit_length(), _MOST_BITS) if rows > at_once else 0
 
 
 def records(keys: Bytes, contents: Bytes, reasons: ReasonBits) -> npt.NDArray[Any]:
@@ -58,7 +69,7 @@ def write_index(path: Path, batches: Iterable[npt.NDArray[Any]], *, rows: int, f
     layout = Layout.of(rows)
     with replacing(path) as file:
         allocate(file.fileno(), layout.rows)
-        bits = min(layout.bucket_bits, (rows // _SORTED_AT_ONCE).bit_length())
+        bits = min(layout.bucket_bits, stretch_bits(rows, _SORTED_AT_ONCE))
         _write(file, stretches(batches, bits, path.parent, _RECORD), layout, bits, fingerprint)
 
 

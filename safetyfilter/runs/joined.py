@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +15,15 @@ import numpy as np
 from safetyfilter.batches import ReasonBits
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError, RunError, SafetyFilterError, UnfinishedRunError, UsageError
-from safetyfilter.runs.index_file import stretches
+from safetyfilter.runs.index_file import stretch_bits, stretches
 from safetyfilter.runs.joined_rows import REASONS, Join, Records
 from safetyfilter.runs.parts import row_count
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import part_metas
+from safetyfilter.storage import Location
 
 _AT_ONCE = 1 << 21
-"""Rows joined in memory at a time, unless that takes more than `_MOST_FILES`."""
-_MOST_FILES = 512
-"""Files that rows are sorted into; a process may usually have 1024 open."""
+"""Rows joined in memory at a time, or more where that would take too many files."""
 _MOST_RUNS = 32
 
 
@@ -53,6 +53,11 @@ class JoinedReasons:
         return np.array(self.bits[self.starts[number] : self.starts[number + 1]])
 
 
+def _real(place: Location) -> str:
+    """A place by a name that is the same through whatever link it is named."""
+    return os.path.realpath(place.path) if place.is_local else str(place)
+
+
 def require_joinable(run: Run, others: Sequence[Run]) -> None:
     """Raise unless runs can be joined.
 
@@ -69,7 +74,7 @@ def require_joinable(run: Run, others: Sequence[Run]) -> None:
     """
     if len(others) >= _MOST_RUNS:
         raise UsageError(f"{len(others) + 1} runs can't be joined; give at most {_MOST_RUNS}")
-    if len({one.record.run_id for one in (run, *others)}) <= len(others):
+    if len({_real(one.path) for one in (run, *others)}) <= len(others):
         raise UsageError("a run can't be joined with itself; name each run once")
     for other in others:
         if other.record.secret_check != run.record.secret_check:
@@ -149,13 +154,13 @@ def _write_reasons(file: Any, runs: Sequence[Run], policy: Policy, scratch: Path
 
     def decided() -> Iterator[Records]:
         kind = joined.kind
-        for stretch in stretches(joined.records(runs), _stretch_bits(sum(map(sum, counts))), scratch, kind):
+        for stretch in stretches(joined.records(runs), stretch_bits(sum(map(sum, counts)), _AT_ONCE), scratch, kind):
             rows = joined.decide(stretch)
             rows["bucket"] = rows["part"].astype(np.uint64) * (1 << 32) // max(1, first.part_count)
             yield rows
 
     written = 0
-    for stretch in stretches(decided(), _stretch_bits(starts[-1]), scratch, REASONS):
+    for stretch in stretches(decided(), stretch_bits(starts[-1], _AT_ONCE), scratch, REASONS):
         ordered = stretch[np.lexsort((stretch["row"], stretch["part"]))]
         places = np.asarray(starts)[ordered["part"]] + ordered["row"]
         if not np.array_equal(places, np.arange(written, written + len(ordered))):
@@ -165,8 +170,3 @@ def _write_reasons(file: Any, runs: Sequence[Run], policy: Policy, scratch: Path
     if written != starts[-1]:
         raise RunError(f"the rows of {first.path} were not all joined: a fault of the library, report it")
     return starts, joined.missing, joined.further
-
-
-def _stretch_bits(rows: int) -> int:
-    bits = (rows // _AT_ONCE).bit_length() if rows > _AT_ONCE else 0
-    return min(bits, _MOST_FILES.bit_length() - 1)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
 from safetyfilter.errors import OutputError, SafetyFilterError
-from safetyfilter.runs.index_file import stretches
+from safetyfilter.runs.index_file import stretch_bits, stretches
 from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.shards import carried_meta
@@ -41,7 +41,7 @@ def mark_repeated(run: Run) -> int:
         The number of samples that are ``repeated_key`` for sharing a key with others that differ.
     """
     rows = sum(row_count(run.file("scores", number)) for number in range(run.part_count))
-    bits = (rows // _AT_ONCE).bit_length() if rows > _AT_ONCE else 0
+    bits = stretch_bits(rows, _AT_ONCE)
     signals = len(run.record.setup.signals)
     changed: dict[int, list[Records]] = defaultdict(list)
     count = 0

@@ -177,7 +177,7 @@ def test_each_form_of_a_run_is_the_same_decider(pictures: Pictures, samples) -> 
     assert 0 in decided[0]
     with pytest.raises(UsageError, match="by is a list; give a run"):
         decider_of([])
-    with pytest.raises(RunError, match="no run at memory://bucket/run"):
+    with pytest.raises(RunError, match="no run at memory:///bucket/run"):
         decider_of("memory://bucket/run")
 
 
