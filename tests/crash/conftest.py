@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safetyfilter.runs import start
 from tests.conftest import encoded
-from tests.crash.jobs import ACTIONS, NUMBERS, SECRET, Job
+from tests.crash.jobs import ACTIONS, SECRET, Job
 from tests.writers import write_files
 
 _MEMORY = Path("/dev/shm")
@@ -43,7 +42,6 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Job], None]:
     """Do a job in this process, at its own pace, with the secret and the number that runs of other jobs have."""
     monkeypatch.setenv("SAFETYFILTER_SECRET", SECRET)
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    monkeypatch.setattr(start, "secrets", NUMBERS)
 
     def do(job: Job) -> None:
         ACTIONS[job.action](replace(job, checkpoints=0, below=""))

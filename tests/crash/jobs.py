@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -30,7 +29,6 @@ from safetyfilter import (
     open_source,
     scan,
 )
-from safetyfilter.runs import start
 from safetyfilter.signals import PAIR
 from safetyfilter.storage import holding
 from tests.conftest import write_tiny_clip
@@ -38,7 +36,6 @@ from tests.crash.operations import Operations
 from tests.crash.power import PowerLosses
 
 SECRET = "5e" * 32
-_RUN_ID = "1d" * 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +117,6 @@ def perform(job: Job, connection: Connection, barrier: Barrier | None = None) ->
         os.environ.pop("SAFETYFILTER_SECRET", None)
     else:
         os.environ["SAFETYFILTER_SECRET"] = SECRET
-        start.secrets = NUMBERS  # type: ignore[assignment]
     if job.cache:
         os.environ["XDG_CACHE_HOME"] = job.cache
     if job.file_limit is not None:
@@ -143,16 +139,6 @@ def perform(job: Job, connection: Connection, barrier: Barrier | None = None) ->
     if losses:
         losses.write("the end")
     connection.send((operations.done, error))
-
-
-class _Numbers:
-    """The random numbers with which all runs are started alike, so that their files can be compared."""
-
-    def token_hex(self, size: int) -> str:
-        return _RUN_ID if size == len(_RUN_ID) // 2 else secrets.token_hex(size)
-
-
-NUMBERS = _Numbers()
 
 
 @cache

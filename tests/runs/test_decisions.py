@@ -134,8 +134,8 @@ class TestOfARun:
         decisions = Decisions.of(run)
         held = set(read_table(run.file("decisions", 0))[0]["key_digest"].to_pylist())
         of_part = [name for name in IMAGES if run.digester().key(name) in held]
-        assert len(of_part) == 8
-        assert names(decisions.reasons(of_part)) == ["unknown"] * 8
+        assert len(of_part) == len(table) > 0
+        assert names(decisions.reasons(of_part)) == ["unknown"] * len(of_part)
 
     def test_one_key_is_not_a_list_of_its_letters(self, run: Run) -> None:
         with pytest.raises(UsageError, match="give a list of keys"):
