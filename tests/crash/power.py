@@ -39,7 +39,8 @@ class PowerLosses:
         if self._made:
             self._forget(self._folder / self._made)
         self.write(str(operation))
-        self._made = operation.path if operation.name in ("open", "mkdir") else ""
+        there = (self._folder / operation.path).is_dir()  # a folder that is made again loses nothing
+        self._made = operation.path if operation.name in ("open", "mkdir") and not there else ""
         if operation.name == "fsync":
             self._sync(self._folder / operation.path)
 
