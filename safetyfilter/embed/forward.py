@@ -13,7 +13,14 @@ from safetyfilter.errors import DeviceError
 
 _log = logging.getLogger(__name__)
 _MIN_IMAGES_A_THREAD = 4  # so many images of a batch are worth a thread of their own on the CPU
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
+_NO_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a primitive",
+)
 """Words of torch, in a RuntimeError, where the system has no more memory."""
 
 
