@@ -222,6 +222,18 @@ def scan(result: Mapping[str, Any]) -> str:
     )
 
 
+def laion_in_short(result: Mapping[str, Any]) -> str:
+    """The same in a sentence."""
+    hours = {name: f"{value:.2g}" for name, value in result["laion_5b_machine_hours"].items()}
+    cores = result["environment"]["cores"]
+    return textwrap.fill(
+        f"By extrapolation from a measurement, LAION's 5.8 billion stored embeddings take {hours['whole_scan']} "
+        f"machine-hours to scan and {hours['decide']} to decide again under another policy, on a machine of {cores} "
+        "cores; machines share the work ([how it was measured](docs/embeddings.md#speed)).",
+        120,
+    )
+
+
 def laion_hours(result: Mapping[str, Any]) -> str:
     """The machine-hours that these rates would need for LAION's rows, said to be an extrapolation."""
     hours = {name: f"{value:.2g}" for name, value in result["laion_5b_machine_hours"].items()}
@@ -345,6 +357,7 @@ PASSAGES: dict[str, Passage] = {
     "parity": Passage(page="speed.md", results="throughput.json", write=parity),
     "scan": Passage(page="embeddings.md", results="scan.json", write=scan),
     "laion hours": Passage(page="embeddings.md", results="scan.json", write=laion_hours),
+    "laion in short": Passage(page="../README.md", results="scan.json", write=laion_in_short),
     "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
@@ -354,7 +367,7 @@ PASSAGES: dict[str, Passage] = {
 """All passages, by name."""
 
 PAGES = tuple(dict.fromkeys(passage.page for passage in PASSAGES.values()))
-"""The pages below ``docs/`` that hold passages."""
+"""The pages that hold passages, by their paths from ``docs/``."""
 
 
 def passages_of(page: str) -> list[str]:
