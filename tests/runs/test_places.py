@@ -366,9 +366,9 @@ class TestDecisionsThatOnlyDecideMakes:
     """A scan neither loosens decisions that rested on near-duplicates, nor makes them anew."""
 
     @pytest.fixture
-    def run(self, run_place: Place) -> Run:
+    def run(self, tmp_path: Path) -> Run:
         """A run with a cosine on record, whose decisions carry its digest."""
-        run, _ = scan(run_place("run"), "abc")
+        run, _ = scan(Location.of(tmp_path / "run"), "abc")
         from safetyfilter.runs.apply import decide_by
         from safetyfilter.runs.reasons import Reasons
 
