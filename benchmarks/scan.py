@@ -35,7 +35,8 @@ from safetyfilter.embed.named import NamedEncoder
 from safetyfilter.native.functions import native
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.rows import RowScorer, plain_scores
-from safetyfilter.sources.vectors import blocks_of
+from safetyfilter.storage import Location
+from safetyfilter.storage.arrays import ArrayFile
 
 WIDTH = 768
 ROWS, QUICK_ROWS = 1_500_000, 100_000
@@ -108,16 +109,20 @@ def read(case: Case) -> None:
 
 
 def scored(case: Case, scorer: RowScorer, limit: int | None = None) -> Callable[[], None]:
-    """The file's rows scored block by block on all cores, as a scan does."""
-    source = sf.open_source(case.folder / "job", limit=limit)
-    threads = len(os.sched_getaffinity(0))
+    """The array's rows scored block by block on all cores, mapped as a scan maps them; keys are not read."""
+    array = ArrayFile.open(Location.of(case.array), case.array.stat().st_size)
+    rows, threads = min(limit or array.rows, array.rows), len(os.sched_getaffinity(0))
 
     def run() -> None:
+        stretch = array.stretch(0, rows)
         with ThreadPoolExecutor(threads) as pool:
-            for part in source.parts():
-                for block in blocks_of(source, part):
-                    size = -(-len(block) // (2 * threads))
-                    list(pool.map(scorer, [block.vectors[at : at + size] for at in range(0, len(block), size)]))
+            for start in range(0, rows, CHUNK):
+                stop = min(start + CHUNK, rows)
+                stretch.ahead(stop, stop + 2 * CHUNK)
+                block = stretch.read(start, stop)
+                size = -(-len(block) // (4 * threads))
+                list(pool.map(scorer, [block[at : at + size] for at in range(0, len(block), size)]))
+                stretch.done(start, stop)
 
     return run
 
