@@ -77,10 +77,11 @@ def written(folder: Path, rows: int, width: int = WIDTH) -> None:
     some = (some / np.linalg.norm(some, axis=1, keepdims=True)).astype(np.float16)
     for name in ("img_emb", "metadata"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    array = np.lib.format.open_memmap(folder / "img_emb" / "img_emb_0.npy", "w+", np.float16, (rows, width))
-    for start in range(0, rows, len(some)):
-        array[start : start + len(some)] = some[: rows - start]
-    array.flush()
+    header = {"descr": "<f2", "fortran_order": False, "shape": (rows, width)}
+    with (folder / "img_emb" / "img_emb_0.npy").open("wb") as array:  # written from its start, as a download is
+        np.lib.format.write_array_header_1_0(array, header)
+        for start in range(0, rows, len(some)):
+            array.write(some[: rows - start].tobytes())
     with pq.ParquetWriter(folder / "metadata" / "metadata_0.parquet", pa.schema({"image_path": pa.string()})) as file:
         for start in range(0, rows, 1_000_000):
             numbers = pa.array(range(start, min(start + 1_000_000, rows))).cast(pa.string())
