@@ -8,7 +8,7 @@ import typer
 
 from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.output import emit, result_of, resumable, show_note
-from safetyfilter.cli.progress import sample_progress
+from safetyfilter.cli.progress import sample_progress, samples_of
 
 
 @app.command()
@@ -42,9 +42,10 @@ def apply(
         root=root,
         part_size=part_size,
     )
-    counts = [part.count for part in copy.parts()]
-    total = None if None in counts else sum(count or 0 for count in counts)
-    with resumable(), sample_progress("applying", total, unit="samples", parts=len(counts)) as progress:
+    with (
+        resumable(),
+        sample_progress("applying", samples_of(copy), unit="samples", parts=len(copy.parts())) as progress,
+    ):
         applied = apply_run(opened, copy, out, progress=progress)
     result, table = result_of(applied)
     if unknown := applied.counts["unknown"]:

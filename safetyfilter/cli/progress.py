@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,6 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from safetyfilter.cli.output import err
+
+if TYPE_CHECKING:
+    from safetyfilter.sources.base import Source
 
 LINE_EVERY_S = 30.0
 """Seconds between the lines where there is no terminal."""
@@ -137,6 +141,12 @@ class Tally:
         grid.add_row(self.what, ProgressBar(total=total, completed=completed), self.amount)
         outcomes = [(f"{name} {count:,}  ", _COLOURS[name]) for name, count in self.outcomes.items()]
         return Group(grid, Text.assemble("  ", *outcomes, self.pace))
+
+
+def samples_of(source: Source) -> int | None:
+    """Return the number of a source's samples; None where one of its parts does not tell."""
+    counts = [part.count for part in source.parts()]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 @contextmanager

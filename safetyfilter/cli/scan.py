@@ -13,7 +13,7 @@ import typer
 from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.engines import EngineName, engine_for
 from safetyfilter.cli.output import emit, err, result_of, resumable, show_note, show_warning
-from safetyfilter.cli.progress import sample_progress
+from safetyfilter.cli.progress import sample_progress, samples_of
 from safetyfilter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -155,10 +155,8 @@ def scan(
         bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
         safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise)
     started = time.perf_counter()
-    counts = [part.count for part in opened.parts()]
-    total = None if None in counts else sum(count or 0 for count in counts)
     unit = "embeddings" if stored else "images"
-    with resumable(), sample_progress("scanning", total, parts=len(counts), unit=unit) as progress:
+    with resumable(), sample_progress("scanning", samples_of(opened), parts=len(opened.parts()), unit=unit) as progress:
         run = run_scan(
             opened,
             out,

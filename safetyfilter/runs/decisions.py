@@ -13,7 +13,7 @@ from safetyfilter.errors import RunError, UsageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import DecisionIndex, Rows
 from safetyfilter.runs.indexed import index_at, index_of
-from safetyfilter.runs.run import Run, require_run
+from safetyfilter.runs.run import Run, take_up_decided
 from safetyfilter.runs.watch import Watch, changed
 from safetyfilter.storage import Location
 
@@ -86,10 +86,7 @@ class Decisions:
             ...
         safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
         """
-        require_run(run)
-        run.require_complete()
-        run.record = Run.open(run.path).record  # it may have been scanned or decided anew since
-        run.require_complete()
+        take_up_decided(run)
         digester = run.digester()
         return cls(index_of(run), digester, run.path, run.record.decisions_digest)
 

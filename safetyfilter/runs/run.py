@@ -300,6 +300,20 @@ class Run:
         return aligned(table, self.read_scores, self.digester, one=one)
 
 
+def take_up_decided(run: Run) -> None:
+    """Let a run be as it is in storage by now; errors as of `require_run`, `Run.open` and `Run.require_complete`.
+
+    >>> take_up_decided("runs/first")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.UsageError: 'runs/first' is not a Run; open it with Run.open
+    """
+    require_run(run)
+    run.require_complete()
+    run.record = Run.open(run.path).record  # it may have been scanned or decided anew since
+    run.require_complete()
+
+
 def require_run(run: object) -> None:
     """Raise `UsageError` unless it is a run, and not its path for example.
 

@@ -17,7 +17,7 @@ from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import Rows
 from safetyfilter.runs.index_file import index_in_memory, records
 from safetyfilter.runs.part_table import PartTable, part_table_of
-from safetyfilter.runs.run import Run, require_run
+from safetyfilter.runs.run import Run, take_up_decided
 from safetyfilter.runs.stored import part_file
 from safetyfilter.runs.watch import Watch, changed
 from safetyfilter.storage import Location
@@ -80,10 +80,7 @@ class ShardedDecisions:
             ...
         safetyfilter.errors.RunError: no run at no-such-run; make one with `safetyfilter scan SOURCE --out no-such-run`
         """
-        require_run(run)
-        run.require_complete()
-        run.record = Run.open(run.path).record  # it may have been scanned or decided anew since
-        run.require_complete()
+        take_up_decided(run)
         digester, table = run.digester(), part_table_of(run)
         if not table.knows_shards:
             raise UsageError(
