@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -35,12 +35,13 @@ from safetyfilter.embed.named import NamedEncoder
 from safetyfilter.native.functions import native
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.rows import RowScorer, plain_scores
+from safetyfilter.sources.vector_files import BLOCK_BYTES
 from safetyfilter.storage import Location
 from safetyfilter.storage.arrays import ArrayFile
 
 WIDTH = 768
-ROWS, QUICK_ROWS = 1_500_000, 100_000
-"""1.5 million rows of 768 float16 are 2.3 GB."""
+ROWS, QUICK_ROWS = 2_000_000, 100_000
+"""2 million rows of 768 float16 are 3.1 GB, and two whole parts of a run."""
 CHUNK = 65_536
 MEMORY_ROWS, QUICK_MEMORY_ROWS = (1_000_000, 100_000_000), (20_000, 200_000)
 LAION_ROWS = 5_800_000_000
@@ -113,17 +114,21 @@ def scored(case: Case, scorer: RowScorer, limit: int | None = None) -> Callable[
     """The array's rows scored block by block on all cores, mapped as a scan maps them; keys are not read."""
     array = ArrayFile.open(Location.of(case.array), case.array.stat().st_size)
     rows, threads = min(limit or array.rows, array.rows), len(os.sched_getaffinity(0))
+    block_rows = BLOCK_BYTES // (2 * WIDTH)  # a scan's
 
     def run() -> None:
-        stretch = array.stretch(0, rows)
-        with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, rows, CHUNK):
-                stop = min(start + CHUNK, rows)
-                stretch.ahead(stop, stop + 2 * CHUNK)
+        with array.stretch(0, rows) as stretch, ThreadPoolExecutor(threads) as pool:
+            stretch.ahead(0, block_rows)
+            before: Iterator[Any] = iter(())
+            for start in range(0, rows, block_rows):
+                stop = min(start + block_rows, rows)
+                stretch.ahead(stop, stop + 2 * block_rows)
                 block = stretch.read(start, stop)
-                size = -(-len(block) // (4 * threads))
-                list(pool.map(scorer, [block[at : at + size] for at in range(0, len(block), size)]))
-                stretch.done(start, stop)
+                size = -(-len(block) // (2 * threads))
+                now = pool.map(scorer, [block[at : at + size] for at in range(0, len(block), size)])
+                list(before)
+                before = now
+            list(before)
 
     return run
 

@@ -29,7 +29,7 @@ LEAST = 1e-15
 _LEAST_ROWS = 2048
 """Rows that are worth a thread."""
 _AHEAD = 1
-"""Parts that are scored while one is recorded."""
+"""Parts whose keys are read while one is scored and another recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class VectorScorer:
         """
         stop = threading.Event()
         waiting: deque[Future[ScoredPart]] = deque()
-        with ThreadPoolExecutor(cores(), "score") as pool, ThreadPoolExecutor(1, "part") as ahead:
+        with ThreadPoolExecutor(cores(), "score") as pool, ThreadPoolExecutor(_AHEAD + 1, "part") as ahead:
             try:
                 for part in parts:
                     waiting.append(ahead.submit(self._scored, job, part, pool, stop))
@@ -112,6 +112,7 @@ class VectorScorer:
 
     def _scored(self, job: PartJob, part: Part, pool: ThreadPoolExecutor, stop: threading.Event) -> ScoredPart:
         found: list[_Scored] = []
+        waiting: deque[list[Future[_Scored]]] = deque()  # the block that is scored while the next one is read
         for block in blocks_of(job.source, part, captions=self.needs_captions):
             if stop.is_set():
                 raise InterruptedError("the scan was stopped")
@@ -121,11 +122,17 @@ class VectorScorer:
                     f"{self.width}; name the encoder that the embeddings came from, and give probes that were made for "
                     "it"
                 )
-            pieces = _pieces(block, 2 * cores())
-            scored = list(pool.map(lambda piece: self._score(piece, job), pieces))
-            self._require_unit(np.concatenate([piece.norms for piece in scored]), part, job)
-            found += scored
+            waiting.append([pool.submit(self._score, piece, job) for piece in _pieces(block, 2 * cores())])
+            if len(waiting) > 1:
+                found += self._taken(waiting.popleft(), part, job)
+        for futures in waiting:
+            found += self._taken(futures, part, job)
         return self._joined(job, part, found)
+
+    def _taken(self, futures: list[Future[_Scored]], part: Part, job: PartJob) -> list[_Scored]:
+        scored = [future.result() for future in futures]
+        self._require_unit(np.concatenate([piece.norms for piece in scored]), part, job)
+        return scored
 
     def _score(self, block: VectorBlock, job: PartJob) -> _Scored:
         keys = job.digester.texts(block.keys)

@@ -37,7 +37,7 @@ typedef float32x4_t floats;
 #error "no instructions that convert float16"
 #endif
 
-#define AHEAD 4096 /* bytes that are fetched before they are needed */
+#define AHEAD 16384 /* bytes that are fetched before they are needed */
 #define TOGETHER 2 /* weight rows that share one pass over a row */
 
 /* The sum of partial sums, in double precision and a fixed order. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from safetyfilter.storage.arrays import ArrayFile
 
 BLOCK_BYTES = 32 << 20
 """About the most bytes of a block."""
+_BLOCKS_AHEAD = 2
 
 
 class VectorFile(Protocol):
@@ -105,27 +107,25 @@ class ArrayVectors:
 
     def read(self, start: int, stop: int, *, captions: bool) -> Iterator[VectorBlock]:
         """Yield some rows, in blocks."""
-        keys = None if self.keys is None else self.keys.read(start, stop)
-        images = self.images.stretch(start, stop)
-        texts = self.texts.stretch(start, stop) if captions and self.texts is not None else None
         size = max(1, BLOCK_BYTES // (self.width * self.images.dtype.itemsize))
-        for first in range(start, stop, size):
-            last = min(first + size, stop)
-            for each in (images, texts):
-                if each is not None:
-                    each.ahead(last, last + 2 * size)
-            own = None if keys is None else keys.slice(first - start, last - first)
-            names, others = key_texts(own, f"{self.name}#", first, last - first)
-            yield VectorBlock(
-                keys=names,
-                vectors=images.read(first, last),
-                status=status_of(last - first, others),
-                captions=None if texts is None else texts.read(first, last),
-                other_keys=others,
-            )
-            for each in (images, texts):
-                if each is not None:
-                    each.done(first, last)
+        with ExitStack() as open_arrays:
+            images = open_arrays.enter_context(self.images.stretch(start, stop))
+            arrays = [images]
+            if captions and self.texts is not None:
+                arrays.append(open_arrays.enter_context(self.texts.stretch(start, stop)))
+            for array in arrays:
+                array.ahead(start, start + size)  # while the keys are read
+            keys = None if self.keys is None else self.keys.read(start, stop)
+            for first in range(start, stop, size):
+                last = min(first + size, stop)
+                for array in arrays:
+                    array.ahead(last, last + _BLOCKS_AHEAD * size)
+                own = None if keys is None else keys.slice(first - start, last - first)
+                names, others = key_texts(own, f"{self.name}#", first, last - first)
+                vectors, *texts = (array.read(first, last) for array in arrays)
+                status = status_of(last - first, others)
+                caption = texts[0] if texts else None
+                yield VectorBlock(keys=names, vectors=vectors, status=status, captions=caption, other_keys=others)
 
     def tables(self, start: int, stop: int) -> Iterator[tuple[VectorBlock, pa.Table]]:
         """Yield some rows in blocks, each with its rows of what lies beside."""

@@ -27,8 +27,7 @@ class VectorBlock:
     keys : pa.LargeStringArray
         (N,) the rows' keys; null for those in `other_keys`.
     vectors : ndarray
-        (N, D) float16 or float32, contiguous; of a local array file a view that holds until the next block is asked
-        for.
+        (N, D) float16 or float32, contiguous; of a local array file a view of its map.
     captions : ndarray or None
         The same of the captions, where they were asked for.
     status : ndarray

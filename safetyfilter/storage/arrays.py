@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,7 +24,11 @@ _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (2, 0): npy.read_array_header_2_0,
 }
 _FLOATS = (np.dtype("<f2"), np.dtype("<f4"))
-_PAGE = mmap.ALLOCATIONGRANULARITY
+_READERS = 2
+"""Threads that read ahead: one stream leaves a disk waiting while its bytes are copied."""
+_READ_AT_ONCE, _ASKED_AT_ONCE = 1 << 20, 4 << 20
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""Linux's flag to read only what is in memory already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +107,9 @@ class ArrayFile:
 
 
 class Stretch:
-    """Rows of an array file: views of a map of the local file, or ranges that are read from another storage.
+    """Rows of an array file: maps of blocks of the local file, or ranges that are read from another storage.
+
+    A context manager, which holds the local file open, so that all blocks are of one file.
 
     Parameters
     ----------
@@ -113,25 +122,19 @@ class Stretch:
     def __init__(self, *, array: ArrayFile, start: int, stop: int) -> None:
         self._array, self._start, self._stop = array, start, stop
         self._row_bytes = array.width * array.dtype.itemsize
-        self._map: mmap.mmap | None = None
-        self._base = 0
-        if array.place.is_local and stop > start:
-            self._map_rows()
+        self._file: _LocalFile | None = None
 
-    def _map_rows(self) -> None:
-        first = self._array.offset + self._start * self._row_bytes
-        self._base = first // _PAGE * _PAGE
-        length = self._array.offset + self._stop * self._row_bytes - self._base
-        descriptor = retried(lambda: os.open(self._array.place.path, os.O_RDONLY), self._array.place)
-        try:
-            self._require_size(os.fstat(descriptor).st_size)
-            self._map = mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=self._base)
-        finally:
-            os.close(descriptor)
-        self._map.madvise(mmap.MADV_SEQUENTIAL)
+    def __enter__(self) -> Self:
+        if self._array.place.is_local:
+            self._file = _LocalFile(self._array.place)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.floating[Any]]:
-        """Return rows of the file, (stop - start, D); of a local file a view that copies nothing.
+        """Return rows of the file, (stop - start, D); of a local file a view of a map, which goes with the view.
 
         Raises
         ------
@@ -140,31 +143,28 @@ class Stretch:
         """
         if not self._start <= start <= stop <= self._stop:
             raise ValueError(f"rows {start} to {stop} are not within {self._start} to {self._stop}")
-        first, count = self._array.offset + start * self._row_bytes, (stop - start) * self._row_bytes
-        if self._map is None:
-            data = self._fetched(first, count) if count else b""
-            rows = np.frombuffer(data, self._array.dtype)
+        first, count = self._bytes(start, stop)
+        if not count:
+            return np.empty((0, self._array.width), self._array.dtype)
+        if self._file is None:
+            rows = np.frombuffer(self._fetched(first, count), self._array.dtype)
         else:
+            self._file.wait(first + count)
             # To look at a page that is no longer in the file would end the process.
-            self._require_size(retried(self._map.size, self._array.place))
-            rows = np.frombuffer(self._map, self._array.dtype, count // self._array.dtype.itemsize, first - self._base)
+            self._require_size(self._file.size())
+            data, offset = self._file.mapped(first, count)
+            rows = np.frombuffer(data, self._array.dtype, count // self._array.dtype.itemsize, offset)
         return rows.reshape(stop - start, self._array.width)
 
     def ahead(self, start: int, stop: int) -> None:
-        """Let the system read rows of a local file before they are asked for."""
-        self._advise(start, stop, mmap.MADV_WILLNEED)
-
-    def done(self, start: int, stop: int) -> None:
-        """Give up the memory of rows of a local file, which the system may still hold as a part of the file."""
-        self._advise(start, stop, mmap.MADV_DONTNEED)
-
-    def _advise(self, start: int, stop: int, advice: int) -> None:
+        """Have rows of a local file read into the system's memory before they are asked for."""
         start, stop = max(start, self._start), min(stop, self._stop)
-        if self._map is None or stop <= start:
-            return
-        first = (self._array.offset + start * self._row_bytes - self._base) // _PAGE * _PAGE
-        last = self._array.offset + stop * self._row_bytes - self._base
-        self._map.madvise(advice, first, last - first)
+        if self._file is not None and stop > start:
+            first, count = self._bytes(start, stop)
+            self._file.ask(first, first + count)
+
+    def _bytes(self, start: int, stop: int) -> tuple[int, int]:
+        return self._array.offset + start * self._row_bytes, (stop - start) * self._row_bytes
 
     def _fetched(self, first: int, count: int) -> bytes:
         place = self._array.place
@@ -179,3 +179,64 @@ class Stretch:
                 f"{self._array.place} is shorter than when the source was opened ({size:,} bytes, not "
                 f"{self._array.size:,}); restore it, then run the same command again"
             )
+
+
+class _LocalFile:
+    """A local file of which ranges are mapped, and read ahead in threads of its own where they are not in memory.
+
+    A map alone waits for the disk page by page, and what the system reads ahead of it by itself is little.
+    """
+
+    def __init__(self, place: Location) -> None:
+        self._place = place
+        self._descriptor = retried(lambda: os.open(place.path, os.O_RDONLY), place)
+        self._pool = ThreadPoolExecutor(_READERS, "read ahead")
+        self._buffers = threading.local()
+        self._asked: deque[tuple[int, Future[None]]] = deque()
+        self._until = 0
+
+    def size(self) -> int:
+        """Return the file's bytes by now."""
+        return retried(lambda: os.fstat(self._descriptor).st_size, self._place)
+
+    def mapped(self, first: int, count: int) -> tuple[mmap.mmap, int]:
+        """Return a map with a range in it, and where the range begins there."""
+        base = first // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        found = mmap.mmap(self._descriptor, first - base + count, access=mmap.ACCESS_READ, offset=base)
+        return found, first - base
+
+    def ask(self, first: int, last: int) -> None:
+        """Have a range read, but for what was asked for before."""
+        for start in range(max(first, self._until), last, _ASKED_AT_ONCE):
+            self._asked.append((start, self._pool.submit(self._bring, start, min(start + _ASKED_AT_ONCE, last))))
+        self._until = max(self._until, last)
+
+    def wait(self, last: int) -> None:
+        """Return when all that was asked for before a place in the file has been read."""
+        while self._asked and self._asked[0][0] < last:
+            self._asked.popleft()[1].result()
+
+    def _bring(self, first: int, last: int) -> None:
+        if not self._is_there(last - 1):
+            for start in range(first, last, _READ_AT_ONCE):
+                self._read(start, min(_READ_AT_ONCE, last - start))
+
+    def _is_there(self, position: int) -> bool:
+        """True where a byte is in memory, and what is before it as a rule; False where the system can't say."""
+        if _NO_WAIT is None:
+            return False
+        try:
+            return os.preadv(self._descriptor, [bytearray(1)], position, _NO_WAIT) == 1
+        except OSError:
+            return False
+
+    def _read(self, start: int, count: int) -> None:
+        if not hasattr(self._buffers, "bytes"):
+            self._buffers.bytes = bytearray(_READ_AT_ONCE)
+        into = memoryview(self._buffers.bytes)[:count]
+        retried(lambda: os.preadv(self._descriptor, [into], start), self._place)
+
+    def close(self) -> None:
+        """Stop reading ahead, and close the file; maps of it hold."""
+        self._pool.shutdown(cancel_futures=True)
+        os.close(self._descriptor)

@@ -405,5 +405,8 @@ def test_an_array_that_became_shorter_is_a_fault_of_storage(tmp_path: Path) -> N
     place = Location.of(tmp_path / "a.npy")
     array = ArrayFile.open(place, (tmp_path / "a.npy").stat().st_size)
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-40])
-    with pytest.raises(StorageError, match="is shorter than when the source was opened"):
-        array.stretch(0, 20)
+    with (
+        array.stretch(0, 20) as stretch,
+        pytest.raises(StorageError, match="is shorter than when the source was opened"),
+    ):
+        stretch.read(0, 20)
