@@ -1,0 +1,94 @@
+"""The limits of the method in plain words, and those that one run has besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetyfilter.runs.record import RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit of what the filter can do.
+
+    Attributes
+    ----------
+    title : str
+        A few words, without a full stop.
+    text : str
+        Sentences.
+    """
+
+    title: str
+    text: str
+
+
+LIMITS: tuple[Limit, ...] = (
+    Limit(
+        title="A classifier misses some",
+        text="No threshold finds everything, and a policy is only as good as the probes behind it. Of the items that "
+        "the Stanford Internet Observatory suspected in LAION-5B's index in 2023, 92 had a score for explicit content "
+        "below 0.95: a cut on one score misses some.",
+    ),
+    Limit(
+        title="The probe for minors is the weak link",
+        text="Published detection of minors in pictures is far weaker than that of explicit content: the best rate of "
+        "true positives is 75 %, and 94 % with captions. LAION's detectors of explicit content reach accuracies of "
+        ".960 and .961 on a balanced set of 3,000 pictures. The rule for both signals misses what either probe misses.",
+    ),
+    Limit(
+        title="Classifiers and hash lists belong together",
+        text="Known material is found reliably by hash lists alone; the probes are for what no list knows. Neither "
+        "replaces the other. LAION, which republished its data set in 2024 after removing 2,236 links that matched "
+        "such lists, concludes that classifiers alone are not reliable enough.",
+    ),
+    Limit(
+        title="The rule for each picture is a floor",
+        text="A model composes what it never saw together. To keep out what it would compose from, all samples with "
+        "explicit content, all samples with minors, or both must be excluded; the policy says which of these was done.",
+    ),
+    Limit(
+        title="A decision holds for the bytes that it was made on",
+        text="It is bound to a digest of them. A picture that was downloaded again, resized or encoded anew is another "
+        "one, of which nothing is known; users of downloading tools report that about 15 % of the files differ when "
+        "a data set is downloaded again.",
+    ),
+    Limit(
+        title="Only pictures are looked at, and each by itself",
+        text="A member of a sample that is not recognised as a picture, such as an archive or a sound, is not seen. "
+        "Small or hidden things in a large picture are missed more often. Nothing is known of what other files, "
+        "captions or links would add.",
+    ),
+    Limit(
+        title="An exclusion is not a finding about a sample",
+        text="It says that scores reached thresholds, or that a sample could not be scored. Nobody has looked. The "
+        "counts are not counts of unlawful material, and a count of zero does not mean that there is none.",
+    ),
+    Limit(
+        title="What is kept was judged by the probes alone",
+        text="Whether a probe was trained on labelled pictures or written by text prompts is not in the run's record; "
+        "its digest is. Probes written by prompts are a starting point, and worth accordingly.",
+    ),
+    Limit(
+        title="A filtered set tells what was left out to whoever holds its source",
+        text="The record names no sample, and its rows say nothing without the run's secret. The filtered set itself "
+        "says more: compared with the source, its gaps are what was excluded, for whatever reason.",
+    ),
+    Limit(
+        title="What is to be done about a source is a legal question",
+        text="The filter deletes nothing and reports to nobody. What is to be done about a source that holds such "
+        "material is for its holder, and in many countries there is a duty to report; ask before anybody looks.",
+    ),
+)
+"""The limits of the method, whatever the run: the most important first."""
+
+
+def limits_of(record: RunRecord) -> tuple[Limit, ...]:
+    """Return the limits that a run has by the way it was made, and behind them `LIMITS`.
+
+    Parameters
+    ----------
+    record : RunRecord
+        Of a complete run.
+    """
+    return LIMITS
