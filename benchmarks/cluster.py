@@ -26,7 +26,7 @@ from safetyfilter.engine.local import LocalEngine
 from safetyfilter.engine.ray import RayEngine
 from safetyfilter.sources import Source
 
-ARCHITECTURE, SIDE, PART = "ViT-B-32", 512, 32
+ARCHITECTURE, SIDE, PART, BATCH = "ViT-B-32", 512, 128, 32
 PAPER_SIDE = 384
 """Pixels of the long side as img2dataset's users have them, and LAION's published copy."""
 
@@ -42,7 +42,7 @@ def safety_filter() -> SafetyFilter:
                     encoder=encoder.spec.digest)
         for signal in ("explicit", "minor")
     ]  # fmt: skip
-    return SafetyFilter(encoder, ProbeBank(probes), options=EmbedOptions(views="whole", batch_size=PART))
+    return SafetyFilter(encoder, ProbeBank(probes), options=EmbedOptions(views="whole", batch_size=BATCH))
 
 
 def rate(source: Source, out: Path, safe: SafetyFilter, engine: Engine) -> dict[str, float]:
@@ -111,7 +111,7 @@ def main() -> None:
     """Measure, show, and write."""
     given = arguments(__doc__)
     load = os.getloadavg()[0]
-    count, repetitions = (256, 1) if given.quick else (512, 3)
+    count, repetitions = (512, 1) if given.quick else (768, 2)
     safe = safety_filter()
     decoded = decoding(safe, 32 if given.quick else 128)
     runs = measured(safe, count, repetitions)
