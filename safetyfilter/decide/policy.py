@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, Floats, Reason, ScoreBatch
+from safetyfilter.decide.calibration_record import CalibrationRecord
 from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_from_dict, format_policy, parse_policy
 from safetyfilter.decide.files import policy_text
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, PRESETS, exclusions
@@ -39,6 +40,8 @@ class Policy:
         the signal's threshold. Each is in `exclude` too, given there or not.
     pair : SignalPair
         The pair of the co-occurrence rule.
+    calibration : CalibrationRecord or None
+        The calibration that the thresholds come from. It decides nothing: policies that differ in it alone are equal.
 
     Raises
     ------
@@ -60,10 +63,15 @@ class Policy:
     exclude: Iterable[str] = frozenset()
     exclude_at: Mapping[str, float] = field(default_factory=dict)
     pair: SignalPair = PAIR
+    calibration: CalibrationRecord | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.pair, SignalPair):
             raise PolicyError(f"the pair is {self.pair!r}; give a SignalPair(explicit=..., minor=...), or leave it out")
+        if not isinstance(self.calibration, CalibrationRecord | None):
+            raise PolicyError(
+                f"calibration is {self.calibration!r}; give a CalibrationRecord, as Calibration.policy does, or None"
+            )
         thresholds = checked_numbers("threshold", self.thresholds or dict.fromkeys(self.pair.names, DEFAULT_THRESHOLD))
         cuts = checked_numbers("cut in exclude", self.exclude_at)
         if missing := [signal for signal in self.pair.names if signal not in thresholds]:
@@ -141,7 +149,7 @@ class Policy:
         return cls(**parse_policy(text))
 
     def to_toml(self) -> str:
-        """Return TOML text that `from_toml` reads back to an equal policy."""
+        """Return TOML text that `from_toml` reads back to an equal policy, with the record of its calibration."""
         return format_policy(self._fields())
 
     @property
@@ -206,7 +214,22 @@ class Policy:
             exclude={renamed.get(signal, signal) for signal in self.exclude},
             exclude_at={renamed.get(signal, signal): cut for signal, cut in self.exclude_at.items()},
             pair=pair,
+            calibration=self.calibration and self.calibration.renamed(renamed),
         )
+
+    def covered_by(self, signals: Iterable[str]) -> Policy:
+        """Return this policy without its further signals that are not among some; the pair's two have to be.
+
+        >>> policy = Policy(thresholds={"explicit": 0.5, "minor": 0.5, "violence": 0.5}, exclude=["violence"])
+        >>> policy.covered_by(["explicit", "minor"]) == Policy()
+        True
+        """
+        there = set(signals)
+        if there >= set(self.thresholds):
+            return self
+        thresholds = {signal: threshold for signal, threshold in self.thresholds.items() if signal in there}
+        cuts = {signal: cut for signal, cut in self.exclude_at.items() if signal in there}
+        return replace(self, thresholds=thresholds, exclude=frozenset(self.exclude) & there, exclude_at=cuts)
 
     def require(self, signals: Iterable[str]) -> None:
         """Raise `PolicyError` unless there is a score for every signal this policy names."""
@@ -225,6 +248,14 @@ class Policy:
         """
         return _reached(scores[signal], self.thresholds[signal])
 
+    def scored(self, scores: ScoreBatch) -> npt.NDArray[np.bool_]:
+        """Return (N,) bool, True for a sample with every score that this policy takes; errors as of `decide`."""
+        self.require(scores.signals)
+        scored: npt.NDArray[np.bool_] = scores.status == OK
+        for signal in self.thresholds:
+            scored &= np.isfinite(scores[signal])
+        return scored
+
     def decide(self, scores: ScoreBatch) -> DecisionBatch:
         """Return a decision on each sample.
 
@@ -239,10 +270,7 @@ class Policy:
         PolicyError
             A signal of this policy has no scores.
         """
-        self.require(scores.signals)
-        scored = scores.status == OK
-        for signal in self.thresholds:
-            scored &= np.isfinite(scores[signal])
+        scored = self.scored(scores)
         bits = np.zeros(len(scores), np.uint16)
         bits[~scored] = Reason.UNSCORED
         bits[~scored & (scores.status == STATUS_CODES["unknown"])] = Reason.UNKNOWN
@@ -262,6 +290,7 @@ class Policy:
             "exclude": sorted(self.exclude),
             "exclude_at": dict(self.exclude_at),
             "digest": self.digest,
+            **({"calibration": self.calibration.as_dict()} if self.calibration else {}),
         }
 
     @classmethod
@@ -279,6 +308,7 @@ class Policy:
             "exclude": frozenset(self.exclude),
             "exclude_at": dict(self.exclude_at),
             "pair": self.pair,
+            "calibration": self.calibration,
         }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, ReasonBits, ScoreBatch, Unreadable
-from safetyfilter.decide.policy import Policy
 from safetyfilter.engine.parts import Progress
 from safetyfilter.errors import OutputError, RunError, SourceError
 from safetyfilter.runs.apply import decide_by
@@ -174,7 +173,7 @@ def _match(copy: Run, source: Source, contents: Contents, report: Progress) -> N
         done, _ = read_scores(copy.file("scores", number), number)
         at_the_end = {"kept": 0, "excluded": 0}
         report(_counts(done.scores) | at_the_end | {"resumed": len(done)})
-    writer = replace(copy.part_writer(), policy=_covered(copy.policy, copy.record.setup.signals))
+    writer = replace(copy.part_writer(), policy=copy.policy.covered_by(copy.record.setup.signals))
     reader = _Reader(source, copy.digester(), copy.record.setup.limits.max_bytes)
     with ThreadPoolExecutor(_THREADS, "safetyfilter-read") as pool:
         for part in placement.todo:
@@ -230,7 +229,7 @@ def _counts(scores: ScoreBatch) -> dict[str, int]:
 
 def _carried(run: Run, contents: Contents) -> Reasons:
     """Return the reasons of a copy's rows: by their scores, and those that their contents have in the run."""
-    policy = _covered(run.policy, run.record.setup.signals)
+    policy = run.policy.covered_by(run.record.setup.signals)
 
     def of_part(number: int, part: ScoredPart) -> ReasonBits:
         bits = own_reasons(part, policy)
@@ -239,13 +238,3 @@ def _carried(run: Run, contents: Contents) -> Reasons:
         return bits
 
     return Reasons(policy=run.policy, decided_with=run.record.decided_with, of_part=of_part)
-
-
-def _covered(policy: Policy, signals: Collection[str]) -> Policy:
-    """Return a policy without the signals that only another run has scores of, which was joined when it was applied."""
-    thresholds = {signal: threshold for signal, threshold in policy.thresholds.items() if signal in signals}
-    if len(thresholds) == len(policy.thresholds):
-        return policy
-    exclude_at = {signal: threshold for signal, threshold in policy.exclude_at.items() if signal in signals}
-    exclude = frozenset(policy.exclude) & set(signals)
-    return replace(policy, thresholds=thresholds, exclude=exclude, exclude_at=exclude_at)

@@ -221,7 +221,7 @@ def _rule(
 ) -> tuple[Metrics, Metrics]:
     """Return the metrics of the co-occurrence rule, and of all that the policy excludes."""
     explicit, minor = policy.pair.names
-    both = _both(labels[explicit], labels[minor])
+    both = both_of(labels[explicit], labels[minor])
     unscored = (bits & Reason.UNSCORED) != 0
     rule = Detections(
         name="co_occurrence",
@@ -235,7 +235,12 @@ def _rule(
     return measure.metrics(rule), measure.metrics(excluded)
 
 
-def _both(one: Labels, other: Labels) -> Labels:
-    """Return labels of both at once: absent where either is known to be absent."""
+def both_of(one: Labels, other: Labels) -> Labels:
+    """Return labels of both signals at once: absent where either is known to be absent.
+
+    >>> both = both_of(Labels.of([1, 1, 0], "explicit"), Labels.of([1, None, None], "minor"))
+    >>> both.present.tolist(), both.known.tolist()
+    ([True, False, False], [True, False, True])
+    """
     absent = (one.known & ~one.present) | (other.known & ~other.present)
     return Labels(present=one.present & other.present, known=absent | (one.known & other.known))

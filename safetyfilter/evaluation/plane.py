@@ -6,13 +6,13 @@ those that `apply_policy` gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits, ScoreBatch
+from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits, ScoreBatch, count_decisions
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError, UsageError
 from safetyfilter.evaluation.drawing import Counts
@@ -87,9 +87,13 @@ class ScorePlane:
     reasons: Mapping[str, int]
 
     @classmethod
-    def empty(cls, policy: Policy) -> ScorePlane:
-        """Return a plane without samples, whose grids hold the policy's own thresholds and cuts."""
-        grids = tuple(Grid.of(_cuts(policy, signal)) for signal in policy.pair.names)
+    def empty(cls, policy: Policy, *, also: Iterable[Policy] = ()) -> ScorePlane:
+        """Return a plane without samples, whose grids hold the thresholds and cuts of a policy, and of others to try.
+
+        Those others may be in the real signals' names.
+        """
+        tried = [policy, *(other.for_pair(policy.pair) for other in also)]
+        grids = tuple(Grid.of(cut for each in tried for cut in _cuts(each, signal)) for signal in policy.pair.names)
         shape = [len(grid.thresholds) + 1 for grid in grids]
         return cls(
             policy=policy,
@@ -101,7 +105,9 @@ class ScorePlane:
         )
 
     @classmethod
-    def from_scores(cls, scores: NamedColumns, policy: Policy | None = None) -> ScorePlane:
+    def from_scores(
+        cls, scores: NamedColumns, policy: Policy | None = None, *, also: Iterable[Policy] = ()
+    ) -> ScorePlane:
         """Return the plane of scores with a column for each signal of a policy; ``Policy()`` where None.
 
         Raises
@@ -110,13 +116,8 @@ class ScorePlane:
             A column is missing, holds something else than scores, or has another length.
         """
         policy = policy or Policy()
-        columns = [scores_of(column_of(scores, signal, "scores"), signal) for signal in policy.thresholds]
-        if len({len(column) for column in columns}) > 1:
-            lengths = ", ".join(f"{len(column):,}" for column in columns)
-            raise CalibrationError(f"the scores of {', '.join(policy.thresholds)} are {lengths}; give one a sample")
-        values = np.stack(columns, axis=1).astype(np.float32)
-        batch = ScoreBatch(values=values, signals=tuple(policy.thresholds))
-        return cls.empty(policy).with_rows(batch, policy.decide(batch).reason_bits)
+        batch = scores_for(policy, scores)
+        return cls.empty(policy, also=also).with_rows(batch, policy.decide(batch).reason_bits)
 
     def with_rows(self, scores: ScoreBatch, reason_bits: ReasonBits) -> ScorePlane:
         """Return the plane with further samples, and the reasons that were found for them under `policy`.
@@ -128,29 +129,23 @@ class ScorePlane:
         reason_bits : ndarray
             (N,) uint16, a `Reason` set each: all that is on record, of which those of the pair are found anew.
         """
-        rows = self.rows(scores)
         own = reason_bits & ~_OF_THE_PAIR
-        cells = self.cells(scores, rows)
-        counted = {name: int(((own >> bit) & 1).sum()) for bit, name in enumerate(REASON_NAMES)}
+        counted = count_decisions(own)
+        scored, size = self.policy.scored(scores), self.scored.size
+        x, y = self.cells(scores)
+        cells = (x * self.scored.shape[1] + y)[scored]
         return replace(
             self,
-            scored=self.scored + np.bincount(cells, minlength=self.scored.size).reshape(self.scored.shape),
-            free=self.free + np.bincount(cells[own[rows] == 0], minlength=self.free.size).reshape(self.free.shape),
+            scored=self.scored + np.bincount(cells, minlength=size).reshape(self.scored.shape),
+            free=self.free + np.bincount(cells[own[scored] == 0], minlength=size).reshape(self.free.shape),
             seen=self.seen + len(scores),
-            reasons={name: self.reasons[name] + count for name, count in counted.items()},
+            reasons={name: self.reasons[name] + counted[name] for name in REASON_NAMES},
         )
 
-    def rows(self, scores: ScoreBatch) -> npt.NDArray[np.intp]:
-        """Return the rows that are on the plane: those with all the scores that the policy takes."""
-        without = np.uint16(Reason.UNSCORED | Reason.UNKNOWN)
-        return np.flatnonzero(self.policy.decide(scores).reason_bits & without == 0)
-
-    def cells(self, scores: ScoreBatch, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """Return the cell of each of some rows, in the order of `scored` flattened."""
-        x, y = (
-            grid.cells(scores[signal][rows]) for grid, signal in zip(self.grids, self.policy.pair.names, strict=True)
-        )
-        return x * self.scored.shape[1] + y
+    def cells(self, scores: ScoreBatch) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return (N,) the place of each sample along the first axis, and along the second; of no use where unscored."""
+        x, y = (grid.cells(scores[signal]) for grid, signal in zip(self.grids, self.policy.pair.names, strict=True))
+        return x, y
 
     def outcome(self, policy: Policy) -> Outcome:
         """Return what another policy would keep and exclude of these samples.
@@ -166,7 +161,7 @@ class ScorePlane:
         UsageError
             It differs in more than the pair's thresholds, cuts and exclusions; or a threshold is not of the grids.
         """
-        self._require_comparable(policy)
+        self.require_comparable(policy)
         reached = self.reached(policy)
         excluded = np.logical_or.reduce(list(reached.values()))
         kept = int(self.free[~excluded].sum())
@@ -183,19 +178,39 @@ class ScorePlane:
             masks[name] = alone
         return masks
 
+    def along(self, signal: str, threshold: float) -> npt.NDArray[np.bool_]:
+        """Return (T + 1,) bool, True for the places along a signal's axis that reach a threshold of its grid."""
+        axis = self.policy.pair.names.index(signal)
+        reached: npt.NDArray[np.bool_] = np.arange(self.scored.shape[axis]) > self.grids[axis].place(threshold)
+        return reached
+
     def _from(self, signal: str, cuts: Mapping[str, float]) -> npt.NDArray[np.bool_]:
         """The cells from a threshold on, (T1 + 1, T2 + 1)."""
-        axis = self.policy.pair.names.index(signal)
-        along = np.arange(self.scored.shape[axis]) > self.grids[axis].place(cuts[signal])
-        return np.broadcast_to(along[:, None] if axis == 0 else along, self.scored.shape)
+        along = self.along(signal, cuts[signal])
+        first = signal == self.policy.pair.explicit
+        return np.broadcast_to(along[:, None] if first else along, self.scored.shape)
 
-    def _require_comparable(self, policy: Policy) -> None:
+    def require_comparable(self, policy: Policy) -> None:
+        """Raise `UsageError` where a policy differs in more than the pair's thresholds, cuts and exclusions."""
         others = [_beside(each) for each in (self.policy, policy)]
         if policy.pair != self.policy.pair or others[0] != others[1]:
             raise UsageError(
                 "the policy is about another pair, or says something else of further signals than the one that the "
                 "scores were counted with; count them again with this policy"
             )
+
+
+def scores_for(policy: Policy, scores: NamedColumns) -> ScoreBatch:
+    """Return the scores that a policy takes, from columns; errors as of `ScorePlane.from_scores`.
+
+    >>> scores_for(Policy(), {"explicit": [0.9], "minor": [0.2], "violence": [0.1]}).signals
+    ('explicit', 'minor')
+    """
+    columns = [scores_of(column_of(scores, signal, "scores"), signal) for signal in policy.thresholds]
+    if len({len(column) for column in columns}) > 1:
+        lengths = ", ".join(f"{len(column):,}" for column in columns)
+        raise CalibrationError(f"the scores of {', '.join(policy.thresholds)} are {lengths}; give one a sample")
+    return ScoreBatch(values=np.stack(columns, axis=1).astype(np.float32), signals=tuple(policy.thresholds))
 
 
 def _cuts(policy: Policy, signal: str) -> list[float]:

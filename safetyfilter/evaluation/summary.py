@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from safetyfilter.batches import FAILURES, OK, STATUS_NAMES
+from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import RunError
 from safetyfilter.evaluation.drawing import Counts
 from safetyfilter.evaluation.grid import Grid
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
-from safetyfilter.runs.decided import read_decisions
-from safetyfilter.runs.parts import read_scores
+from safetyfilter.evaluation.run_labels import RunLabels
+from safetyfilter.runs.decided import DecidedPart, read_decisions
+from safetyfilter.runs.parts import ScoredPart, read_scores
 from safetyfilter.runs.record import COUNT_NAMES, RunRecord
-from safetyfilter.runs.run import Run
+from safetyfilter.runs.run import Run, take_up_decided
 from safetyfilter.runs.stored import require_own, vouched
-from safetyfilter.score.labels import Labels, has_column
 
 Progress = Callable[[Mapping[str, int]], None]
+
+_AHEAD = 2
+"""Parts that are read while one is counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +39,7 @@ class RunSummary:
     record : RunRecord
         The content of ``run.json``.
     plane : ScorePlane
-        The joint counts of the pair's scores.
+        The joint counts of the pair's scores. Its policy is the run's, but for signals that only joined runs score.
     labels : PlaneLabels or None
         The labelled samples on it, where labels were given.
     grid : Grid
@@ -46,6 +50,10 @@ class RunSummary:
         (P, C) int64, the counts of each part, by its number in the run; columns as `COUNT_NAMES`.
     failures : mapping of str to int
         Samples by why they have no scores, those that occur.
+    movable : bool
+        True where other thresholds can be tried: the plane's outcome for the run's policy is what the run holds.
+        False where decisions rest on scores that are not the run's own. Near-duplicates of exclusions stay as the
+        run's policy left them, whatever is tried.
     """
 
     record: RunRecord
@@ -55,15 +63,18 @@ class RunSummary:
     spread: Mapping[str, Counts]
     parts: Counts
     failures: Mapping[str, int]
-
-    @property
-    def movable(self) -> bool:
-        """True where other thresholds can be tried: the run's decisions rest on no other run's scores."""
-        return not self.record.decided_with.runs
+    movable: bool = True
 
     @classmethod
-    def of(cls, run: Run, labels: pa.Table | None = None, *, progress: Progress | None = None) -> RunSummary:
-        """Return the counts of a run; memory does not grow with its samples, but for labels.
+    def of(
+        cls,
+        run: Run,
+        labels: pa.Table | None = None,
+        *,
+        also: Iterable[Policy] = (),
+        progress: Progress | None = None,
+    ) -> RunSummary:
+        """Return the counts of a run as it is in storage by now; memory does not grow with its samples.
 
         Parameters
         ----------
@@ -71,6 +82,8 @@ class RunSummary:
             A finished one.
         labels : pyarrow.Table, optional
             As of `Run.align_labels`, with a column for one or both of the pair.
+        also : iterable of Policy
+            Further policies to try, so that their thresholds are exact too.
         progress : callable, optional
             Called for each part with its counts.
 
@@ -81,78 +94,109 @@ class RunSummary:
         CalibrationError
             The labels can't be joined with the run, or are not such.
         """
-        run.require_complete()
+        take_up_decided(run)
         record = run.record
-        plane, grid = ScorePlane.empty(record.policy), Grid.of(record.policy.thresholds.values())
-        on_plane = None if labels is None else PlaneLabels.on(plane)
-        aligned = None if labels is None else _Columns.of(run.align_labels(labels), record)
-        spread = {signal: np.zeros(len(grid.thresholds) + 1, np.int64) for signal in record.setup.signals}
-        counts, statuses = [], Counter[int]()
-        own: dict[str, list[str]] = {"scores": [], "decisions": []}
-        start = 0
-        for number in range(run.part_count):
-            part, meta = read_scores(run.file("scores", number))
-            decided = read_decisions(run.file("decisions", number))
-            own["scores"].append(vouched(meta))
-            own["decisions"].append(decided.content)
-            if decided.scores != meta["content"]:
-                raise RunError(
-                    f"the decisions on part {number} of {run.path} are on other scores; run `safetyfilter decide` again"
-                )
-            plane = plane.with_rows(part.scores, decided.reason_bits)
-            if on_plane is not None and aligned is not None:
-                on_plane = on_plane.with_rows(part.scores, *aligned.rows(start, start + len(part)))
-            for signal, found in spread.items():
-                values = part.scores[signal]
-                found += np.bincount(grid.cells(values[~np.isnan(values)]), minlength=len(found))
-            statuses.update(dict(enumerate(np.bincount(part.scores.status, minlength=len(STATUS_NAMES)).tolist())))
-            counts.append([decided.counts.get(name, 0) for name in COUNT_NAMES])
-            start += len(part)
+        policy = record.policy.covered_by(record.setup.signals)
+        counted = _Counted.of(record, ScorePlane.empty(policy, also=also))
+        of_run = None if labels is None else RunLabels.of(labels, run)
+        on_plane = None if labels is None else PlaneLabels.on(counted.plane)
+        for part, decided in _parts(run):
+            counted.add(part, decided)
+            if of_run is not None and on_plane is not None:
+                on_plane = of_run.added_to(on_plane, part)
             if progress:
                 progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
-        require_own(own["scores"], record.scores, run.path, checks=record.scores_checks)
-        require_own(own["decisions"], record.decisions, run.path, what="decisions", checks=record.decisions_checks)
-        failures = {STATUS_NAMES[code]: count for code, count in statuses.most_common() if count and code != OK}
-        summary = cls(
+        if of_run is not None:
+            of_run.require_found()
+        return cls(
             record=record,
-            plane=plane,
-            labels=None if on_plane is None else replace(on_plane, plane=plane),
-            grid=grid,
-            spread=spread,
-            parts=np.array(counts, np.int64).reshape(-1, len(COUNT_NAMES)),
-            failures={name: count for name, count in failures.items() if name in FAILURES and name != "unknown"},
+            plane=counted.plane,
+            labels=None if on_plane is None else replace(on_plane, plane=counted.plane),
+            grid=counted.grid,
+            spread=counted.spread,
+            parts=np.array(counted.parts, np.int64).reshape(-1, len(COUNT_NAMES)),
+            failures=counted.failures,
+            movable=counted.require_consistent(run),
         )
-        summary._require_consistent(run)
-        return summary
 
-    def _require_consistent(self, run: Run) -> None:
-        """Raise `RunError` unless what was counted adds up to what ``run.json`` says."""
-        totals = dict(zip(COUNT_NAMES, self.parts.sum(axis=0).tolist(), strict=True))
-        same: dict[str, Any] = {name: self.record.counts.get(name, 0) for name in COUNT_NAMES}
-        if totals != same or (self.movable and self.plane.outcome(self.record.policy).to_dict() != same):
+
+@dataclass(slots=True, kw_only=True)
+class _Counted:
+    """What is counted of a run, part by part."""
+
+    record: RunRecord
+    plane: ScorePlane
+    grid: Grid
+    spread: dict[str, Counts]
+    parts: list[list[int]]
+    statuses: Counter[int]
+
+    @classmethod
+    def of(cls, record: RunRecord, plane: ScorePlane) -> _Counted:
+        policy = record.policy
+        grid = Grid.of([*policy.thresholds.values(), *policy.exclude_at.values()])
+        spread = {signal: np.zeros(len(grid.thresholds) + 1, np.int64) for signal in record.setup.signals}
+        return cls(record=record, plane=plane, grid=grid, spread=spread, parts=[], statuses=Counter())
+
+    def add(self, part: ScoredPart, decided: DecidedPart) -> None:
+        scores = part.scores
+        self.plane = self.plane.with_rows(scores, decided.reason_bits)
+        for signal, found in self.spread.items():
+            values = scores[signal][(scores.status == OK) & np.isfinite(scores[signal])]
+            found += np.bincount(self.grid.cells(values), minlength=len(found))
+        self.statuses.update(dict(enumerate(np.bincount(scores.status, minlength=len(STATUS_NAMES)).tolist())))
+        self.parts.append([decided.counts.get(name, 0) for name in COUNT_NAMES])
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Samples by why they have no scores, the most frequent first; ``unknown`` is a reason of its own."""
+        named = {STATUS_NAMES[code]: count for code, count in self.statuses.most_common() if count}
+        return {name: count for name, count in named.items() if name in FAILURES and name != "unknown"}
+
+    def require_consistent(self, run: Run) -> bool:
+        """Return `RunSummary.movable`; `RunError` unless what was counted adds up to what ``run.json`` says."""
+        record = self.record
+        same = {name: record.counts[name] for name in COUNT_NAMES}
+        totals = dict(zip(COUNT_NAMES, np.sum([[0] * len(COUNT_NAMES), *self.parts], axis=0).tolist(), strict=True))
+        as_tried = not record.decided_with.runs and self.plane.outcome(record.policy).to_dict() == same
+        rest_on_others = record.decided_with.runs or record.applied_from
+        if totals != same or not (as_tried or rest_on_others):
             raise RunError(
                 f"the counts in {run.path}/run.json are not those of its parts; run `safetyfilter decide` again"
             )
+        return as_tried
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    """The pair's labels in the order of a run's rows."""
+def _parts(run: Run) -> Iterator[tuple[ScoredPart, DecidedPart]]:
+    """The parts of a run in order, a few read ahead; `RunError` unless they are those that its record vouches for."""
+    record = run.record
+    scores, decisions = [], []
+    for number, (part, meta, decided) in enumerate(_read_ahead(run)):
+        if decided.scores != meta["content"] or not np.array_equal(decided.keys, part.keys):
+            raise RunError(
+                f"the decisions on part {number} of {run.path} are on other scores; run `safetyfilter decide` again"
+            )
+        scores.append(vouched(meta))
+        decisions.append(decided.content)
+        yield part, decided
+    require_own(scores, record.scores, run.path, checks=record.scores_checks)
+    require_own(decisions, record.decisions, run.path, what="decisions", checks=record.decisions_checks)
 
-    explicit: Labels
-    minor: Labels
 
-    @classmethod
-    def of(cls, table: pa.Table, record: RunRecord) -> _Columns:
-        explicit, minor = (
-            Labels.of(table[name].to_pylist() if has_column(table, name) else [None] * len(table), name)
-            for name in record.setup.pair.names
-        )
-        return cls(explicit=explicit, minor=minor)
+def _read_ahead(run: Run) -> Iterator[tuple[ScoredPart, Mapping[str, object], DecidedPart]]:
+    def read(number: int) -> tuple[ScoredPart, Mapping[str, object], DecidedPart]:
+        part, meta = read_scores(run.file("scores", number))
+        return part, meta, read_decisions(run.file("decisions", number))
 
-    def rows(self, start: int, stop: int) -> tuple[Labels, Labels]:
-        explicit, minor = (
-            Labels(present=each.present[start:stop], known=each.known[start:stop])
-            for each in (self.explicit, self.minor)
-        )
-        return explicit, minor
+    waiting: deque[Future[tuple[ScoredPart, Mapping[str, object], DecidedPart]]] = deque()
+    with ThreadPoolExecutor(_AHEAD, "safetyfilter-read") as pool:
+        try:
+            for number in range(run.part_count):
+                waiting.append(pool.submit(read, number))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

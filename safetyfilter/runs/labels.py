@@ -122,10 +122,29 @@ def aligned(
     one : str
         What a row of the table is called in errors.
     """
+    keys = key_digests(table, digester, one=one)
+    return join_labels(table, key_column(read_scores()), keys, one=one)
+
+
+def key_digests(table: pa.Table, digester: Callable[[], Digester], *, one: str = "label") -> pa.Array:
+    """Return (N,) binary[16], the digests of the keys of a table's rows; arguments as of `aligned`.
+
+    Raises
+    ------
+    CalibrationError
+        It has no column of keys.
+
+    Examples
+    --------
+    >>> key_digests(pa.table({"minor": [True]}), lambda: Digester(b"s" * 32))
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.CalibrationError: the labels have no column key, and a run's rows are in no order that other \
+labels could follow; give the samples' keys in a column key
+    """
     if not {"key", "key_digest"} & set(table.column_names):
         raise CalibrationError(
             f"the {one}s have no column key, and a run's rows are in no order that other {one}s could follow; give "
             "the samples' keys in a column key"
         )
-    keys = key_column(table, None if "key_digest" in table.column_names else digester())
-    return join_labels(table, key_column(read_scores()), keys, one=one)
+    return key_column(table, None if "key_digest" in table.column_names else digester())
