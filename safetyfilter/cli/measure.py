@@ -73,14 +73,15 @@ def calibrate(
         for_rule=not per_signal,
         pair=_pair_of(labelled),
     )
+    policy = found.policy(record=found.record(labels_sha256=labelled.labels_sha256, scored_by=labelled.scored_by))
     what = "rule" if found.for_rule else "signals, each by itself"
     text = (
         f"# Miss rate of the {what}: at most {max_miss_rate:g} with confidence {confidence:g}, for positives like "
-        f"those calibrated on.\n{found.policy().to_toml()}"
+        f"those calibrated on.\n{policy.to_toml()}"
     )
     with replacing(path) as file:
         file.write(text.encode())
-    if warning := found.policy().warning:
+    if warning := policy.warning:
         show_warning(f"{warning} It was found here: it serves only where positives score as high as those labelled.")
     emit({"policy": out, **found.to_dict()}, as_json=json, shown=_calibration_table(found, out))
 

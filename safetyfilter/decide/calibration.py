@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 
+from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord, ScoredBy
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError
 from safetyfilter.signals import PAIR, SignalPair
@@ -88,14 +91,60 @@ class Calibration:
         """The upper bound of the rule's miss rate: the sum of the pair's; None where the rule wasn't calibrated."""
         return sum(self[signal].upper_bound for signal in self.pair.names) if self.for_rule else None
 
-    def policy(self, exclude: Iterable[str] = ()) -> Policy:
-        """Return the policy with these thresholds; `CalibrationError` where one of the pair's has none."""
+    def record(self, *, labels_sha256: str = "", scored_by: ScoredBy | None = None) -> CalibrationRecord:
+        """Return the record that a policy keeps of this: of today, by this version of the library.
+
+        Parameters
+        ----------
+        labels_sha256 : str
+            SHA-256 in hex of the file of labels; empty where it is not known.
+        scored_by : ScoredBy or None
+            The encoder and probes that gave the scores; None where they are not known.
+        """
+        return CalibrationRecord(
+            calibrated=datetime.now(UTC).date().isoformat(),
+            version=version("safetyfilter"),
+            max_miss_rate=self.max_miss_rate,
+            confidence=self.confidence,
+            for_rule=self.for_rule,
+            signals=tuple(
+                CalibratedSignal(
+                    signal=one.signal,
+                    threshold=one.threshold,
+                    positives=one.positives,
+                    misses=one.misses,
+                    max_miss_rate=one.max_miss_rate,
+                    confidence=one.confidence,
+                    upper_bound=one.upper_bound,
+                    grouped=one.group is not None,
+                )
+                for one in self.signals
+            ),
+            labels_sha256=labels_sha256,
+            scored_by=scored_by,
+        )
+
+    def policy(self, exclude: Iterable[str] = (), *, record: CalibrationRecord | None = None) -> Policy:
+        """Return the policy with these thresholds, which keeps a record of where they come from.
+
+        Parameters
+        ----------
+        exclude : iterable of str
+            Signals whose presence alone excludes a sample.
+        record : CalibrationRecord or None
+            What `record` returns, where more is known than is here; as it does without arguments where None.
+
+        Raises
+        ------
+        CalibrationError
+            One of the pair's signals has no threshold.
+        """
         if not set(self.pair.names) <= set(self.thresholds):
             raise CalibrationError(
                 f"a policy needs a threshold for both of {list(self.pair.names)}, and there is one for "
                 f"{list(self.thresholds)}; calibrate the other one too"
             )
-        return Policy(thresholds=self.thresholds, exclude=exclude, pair=self.pair)
+        return Policy(thresholds=self.thresholds, exclude=exclude, pair=self.pair, calibration=record or self.record())
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""

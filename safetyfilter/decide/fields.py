@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from safetyfilter.decide.calibration_record import CalibrationRecord
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, exclusions
 from safetyfilter.errors import PolicyError
 from safetyfilter.signals import PAIR, SignalPair
@@ -26,6 +27,7 @@ class PolicyFields(TypedDict):
     exclude: frozenset[str]
     exclude_at: Mapping[str, float]
     pair: SignalPair
+    calibration: CalibrationRecord | None
 
 
 def parse_policy(text: str) -> PolicyFields:
@@ -37,7 +39,8 @@ def parse_policy(text: str) -> PolicyFields:
     ----------
     text : str
         ``[thresholds]`` holds numbers, ``[exclude]`` true, false or numbers, and ``[signals]``, in a policy of another
-        pair than the real one, the names of the pair's signals.
+        pair than the real one, the names of the pair's signals. ``[calibration]`` is where the thresholds come from, as
+        ``calibrate`` wrote it; it decides nothing.
 
     Raises
     ------
@@ -54,9 +57,10 @@ def parse_policy(text: str) -> PolicyFields:
         data = parse_toml(text)
     except ValueError as error:
         raise PolicyError(f"the policy is not valid TOML: {error}; correct it") from error
-    if unknown := set(data) - {"thresholds", "exclude", "signals"}:
+    if unknown := set(data) - {"thresholds", "exclude", "signals", "calibration"}:
         raise PolicyError(
-            f"unknown key {sorted(unknown)} in the policy; allowed are [thresholds], [exclude] and {_SIGNALS}"
+            f"unknown key {sorted(unknown)} in the policy; allowed are [thresholds], [exclude], [calibration] as "
+            f"`safetyfilter calibrate` writes it, and {_SIGNALS}"
         )
     thresholds, exclude = data.get("thresholds", {}), data.get("exclude", {})
     if not isinstance(thresholds, dict) or not isinstance(exclude, dict):
@@ -84,7 +88,13 @@ def parse_policy(text: str) -> PolicyFields:
     if given and missing:
         _log.warning("the policy gives no threshold for %s: %s is taken", " and ".join(missing), DEFAULT_THRESHOLD)
     at_threshold, cuts = exclusions(exclude)
-    return {"thresholds": thresholds, "exclude": at_threshold, "exclude_at": cuts, "pair": pair}
+    return {
+        "thresholds": thresholds,
+        "exclude": at_threshold,
+        "exclude_at": cuts,
+        "pair": pair,
+        "calibration": CalibrationRecord.from_dict(data["calibration"]) if "calibration" in data else None,
+    }
 
 
 def format_policy(fields: PolicyFields) -> str:
@@ -109,6 +119,9 @@ def format_policy(fields: PolicyFields) -> str:
     lines += ["", "[exclude]              # beyond the co-occurrence rule, which always holds"]
     rules = dict.fromkeys(fields["exclude"], "true") | {signal: repr(cut) for signal, cut in cuts.items()}
     lines += [f"{_key(signal)} = {rules.get(signal, 'false')}" for signal in fields["thresholds"]]
+    if (calibration := fields["calibration"]) is not None:
+        lines += ["", "[calibration]          # where the thresholds come from; it decides nothing"]
+        lines += _table(calibration.as_dict(), "calibration")
     return "\n".join(lines) + "\n"
 
 
@@ -134,6 +147,7 @@ def fields_from_dict(data: Mapping[str, Any]) -> PolicyFields:
         "exclude": frozenset(data["exclude"]),
         "exclude_at": data["exclude_at"],
         "pair": pair,
+        "calibration": CalibrationRecord.from_dict(data["calibration"]) if "calibration" in data else None,
     }
 
 
@@ -163,6 +177,30 @@ def _pair(names: Any) -> SignalPair:
 def _key(signal: str) -> str:
     bare = signal.replace("-", "").replace("_", "")
     return signal if bare.isalnum() and bare.isascii() else _quoted(signal)
+
+
+def _table(values: Mapping[str, Any], name: str) -> list[str]:
+    """Return the lines of a table, and behind them those of the tables in it."""
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in values.items() if not _is_table(value)]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}.{_key(key)}]", *_table(value, f"{name}.{_key(key)}")]
+        elif _is_table(value):
+            for one in value:
+                lines += ["", f"[[{name}.{_key(key)}]]", *_table(one, f"{name}.{_key(key)}")]
+    return lines
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _quoted(name: str) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.errors import CalibrationError, ProbeError
-from safetyfilter.evaluation.places import read_table, read_vectors, run_at
+from safetyfilter.evaluation.places import read_table, read_table_and_digest, read_vectors, run_at
 from safetyfilter.runs.labels import join_labels, key_column, rows_of_labels
 from safetyfilter.runs.parts import PART_METADATA
 from safetyfilter.runs.run import Run
@@ -34,11 +35,28 @@ class LabelledScores:
         A column for each signal; N rows each.
     run : Run or None
         The run that the scores come from.
+    labels_sha256 : str
+        SHA-256 in hex of the file of labels.
     """
 
     scores: pa.Table
     labels: pa.Table
     run: Run | None
+    labels_sha256: str
+
+    @property
+    def scored_by(self) -> ScoredBy | None:
+        """What gave the scores, as a policy's record of its calibration names it; None for those of a file."""
+        if self.run is None:
+            return None
+        record = self.run.record
+        return ScoredBy(
+            scores=record.scores,
+            setup=record.setup.digest,
+            encoder=record.setup.encoder.digest,
+            probes=record.setup.probes,
+            views=record.setup.views,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,7 +122,7 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
     >>> read_labelled_scores(folder / "scores.parquet", folder / "labels.parquet").labels["minor"].to_pylist()
     [False, True]
     """
-    truth = read_table(labels, "labels")
+    truth, labels_sha256 = read_table_and_digest(labels, "labels")
     if (run := run_at(scores)) is not None:
         if run.record.decided_with:
             _log.warning(
@@ -112,7 +130,9 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
                 run.path,
                 run.record.decided_with.in_words,
             )
-        return LabelledScores(scores=run.read_scores(), labels=run.align_labels(truth), run=run)
+        return LabelledScores(
+            scores=run.read_scores(), labels=run.align_labels(truth), run=run, labels_sha256=labels_sha256
+        )
     table = read_table(scores, "scores")
     if PART_METADATA in (table.schema.metadata or {}):
         raise CalibrationError(
@@ -128,7 +148,7 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
         )
     else:
         _require_rows(len(table), truth, scores)
-    return LabelledScores(scores=table, labels=truth, run=None)
+    return LabelledScores(scores=table, labels=truth, run=None, labels_sha256=labels_sha256)
 
 
 def read_labelled_embeddings(

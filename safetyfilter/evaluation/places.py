@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pyarrow import csv
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import CalibrationError, ProbeError, RunError, StorageError
 from safetyfilter.runs.run import Run
-from safetyfilter.storage import Location, read_npy, read_parquet
+from safetyfilter.storage import Location, parse_parquet, read_npy
 
 
 def run_at(place: str | Path) -> Run | None:
@@ -49,10 +50,16 @@ def read_table(place: str | Path, what: str) -> pa.Table:
         ...
     safetyfilter.errors.CalibrationError: there are no labels at nowhere.parquet; give a Parquet or CSV file
     """
+    return read_table_and_digest(place, what)[0]
+
+
+def read_table_and_digest(place: str | Path, what: str) -> tuple[pa.Table, str]:
+    """Return what `read_table` does, and the SHA-256 of the file in hex; errors as there."""
     kinds = "a run, or a Parquet or CSV file" if what == "scores" else "a Parquet or CSV file"
     is_csv = str(place).lower().endswith(".csv")
     try:
-        return _parse_csv(Location.of(place).read_bytes()) if is_csv else read_parquet(place)
+        data = Location.of(place).read_bytes()
+        return _parse_csv(data) if is_csv else parse_parquet(data), hashlib.sha256(data).hexdigest()
     except StorageError:
         raise
     except FileNotFoundError as error:

@@ -61,6 +61,7 @@ def test_what_is_left_out_has_a_default() -> None:
         "exclude": frozenset(),
         "exclude_at": {},
         "pair": PAIR,
+        "calibration": None,
     }
     assert parse_policy(format_policy(parse_policy("[thresholds]\nminor = 0.1"))) == parse_policy(
         "[thresholds]\nminor = 0.1"

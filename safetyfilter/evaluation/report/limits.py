@@ -32,14 +32,14 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit(
         title="The probe for minors is the weak link",
-        text="Published detection of minors in pictures is far weaker than that of explicit content: the best rate of "
-        "true positives is 75 %, and 94 % with captions. LAION's detectors of explicit content reach accuracies of "
+        text="Published detection of minors in pictures is far weaker than that of explicit content: the best "
+        "true-positive rate is 75 %, and 94 % with captions. LAION's detectors of explicit content reach accuracies of "
         ".960 and .961 on a balanced set of 3,000 pictures. The rule for both signals misses what either probe misses.",
     ),
     Limit(
         title="Classifiers and hash lists belong together",
         text="Known material is found reliably by hash lists alone; the probes are for what no list knows. Neither "
-        "replaces the other. LAION, which republished its data set in 2024 after removing 2,236 links that matched "
+        "replaces the other. LAION, which republished its data set after removing 2,236 links that matched "
         "such lists, concludes that classifiers alone are not reliable enough.",
     ),
     Limit(
