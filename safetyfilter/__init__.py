@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from safetyfilter.engine.scan import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
     from safetyfilter.evaluation.measure import evaluate as evaluate
+    from safetyfilter.evaluation.report.write import write_report as write_report
     from safetyfilter.exports import export as export
     from safetyfilter.filter import SafetyFilter as SafetyFilter
     from safetyfilter.loaders.datasets import filter_dataset as filter_dataset
@@ -96,6 +97,7 @@ _HOMES = {
     "safety_filter": "loaders.webdataset",
     "scan": "engine.scan",
     "train_probe": "score.training",
+    "write_report": "evaluation.report.write",
     "zero_shot_probes": "score.zero_shot",
 }
 

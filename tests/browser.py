@@ -63,7 +63,7 @@ class Heard:
     def of(cls, context: BrowserContext) -> Heard:
         """Listen to a context from now on."""
         heard = cls()
-        context.on("console", heard._console)
+        context.on("console", lambda message: heard._console(message))  # Playwright marks what it is given
         context.on("weberror", lambda error: heard.messages.append(f"uncaught: {error.error}"))
         context.on("request", lambda request: heard._request(request.url))
         return heard

@@ -18,6 +18,7 @@ from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
     export,
     measure,
     probes,
+    report,
     scan,
     status,
     train,
