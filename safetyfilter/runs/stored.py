@@ -63,7 +63,7 @@ def load_scores(root: Location, record: RunRecord) -> pa.Table:
         tables.append(scores_table(part))
         parts.append(vouched(meta))
     require_own(parts, record.scores, root, checks=record.scores_checks)
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="default")  # parts may lack matches on lists of known content
 
 
 def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16]:
