@@ -192,7 +192,7 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
 
 def _built(kind: type[T], data: object, where: str) -> T:
     """Return the dataclass that a table holds, each value checked to be of its field's kind."""
-    table = dict(_table(data, where))
+    table: dict[str, Any] = dict(_table(data, where))
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(table) - set(fields)):
         raise PolicyError(f"unknown key {unknown} in [{where}]; allowed are {', '.join(fields)}")

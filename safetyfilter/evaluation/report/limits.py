@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from safetyfilter.runs.record import RunRecord
@@ -61,8 +62,8 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit(
         title="An exclusion is not a finding about a sample",
-        text="It says that scores reached thresholds, or that a sample could not be scored. Nobody has looked. The "
-        "counts are not counts of unlawful material, and a count of zero does not mean that there is none.",
+        text="It says that scores reached thresholds, or that a sample could not be scored. Nobody has looked at it "
+        "for this. The counts are not counts of unlawful material, and a count of 0 does not mean that there is none.",
     ),
     Limit(
         title="What is kept was judged by the probes alone",
@@ -91,4 +92,31 @@ def limits_of(record: RunRecord) -> tuple[Limit, ...]:
     record : RunRecord
         Of a complete run.
     """
-    return LIMITS
+    return (*_of_run(record), *LIMITS)
+
+
+def _of_run(record: RunRecord) -> Iterator[Limit]:
+    setup = record.setup
+    if setup.pair.notice:
+        yield Limit(title="Other signals stand in for the real ones", text=setup.pair.notice)
+    if record.policy.warning:
+        yield Limit(title="The rule may exclude next to nothing", text=record.policy.warning)
+    if record.source.kind == "embeddings":
+        yield Limit(
+            title="No picture was seen",
+            text="Embeddings were scored that had been stored before. That they are this encoder's, that they are of "
+            "the samples they stand for, and how much of each picture they show, is as whoever stored them says. Of "
+            "a file of several pictures they may show one.",
+        )
+    elif setup.views == "center":
+        yield Limit(
+            title="The centre of each picture was seen",
+            text="The encoder's own preprocessing crops a picture that is not of its shape, and what it cut off no "
+            "probe can flag.",
+        )
+    if not record.counts.get("known_hash"):
+        yield Limit(
+            title="No list of known content was used",
+            text="No sample of this run is on record as a match on such a list, and scans read none so far. Hold the "
+            "data set against hash lists beside this filter.",
+        )

@@ -2,75 +2,187 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from safetyfilter.decide.calibration_record import CalibrationRecord
+from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.presets import PRESETS
+from safetyfilter.decide.sentences import cut_warning
+from safetyfilter.evaluation.report.guarantees import CalibratedOn, SignalGuarantee
 from safetyfilter.runs.record import RunRecord
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignalGuarantee:
-    """What is on record about a signal's threshold.
-
-    Attributes
-    ----------
-    signal : str
-        The signal.
-    threshold : float
-        The one in use.
-    found : float
-        The one that the calibration found.
-    positives, misses : int
-        Labelled positives with a score, and those below the threshold that was found.
-    bound, confidence : float
-        The miss rate's upper bound, and the confidence that it holds with.
-    holds : bool
-        True where the threshold in use is no higher than the one that was found.
-    """
-
-    signal: str
-    threshold: float
-    found: float
-    positives: int
-    misses: int
-    bound: float
-    confidence: float
-    holds: bool
+Quote = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a run's thresholds come from. All texts are sentences, plain and not escaped for any format.
+    """The provenance of a run's thresholds, in sentences.
 
     Attributes
     ----------
     origin : str
-        Where the thresholds come from.
+        The preset or the calibration that the thresholds come from, or that they count as chosen by hand.
     guarantee : str
-        What is guaranteed, or that nothing is.
+        What is guaranteed of the rule, or that nothing is.
     signals : tuple of SignalGuarantee
-        One a signal with a calibration on record; empty where there is none.
+        One for each signal with a calibration on record.
+    bounds : tuple of str
+        What is guaranteed of each signal: `signals` in sentences, those that hold.
     rests_on : tuple of str
         What the guarantee rests on; empty where there is none.
     warnings : tuple of str
-        Why the guarantee may not hold in this run.
+        Why it may not hold in this run, or for its thresholds.
     """
 
     origin: str
     guarantee: str
     signals: tuple[SignalGuarantee, ...] = ()
+    bounds: tuple[str, ...] = ()
     rests_on: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def provenance(record: RunRecord) -> Provenance:
+def provenance(record: RunRecord, *, quote: Quote = str) -> Provenance:
     """Return where the thresholds of a run's policy come from, and what is guaranteed about them.
 
     Parameters
     ----------
     record : RunRecord
         Of a complete run.
+    quote : callable
+        A text from the record -> the text as it stands in a sentence of the format that is written.
     """
-    return Provenance(
-        origin="The thresholds were chosen by hand.",
-        guarantee="No guarantee is on record.",
+    policy = record.policy
+    found = policy.calibration
+    if found is None:
+        return _without_calibration(record)
+    on = CalibratedOn.of(record, found)
+    signals = tuple(
+        SignalGuarantee.of(policy.thresholds[one.signal], one, on)
+        for one in found.signals
+        if one.signal in policy.thresholds
     )
+    holding = [one for one in signals if one.holds]
+    labels = f", with labels from a file of the SHA-256 {found.labels_sha256}" if found.labels_sha256 else ""
+    return Provenance(
+        origin=(
+            f"The policy states that its thresholds were calibrated on {found.calibrated} by safetyfilter "
+            f"{quote(found.version)}{labels}."
+        ),
+        guarantee=_of_rule(found, on, [one for one in holding if one.signal in policy.pair.names]),
+        signals=signals,
+        bounds=tuple(_of_signal(one, quote) for one in holding),
+        rests_on=tuple(_rests_on(found)) if holding else (),
+        warnings=(*_of_scores(record, on), *_of_thresholds(policy, signals, quote)),
+    )
+
+
+def _without_calibration(record: RunRecord) -> Provenance:
+    policy, nothing = record.policy, "No guarantee is on record."
+    name = next((name for name in PRESETS if Policy.preset(name).for_pair(policy.pair) == policy), None)
+    if name is None:
+        return Provenance(
+            origin="Nothing on record says what the thresholds rest on: they count as chosen by hand.",
+            guarantee=nothing,
+        )
+    return Provenance(
+        origin=(
+            f"The policy is that of the preset {name}, whose thresholds of 0.5 are defaults, chosen for no probes in "
+            "particular."
+        ),
+        guarantee=nothing,
+        warnings=tuple(filter(None, [cut_warning(name, record.setup.probes)])),
+    )
+
+
+def _of_rule(found: CalibrationRecord, on: CalibratedOn, pair: Sequence[SignalGuarantee]) -> str:
+    """The bound of the rule, from the guarantees of the pair's signals that hold for the thresholds in use."""
+    asked = f"the calibration was asked for {_percent(found.max_miss_rate)} at the most"
+    if on.kind == "other":
+        return "Nothing is guaranteed of this run."
+    if not found.for_rule:
+        return f"Each signal was calibrated by itself ({asked}), and nothing is guaranteed of the rule."
+    if len(pair) < 2:
+        return "The calibration found a bound for the rule. It does not hold for the thresholds in use."
+    if_so = "The" if on.kind == "same" else "If the scores were those of the same encoder and probes, the"
+    return (
+        f"{if_so} rule misses at most {_percent(sum(one.bound for one in pair))} of the samples that show both "
+        f"signals, with a confidence of {_percent(found.confidence)} ({asked})."
+    )
+
+
+def _of_signal(one: SignalGuarantee, quote: Quote) -> str:
+    return (
+        f"Of the samples that show {quote(one.signal)} at most {_percent(one.bound)} are missed"
+        f"{', in each group of the labels,' if one.grouped else ''} with a confidence of {_percent(one.confidence)}: "
+        f"{one.misses:,} of {one.positives:,} labelled positives scored below the threshold that was found, "
+        f"{one.found!r}."
+    )
+
+
+def _rests_on(found: CalibrationRecord) -> Iterator[str]:
+    yield (
+        "The bounds are exact ones for binomial counts (Clopper and Pearson). The labelled positives have to be drawn "
+        "at random from positives like those met here, and none of them may have trained the probes."
+    )
+    if found.for_rule:
+        yield (
+            "The rule's bound is the sum of those of its two signals. It takes each signal to be missed no more often "
+            "where the other is present too. That can't be checked, since samples with both can't lawfully be gathered."
+        )
+    yield "The bounds are about samples that were scored. Those that could not be are excluded."
+
+
+def _of_thresholds(policy: Policy, signals: Sequence[SignalGuarantee], quote: Quote) -> Iterator[str]:
+    """Why bounds on record are not those of the thresholds in use, or can't be right."""
+    for one in signals:
+        name, found = quote(one.signal), one.found
+        if not one.supported:
+            yield f"The counts on record for {name} do not give the bound on record: nothing is guaranteed of it."
+        if one.threshold > found:
+            yield (
+                f"The threshold of {name} was raised since: {found!r} was found, and {one.threshold!r} is in use. "
+                "Nothing is guaranteed of it."
+            )
+        elif one.threshold < found:
+            yield (
+                f"The threshold of {name} was lowered since: {found!r} was found, and {one.threshold!r} is in use. It "
+                "misses no more than the one that was found."
+            )
+        cut = policy.exclude_at.get(one.signal, 0)
+        if cut > found:
+            yield f"The cut at which {name} excludes a sample by itself, {cut!r}, was not calibrated."
+    for signal in policy.thresholds:
+        if signal not in {one.signal for one in signals}:
+            yield f"The threshold of {quote(signal)} was not calibrated: it counts as chosen by hand."
+
+
+def _of_scores(record: RunRecord, on: CalibratedOn) -> Iterator[str]:
+    """Why bounds that were found on other scores may not hold for those of the run."""
+    if on.kind == "unknown":
+        yield (
+            "Nothing on record says which encoder and probes gave the scores that were calibrated on. What is "
+            "guaranteed is so of this run only if they were the same as here."
+        )
+    elif on.kind == "other":
+        yield (
+            f"The calibration was made on the scores of {' and of '.join(on.differing)}. Its thresholds mean something "
+            "else on this run's scores."
+        )
+    elif not on.exactly:
+        yield (
+            "The calibration was made on scores of this encoder, these probes and views. That all other settings "
+            "(decoding, precision, limits, preparation) were the same is not on record; scores may differ by little."
+        )
+    if record.decided_with.runs and on.kind == "same":
+        yield (
+            "The scores of several runs are joined here, and the highest counts: no more is missed than by the scores "
+            "that were calibrated on alone."
+        )
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage, in four digits or in as many more as tell it from 0 and 100."""
+    digits = next(count for count in range(4, 18) if count == 17 or float(f"{100 * share:.{count}g}") not in (0, 100))
+    return f"{100 * share:.{digits}g} %"

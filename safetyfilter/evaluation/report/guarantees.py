@@ -1,0 +1,121 @@
+"""The calibration on record, held against the run: whose scores it was made on, and which of its bounds hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from safetyfilter.decide.bounds import upper_bound
+from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord
+from safetyfilter.runs.record import RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibratedOn:
+    """The scores that a calibration was made on, as against those that the run decided by.
+
+    Attributes
+    ----------
+    kind : str
+        ``same`` for scores of the run's own encoder, probes and views, or of a run that was joined with it; ``other``
+        for those of others; ``unknown`` where nothing on record says.
+    differing : tuple of str
+        What is another in ``other`` scores.
+    exactly : bool
+        False where settings differ that may change the same scores by little, or where nothing is known of them.
+    """
+
+    kind: Literal["same", "other", "unknown"]
+    differing: tuple[str, ...] = ()
+    exactly: bool = False
+
+    @classmethod
+    def of(cls, record: RunRecord, found: CalibrationRecord) -> CalibratedOn:
+        """Return how the scores of a calibration compare with those that a run decided by."""
+        setup, by = record.setup, found.scored_by
+        if by is None:
+            return cls(kind="unknown")
+        if by.scores and by.scores in record.decided_with.runs:
+            return cls(kind="same", exactly=True)
+        alike = {
+            "another encoder": setup.encoder.is_named_by(by.encoder),
+            "other probes": set(by.probes) == set(setup.probes),
+            "other views of each picture": by.views == setup.views,
+        }
+        differing = tuple(what for what, same in alike.items() if not same)
+        return cls(kind="other" if differing else "same", differing=differing, exactly=by.setup == setup.digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalGuarantee:
+    """A signal's threshold in use, and what is on record about the one that a calibration found.
+
+    Attributes
+    ----------
+    signal : str
+        The signal.
+    threshold : float
+        The one in use.
+    found : float
+        The one that the calibration found.
+    positives, misses : int
+        Labelled positives with a score, and those below the threshold that was found.
+    bound, confidence : float
+        The miss rate's upper bound at the threshold that was found, and the confidence that it holds with.
+    grouped : bool
+        True where the bound is one for each group of the labels.
+    scores : str
+        `CalibratedOn.kind`.
+
+    Examples
+    --------
+    >>> SignalGuarantee(signal="minor", threshold=0.4, found=0.3, positives=800, misses=0, bound=0.0047,
+    ...                 confidence=0.975, grouped=False, scores="same").verdict
+    'no: the threshold in use is higher'
+    """
+
+    signal: str
+    threshold: float
+    found: float
+    positives: int
+    misses: int
+    bound: float
+    confidence: float
+    grouped: bool
+    scores: Literal["same", "other", "unknown"]
+
+    @classmethod
+    def of(cls, threshold: float, found: CalibratedSignal, on: CalibratedOn) -> SignalGuarantee:
+        """Return what is on record about a threshold in use."""
+        return cls(
+            signal=found.signal,
+            threshold=threshold,
+            found=found.threshold,
+            positives=found.positives,
+            misses=found.misses,
+            bound=found.upper_bound,
+            confidence=found.confidence,
+            grouped=found.grouped,
+            scores=on.kind,
+        )
+
+    @property
+    def supported(self) -> bool:
+        """True where the counts on record give no higher bound than the one on record."""
+        return upper_bound(self.misses, self.positives, self.confidence) <= self.bound * (1 + 1e-6)
+
+    @property
+    def verdict(self) -> str:
+        """``yes`` where the bound holds for the threshold in use, else the reason why it does not, or may not."""
+        if self.scores == "other":
+            return "no: it was found on other scores"
+        if not self.supported:
+            return "no: the counts on record do not give it"
+        if self.threshold > self.found:
+            return "no: the threshold in use is higher"
+        return "yes" if self.scores == "same" else "only on scores of the same encoder and probes"
+
+    @property
+    def holds(self) -> bool:
+        """True where the bound holds for the threshold in use, or would if the scores are the same."""
+        return not self.verdict.startswith("no")
