@@ -32,6 +32,7 @@ PAGES = (
 )
 OF_TODAY = tuple(page for page in PAGES if page.name != "CHANGELOG.md")
 """The pages that speak of the library as it is; the list of changes also names what is gone."""
+NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.ipynb")))
 README = ROOT / "README.md"
 COMMANDS: Any = get_command(app)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -64,8 +65,11 @@ def blocks(language: str) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """A page without its blocks."""
-    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+    """A page without its blocks, or what a notebook says between its code."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+    return _FENCE.sub("", text)
 
 
 def inline_code(pages: tuple[Path, ...]) -> Iterator[str]:
@@ -133,7 +137,7 @@ def test_the_check_sees_a_wrong_command(words: list[str]) -> None:
 
 
 def test_options_named_in_prose_exist() -> None:
-    code = list(inline_code(OF_TODAY))
+    code = list(inline_code((*OF_TODAY, *NOTEBOOKS)))
     commands = [text for text in code if not text.startswith(("python ", "ruff "))]
     named = {option for text in commands for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)}
     assert len(named) > 10
@@ -181,10 +185,11 @@ def resolves(name: str) -> bool:
 
 
 def test_modules_and_names_exist() -> None:
-    named = {name for text in inline_code(OF_TODAY) for name in re.findall(r"\bsafetyfilter(?:\.[A-Za-z_]\w*)+", text)}
+    code = list(inline_code((*OF_TODAY, *NOTEBOOKS)))
+    named = {name for text in code for name in re.findall(r"\bsafetyfilter(?:\.[A-Za-z_]\w*)+", text)}
     assert len(named) >= 4
     assert {name for name in named if not resolves(name)} == set()
-    short = {name for text in inline_code(OF_TODAY) for name in re.findall(r"\bsf\.(\w+)", text)}
+    short = {name for text in code for name in re.findall(r"\bsf\.(\w+)", text)}
     assert {name for name in short if not resolves(f"safetyfilter.{name}")} == set()
 
 
@@ -207,7 +212,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", (*PAGES, *NOTEBOOKS), ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in _LINK.findall(prose(page)):
         place, _, anchor = link.partition("#")
@@ -220,6 +225,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_reached_from_the_readme() -> None:
     reached = {(ROOT / link.partition("#")[0]).resolve() for link in _LINK.findall(prose(README))}
     assert set(PAGES) - {README} <= reached
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.name)
+def test_every_notebook_is_reached_from_a_page(notebook: Path) -> None:
+    reached = {(page.parent / link).resolve() for page in PAGES for link in _LINK.findall(prose(page))}
+    assert notebook in reached
+
+
+def quotes() -> list[tuple[str, str]]:
+    """The lines that notebooks quote, each with its notebook's name."""
+    return [(book.name, line) for book in NOTEBOOKS for line in re.findall(r"^> ?(.*\S)", prose(book), re.MULTILINE)]
+
+
+def test_what_notebooks_quote_of_measurements_is_what_the_pages_say() -> None:
+    said = {line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()}
+    assert [(name, line) for name, line in quotes() if line not in said] == []
+    assert len(quotes()) > 5
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
