@@ -13,7 +13,7 @@ END = 10.0
 _PURE = 9.25
 """Up to here a place is the logit itself, a little beyond 0.9999; from here on the rest up to 1 is drawn together."""
 
-TICKS: tuple[float, ...] = (0, 0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 1)
+TICKS: tuple[float, ...] = (0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1)
 """The scores that are marked on the axis."""
 
 TICK_TEXTS: tuple[str, ...] = tuple(threshold_text(tick) for tick in TICKS)
@@ -37,28 +37,3 @@ def axis_places(scores: npt.ArrayLike) -> Doubles:
     room = END - _PURE
     squeezed: Doubles = np.sign(logits) * (_PURE + room * -np.expm1(-beyond / room))
     return np.where(beyond > 0, squeezed, logits)
-
-
-def edges_to_draw(thresholds: Doubles, *, apart: float = 0.25) -> npt.NDArray[np.intp]:
-    """Return the places, in a grid's thresholds, of those that lie so far apart on the axis; its two ends among them.
-
-    Cells that are drawn between them are of about one width, so that their shades can be compared.
-
-    Parameters
-    ----------
-    thresholds : ndarray
-        (T,) float64, as `Grid.thresholds`.
-    apart : float
-        The least distance along the axis.
-
-    Examples
-    --------
-    >>> thresholds = np.array([0, 0.1, 0.11, 0.5, 0.99, 1])
-    >>> thresholds[edges_to_draw(thresholds)].tolist()
-    [0.0, 0.1, 0.5, 0.99, 1.0]
-    """
-    places, kept = axis_places(thresholds), [0]
-    for at, place in enumerate(places[:-1]):
-        if place - places[kept[-1]] >= apart and places[-1] - place >= apart:
-            kept.append(at)
-    return np.array([*kept, len(places) - 1], np.intp)

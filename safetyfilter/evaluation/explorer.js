@@ -1,0 +1,86 @@
+// A threshold: a slider over the thresholds that were counted, and a box for any number. Both have names that a screen
+// reader says; ipywidgets' own sliders have none, and tell the place among the thresholds instead of the threshold.
+
+let made = 0;
+
+function isDark(element) {
+  for (let node = element; node; node = node.parentElement) {
+    const parts = getComputedStyle(node).backgroundColor.match(/[\d.]+/g)?.map(Number);
+    if (parts && (parts.length < 4 || parts[3] > 0.5)) {
+      return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] < 110;
+    }
+  }
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function element(name, properties) {
+  return Object.assign(document.createElement(name), properties);
+}
+
+function render({ model, el }) {
+  const id = `safetyfilter-threshold-${(made += 1)}-${model.get("name")}`;
+  const label = element("label", { htmlFor: id });
+  const slider = element("input", { type: "range", id, min: 0, step: 1 });
+  const box = element("input", { type: "text", inputMode: "decimal", size: 10, autocomplete: "off" });
+  const note = element("output", { className: "note", htmlFor: id });
+  const said = element("span", { className: "said" });
+  said.setAttribute("role", "status");
+  el.classList.add("safetyfilter-threshold");
+  el.append(label, slider, box, note, said);
+
+  function show() {
+    const [texts, place, name] = [model.get("texts"), model.get("place"), model.get("name")];
+    label.textContent = `Threshold of ${name}`;
+    box.setAttribute("aria-label", `Threshold of ${name}, as a number`);
+    slider.max = texts.length - 1;
+    slider.value = place;
+    slider.setAttribute("aria-valuetext", texts[place]);
+    box.value = texts[place];
+    slider.disabled = box.disabled = model.get("disabled");
+    note.textContent = model.get("note");
+    said.textContent = model.get("said");
+  }
+  function theme() {
+    const dark = isDark(el);
+    if (el.isConnected && dark !== model.get("dark")) {
+      model.set("dark", dark);
+      model.save_changes();
+    }
+  }
+  function resized() {
+    theme();
+    const figure = el.closest(".safetyfilter-explorer")?.querySelector(".safetyfilter-figure");
+    if (figure?.clientWidth && figure.clientWidth !== model.get("room")) {
+      size.observe(figure);
+      model.set("room", figure.clientWidth);
+      model.save_changes();
+    }
+  }
+  slider.addEventListener("input", () => {
+    slider.setAttribute("aria-valuetext", model.get("texts")[slider.value]);
+    box.value = model.get("texts")[slider.value];
+    model.set("place", Number(slider.value));
+    model.save_changes();
+  });
+  box.addEventListener("change", () => model.send({ typed: box.value }));
+  box.addEventListener("keydown", (event) => event.stopPropagation()); // a notebook's own keys are not meant
+  slider.addEventListener("keydown", (event) => event.stopPropagation());
+  model.on("change", show);
+  model.on("msg:custom", show);
+  show();
+
+  // Once it is in the page, and whenever the room for the figure or the page's theme changes.
+  const size = new ResizeObserver(resized);
+  size.observe(el);
+  const page = new MutationObserver(theme);
+  page.observe(document.body, { attributes: true });
+  page.observe(document.documentElement, { attributes: true });
+  return () => {
+    size.disconnect();
+    page.disconnect();
+    model.off("change", show);
+    model.off("msg:custom", show);
+  };
+}
+
+export default { render };
