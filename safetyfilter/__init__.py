@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from safetyfilter.engine.ray import RayEngine as RayEngine
     from safetyfilter.engine.scan import scan as scan
     from safetyfilter.errors import SafetyFilterError as SafetyFilterError
+    from safetyfilter.evaluation.explorer import ThresholdExplorer as ThresholdExplorer
     from safetyfilter.evaluation.measure import evaluate as evaluate
     from safetyfilter.evaluation.report.write import write_report as write_report
     from safetyfilter.exports import export as export
@@ -84,6 +85,7 @@ _HOMES = {
     "ScoreBatch": "batches",
     "ShardedDecisions": "runs.sharded",
     "SignalPair": "signals",
+    "ThresholdExplorer": "evaluation.explorer",
     "apply_policy": "runs.apply",
     "apply_run": "engine.copies",
     "calibrate_thresholds": "decide.risk",
