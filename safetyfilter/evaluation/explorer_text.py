@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from safetyfilter.evaluation.intervals import Proportion
 from safetyfilter.evaluation.plane import Outcome
 from safetyfilter.evaluation.plane_labels import Finding
 from safetyfilter.signals import SignalPair
@@ -35,7 +34,12 @@ _READOUT = """\
 <th scope="col">misses at most</th></tr></thead>
 <tbody>
 {%- for name, precision, recall, bound in findings %}
-<tr><th scope="row">{{ name }}</th><td>{{ precision }}</td><td>{{ recall }}</td><td>{{ bound }}</td></tr>
+<tr><th scope="row">{{ name }}</th>
+{%- for share in (precision, recall) %}
+<td>{% if share.total %}{{ "%.3f"|format(share.value) }}<br>{{ "%.3f to %.3f"|format(share.low, share.high) }}
+<br>{{ "{:,} of {:,}".format(share.count, share.total) }}{% else %}-{% endif %}</td>
+{%- endfor %}
+<td>{{ bound }}</td></tr>
 {%- endfor %}
 </tbody></table>
 <p>"Misses at most" bounds the share of scored positives that are missed, with {{ confidence }} confidence, for
@@ -80,7 +84,7 @@ def readout(
         for name, count in outcome.to_dict().items()
         if name not in outcome.reasons or name in _ALWAYS or count or were.get(name)
     ]
-    found = [(each.name, _of(each.precision), _of(each.recall), _bound(each.miss_bound)) for each in findings]
+    found = [(each.name, each.precision, each.recall, _bound(each.miss_bound)) for each in findings]
     return _template(_READOUT).render(counts=counts, findings=found, confidence=f"{100 * confidence:.4g} %")
 
 
@@ -117,10 +121,6 @@ def share_text(count: int, total: int) -> str:
         return "100 %" if count else "0 %"
     texts = (f"{100 * count / total:.{digits}f}" for digits in range(2, 18))
     return next((text for text in texts if 0 < float(text) < 100), "0") + " %"
-
-
-def _of(proportion: Proportion) -> str:
-    return f"{proportion} ({proportion.count:,} of {proportion.total:,})" if proportion.total else "-"
 
 
 def _bound(bound: float | None) -> str:
