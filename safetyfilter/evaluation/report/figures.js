@@ -13,27 +13,43 @@ const report = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const place = (id) => document.getElementById(id);
 
-  function draw(id, make) {
+  const isNarrow = (width) => width < 480;
+
+  function draw(id, figureFor) {
     const div = place(id);
     if (!div) return null;
-    const redraw = () => {
+    let busy = false;
+    let again = false;
+    let shape = null;
+    const drawOnce = () => {
       const width = printed.matches ? 640 : Math.max(240, Math.floor(div.clientWidth));
-      const figure = make(width);
+      const figure = figureFor(width);
       const layout = {
         width,
-        margin: { l: width < 480 ? 56 : 70, r: 12, t: 10, b: width < 480 ? 76 : 60 },
+        margin: { l: isNarrow(width) ? 56 : 70, r: 12, t: 10, b: isNarrow(width) ? 76 : 60 },
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
-        font: { family: getComputedStyle(document.body).fontFamily, size: width < 480 ? 11 : 12, color: colour("text") },
+        font: { family: getComputedStyle(document.body).fontFamily, size: isNarrow(width) ? 11 : 12, color: colour("text") },
         hoverlabel: { bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("text") } },
         dragmode: false,
         showlegend: false,
         ...figure.layout,
       };
-      Plotly.react(div, figure.data, layout, { displayModeBar: false, scrollZoom: false, doubleClick: false });
+      const make = shape === isNarrow(width) ? Plotly.react : Plotly.newPlot; // a legend that moved leaves its margin
+      shape = isNarrow(width);
+      return make(div, figure.data, layout, { displayModeBar: false, scrollZoom: false, doubleClick: false });
+    };
+    const redraw = async () => { // one drawing at a time: two at once would mix
+      again = true;
+      if (busy) return;
+      busy = true;
+      while (again) {
+        again = false;
+        await drawOnce();
+      }
+      busy = false;
     };
     drawn.push(redraw);
-    redraw();
     return redraw;
   }
 
@@ -51,8 +67,7 @@ const report = (() => {
   }
 
   function scoreAxis(title, width, further = {}) {
-    const all = data.axis.ticks.map((at, number) => [at, data.axis.texts[number]]);
-    const shown = width < 620 ? all.filter((_, number) => number !== 1 && number !== all.length - 2) : all;
+    const shown = data.axis.ticks.map((at, number) => [at, data.axis.texts[number]]);
     return axis(title, width, {
       range: [data.axis.edges[0], data.axis.edges.at(-1)],
       tickvals: shown.map(([at]) => at),
@@ -63,12 +78,12 @@ const report = (() => {
     });
   }
 
-  const line = (from, to, further = {}) => ({
+  // A dashed line across the figure, on one in the ground's colour, so that it stands out from bars too.
+  const mark = (at) => [["ground", 4, "solid"], ["excluded", 2, "dash"]].map(([shade, thick, dash]) => ({
     type: "line",
-    x0: from[0], y0: from[1], x1: to[0], y1: to[1],
-    line: { color: colour("excluded"), width: 2, dash: "dash" },
-    ...further,
-  });
+    x0: at, x1: at, y0: 0, y1: 1, yref: "paper",
+    line: { color: colour(shade), width: thick, dash },
+  }));
 
   // The area that is excluded, as one outline: steps that go down from left to right.
   function excludedArea(choice) {
@@ -97,7 +112,7 @@ const report = (() => {
       const names = data.axis.bins;
       const across = (make) => names.map((_, y) => names.map((__, x) => make(x, y)));
       const powers = Array.from({ length: Math.floor(Math.log10(Math.max(most, 1))) + 1 }, (_, power) => power);
-      const narrow = width < 480;
+      const narrow = isNarrow(width);
       return {
         data: [{
           type: "heatmap",
@@ -112,7 +127,7 @@ const report = (() => {
           zmax: Math.max(1, Math.log10(Math.max(most, 1))),
           colorscale: [[0, colour("low")], [1, colour("high")]],
           colorbar: {
-            title: { text: "samples", side: narrow ? "top" : "right" },
+            title: { text: "samples", side: "top" },
             tickvals: powers,
             ticktext: powers.map((power) => short.format(10 ** power)),
             thickness: 12,
@@ -122,7 +137,7 @@ const report = (() => {
           showscale: most > 0,
         }],
         layout: {
-          height: Math.min(560, Math.round(width * (narrow ? 1.2 : 0.88))),
+          height: Math.min(620, Math.round(width * (narrow ? 1.2 : 0.88))),
           margin: narrow ? { l: 58, r: 10, t: 60, b: 70 } : { l: 74, r: 10, t: 10, b: 60 },
           xaxis: scoreAxis(`score of ${plain(data.pair[0])}`, width, narrow ? { tickangle: -60 } : {}),
           yaxis: scoreAxis(`score of ${plain(data.pair[1])}`, width),
@@ -150,7 +165,7 @@ const report = (() => {
         }],
         layout: {
           height: 280,
-          xaxis: scoreAxis(`score of ${plain(one.signal)}`, width, width < 480 ? { tickangle: -60 } : {}),
+          xaxis: scoreAxis(`score of ${plain(one.signal)}`, width, isNarrow(width) ? { tickangle: -60 } : {}),
           yaxis: axis("samples", width, {
             type: "log",
             range: [-0.3, Math.log10(most) + 0.2],
@@ -158,7 +173,7 @@ const report = (() => {
             ticktext: powers.map((power) => short.format(power)),
           }),
           bargap: 0,
-          shapes: one.cuts.map((cut) => line([cut, 0], [cut, 1], { yref: "paper" })),
+          shapes: one.cuts.flatMap(mark),
         },
       };
     };
@@ -168,6 +183,7 @@ const report = (() => {
     const groups = data.parts;
     const grouped = groups.some((group) => group.parts.includes(" "));
     const x = groups.map((group) => group.at);
+    const room = Math.max(0.5, 0.02 * data.count);
     const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("text") } };
     const traces = [["excluded", "excluded", "circle"], ["unscored", "second", "diamond-open"]].flatMap(([name, shade, symbol]) => {
       const mean = {
@@ -197,8 +213,8 @@ const report = (() => {
         height: 300,
         showlegend: true,
         legend,
-        margin: { l: width < 480 ? 48 : 60, r: 12, t: 34, b: 52 },
-        xaxis: axis("number of the part", width, { showgrid: false, tickformat: ",d", rangemode: "tozero" }),
+        margin: { l: isNarrow(width) ? 48 : 60, r: 12, t: 34, b: 52 },
+        xaxis: axis("number of the part", width, { showgrid: false, tickformat: ",d", range: [-room, data.count - 1 + room] }),
         yaxis: axis("share of its samples, %", width, { range: [-0.03 * most, 1.08 * most], nticks: 6 }),
       },
     };
@@ -244,7 +260,7 @@ const report = (() => {
     });
   });
 
-  data.spread.forEach((one, number) => draw(`spread-figure${number}`, spreadFigure(one)));
-  draw("parts-figure", partsFigure);
+  data.spread.forEach((one, number) => draw(`spread-figure${number}`, spreadFigure(one))?.());
+  draw("parts-figure", partsFigure)?.();
   return { data, draw, place, planeFigure, whole };
 })();

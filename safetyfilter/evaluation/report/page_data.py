@@ -45,6 +45,7 @@ def page_data(summary: RunSummary) -> dict[str, Any]:
             for signal, counts in summary.spread.items()
         ],
         "parts": [_group(group) for group in part_groups(summary.parts)],
+        "count": len(summary.parts),
         "trial": _trial(summary) if summary.movable else None,
     }
 

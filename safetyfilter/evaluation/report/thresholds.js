@@ -7,7 +7,7 @@
   const { data, draw, place, planeFigure, whole } = report;
   const trial = data.trial;
   if (!trial) {
-    draw("plane-figure", planeFigure(null));
+    draw("plane-figure", planeFigure(null))();
     return;
   }
   const columns = trial.grids[1].values.length + 1;
@@ -108,7 +108,7 @@
       button.setAttribute("aria-pressed", JSON.stringify(choice) === JSON.stringify(preset));
     });
     place("toml").textContent = toml();
-    if (redraw) redraw();
+    redraw();
     clearTimeout(saying); // a moving slider is told of once it rests
     saying = setTimeout(() => {
       place("live").textContent =

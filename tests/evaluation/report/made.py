@@ -102,6 +102,7 @@ class Made:
             spread=spread,
             parts=np.array(parts, np.int64).reshape(-1, len(COUNT_NAMES)),
             failures=failures,
+            movable=not self.decided_with.runs,
         )
 
     def _record(self, parts: int) -> RunRecord:
