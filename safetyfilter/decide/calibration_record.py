@@ -210,7 +210,7 @@ def _built(kind: type[T], data: object, where: str) -> T:
                 raise PolicyError(f"{where}.{name} is {value!r}, not {called}; {_REMEDY}")
             table[name] = tuple(value)
         elif field.type == "float":
-            table[name] = float(value)
+            table[name] = float(table[name])
     return kind(**table)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from safetyfilter.batches import EmbeddingBatch
+from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.decide.policy import Policy
 from safetyfilter.decide.risk import calibrate_thresholds
 from safetyfilter.embed.encoder import ClipEncoder
@@ -44,13 +45,15 @@ def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
 def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled) -> Policy:
     """Thresholds with a bound on the rule's miss rate, from the validation split, which holds no pair either."""
     scores = bank.score(batch)
-    return calibrate_thresholds(
+    found = calibrate_thresholds(
         {signal: scores[signal] for signal in scores.signals},
         labelled.present,
         max_miss_rate=MAX_MISS_RATE,
         confidence=CONFIDENCE,
         pair=STANDIN_PAIR,
-    ).policy()
+    )
+    scored_by = ScoredBy(encoder=batch.encoder, probes=bank.digests, views="whole")  # as the demo embeds
+    return found.policy(record=found.record(scored_by=scored_by))
 
 
 def measure(run: Run, encoder: ClipEncoder, test: Labelled) -> dict[str, object]:

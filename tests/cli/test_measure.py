@@ -1,5 +1,6 @@
 """``calibrate`` and ``evaluate``: from scores and labels on disk to a policy and to figures."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 from safetyfilter import Policy, Run
+from safetyfilter.decide.calibration_record import ScoredBy
+from safetyfilter.evaluation.report.provenance import provenance
 from tests.cli.commands import command
 from tests.cli.conftest import POLICY
 
@@ -62,6 +65,40 @@ def test_a_run_joins_labels_by_key_and_measures_its_own_policy(
     done = command("evaluate", run.path, tmp_path / "others.parquet")
     assert done.status == 1
     assert "no label's key is among" in done.message
+
+
+def test_what_a_calibration_rests_on_goes_into_the_run(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    """From the labels to the policy's file, to the record of a run that is decided by it, and to what is said of it."""
+    columns = {signal: list(truth.values()) for signal in PAIR}
+    pq.write_table(pa.table({"key": list(truth), **columns}), tmp_path / "labels.parquet")
+    files = [run.path, tmp_path / "labels.parquet", "--out", tmp_path / "policy.toml"]
+    command("calibrate", *files, "--max-miss-rate", 0.6, "--confidence", 0.6)
+    setup, copy = run.record.setup, tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    command("decide", copy, "--policy", tmp_path / "policy.toml")
+    record = Run.open(copy).record
+    found = record.policy.calibration
+    assert found == Policy.load(tmp_path / "policy.toml").calibration
+    assert found is not None
+    assert found.labels_sha256 == hashlib.sha256((tmp_path / "labels.parquet").read_bytes()).hexdigest()
+    assert found.scored_by == ScoredBy(
+        encoder=setup.encoder.digest,
+        probes=setup.probes,
+        views=setup.views,
+        setup=setup.digest,
+        scores=run.record.scores,
+    )
+    said = provenance(record)
+    assert said.guarantee.startswith("The rule misses at most")
+    assert (said.warnings, {one.verdict for one in said.signals}) == ((), {"yes"})
+
+
+def test_a_calibration_on_scores_of_a_file_names_no_encoder(place: Path) -> None:
+    files = [place / "scores.parquet", place / "labels.parquet", "--out", place / "policy.toml"]
+    command("calibrate", *files, "--max-miss-rate", 0.02)
+    found = Policy.load(place / "policy.toml").calibration
+    assert found is not None
+    assert (found.scored_by, found.max_miss_rate, found.for_rule) == (None, 0.02, True)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "calibrate"])

@@ -76,7 +76,7 @@ def fragment(summary: RunSummary) -> dict[str, Any]:
             ]
         ),
         "rai:dataCollectionMissingData": words.unscored(),
-        "rai:dataLimitations": [f"{limit.title}. {limit.text}" for limit in limits_of(record)],
+        "rai:dataLimitations": [one_line(f"{limit.title}. {limit.text}") for limit in limits_of(record)],
         "rai:dataBiases": _BIASES,
         "rai:personalSensitiveInformation": f"Machines scored the samples for the signals {words.pair}. {_SENSITIVE}",
         "rai:dataReleaseMaintenancePlan": f"{words.bound()} {words.maintenance()}",

@@ -34,9 +34,9 @@ def code(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Return a text, within a line, of which nothing is markup.
+    r"""Return a text, within a line, of which nothing is markup; space at its ends is left out.
 
     >>> print(escaped("Digits stand in: <b> is *not* www.example or http://x"))
     Digits stand in: \<b\> is \*not\* www\.example or http\://x
     """
-    return _MARKUP.sub(lambda found: f"\\{found[0]}", one_line(text))
+    return _MARKUP.sub(lambda found: f"\\{found[0]}", one_line(text).strip())

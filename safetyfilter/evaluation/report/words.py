@@ -109,9 +109,10 @@ class Words:
         """Return the numbers of samples seen, kept and excluded."""
         counts = self.record.counts
         seen, kept, excluded = counts["seen"], counts["kept"], counts["excluded"]
+        of_kept, of_excluded = (f" ({share_text(count, seen)})" if seen else "" for count in (kept, excluded))
         return (
-            f"Of {samples(seen)} seen, {kept:,} ({share_text(kept, seen)}) were kept and {excluded:,} "
-            f"({share_text(excluded, seen)}) excluded. A sample may be excluded for several reasons."
+            f"Of {samples(seen)} seen, {kept:,}{of_kept} were kept and {excluded:,}{of_excluded} excluded. A sample "
+            "may be excluded for several reasons."
         )
 
     def reasons(self) -> list[tuple[str, int]]:
