@@ -214,6 +214,10 @@ const report = (() => {
         showlegend: true,
         legend,
         margin: { l: isNarrow(width) ? 48 : 60, r: 12, t: 34, b: 52 },
+        shapes: data.excluded === null ? [] : [{
+          type: "line", xref: "paper", x0: 0, x1: 1, y0: data.excluded, y1: data.excluded,
+          line: { color: colour("muted"), width: 1, dash: "dash" },
+        }],
         xaxis: axis("number of the part", width, { showgrid: false, tickformat: ",d", range: [-room, data.count - 1 + room] }),
         yaxis: axis("share of its samples, %", width, { range: [-0.03 * most, 1.08 * most], nticks: 6 }),
       },

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetyfilter import __version__
 from safetyfilter.batches import FAILURES
-from safetyfilter.evaluation.report.bins import COARSE, binned, bins
+from safetyfilter.evaluation.report.bins import COARSE, binned, bins, edge_text
 from safetyfilter.evaluation.report.card import data_card
 from safetyfilter.evaluation.report.croissant import croissant
 from safetyfilter.evaluation.report.facts import decision_facts, facts
@@ -63,6 +63,7 @@ def _contents(summary: RunSummary) -> dict[str, Any]:
         "record": record,
         "counts": record.counts,
         "share": share_text,
+        "plain": edge_text,
         "notices": _notices(record),
         "few": record.counts["seen"] < FEW,
         "reasons": reason_meanings(record.setup.pair),

@@ -12,7 +12,7 @@ from safetyfilter.decide.presets import PRESETS
 from safetyfilter.evaluation.grid import Grid
 from safetyfilter.evaluation.logit_axis import TICK_TEXTS, TICKS, axis_places
 from safetyfilter.evaluation.report.bins import FINE, binned, bins, edge_text
-from safetyfilter.evaluation.report.parts import PartGroup, part_groups
+from safetyfilter.evaluation.report.parts import PartGroup, part_groups, percent
 from safetyfilter.evaluation.report.texts import visible
 from safetyfilter.evaluation.summary import RunSummary
 from safetyfilter.signals import PAIR
@@ -26,7 +26,7 @@ def page_data(summary: RunSummary) -> dict[str, Any]:
     summary : RunSummary
         The run's counts.
     """
-    plane = summary.plane
+    plane, counts = summary.plane, summary.record.counts
     return {
         "axis": {
             "edges": _places(FINE),
@@ -46,6 +46,7 @@ def page_data(summary: RunSummary) -> dict[str, Any]:
         ],
         "parts": [_group(group) for group in part_groups(summary.parts)],
         "count": len(summary.parts),
+        "excluded": percent(counts["excluded"], counts["seen"]),
         "trial": _trial(summary) if summary.movable else None,
     }
 

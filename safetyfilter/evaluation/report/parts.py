@@ -18,6 +18,15 @@ MOST = 400
 """Rows of the table, and places in the figure, at most."""
 
 
+def percent(count: int, total: int) -> float | None:
+    """Return a share in percent, rounded to a tenth; None of nothing.
+
+    >>> percent(1, 3), percent(0, 0)
+    (33.3, None)
+    """
+    return round(100 * count / total, 1) if total else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """A share of the samples of one part, or of several.
@@ -50,7 +59,7 @@ class Share:
     @property
     def percent(self) -> float | None:
         """The share in percent, rounded to a tenth; None without samples."""
-        return round(100 * self.count / self.total, 1) if self.total else None
+        return percent(self.count, self.total)
 
     def __str__(self) -> str:
         return share_text(self.count, self.total)
