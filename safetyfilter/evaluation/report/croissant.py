@@ -78,7 +78,9 @@ def fragment(summary: RunSummary) -> dict[str, Any]:
         "rai:dataCollectionMissingData": words.unscored(),
         "rai:dataLimitations": [one_line(f"{limit.title}. {limit.text}") for limit in limits_of(record)],
         "rai:dataBiases": _BIASES,
-        "rai:personalSensitiveInformation": f"Machines scored the samples for the signals {words.pair}. {_SENSITIVE}",
+        "rai:personalSensitiveInformation": (
+            f"The samples were scored by machine for the signals {words.pair}, in order to exclude some. {_SENSITIVE}"
+        ),
         "rai:dataReleaseMaintenancePlan": f"{words.bound()} {words.maintenance()}",
         "prov:wasGeneratedBy": {
             "@type": "prov:Activity",

@@ -66,9 +66,10 @@ LIMITS: tuple[Limit, ...] = (
         "for this. The counts are not counts of unlawful material, and a count of 0 does not mean that there is none.",
     ),
     Limit(
-        title="What is kept was judged by the probes alone",
-        text="Whether a probe was trained on labelled pictures or written by text prompts is not in the run's record; "
-        "its digest is. Probes written by prompts are a starting point, and worth accordingly.",
+        title="A digest does not say how a probe was made",
+        text="Whether the probes were trained on labelled pictures or written by text prompts, and how good they are, "
+        "is not in the run's record; their digests are. Zero-shot probes, those of text prompts, are a starting point, "
+        "and worth accordingly.",
     ),
     Limit(
         title="A filtered set tells what was left out to whoever holds its source",
@@ -117,6 +118,6 @@ def _of_run(record: RunRecord) -> Iterator[Limit]:
     if not record.counts.get("known_hash"):
         yield Limit(
             title="No list of known content was used",
-            text="No sample of this run is on record as a match on such a list, and scans read none so far. Hold the "
-            "data set against hash lists beside this filter.",
+            text="No sample of this run is on record as a match on such a list, and scans of this version read none. "
+            "Hold the data set against hash lists beside this filter.",
         )

@@ -105,10 +105,11 @@ def _of_rule(found: CalibrationRecord, on: CalibratedOn, pair: Sequence[SignalGu
         return f"Each signal was calibrated by itself ({asked}), and nothing is guaranteed of the rule."
     if len(pair) < 2:
         return "The calibration found a bound for the rule. It does not hold for the thresholds in use."
-    if_so = "The" if on.kind == "same" else "If the scores were those of the same encoder and probes, the"
+    same = "" if on.kind == "same" else "the scores were those of the same encoder and probes, and if "
     return (
-        f"{if_so} rule misses at most {_percent(sum(one.bound for one in pair))} of the samples that show both "
-        f"signals, with a confidence of {_percent(found.confidence)} ({asked})."
+        f"If {same}each signal is missed no more often where the other is present too, the rule misses at most "
+        f"{_percent(sum(one.bound for one in pair))} of the samples that show both signals, with a confidence of "
+        f"{_percent(found.confidence)} ({asked})."
     )
 
 
@@ -128,8 +129,9 @@ def _rests_on(found: CalibrationRecord) -> Iterator[str]:
     )
     if found.for_rule:
         yield (
-            "The rule's bound is the sum of those of its two signals. It takes each signal to be missed no more often "
-            "where the other is present too. That can't be checked, since samples with both can't lawfully be gathered."
+            "The rule's bound is the sum of those of its two signals. That each is missed no more often where the "
+            "other is present too can't be checked, since samples with both can't lawfully be gathered. On this "
+            "library's stand-ins it was not so where pictures of one object and of several were calibrated together."
         )
     yield "The bounds are about samples that were scored. Those that could not be are excluded."
 

@@ -168,7 +168,11 @@ class Words:
         return (
             f"Scores lie between 0 and 1, and a signal is present from its threshold on: {thresholds}. A sample in "
             f"which {self.pair} are both present is excluded. "
-            + (f"Excluded by itself is also {listed(besides)}." if besides else "Neither excludes a sample by itself.")
+            + (
+                f"Excluded by itself is also {listed(besides)}."
+                if besides
+                else "No signal excludes a sample by itself."
+            )
         )
 
     def beyond(self) -> Iterator[str]:

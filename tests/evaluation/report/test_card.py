@@ -46,7 +46,7 @@ def test_it_says_all_that_was_done() -> None:
     assert "| `explicit` | 20 | 0.7 % |" in card
     assert "`minor` |" not in card
     assert "the file ends too early, 100; no bytes, 90." in card
-    assert "The rule misses at most 0.94 % of the samples that show both signals" in card
+    assert "the rule misses at most 0.94 % of the samples that show both signals" in card
     assert "A classifier misses some" in card
 
 

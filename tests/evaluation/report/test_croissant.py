@@ -49,7 +49,7 @@ def test_it_says_how_the_set_was_filtered() -> None:
         "“explicit” from 0.3 on and “minor” from 0.4 on",
         "Of 3,000 samples seen, 2,790 (93.0 %) were kept",
         "co_occurrence (both signals are present), 12;",
-        "The rule misses at most 0.94 %",
+        "the rule misses at most 0.94 %",
     ):
         assert text in done
     assert CALIBRATED.setup.encoder.weights_sha256 in " ".join(data["rai:dataPreprocessingProtocol"])

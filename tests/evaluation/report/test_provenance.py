@@ -16,6 +16,7 @@ from tests.evaluation.report.recorded import CALIBRATED, SAME
 
 FOUND = CALIBRATED.policy.calibration
 assert FOUND is not None
+RULE = "If each signal is missed no more often where the other is present too, the rule misses at most"
 
 
 def of_policy(**changes: object) -> RunRecord:
@@ -37,8 +38,8 @@ def test_a_guarantee_that_holds() -> None:
     )
     assert f"of the SHA-256 {'ab' * 32}" in found.origin
     assert found.guarantee == (
-        "The rule misses at most 0.94 % of the samples that show both signals, with a confidence of 95 % (the "
-        "calibration was asked for 1 % at the most)."
+        "If each signal is missed no more often where the other is present too, the rule misses at most 0.94 % of the "
+        "samples that show both signals, with a confidence of 95 % (the calibration was asked for 1 % at the most)."
     )
     assert [(one.signal, one.verdict, one.holds) for one in found.signals] == [
         ("explicit", "yes", True),
@@ -100,13 +101,13 @@ def test_a_guarantee_made_on_other_scores_is_none(scored_by: object, said: str) 
 
 def test_other_settings_are_told() -> None:
     found = provenance(of_calibration(scored_by=replace(SAME, setup="ab" * 32)))
-    assert found.guarantee.startswith("The rule misses at most")
+    assert found.guarantee.startswith(RULE)
     assert "scores may differ by little" in words(found)
 
 
 def test_a_guarantee_on_scores_of_nobody_knows_what_is_conditional() -> None:
     found = provenance(of_calibration(scored_by=None))
-    assert found.guarantee.startswith("If the scores were those of the same encoder and probes, the rule misses")
+    assert "If the scores were those of the same encoder and probes, and if each signal is" in found.guarantee
     assert "Nothing on record says which encoder and probes" in words(found)
     assert {one.verdict for one in found.signals} == {"only on scores of the same encoder and probes"}
 
@@ -117,14 +118,14 @@ def test_the_encoder_may_be_known_by_a_former_digest() -> None:
         of_calibration(scored_by=replace(SAME, encoder=encoder.former_digest)),
         setup=replace(CALIBRATED.setup, encoder=encoder),
     )
-    assert provenance(record).guarantee.startswith("The rule misses at most")
+    assert provenance(record).guarantee.startswith(RULE)
 
 
 @pytest.mark.parametrize("scored_by", [SAME, replace(SAME, encoder="ab" * 32, scores="ee" * 32)])
 def test_joined_runs_miss_no_more_than_the_one_that_was_calibrated_on(scored_by: object) -> None:
     record = replace(of_calibration(scored_by=scored_by), decided_with=DecidedWith(runs=("ee" * 32,)))
     found = provenance(record)
-    assert found.guarantee.startswith("The rule misses at most")
+    assert found.guarantee.startswith(RULE)
     assert "the highest counts: no more is missed" in words(found)
 
 
@@ -144,7 +145,7 @@ def test_a_threshold_that_was_raised_has_no_guarantee() -> None:
 
 def test_a_threshold_that_was_lowered_keeps_its_guarantee() -> None:
     found = provenance(of_policy(thresholds={"explicit": 0.29, "minor": 0.4}))
-    assert found.guarantee.startswith("The rule misses at most 0.94 %")
+    assert found.guarantee.startswith(f"{RULE} 0.94 %")
     assert "The threshold of explicit was lowered since" in words(found)
 
 
