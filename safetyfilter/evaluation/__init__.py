@@ -12,13 +12,21 @@ if TYPE_CHECKING:
     from safetyfilter.evaluation.histograms import ScoreHistogramDisplay as ScoreHistogramDisplay
     from safetyfilter.evaluation.measure import Evaluation as Evaluation
     from safetyfilter.evaluation.measure import evaluate as evaluate
+    from safetyfilter.evaluation.part_shares import PartSharesDisplay as PartSharesDisplay
+    from safetyfilter.evaluation.plane import ScorePlane as ScorePlane
+    from safetyfilter.evaluation.summary import RunSummary as RunSummary
+    from safetyfilter.evaluation.trade_off import TradeOffDisplay as TradeOffDisplay
 
 _MODULES = {
     "Evaluation": "measure",
     "JointScoreDisplay": "histograms",
+    "PartSharesDisplay": "part_shares",
     "PrecisionRecallDisplay": "curves",
     "ReliabilityDisplay": "curves",
+    "RunSummary": "summary",
     "ScoreHistogramDisplay": "histograms",
+    "ScorePlane": "plane",
+    "TradeOffDisplay": "trade_off",
     "evaluate": "measure",
 }
 

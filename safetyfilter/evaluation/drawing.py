@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Counts: TypeAlias = npt.NDArray[np.int64]
 
+FIGURE_SIZE = (6.0, 4.8)
+"""Width and height of a figure, in inches."""
 PRESENT, ABSENT, MARK = "#b2182b", "#2166ac", "#222222"
 """The colours of samples with the signal, of those without it, and of thresholds."""
 
@@ -69,4 +71,24 @@ def axes_for(ax: Axes | None) -> Any:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise MissingExtraError("matplotlib", "notebook") from error
-    return plt.subplots(figsize=(5, 4), layout="constrained")[1] if ax is None else ax
+    return plt.subplots(figsize=FIGURE_SIZE, layout="constrained")[1] if ax is None else ax
+
+
+def plain_counts(axis: Any, *, minor: bool = False) -> None:
+    """Let the axis of counts or shares be marked with plain numbers, where matplotlib would write powers of ten.
+
+    Minor marks have a number only where `minor` says so.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> ax = axes_for(None)
+    >>> ax.set_yscale("log")
+    >>> plain_counts(ax.yaxis)
+    >>> ax.yaxis.get_major_formatter()(10_000)
+    '10,000'
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    axis.set_major_formatter(plain)
+    axis.set_minor_formatter(plain if minor else NullFormatter())

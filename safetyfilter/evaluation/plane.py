@@ -178,10 +178,14 @@ class ScorePlane:
             masks[name] = alone
         return masks
 
+    def grid_of(self, signal: str) -> Grid:
+        """Return the grid of one signal of the pair."""
+        return self.grids[self.policy.pair.names.index(signal)]
+
     def along(self, signal: str, threshold: float) -> npt.NDArray[np.bool_]:
         """Return (T + 1,) bool, True for the places along a signal's axis that reach a threshold of its grid."""
-        axis = self.policy.pair.names.index(signal)
-        reached: npt.NDArray[np.bool_] = np.arange(self.scored.shape[axis]) > self.grids[axis].place(threshold)
+        grid = self.grid_of(signal)
+        reached: npt.NDArray[np.bool_] = np.arange(len(grid.thresholds) + 1) > grid.place(threshold)
         return reached
 
     def _from(self, signal: str, cuts: Mapping[str, float]) -> npt.NDArray[np.bool_]:

@@ -134,6 +134,11 @@ class PlaneLabels:
             both=LabelCounts.empty(first, second),
         )
 
+    def of(self, signal: str) -> LabelCounts | None:
+        """Return the counts by one signal of the pair; None for another signal, and where nobody looked for it."""
+        counts = {self.plane.policy.pair.explicit: self.explicit, self.plane.policy.pair.minor: self.minor}.get(signal)
+        return counts if counts is not None and (counts.cells.any() or counts.unscored.any()) else None
+
     @classmethod
     def from_scores(cls, plane: ScorePlane, scores: NamedColumns, labels: NamedColumns) -> PlaneLabels:
         """Return the labels of scores that a plane was made from, with a column for one or both of its pair.

@@ -9,8 +9,10 @@ from typing import Any
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import MissingExtraError, OutputError
 from safetyfilter.evaluation.curves import PrecisionRecallDisplay, ReliabilityDisplay
+from safetyfilter.evaluation.drawing import FIGURE_SIZE
 from safetyfilter.evaluation.histograms import JointScoreDisplay, ScoreHistogramDisplay
 from safetyfilter.evaluation.measure import Evaluation
+from safetyfilter.evaluation.trade_off import TradeOffDisplay
 from safetyfilter.score.labels import NamedColumns, column_of
 from safetyfilter.storage import Location, local_path, replacing
 
@@ -41,8 +43,8 @@ def write_plots(
     Returns
     -------
     list of str
-        The files' names: ``precision-recall-SIGNAL.png``, ``reliability-SIGNAL.png``, ``scores-SIGNAL.png`` and
-        ``pair.png``.
+        The files' names: ``precision-recall-SIGNAL.png``, ``reliability-SIGNAL.png`` and ``scores-SIGNAL.png``; where
+        both of the pair are scored also ``trade-off-SIGNAL.png`` of its labelled signals, and ``pair.png``.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def write_plots(
     place, names = Location.of(local_path(folder, "the plots")), []
     place.make_folder()
     for name, display in _displays(evaluation, scores, labels):
-        figure = Figure(figsize=(5, 4), layout="constrained")  # of no window, whatever the machine has
+        figure = Figure(figsize=FIGURE_SIZE, layout="constrained")  # of no window, whatever the machine has
         display.plot(figure.subplots())
         names.append(f"{name.replace('/', '_')}.png")
         with replacing(place / names[-1]) as file:
@@ -78,5 +80,7 @@ def _displays(evaluation: Evaluation, scores: NamedColumns, labels: NamedColumns
         )
         yield f"reliability-{signal}", ReliabilityDisplay.from_scores(values, truth, signal=signal)
         yield f"scores-{signal}", ScoreHistogramDisplay.from_scores(values, truth, signal=signal, threshold=threshold)
-    if evaluation.kept is not None:  # both of the pair are scored
+    if evaluation.kept is not None:  # all of the policy's signals are scored
+        for signal in (name for name in policy.pair.names if name in evaluation.signals):
+            yield f"trade-off-{signal}", TradeOffDisplay.from_scores(scores, labels, signal=signal, policy=policy)
         yield "pair", JointScoreDisplay.from_scores(scores, policy)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from safetyfilter.batches import FAILURES, OK, STATUS_NAMES
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import RunError
+from safetyfilter.errors import CalibrationError, RunError
 from safetyfilter.evaluation.drawing import Counts
 from safetyfilter.evaluation.grid import Grid
 from safetyfilter.evaluation.plane import ScorePlane
@@ -118,6 +118,12 @@ class RunSummary:
             failures=counted.failures,
             movable=counted.require_consistent(run),
         )
+
+    def spread_of(self, signal: str) -> Counts:
+        """Return the spread of one signal; `CalibrationError` where the run has no scores of it."""
+        if signal not in self.spread:
+            raise CalibrationError(f"the run has no scores of {signal!r}; it has those of {', '.join(self.spread)}")
+        return self.spread[signal]
 
 
 @dataclass(slots=True, kw_only=True)

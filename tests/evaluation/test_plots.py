@@ -17,7 +17,13 @@ def test_the_pair_is_drawn_where_both_are_scored(
 ) -> None:
     truth = {"explicit": labels}
     names = write_plots(evaluate(pair, truth), pair, truth, tmp_path / "plots")
-    assert names == ["precision-recall-explicit.png", "reliability-explicit.png", "scores-explicit.png", "pair.png"]
+    assert names == [
+        "precision-recall-explicit.png",
+        "reliability-explicit.png",
+        "scores-explicit.png",
+        "trade-off-explicit.png",
+        "pair.png",
+    ]
     for name in names:
         with Image.open(tmp_path / "plots" / name) as image:
             assert image.format == "PNG"
