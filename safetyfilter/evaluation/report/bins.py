@@ -8,9 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from safetyfilter.evaluation.drawing import Counts
-from safetyfilter.evaluation.grid import Grid
-
 FINE: tuple[float, ...] = (
     *(0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     *(0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1),
@@ -19,37 +16,6 @@ FINE: tuple[float, ...] = (
 
 COARSE: tuple[float, ...] = (0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1)
 """Edges of the table behind the joint plane; all of them are in `FINE`."""
-
-
-def binned(counts: Counts, grids: Sequence[Grid], edges: Sequence[float] = FINE) -> Counts:
-    """Return counts in bins, from counts in the cells of grids.
-
-    Parameters
-    ----------
-    counts : ndarray
-        One axis for each grid, of T + 1 cells.
-    grids : sequence of Grid
-        Each holds all the edges.
-    edges : sequence of float
-        E of them, from 0 to 1, ascending. A bin holds the scores from its lower edge on and below the upper one; the
-        last one those of 1 too.
-
-    Returns
-    -------
-    ndarray
-        int64, with E - 1 bins along each axis.
-
-    Examples
-    --------
-    >>> grid = Grid.of()
-    >>> cells = np.bincount(grid.cells(np.float32([0, 0.05, 0.5, 1])), minlength=len(grid.thresholds) + 1)
-    >>> binned(cells, [grid], [0, 0.1, 0.5, 1]).tolist()
-    [2, 0, 2]
-    """
-    for axis, grid in enumerate(grids):
-        starts = [grid.place(edge) + 1 for edge in edges[:-1]]
-        counts = np.add.reduceat(counts, starts, axis=axis)
-    return counts
 
 
 def edge_text(edge: float) -> str:

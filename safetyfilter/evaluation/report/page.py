@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetyfilter import __version__
 from safetyfilter.batches import FAILURES
-from safetyfilter.evaluation.report.bins import COARSE, binned, bins, edge_text
+from safetyfilter.evaluation.grid import binned
+from safetyfilter.evaluation.report.bins import COARSE, FINE, bins, edge_text
 from safetyfilter.evaluation.report.card import data_card
 from safetyfilter.evaluation.report.croissant import croissant
 from safetyfilter.evaluation.report.facts import decision_facts, facts
@@ -97,7 +98,7 @@ def _spread(summary: RunSummary) -> list[tuple[str, int, Sequence[tuple[str, int
     """Each signal, the samples with a score for it, and those in each bin."""
     names = [str(each) for each in bins()]
     return [
-        (signal, int(counts.sum()), list(zip(names, binned(counts, [summary.grid]).tolist(), strict=True)))
+        (signal, int(counts.sum()), list(zip(names, binned(counts, [summary.grid], FINE).tolist(), strict=True)))
         for signal, counts in summary.spread.items()
     ]
 

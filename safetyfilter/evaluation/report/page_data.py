@@ -9,9 +9,9 @@ import numpy as np
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.decide.presets import PRESETS
-from safetyfilter.evaluation.grid import Grid
+from safetyfilter.evaluation.grid import Grid, binned
 from safetyfilter.evaluation.logit_axis import TICK_TEXTS, TICKS, axis_places
-from safetyfilter.evaluation.report.bins import FINE, binned, bins, edge_text
+from safetyfilter.evaluation.report.bins import FINE, bins, edge_text
 from safetyfilter.evaluation.report.parts import PartGroup, part_groups, percent
 from safetyfilter.evaluation.report.texts import visible
 from safetyfilter.evaluation.summary import RunSummary
@@ -34,12 +34,12 @@ def page_data(summary: RunSummary) -> dict[str, Any]:
             "ticks": _places(TICKS),
             "texts": list(TICK_TEXTS),
         },
-        "plane": binned(plane.scored, plane.grids).tolist(),
+        "plane": binned(plane.scored, plane.grids, FINE).tolist(),
         "pair": [visible(name) for name in plane.policy.pair.names],
         "spread": [
             {
                 "signal": visible(signal),
-                "counts": binned(counts, [summary.grid]).tolist(),
+                "counts": binned(counts, [summary.grid], FINE).tolist(),
                 "cuts": _places(_cuts(summary.record.policy, signal)),
             }
             for signal, counts in summary.spread.items()

@@ -20,8 +20,9 @@ from safetyfilter import Policy, Run, SafetyFilter, SignalPair, apply_policy, op
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.decide.presets import PRESETS
 from safetyfilter.errors import OutputError, RunError, UnfinishedRunError, UsageError
+from safetyfilter.evaluation.grid import binned
 from safetyfilter.evaluation.report import page as page_module
-from safetyfilter.evaluation.report.bins import COARSE, FINE, binned
+from safetyfilter.evaluation.report.bins import COARSE, FINE
 from safetyfilter.evaluation.report.page import page
 from safetyfilter.evaluation.report.page_data import page_data
 from safetyfilter.evaluation.report.texts import script_data, visible
