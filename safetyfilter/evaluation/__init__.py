@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from safetyfilter.evaluation.curves import PrecisionRecallDisplay as PrecisionRecallDisplay
     from safetyfilter.evaluation.curves import ReliabilityDisplay as ReliabilityDisplay
-    from safetyfilter.evaluation.histograms import JointScoreDisplay as JointScoreDisplay
     from safetyfilter.evaluation.histograms import ScoreHistogramDisplay as ScoreHistogramDisplay
+    from safetyfilter.evaluation.joint_scores import JointScoreDisplay as JointScoreDisplay
     from safetyfilter.evaluation.measure import Evaluation as Evaluation
     from safetyfilter.evaluation.measure import evaluate as evaluate
     from safetyfilter.evaluation.part_shares import PartSharesDisplay as PartSharesDisplay
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Evaluation": "measure",
-    "JointScoreDisplay": "histograms",
+    "JointScoreDisplay": "joint_scores",
     "PartSharesDisplay": "part_shares",
     "PrecisionRecallDisplay": "curves",
     "ReliabilityDisplay": "curves",

@@ -10,7 +10,8 @@ from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import MissingExtraError, OutputError
 from safetyfilter.evaluation.curves import PrecisionRecallDisplay, ReliabilityDisplay
 from safetyfilter.evaluation.drawing import FIGURE_SIZE
-from safetyfilter.evaluation.histograms import JointScoreDisplay, ScoreHistogramDisplay
+from safetyfilter.evaluation.histograms import ScoreHistogramDisplay
+from safetyfilter.evaluation.joint_scores import JointScoreDisplay
 from safetyfilter.evaluation.measure import Evaluation
 from safetyfilter.evaluation.trade_off import TradeOffDisplay
 from safetyfilter.score.labels import NamedColumns, column_of

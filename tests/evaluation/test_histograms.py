@@ -9,7 +9,8 @@ import pytest
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError, UsageError
 from safetyfilter.evaluation.grid import EDGES
-from safetyfilter.evaluation.histograms import JointScoreDisplay, ScoreHistogramDisplay
+from safetyfilter.evaluation.histograms import ScoreHistogramDisplay
+from safetyfilter.evaluation.joint_scores import JointScoreDisplay
 from safetyfilter.evaluation.logit_axis import axis_places
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.summary import RunSummary
