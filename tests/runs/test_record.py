@@ -91,6 +91,7 @@ def test_a_byte_order_mark_before_a_record_says_nothing(tmp_path: Path) -> None:
         ("limits", {"max_pixels": True}),
         ("policy", {"thresholds": {"explicit": 2.0, "minor": 0.5}, "exclude": [], "exclude_at": {}, "pair": {}}),
         ("policy", []),
+        ("policy", Policy().as_dict() | {"calibration": {"version": "0.4.0"}}),
         ("source", {"kind": "folder"}),
         ("complete", 1),
         ("counts", {"seen": 3, "kept": "1", "excluded": 2}),
