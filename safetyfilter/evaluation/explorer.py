@@ -159,22 +159,24 @@ class ThresholdExplorer:
             when_typed(control, grid)
             control.observe(self._moved, "place")
         self._controls[0].observe(lambda _: self._paint(), ["dark", "room"])
-        wide = {"description_width": "initial"}
+        wide, fitting = {"description_width": "initial"}, {"width": "max-content"}
         self._menu = ipywidgets.Dropdown(
             options=list(self._presets),
             value=next(name for name, preset in self._presets.items() if preset == explored.policy),
             description="Preset, at these thresholds",
             disabled=fixed,
             style=wide,
-            layout={"width": "max-content"},
+            layout=fitting,
         )
         self._menu.observe(self._moved, "value")
         self._figure = FigureWidget(plane_figure(explored.plane, explored.policy))
         self._figure._config = dict(CONFIG)
         self._warnings, self._readout, self._written = (ipywidgets.HTML() for _ in range(3))
         self._path = ipywidgets.Text(value="policy.toml", description="Policy file", style=wide)
-        self._replace = ipywidgets.Checkbox(value=False, description="Replace a file that is there", indent=False)
-        button = ipywidgets.Button(description="Write the policy", layout={"width": "max-content"})
+        self._replace = ipywidgets.Checkbox(
+            value=False, description="Replace a file that is there", indent=False, layout=fitting
+        )
+        button = ipywidgets.Button(description="Write the policy", layout=fitting)
         button.on_click(lambda _: self._write())
         row = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}
         figure, tables = ipywidgets.VBox([self._figure]), ipywidgets.VBox([self._readout])

@@ -54,7 +54,7 @@ class Explored:
     def of(cls, scores: Any, labels: Any = None, policy: Policy | None = None) -> Explored:
         """Return what `ThresholdExplorer` is given, in counts; errors as there."""
         if isinstance(scores, str | PathLike):
-            scores = run_at(scores) or read_scores_table(scores)  # type: ignore[arg-type]
+            scores = run_at(str(scores)) or read_scores_table(str(scores))
         if isinstance(scores, Run):
             found = _of_run(scores, _labels_table(labels), [policy] if policy else [])
         elif isinstance(scores, ScorePlane):
@@ -180,7 +180,7 @@ def _notice(policy: Policy) -> tuple[str, ...]:
 def _labels_table(labels: Any) -> pa.Table | None:
     if labels is None:
         return None
-    return read_table(labels, "labels") if isinstance(labels, str | PathLike) else _table(labels, "labels")
+    return read_table(str(labels), "labels") if isinstance(labels, str | PathLike) else _table(labels, "labels")
 
 
 def _table(columns: Any, what: str) -> pa.Table:

@@ -15,9 +15,9 @@ from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.errors import CalibrationError, ProbeError
+from safetyfilter.evaluation.joined import joined_labels, read_scores_table, require_rows
 from safetyfilter.evaluation.places import read_table, read_table_and_digest, read_vectors, run_at
-from safetyfilter.runs.labels import join_labels, key_column, rows_of_labels
-from safetyfilter.runs.parts import PART_METADATA
+from safetyfilter.runs.labels import key_column, rows_of_labels
 from safetyfilter.runs.run import Run
 from safetyfilter.score.labels import column_of
 from safetyfilter.storage import Location, parse_json
@@ -133,21 +133,8 @@ def read_labelled_scores(scores: str | Path, labels: str | Path) -> LabelledScor
         return LabelledScores(
             scores=run.read_scores(), labels=run.align_labels(truth), run=run, labels_sha256=labels_sha256
         )
-    table = read_table(scores, "scores")
-    if PART_METADATA in (table.schema.metadata or {}):
-        raise CalibrationError(
-            f"{scores} is a part of a run, finished or not, and says nothing of the rest; give the run directory"
-        )
-    name = next((n for n in ("key_digest", "key") if n in table.column_names and n in truth.column_names), None)
-    if name is not None:
-        row_keys, label_keys = (key_column(t.select([name])) for t in (table, truth))
-        truth = join_labels(truth, row_keys, label_keys)
-    elif "key_digest" in table.column_names and "key" in truth.column_names:
-        raise CalibrationError(
-            f"{scores} names its rows by a run's digests, and the labels by keys; give the run itself"
-        )
-    else:
-        _require_rows(len(table), truth, scores)
+    table = read_scores_table(scores)
+    truth = joined_labels(table, truth, scores)
     return LabelledScores(scores=table, labels=truth, run=None, labels_sha256=labels_sha256)
 
 
@@ -176,7 +163,7 @@ def read_labelled_embeddings(
     truth = read_table(labels, "labels")
     texts = None if captions is None else read_vectors(captions)
     if texts is not None:
-        _require_rows(len(texts), truth, str(captions))
+        require_rows(len(texts), truth, str(captions))
     if (run := run_at(embeddings)) is not None:
         if texts is not None:
             texts = _by_label(run, truth, texts)
@@ -190,7 +177,7 @@ def read_labelled_embeddings(
             f"the labels name their samples, and nothing in {embeddings} does; give the run directory, or take the "
             "labels' column of keys out where they are in the order of the rows"
         )
-    _require_rows(len(vectors), truth, embeddings)
+    require_rows(len(vectors), truth, embeddings)
     return LabelledEmbeddings(vectors=vectors, captions=texts, labels=truth, run=None)
 
 
@@ -268,11 +255,3 @@ def _by_label(run: Run, labels: pa.Table, rows: npt.NDArray[np.floating]) -> npt
     result = np.full((len(place), *rows.shape[1:]), np.nan, np.float32)
     result[known] = rows[place.drop_null().to_numpy()]
     return result
-
-
-def _require_rows(count: int, labels: pa.Table, place: object) -> None:
-    if len(labels) != count:
-        raise CalibrationError(
-            f"there are {count} rows in {place} and {len(labels)} labels; give one a row, or the samples' keys in a "
-            "column key of both"
-        )
