@@ -7,6 +7,7 @@ Croissant 1.1 recommends.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from safetyfilter.evaluation.report.limits import limits_of
@@ -26,6 +27,7 @@ CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/crois
 """The specifications that a record conforms to once the fragment is part of it."""
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.+:/-]*", re.ASCII)
 _BIASES = (
     "Probes err, and nothing says that they err evenly: samples that were wrongly excluded, and those that were "
     "missed, may be more frequent among some people or kinds of picture than among others. The run did not measure it."
@@ -95,5 +97,5 @@ def fragment(summary: RunSummary) -> dict[str, Any]:
 
 
 def _quoted(text: str) -> str:
-    """Return a text from data in quotation marks."""
-    return f"“{one_line(text)}”"
+    """Return a text from data as it is where it is a plain name, number or digest, else in quotation marks."""
+    return text if _PLAIN.fullmatch(text) else f"“{one_line(text)}”"

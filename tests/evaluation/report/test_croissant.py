@@ -46,7 +46,7 @@ def test_it_says_how_the_set_was_filtered() -> None:
     data = json.loads(text_of(CALIBRATED))
     done = data["rai:dataManipulationProtocol"]
     for text in (
-        "“explicit” from 0.3 on and “minor” from 0.4 on",
+        "explicit from 0.3 on and minor from 0.4 on",
         "Of 3,000 samples seen, 2,790 (93.0 %) were kept",
         "co_occurrence (both signals are present), 12;",
         "the rule misses at most 0.94 %",
