@@ -59,7 +59,7 @@ def calibrate(
     signals in one sample is neither needed nor to be sought: each signal is calibrated on positives of its own.
     """
     from safetyfilter.decide.risk import calibrate_thresholds
-    from safetyfilter.evaluation.inputs import read_labelled_scores
+    from safetyfilter.evaluation.inputs import read_labelled_scores, scored_by
     from safetyfilter.storage import replacing
 
     path = new_file(out)
@@ -73,7 +73,8 @@ def calibrate(
         for_rule=not per_signal,
         pair=_pair_of(labelled),
     )
-    policy = found.policy(record=found.record(labels_sha256=labelled.labels_sha256, scored_by=labelled.scored_by))
+    made_on = None if labelled.run is None else scored_by(labelled.run)
+    policy = found.policy(record=found.record(labels_sha256=labelled.labels_sha256, scored_by=made_on))
     what = "rule" if found.for_rule else "signals, each by itself"
     text = (
         f"# Miss rate of the {what}: at most {max_miss_rate:g} with confidence {confidence:g}, for positives like "

@@ -44,19 +44,17 @@ class LabelledScores:
     run: Run | None
     labels_sha256: str
 
-    @property
-    def scored_by(self) -> ScoredBy | None:
-        """What gave the scores, as a policy's record of its calibration names it; None for those of a file."""
-        if self.run is None:
-            return None
-        record = self.run.record
-        return ScoredBy(
-            scores=record.scores,
-            setup=record.setup.digest,
-            encoder=record.setup.encoder.digest,
-            probes=record.setup.probes,
-            views=record.setup.views,
-        )
+
+def scored_by(run: Run) -> ScoredBy:
+    """Return what gave a run's scores, as a policy's record of its calibration names it (`Calibration.record`)."""
+    setup = run.record.setup
+    return ScoredBy(
+        encoder=setup.encoder.digest,
+        probes=setup.probes,
+        views=setup.views,
+        setup=setup.digest,
+        scores=run.record.scores,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
