@@ -5,11 +5,15 @@
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const whole = new Intl.NumberFormat("en-US");
-  const short = new Intl.NumberFormat("en-US", { notation: "compact" });
+  const compact = new Intl.NumberFormat("en-US", { notation: "compact" });
   const printed = window.matchMedia("print");
   const drawn = [];
 
   const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // Plotly reads tags
+  const short = (name) => { // what does not fit beside a figure; the text around it has the whole name
+    const marks = [...name];
+    return plain(marks.length > 40 ? `${marks.slice(0, 39).join("")}…` : name);
+  };
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const place = (id) => document.getElementById(id);
 
@@ -120,7 +124,7 @@ const report = (() => {
           y: data.axis.edges,
           z: across((x, y) => (counts[x][y] ? Math.log10(counts[x][y]) : null)),
           text: across((x, y) =>
-            `${plain(data.pair[0])}: ${names[x]}<br>${plain(data.pair[1])}: ${names[y]}<br>${whole.format(counts[x][y])} samples`),
+            `${short(data.pair[0])}: ${names[x]}<br>${short(data.pair[1])}: ${names[y]}<br>${whole.format(counts[x][y])} samples`),
           hoverinfo: "text",
           hoverongaps: false,
           zmin: 0,
@@ -129,7 +133,7 @@ const report = (() => {
           colorbar: {
             title: { text: "samples", side: "top" },
             tickvals: powers,
-            ticktext: powers.map((power) => short.format(10 ** power)),
+            ticktext: powers.map((power) => compact.format(10 ** power)),
             thickness: 12,
             outlinewidth: 0,
             ...(narrow ? { orientation: "h", y: 1.02, yanchor: "bottom", len: 0.9 } : { len: 0.9 }),
@@ -139,8 +143,8 @@ const report = (() => {
         layout: {
           height: Math.min(620, Math.round(width * (narrow ? 1.2 : 0.88))),
           margin: narrow ? { l: 58, r: 10, t: 60, b: 70 } : { l: 74, r: 10, t: 10, b: 60 },
-          xaxis: scoreAxis(`score of ${plain(data.pair[0])}`, width, narrow ? { tickangle: -60 } : {}),
-          yaxis: scoreAxis(`score of ${plain(data.pair[1])}`, width),
+          xaxis: scoreAxis(`score of ${short(data.pair[0])}`, width, narrow ? { tickangle: -60 } : {}),
+          yaxis: scoreAxis(`score of ${short(data.pair[1])}`, width),
           shapes: choice ? excludedArea(choice()) : [],
         },
       };
@@ -165,12 +169,12 @@ const report = (() => {
         }],
         layout: {
           height: 280,
-          xaxis: scoreAxis(`score of ${plain(one.signal)}`, width, isNarrow(width) ? { tickangle: -60 } : {}),
+          xaxis: scoreAxis(`score of ${short(one.signal)}`, width, isNarrow(width) ? { tickangle: -60 } : {}),
           yaxis: axis("samples", width, {
             type: "log",
             range: [-0.3, Math.log10(most) + 0.2],
             tickvals: powers,
-            ticktext: powers.map((power) => short.format(power)),
+            ticktext: powers.map((power) => compact.format(power)),
           }),
           bargap: 0,
           shapes: one.cuts.flatMap(mark),

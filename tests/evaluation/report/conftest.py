@@ -1,5 +1,6 @@
 """A scanned run, and pages of made ones, for the tests of the report."""
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +20,21 @@ WRITTEN = datetime(2026, 11, 26, 7, 0, tzinfo=UTC)
 PageOf = Callable[[RunSummary], Path]
 
 
+@pytest.fixture(scope="package")
+def scanned(tmp_path_factory: pytest.TempPathFactory, encoder, probes) -> Path:
+    """A finished run in several parts, with samples that can't be read; tests only copy it."""
+    folder = tmp_path_factory.mktemp("scanned")
+    source = open_source(write_files(folder / "pictures", PICTURES), part_size=6)
+    scan(source, folder / "run", SafetyFilter(encoder, probes, POLICY))
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path, encoder, probes) -> Run:
-    """A finished run in several parts, with samples that can't be read."""
-    source = open_source(write_files(tmp_path / "pictures", PICTURES), part_size=6)
-    return scan(source, tmp_path / "run", SafetyFilter(encoder, probes, POLICY))
+def run(tmp_path: Path, scanned: Path) -> Run:
+    """The scanned run, as a test's own."""
+    shutil.copytree(scanned / "run", tmp_path / "run")
+    shutil.copy(scanned / "run.secret", tmp_path / "run.secret")
+    return Run.open(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")

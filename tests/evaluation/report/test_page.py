@@ -14,6 +14,7 @@ import pytest
 from safetyfilter import Policy, Run, SignalPair, apply_policy, write_report
 from safetyfilter.batches import OK, REASON_NAMES, STATUS_CODES, Reason
 from safetyfilter.decide.presets import PRESETS
+from safetyfilter.evaluation.report.texts import share_text
 from safetyfilter.runs.decided_with import DecidedWith
 from tests.browser import Heard, chromium
 from tests.evaluation.report.conftest import PageOf
@@ -166,7 +167,10 @@ def test_moved_thresholds_count_as_decide_does(trial, made: Made, moves: list[Ca
         move(trial)
     policy = shown_policy(trial)
     assert (policy == made.policy) is (not moves)
-    assert shown_counts(trial) == expected(made.counts(policy))
+    counts = expected(made.counts(policy))
+    assert shown_counts(trial) == counts
+    shares = dict(zip(shown_counts(trial), trial.locator("[data-share]").all_inner_texts(), strict=True))
+    assert shares == {name: share_text(count, len(made.batch())) for name, count in counts.items()}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -219,7 +223,7 @@ def test_names_from_data_are_shown_as_text(browser, page_of: PageOf) -> None:
         expect(page.locator("legend").nth(1)).to_have_text(shown)
         expect(page.locator("#signal2")).to_have_text("</SCRIPT ><b>")
         expect(page.locator(".notice").first).to_contain_text(f"The notice {shown}")
-        expect(page.locator("#plane-figure .xtitle")).to_have_text(f"score of {shown}")
+        expect(page.locator("#plane-figure .xtitle")).to_have_text(f"score of {shown[:39]}…")
         expect(page.locator(".facts").get_by_text(shown, exact=True).first).to_be_visible()
         assert shown_policy(page).pair.names == pair.names
         assert shown_counts(page) == expected(made.counts(shown_policy(page).for_pair(pair)))
