@@ -128,7 +128,7 @@ class RunSummary:
 
 @dataclass(slots=True, kw_only=True)
 class _Counted:
-    """What is counted of a run, part by part."""
+    """The counts of a run, taken part by part."""
 
     record: RunRecord
     plane: ScorePlane

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,6 +27,7 @@ def test_bins_are_of_about_one_width_on_the_axis() -> None:
     assert set(EDGES) <= set(PLAIN)
 
 
+@settings(max_examples=15, deadline=None)
 @given(st.lists(SHARES, max_size=4), hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(0, 1, width=32)))
 def test_a_cell_counts_the_thresholds_that_a_policy_finds_reached(further: list[float], drawn: np.ndarray) -> None:
     grid = Grid.of(further)
@@ -38,6 +39,7 @@ def test_a_cell_counts_the_thresholds_that_a_policy_finds_reached(further: list[
     np.testing.assert_array_equal(grid.cells(scores), reached)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(SHARES, max_size=4), st.lists(SHARES, max_size=50))
 def test_bins_hold_every_sample_once(further: list[float], drawn: list[float]) -> None:
     grid, scores = Grid.of(further), np.float32(drawn)

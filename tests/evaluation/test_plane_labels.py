@@ -20,7 +20,7 @@ from safetyfilter.signals import PAIR
 from tests.evaluation.planes import batch, cuts_of, policies, seeds
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(policies(), seeds, st.sampled_from([0.8, 0.95]))
 def test_findings_are_what_evaluate_measures(policy: Policy, seed: int, confidence: float) -> None:
     scores = batch(cuts_of(policy), seed, statuses=False)

@@ -295,7 +295,7 @@ def write(place: Location, data: bytes) -> None:
 
 
 def test_memory_does_not_grow_with_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = scanned(tmp_path / "run", [[Row(f"{number}", NEITHER)] for number in range(40)])
+    run = scanned(tmp_path / "run", [[Row(f"{number}", NEITHER)] for number in range(9)])
     ahead, counted = [0], [0]
     read: Callable = module.read_scores
     monkeypatch.setattr(module, "read_scores", lambda place: ahead.append(ahead[-1] + 1) or read(place))
@@ -306,7 +306,7 @@ def test_memory_does_not_grow_with_the_parts(tmp_path: Path, monkeypatch: pytest
         counted[0] += 1
         most = max(most, ahead[-1] - counted[0])
 
-    assert RunSummary.of(run, progress=progress).plane.seen == counted[0] == 40
+    assert RunSummary.of(run, progress=progress).plane.seen == counted[0] == 9
     assert most <= module._AHEAD + 1
 
 
