@@ -196,7 +196,10 @@ def _require_reachable(address: str) -> None:
 def _not_reached(address: str, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if address == "local":
-        return f"Ray does not start on this machine: {type(error).__name__}: {first}"
+        return (
+            f"Ray does not start on this machine: {type(error).__name__}: {first.rstrip('.')}; run the same "
+            "scan again when the machine is less busy, or with the local engine"
+        )
     return (
         f"no Ray cluster at {address}: {first.rstrip('.')}; start one with `ray start --head`, or leave the address "
         "out to use this machine alone"
