@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from safetyfilter.cli.app import POLICY_HELP, JsonOption, app
-from safetyfilter.cli.output import emit, result_of, show_warning
+from safetyfilter.cli.output import emit, result_of, show_warning, show_warnings_of_calibration
 from safetyfilter.cli.progress import sample_progress
 from safetyfilter.errors import UsageError
 
@@ -61,6 +61,8 @@ def decide(
         warning := cut_warning(policy, [digest for one in (first, *others) for digest in one.record.setup.probes])
     ):
         show_warning(warning)
+    if loaded is not None:
+        show_warnings_of_calibration(first)
     result, table = result_of(first)
     with_what = {"also_near": also_near, "joined": runs[1:]}
     emit({"run": runs[0], **result, **with_what, "policy": first.policy.as_dict()}, as_json=json, shown=table)

@@ -63,6 +63,15 @@ def show_warning(message: str) -> None:
     err.print(f"[yellow]{escape(message)}", soft_wrap=True, highlight=False)
 
 
+def show_warnings_of_calibration(run: Run) -> None:
+    """Warn where a policy's file states a calibration, and that is not one of this run's scores or thresholds."""
+    from safetyfilter.evaluation.report.provenance import provenance
+
+    if run.policy.calibration is not None:
+        for warning in provenance(run.record).warnings:
+            show_warning(warning)
+
+
 def show_note(message: str) -> None:
     """Print a remark as one line."""
     err.print(f"[dim]{escape(message)}", soft_wrap=True, highlight=False)

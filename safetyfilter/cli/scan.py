@@ -12,7 +12,15 @@ import typer
 
 from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.engines import EngineName, engine_for
-from safetyfilter.cli.output import emit, err, result_of, resumable, show_note, show_warning
+from safetyfilter.cli.output import (
+    emit,
+    err,
+    result_of,
+    resumable,
+    show_note,
+    show_warning,
+    show_warnings_of_calibration,
+)
 from safetyfilter.cli.progress import sample_progress, samples_of
 from safetyfilter.errors import UsageError
 
@@ -171,6 +179,8 @@ def scan(
         show_warning(change)
     if policy is not None and (warning := cut_warning(policy, run.record.setup.probes)):
         show_warning(warning)
+    if policy is not None:
+        show_warnings_of_calibration(run)
     notice = run.record.setup.pair.notice
     if notice:
         show_warning(notice)

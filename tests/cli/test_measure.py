@@ -14,6 +14,7 @@ from PIL import Image
 
 from safetyfilter import Policy, Run
 from safetyfilter.decide.calibration_record import ScoredBy
+from safetyfilter.decide.risk import calibrate_thresholds
 from safetyfilter.evaluation.report.provenance import provenance
 from tests.cli.commands import command
 from tests.cli.conftest import POLICY
@@ -75,7 +76,8 @@ def test_what_a_calibration_rests_on_goes_into_the_run(run: Run, truth: dict[str
     command("calibrate", *files, "--max-miss-rate", 0.6, "--confidence", 0.6)
     setup, copy = run.record.setup, tmp_path / "run"
     shutil.copytree(run.path, copy)
-    command("decide", copy, "--policy", tmp_path / "policy.toml")
+    done = command("decide", copy, "--policy", tmp_path / "policy.toml")
+    assert "calibrat" not in done.message
     record = Run.open(copy).record
     found = record.policy.calibration
     assert found == Policy.load(tmp_path / "policy.toml").calibration
@@ -91,6 +93,28 @@ def test_what_a_calibration_rests_on_goes_into_the_run(run: Run, truth: dict[str
     said = provenance(record)
     assert "the rule misses at most" in said.guarantee
     assert (said.warnings, {one.verdict for one in said.signals}) == ((), {"yes"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("encoder", "a", "The calibration was made on the scores of another encoder."),
+        ("views", "center", "The calibration was made on the scores of other views of each picture."),
+        ("threshold", 0.0, "The threshold of explicit was raised since: 0.0 was found"),
+    ],
+)
+def test_a_calibration_that_is_not_one_of_the_run_is_warned_of(
+    run: Run, tmp_path: Path, before: str, after: object, said: str
+) -> None:
+    setup = run.record.setup
+    made_on = ScoredBy(encoder=setup.encoder.digest, probes=setup.probes, views=setup.views, setup=setup.digest)
+    found = calibrate_thresholds(dict.fromkeys(PAIR, [0.5] * 9), dict.fromkeys(PAIR, [1] * 9), max_miss_rate=0.8)
+    policy = found.policy(record=found.record(scored_by=made_on))
+    value = after * 64 if before == "encoder" else after
+    text = re.sub(rf"(?m)^{before} = .*$", f"{before} = {json.dumps(value)}", policy.to_toml())
+    (tmp_path / "policy.toml").write_text(text)
+    shutil.copytree(run.path, tmp_path / "run")
+    assert said in command("decide", tmp_path / "run", "--policy", tmp_path / "policy.toml").message
 
 
 def test_a_calibration_on_scores_of_a_file_names_no_encoder(place: Path) -> None:
