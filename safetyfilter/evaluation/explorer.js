@@ -26,6 +26,7 @@ function render({ model, el }) {
   const said = element("span", { className: "said" });
   said.setAttribute("role", "status");
   el.classList.add("safetyfilter-threshold");
+  el.dataset.lmSuppressShortcuts = "true"; // a key here is not one of the notebook's commands
   el.append(label, slider, box, note, said);
 
   function show() {
@@ -50,6 +51,8 @@ function render({ model, el }) {
   function resized() {
     theme();
     const figure = el.closest(".safetyfilter-explorer")?.querySelector(".safetyfilter-figure");
+    figure?.setAttribute("role", "img");
+    figure?.setAttribute("aria-label", "Scores of both signals as a density; the tables hold what the policy does");
     if (figure?.clientWidth && figure.clientWidth !== model.get("room")) {
       size.observe(figure);
       model.set("room", figure.clientWidth);
@@ -63,8 +66,6 @@ function render({ model, el }) {
     model.save_changes();
   });
   box.addEventListener("change", () => model.send({ typed: box.value }));
-  box.addEventListener("keydown", (event) => event.stopPropagation()); // a notebook's own keys are not meant
-  slider.addEventListener("keydown", (event) => event.stopPropagation());
   model.on("change", show);
   model.on("msg:custom", show);
   show();

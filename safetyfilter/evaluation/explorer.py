@@ -95,12 +95,12 @@ class ThresholdExplorer:
 
     @property
     def outcome(self) -> Outcome:
-        """What the chosen policy keeps and excludes."""
+        """The counts that the chosen policy keeps and excludes."""
         return self._explored.outcome(self._policy)
 
     @property
     def findings(self) -> list[Finding]:
-        """How well the chosen policy finds what is labelled; empty without labels."""
+        """Precision, recall and bounds of the chosen policy on what is labelled; empty without labels."""
         return self._explored.findings(self._policy, self._confidence)
 
     @property

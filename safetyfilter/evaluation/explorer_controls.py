@@ -12,6 +12,11 @@ from safetyfilter.evaluation.drawing import threshold_text
 from safetyfilter.evaluation.grid import Grid
 from safetyfilter.storage import Location
 
+_DIGITS = 6
+"""Of a threshold as it is shown."""
+
+_TAKEN = "{} lies between two thresholds that were counted; the nearest is taken, {}, where the counts are exact."
+
 
 def widgets() -> Any:
     """Return the module ``ipywidgets``; `MissingExtraError` where it or ``anywidget`` is not installed."""
@@ -48,7 +53,7 @@ def threshold_control(name: str, grid: Grid, threshold: float, *, disabled: bool
     """
     return _control_class()(
         name=name,
-        texts=[threshold_text(each, 6) for each in grid.thresholds],
+        texts=[threshold_text(each, _DIGITS) for each in grid.thresholds],
         place=grid.place(threshold),
         disabled=disabled,
     )
@@ -65,14 +70,10 @@ def when_typed(control: Any, grid: Grid) -> Callable[[str], None]:
         if number is None:
             control.note = f"{text!r} is not a number from 0 to 1; the threshold stays."
         else:
-            taken = grid.nearest(number)
-            control.place = grid.place(taken)
-            control.note = (
-                ""
-                if taken == number
-                else f"{text.strip()} lies between two thresholds that were counted; the nearest is taken, "
-                f"{threshold_text(taken, 6)}, where the counts are exact."
-            )
+            control.place = grid.place(grid.nearest(number))
+            taken = control.texts[control.place]
+            as_typed = number == grid.nearest(number) or threshold_text(number, _DIGITS) == taken
+            control.note = "" if as_typed else _TAKEN.format(text.strip(), taken)
         control.send({"shown": control.place})  # so that the box shows what holds, though no trait may have changed
 
     control.on_msg(lambda _, content, __: typed(str(content.get("typed", ""))))

@@ -193,7 +193,7 @@ def _axis(title: str) -> dict[str, Any]:
 
 
 def _texts(first: str, second: str, counts: Counts) -> list[list[str]]:
-    """What each cell tells under the pointer, in the order of the heat map: its rows are along y."""
+    """The text of each cell under the pointer, in the order of the heat map: its rows are along y."""
     between = [f"{low} to {high}" for low, high in pairwise(threshold_text(edge) for edge in EDGES)]
     return [
         [f"{first} {x}<br>{second} {y}<br>{count:,} samples" for x, count in zip(between, row, strict=True)]
