@@ -94,7 +94,8 @@ def executed(notebook, places: Places):
     search = os.pathsep.join([str(places.working.with_name("site")), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = os.environ | OFFLINE | {"PYTHONPATH": search, "TMPDIR": str(places.temporary)}
     resources = {"metadata": {"path": str(places.working)}}
-    client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources)
+    patience = {"timeout": 1200, "startup_timeout": 600}
+    client = nbclient.NotebookClient(notebook, kernel_name="python3", resources=resources, **patience)
     return client.execute(env=env)
 
 
