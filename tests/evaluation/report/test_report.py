@@ -141,6 +141,16 @@ def test_a_run_without_a_part_has_no_report(run: Run) -> None:
     assert not (Path(run.path) / "report.html").exists()
 
 
+def test_a_run_that_another_one_decides_too(run: Run, tmp_path: Path, encoder, probes, scanned: Path) -> None:
+    source = open_source(scanned / "pictures", part_size=6)
+    other = scan(source, tmp_path / "other", SafetyFilter(encoder, probes, POLICY), secret_from=run)
+    apply_policy([run, other], Policy())
+    seen = "".join(Outline(Path(write_report(run)).read_text()).text)
+    assert "the decisions rest on scores of other runs too" in seen
+    assert other.record.scores in seen
+    assert f"{run.counts['excluded']}" in seen
+
+
 def test_a_path_is_not_a_run(run: Run) -> None:
     with pytest.raises(UsageError, match=r"is not a Run; open it with Run\.open"):
         write_report(str(run.path))  # type: ignore[arg-type]
