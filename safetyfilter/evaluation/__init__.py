@@ -30,6 +30,8 @@ _MODULES = {
     "evaluate": "measure",
 }
 
+__all__ = [*_MODULES]
+
 
 def __getattr__(name: str) -> Any:
     """Return a public name, whose module is imported no sooner than that."""

@@ -147,12 +147,13 @@ class ScoreHistogramDisplay:
         ax.set_yscale("symlog", linthresh=1)
         plain_counts(ax.yaxis)
         mark_scores(ax.xaxis, self.signal)
-        of_which = "of all samples, labelled or not, are" if self.labelled else "more are"
+        of_which = "of all samples, labelled or not," if self.labelled else "more"
+        are = "is" if self.unscored == 1 else "are"
         ax.set(
             ylim=(0, 2 * max(1, self.absent.max(), self.present.max())),
             ylabel="samples a bin",
         )
-        ax.set_title(f"{self.unscored:,} {of_which} without a score" if self.unscored else "", fontsize="medium")
+        ax.set_title(f"{self.unscored:,} {of_which} {are} without a score" if self.unscored else "", fontsize="medium")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, frameon=False, fontsize="small")
         return ax
 

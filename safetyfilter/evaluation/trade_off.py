@@ -101,8 +101,7 @@ class TradeOffDisplay:
         if signal not in policy.pair.names:
             raise CalibrationError(f"{signal!r} is not of the pair {list(policy.pair.names)}; give one of these")
         counts = labels.of(signal)
-        positives = 0 if counts is None else int(counts.cells[1].sum())
-        if not positives:
+        if counts is None or not counts.cells[1].any():
             raise CalibrationError(f"no scored sample is labelled with {signal!r}; label some")
         at = policy.pair.names.index(signal)
         grid = labels.plane.grid_of(signal)
@@ -118,7 +117,7 @@ class TradeOffDisplay:
             thresholds=grid.thresholds,
             seen=labels.plane.seen,
             excluded=np.array(excluded, np.int64),
-            positives=positives,
+            positives=int(counts.cells[1].sum() + counts.unscored[1]),
             recall=np.array(recall, np.float64),
             floor=np.array(floor, np.float64),
             confidence=confidence,
@@ -144,13 +143,13 @@ class TradeOffDisplay:
         ax = axes_for(ax)
         shares = 100 * self.excluded / max(1, self.seen)
         level = f"{100 * self.confidence:.3g} %"
-        ax.fill_between(shares, self.recall[:, 1], self.recall[:, 2], color="0.85", linewidth=0)
-        ax.plot(
-            shares, self.recall[:, 0], color=ABSENT, label=f"recall of {self.positives:,} labelled ({level} interval)"
-        )
-        ax.plot(
-            shares, self.floor, color=PRESENT, linestyle="--", label=f"at least this recall, with {level} confidence"
-        )
+        # In steps: of what lies between two thresholds nothing is known but that it is no less than the lower step.
+        x, (recall, low, high), floor = shares[::-1], self.recall[::-1].T, self.floor[::-1]
+        ax.fill_between(x, low, high, step="post", color="0.85", linewidth=0)
+        of = f"recall of {self.positives:,} labelled ({level} interval)"
+        ax.plot(x, recall, color=ABSENT, drawstyle="steps-post", label=of)
+        proven = f"at least this recall, with {level} confidence"
+        ax.plot(x, floor, color=PRESENT, linestyle="--", drawstyle="steps-post", label=proven)
         least, most = (float(end) for end in (shares[shares > 0].min(initial=100), max(1.0, shares.max())))
         if shares.min() > 0:
             ax.set_xscale("log", subs=[2, 5])
@@ -173,15 +172,16 @@ class TradeOffDisplay:
 
     def _name_thresholds(self, ax: Any, shares: Doubles) -> None:
         """Name plain thresholds on the curve, those that there is room for."""
-        room, last = 0.07, np.array([np.inf, np.inf])
-        to_axes = ax.transData + ax.transAxes.inverted()
+        room, to_axes = 0.09, ax.transData + ax.transAxes.inverted()
+        in_use = [] if self.threshold is None else [int(np.searchsorted(self.thresholds, self.threshold))]
+        taken = [to_axes.transform((shares[at], self.recall[at, 0])) for at in in_use]
         for tick in TICKS[1:-1]:
             at = int(np.searchsorted(self.thresholds, tick))
             point = (shares[at], self.recall[at, 0])
             place = to_axes.transform(point)
-            if np.abs(place - last).max() < room:
+            if tick != self.threshold and any(np.abs(place - other).max() < room for other in taken):
                 continue
-            last = place
+            taken.append(place)
             ax.plot(*point, "o", color=ABSENT, markersize=4, clip_on=False)
             ax.annotate(
                 threshold_text(tick), point, xytext=(-4, 4), textcoords="offset points", ha="right", fontsize="small"

@@ -29,6 +29,7 @@ def test_each_threshold_is_measured_with_the_rest_of_the_policy(
         assert display.excluded[at] == measured.excluded
         assert display.recall[at].tolist() == [recall.value, recall.low, recall.high]
         assert display.floor[at] <= recall.value
+        assert display.positives == recall.total
     assert (np.diff(display.excluded) <= 0).all()
     assert (np.diff(display.recall[:, 0]) <= 0).all()
     assert (np.diff(display.floor) <= 0).all()
