@@ -89,6 +89,9 @@ def embeddings_of(path: Path) -> np.ndarray:
 class EngineContract:
     """Inherited by a test class for each engine, which overrides the fixture ``engine``."""
 
+    tolerance = 1e-3
+    """How far its scores may be from those of the local engine."""
+
     @pytest.fixture(scope="class")
     @classmethod
     def engine(cls) -> Engine:
@@ -175,7 +178,7 @@ class EngineContract:
             others.select(["key_digest", "content_digest", "status"])
         )
         for signal in safe.probes.signals:
-            np.testing.assert_allclose(scores[signal].to_numpy(), others[signal].to_numpy(), atol=1e-3)
+            np.testing.assert_allclose(scores[signal].to_numpy(), others[signal].to_numpy(), atol=self.tolerance)
         assert rows_of(resumed.path, "decisions").equals(rows_of(expected.path, "decisions"))
         np.testing.assert_allclose(embeddings_of(resumed.path), embeddings_of(expected.path), atol=2e-3)
 
