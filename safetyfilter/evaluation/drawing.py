@@ -79,9 +79,8 @@ def plain_counts(axis: Any, *, minor: bool = False) -> None:
 
     Minor marks have a number only where `minor` says so.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> ax = axes_for(None)
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
     >>> ax.set_yscale("log")
     >>> plain_counts(ax.yaxis)
     >>> ax.yaxis.get_major_formatter()(10_000)

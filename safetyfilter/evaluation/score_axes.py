@@ -13,14 +13,11 @@ REACH = END + 0.35
 def mark_scores(axis: Any, signal: str = "") -> None:
     """Let an axis, on which `axis_places` are drawn, be that of a signal's scores.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> import matplotlib.pyplot as plt
-    >>> ax = plt.figure().subplots()
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().subplots()
     >>> mark_scores(ax.xaxis, "minor")
     >>> ax.get_xlabel(), [text.get_text() for text in ax.get_xticklabels()][:3]
     ('score of minor', ['0', '0.001', '0.01'])
-    >>> plt.close()
     """
     axis.set_ticks(axis_places(TICKS), TICK_TEXTS, fontsize="small")
     axis.set_label_text(f"score of {signal}" if signal else "score")
