@@ -15,6 +15,7 @@ import safetyfilter
 PACKAGE = Path(safetyfilter.__file__).parent
 ORDER = (
     "errors",
+    "html_table",
     "signals",
     "batches",
     "storage",
@@ -212,8 +213,8 @@ def test_texts_are_parsed_in_one_place(path: Path) -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
-        "import sys, safetyfilter; print([m for m in ('torch', 'ray', 'matplotlib', 'sklearn', 'open_clip') "
-        "if m in sys.modules])"
+        "import sys, safetyfilter; print([m for m in ('torch', 'ray', 'matplotlib', 'sklearn', 'open_clip', 'plotly', "
+        "'jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ import pytest
 from safetyfilter import Policy, Run, SignalPair, apply_policy, write_report
 from safetyfilter.batches import OK, REASON_NAMES, STATUS_CODES, Reason
 from safetyfilter.decide.presets import PRESETS
-from safetyfilter.evaluation.report.texts import share_text
+from safetyfilter.evaluation.report.card import data_card
+from safetyfilter.evaluation.report.croissant import croissant
+from safetyfilter.html_table import share_text, visible
 from safetyfilter.runs.decided_with import DecidedWith
 from tests.browser import Heard, chromium
 from tests.evaluation.report.conftest import PageOf
@@ -212,9 +215,12 @@ def test_names_from_data_are_shown_as_text(browser, page_of: PageOf) -> None:
     policy = Policy(thresholds={HOSTILE: 0.3, pair.minor: 0.25, "</SCRIPT ><b>": 0.5}, pair=pair)
     made = drawn(3000, policy=policy, kind=HOSTILE)
     made = dataclasses.replace(made, spec=dataclasses.replace(made.spec, architecture=HOSTILE, tag=""))
-    path = page_of(made.summary())
+    summary = made.summary()
+    path = page_of(summary)
     with opened(browser, path) as (page, heard):
         drawn_figures(page)
+        assert page.locator("#card").text_content() == visible(data_card(summary))
+        assert json.loads(page.locator("#croissant").text_content()) == json.loads(croissant(summary))
         page.locator("#slider0").press("ArrowRight")
         assert page.evaluate("window.hit") is None
         assert page.locator("script").count() == 4
