@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from safetyfilter.evaluation.report.limits import limits_of
 from safetyfilter.evaluation.report.markdown import code, escaped
-from safetyfilter.evaluation.report.texts import share_text
 from safetyfilter.evaluation.report.words import REASON_WORDS, Words
 from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.html_table import share_text
 from safetyfilter.signals import PAIR
 
 _SIZES = ("K", "M", "B", "T")

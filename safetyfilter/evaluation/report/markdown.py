@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from safetyfilter.evaluation.report.texts import visible
+from safetyfilter.html_table import visible
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&$!@]|:(?=\S)|(?<=[wW])\.")
 """What may begin markup, HTML, an entity, a formula or a link, within a line."""

@@ -19,8 +19,9 @@ from safetyfilter.evaluation.report.limits import limits_of
 from safetyfilter.evaluation.report.page_data import page_data
 from safetyfilter.evaluation.report.parts import part_groups
 from safetyfilter.evaluation.report.provenance import provenance
-from safetyfilter.evaluation.report.texts import reason_meanings, script_data, share_text, visible
+from safetyfilter.evaluation.report.texts import reason_meanings, script_data
 from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.html_table import share_text, visible
 from safetyfilter.runs.record import RunRecord
 
 if TYPE_CHECKING:

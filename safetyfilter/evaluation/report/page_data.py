@@ -13,8 +13,8 @@ from safetyfilter.evaluation.grid import Grid, binned
 from safetyfilter.evaluation.logit_axis import TICK_TEXTS, TICKS, axis_places
 from safetyfilter.evaluation.report.bins import FINE, bins, edge_text
 from safetyfilter.evaluation.report.parts import PartGroup, part_groups, percent
-from safetyfilter.evaluation.report.texts import visible
 from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.html_table import visible
 from safetyfilter.signals import PAIR
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from safetyfilter.evaluation.drawing import Counts
-from safetyfilter.evaluation.report.texts import share_text
+from safetyfilter.html_table import share_text
 from safetyfilter.runs.record import COUNT_NAMES
 
 MOST = 400

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from safetyfilter.batches import FAILURES, REASON_NAMES
 from safetyfilter.evaluation.report.provenance import provenance
-from safetyfilter.evaluation.report.texts import share_text
 from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.html_table import share_text
 from safetyfilter.runs.record import RunRecord
 
 REASON_WORDS = {

@@ -25,8 +25,9 @@ from safetyfilter.evaluation.report import page as page_module
 from safetyfilter.evaluation.report.bins import COARSE, FINE
 from safetyfilter.evaluation.report.page import page
 from safetyfilter.evaluation.report.page_data import page_data
-from safetyfilter.evaluation.report.texts import script_data, visible
+from safetyfilter.evaluation.report.texts import script_data
 from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.html_table import visible
 from tests.cli.commands import command
 from tests.evaluation.report.conftest import PICTURES, POLICY, WRITTEN
 from tests.evaluation.report.made import drawn
