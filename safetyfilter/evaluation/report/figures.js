@@ -17,6 +17,12 @@ const report = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const place = (id) => document.getElementById(id);
 
+  // Powers of ten from 1 to a count, or every second or third of them where there is no room for more.
+  const powersUpTo = (count, room) => {
+    const all = Math.floor(Math.log10(Math.max(count, 1))) + 1;
+    const step = Math.ceil(all / room);
+    return Array.from({ length: Math.ceil(all / step) }, (_, power) => power * step);
+  };
   const isNarrow = (width) => width < 480;
 
   function draw(id, figureFor) {
@@ -115,8 +121,8 @@ const report = (() => {
       const most = counts.reduce((high, row) => row.reduce((one, other) => Math.max(one, other), high), 0);
       const names = data.axis.bins;
       const across = (make) => names.map((_, y) => names.map((__, x) => make(x, y)));
-      const powers = Array.from({ length: Math.floor(Math.log10(Math.max(most, 1))) + 1 }, (_, power) => power);
       const narrow = isNarrow(width);
+      const powers = powersUpTo(most, narrow ? 5 : 12);
       return {
         data: [{
           type: "heatmap",
@@ -155,7 +161,7 @@ const report = (() => {
     const edges = data.axis.edges;
     return (width) => {
       const most = Math.max(1, ...one.counts);
-      const powers = Array.from({ length: Math.ceil(Math.log10(most)) + 1 }, (_, power) => 10 ** power);
+      const powers = powersUpTo(most, 7).map((power) => 10 ** power);
       return {
         data: [{
           type: "bar",
@@ -188,7 +194,7 @@ const report = (() => {
     const grouped = groups.some((group) => group.parts.includes(" "));
     const x = groups.map((group) => group.at);
     const room = Math.max(0.5, 0.02 * data.count);
-    const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("text") } };
+    const legend = { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { color: colour("text") } };
     const traces = [["excluded", "excluded", "circle"], ["unscored", "second", "diamond-open"]].flatMap(([name, shade, symbol]) => {
       const mean = {
         type: "scatter",

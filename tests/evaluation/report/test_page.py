@@ -19,11 +19,11 @@ from safetyfilter.evaluation.report.card import data_card
 from safetyfilter.evaluation.report.croissant import croissant
 from safetyfilter.html_table import share_text, visible
 from safetyfilter.runs.decided_with import DecidedWith
-from tests.browser import Heard, chromium
+from tests.browser import INSTALL, Heard, chromium
 from tests.evaluation.report.conftest import PageOf
 from tests.evaluation.report.made import Made, drawn
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+sync_api = pytest.importorskip("playwright.sync_api", reason=f"Playwright is not installed: {INSTALL}")
 expect = sync_api.expect
 
 NAMES = ("kept", "excluded", *REASON_NAMES)
