@@ -23,8 +23,11 @@ def _outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_outage("nothing", faults=0)
 
 
-@pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]], ids=["one process", "two processes"])
-@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+@pytest.mark.parametrize(
+    ("kind", "devices"),
+    [("folder", ["cpu"]), ("webdataset", ["cpu"]), ("webdataset", ["cpu", "cpu"])],  # a process reads either alike
+    ids=["folder-one process", "webdataset-one process", "webdataset-two processes"],
+)
 def test_a_fault_leaves_its_part_undone_and_the_next_scan_does_it(
     tmp_path: Path, safe: SafetyFilter, kind: str, devices: list[str]
 ) -> None:
