@@ -105,7 +105,12 @@ def figure_text(value: object, form: str = ".4g") -> str:
     """
     if value is None:
         return "-"
-    return format(value, form) if isinstance(value, int | float) else str(value)
+    if not isinstance(value, int | float):
+        return str(value)
+    try:
+        return format(value, form)
+    except OverflowError:  # a whole number beyond all floats
+        return f"{value:,}"
 
 
 def _escape(mark: str) -> str:

@@ -60,6 +60,8 @@ def _status(run: Run, stored: StoredCounts) -> dict[str, Any]:
 
 
 def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
+    from safetyfilter.decide.sentences import excluded_alone, listed_thresholds
+
     how_far = "complete"
     if not result["complete"]:
         todo = "`safetyfilter decide`" if run.record.scores else "the same `safetyfilter scan` again"
@@ -68,16 +70,12 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
             f"{result['samples_scored']:,} samples; run {todo}"
         )
     policy = run.policy
-    thresholds = ", ".join(f"{signal} {value!r}" for signal, value in policy.thresholds.items())
-    alone = ", ".join(
-        f"{signal} at {policy.exclude_at.get(signal, policy.thresholds[signal])!r}" for signal in sorted(policy.exclude)
-    )
     shown = Table(title=str(run.path), title_justify="left", show_header=False)
     for name, value in (
         ("state", how_far),
         ("source", f"{result['source']['kind']}, in {_parts(result['parts'])}"),
-        ("thresholds", thresholds),
-        ("excluded alone", alone or "none: the co-occurrence rule only"),
+        ("thresholds", listed_thresholds(policy.thresholds)),
+        ("excluded alone", excluded_alone(policy) or "none: the co-occurrence rule only"),
         *_decided_with(run),
         ("encoder", f"{result['encoder']} ({result['encoder_digest'][:12]}), {result['precision']}"),
         ("images", f"views {result['views']}, decode {result['decode']}"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from safetyfilter.decide.as_html import calibration_html
 from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord, ScoredBy
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError
@@ -155,3 +156,6 @@ class Calibration:
             "rule_upper_bound": self.rule_upper_bound,
             "signals": [one.to_dict() for one in self.signals],
         }
+
+    def _repr_html_(self) -> str:
+        return calibration_html(self)

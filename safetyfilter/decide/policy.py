@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, Floats, Reason, ScoreBatch
+from safetyfilter.decide.as_html import policy_html
 from safetyfilter.decide.calibration_record import CalibrationRecord
 from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_from_dict, format_policy, parse_policy
 from safetyfilter.decide.files import policy_text
@@ -301,6 +302,9 @@ class Policy:
         True
         """
         return cls(**fields_from_dict(data))
+
+    def _repr_html_(self) -> str:
+        return policy_html(self)
 
     def _fields(self) -> PolicyFields:
         return {

@@ -1,12 +1,16 @@
-"""Sentences about policies: that one can hardly exclude anything, and how one differs from another."""
+"""Sentences about policies: what one excludes, that it hardly can, and how one differs from another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from safetyfilter.decide.fields import PolicyFields
 from safetyfilter.decide.presets import LAION_PROBES, PRESETS
 from safetyfilter.signals import SignalPair
+
+if TYPE_CHECKING:
+    from safetyfilter.decide.policy import Policy
 
 HARDLY_REACHED = 0.99
 """A threshold of the pair from which on a policy is named as one whose rule can hardly exclude a sample.
@@ -89,3 +93,18 @@ def _exclusion(fields: PolicyFields, signal: str) -> str:
         return "no"
     cut = fields["exclude_at"].get(signal)
     return "yes" if cut is None else f"at {cut!r}"
+
+
+def listed_thresholds(thresholds: Mapping[str, float]) -> str:
+    """Return thresholds in one line, in full digits.
+
+    >>> listed_thresholds({"explicit": 0.5, "minor": 0.25})
+    'explicit 0.5, minor 0.25'
+    """
+    return ", ".join(f"{signal} {value!r}" for signal, value in thresholds.items())
+
+
+def excluded_alone(policy: Policy) -> str:
+    """Return the signals that alone exclude a sample, each with its cut; empty where none does."""
+    cuts = {**policy.thresholds, **policy.exclude_at}
+    return ", ".join(f"{signal} at {cuts[signal]!r}" for signal in sorted(policy.exclude))

@@ -13,6 +13,7 @@ from safetyfilter.batches import Reason, ReasonBits, ScoreBatch
 from safetyfilter.decide.policy import Policy
 from safetyfilter.decide.risk import groups_of
 from safetyfilter.errors import CalibrationError
+from safetyfilter.evaluation.as_html import evaluation_html
 from safetyfilter.evaluation.intervals import IntervalMethod
 from safetyfilter.evaluation.metrics import Detections, Measure, Metrics
 from safetyfilter.score.labels import Column, Labels, NamedColumns, column_of, has_column, scores_of
@@ -78,6 +79,9 @@ class Evaluation:
             "policy_metrics": None if self.policy_metrics is None else self.policy_metrics.to_dict(),
             "groups": {group: within.to_dict() for group, within in self.groups.items()},
         }
+
+    def _repr_html_(self) -> str:
+        return evaluation_html(self)
 
 
 def evaluate(

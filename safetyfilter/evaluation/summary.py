@@ -13,6 +13,7 @@ import pyarrow as pa
 from safetyfilter.batches import FAILURES, OK, STATUS_NAMES
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import CalibrationError, RunError
+from safetyfilter.evaluation.as_html import summary_html
 from safetyfilter.evaluation.drawing import Counts
 from safetyfilter.evaluation.grid import Grid
 from safetyfilter.evaluation.plane import ScorePlane
@@ -124,6 +125,9 @@ class RunSummary:
         if signal not in self.spread:
             raise CalibrationError(f"the run has no scores of {signal!r}; it has those of {', '.join(self.spread)}")
         return self.spread[signal]
+
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import UnfinishedRunError, UsageError
+from safetyfilter.runs.as_html import record_html
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.decided import DecidedPart
 from safetyfilter.runs.deciding import OwnDecisions
@@ -145,6 +146,10 @@ class Run:
             return "run `safetyfilter decide` again"
         command = "apply" if self.record.applied_from else "scan"
         return f"run the same `safetyfilter {command}` again, which does only what is missing"
+
+    def _repr_html_(self) -> str:
+        left = "" if self.record.complete else f"not finished; {self._rest_to_do}"  # of the record: no part is read
+        return record_html(self.record, where=str(self.path), state=left or "complete")
 
     def file(self, folder: str, index: int) -> Location:
         """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""

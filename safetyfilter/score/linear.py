@@ -15,6 +15,7 @@ from scipy.special import expit
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
+from safetyfilter.score.as_html import card_html
 from safetyfilter.score.probe import Inputs, bound
 from safetyfilter.storage import parse_json
 
@@ -58,6 +59,9 @@ class ProbeCard:
     calibration_error: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     provenance: str = ""
+
+    def _repr_html_(self) -> str:
+        return card_html(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
