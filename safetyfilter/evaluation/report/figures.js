@@ -123,6 +123,8 @@ const report = (() => {
       const across = (make) => names.map((_, y) => names.map((__, x) => make(x, y)));
       const narrow = isNarrow(width);
       const powers = powersUpTo(most, narrow ? 5 : 12);
+      const top = Math.log10(Math.max(most, 1));
+      const marks = top - powers.at(-1) > 0.3 && powers.length < 5 ? [...powers, top] : powers; // of few samples, the most
       return {
         data: [{
           type: "heatmap",
@@ -138,8 +140,8 @@ const report = (() => {
           colorscale: [[0, colour("low")], [1, colour("high")]],
           colorbar: {
             title: { text: "samples", side: "top" },
-            tickvals: powers,
-            ticktext: powers.map((power) => compact.format(10 ** power)),
+            tickvals: marks,
+            ticktext: marks.map((power) => compact.format(Math.round(10 ** power))),
             thickness: 12,
             outlinewidth: 0,
             ...(narrow ? { orientation: "h", y: 1.02, yanchor: "bottom", len: 0.9 } : { len: 0.9 }),
