@@ -7,7 +7,7 @@ import re
 from safetyfilter.html_table import visible
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&$!@]|:(?=\S)|(?<=[wW])\.")
-"""What may begin markup, HTML, an entity, a formula or a link, within a line."""
+"""Marks that may begin markup, HTML, an entity, a formula or a link, within a line."""
 
 
 def one_line(text: str) -> str:
