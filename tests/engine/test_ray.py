@@ -123,8 +123,10 @@ _DRIVER = """
 import signal, sys
 import safetyfilter.sources as sources
 from safetyfilter.cli import main
+from safetyfilter.engine import ray_data
 from tests.engine.stuck import StuckFolder
 
+ray_data._LAST_WORDS_S = 1.0  # the worker is stuck for good, and has none
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it: that is inherited
 marker, opened = sys.argv.pop(1), sources.open_source
 sources.open_source = lambda *places, **how: StuckFolder(opened(*places, **how), part=2, sample=2, marker=marker)
