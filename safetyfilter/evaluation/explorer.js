@@ -26,7 +26,9 @@ function render({ model, el }) {
   const said = element("span", { className: "said" });
   said.setAttribute("role", "status");
   el.classList.add("safetyfilter-threshold");
-  el.dataset.lmSuppressShortcuts = "true"; // a key here is not one of the notebook's commands
+  for (const input of [slider, box]) {
+    input.dataset.lmSuppressShortcuts = "true"; // a key here is not one of the notebook's commands
+  }
   el.append(label, slider, box, note, said);
 
   function show() {
@@ -41,21 +43,25 @@ function render({ model, el }) {
     note.textContent = model.get("note");
     said.textContent = model.get("said");
   }
-  function theme() {
-    const dark = isDark(el);
-    if (el.isConnected && dark !== model.get("dark")) {
-      model.set("dark", dark);
-      model.save_changes();
+  let figure = null;
+  function find() {
+    figure = el.closest(".safetyfilter-explorer")?.querySelector(".safetyfilter-figure");
+    if (figure) {
+      figure.setAttribute("role", "img");
+      figure.setAttribute("aria-label", "Scores of both signals as a density; the tables hold what the policy does");
+      size.observe(figure);
+      page.observe(figure, { childList: true, subtree: true });
     }
   }
-  function resized() {
-    theme();
-    const figure = el.closest(".safetyfilter-explorer")?.querySelector(".safetyfilter-figure");
-    figure?.setAttribute("role", "img");
-    figure?.setAttribute("aria-label", "Scores of both signals as a density; the tables hold what the policy does");
-    if (figure?.clientWidth && figure.clientWidth !== model.get("room")) {
-      size.observe(figure);
-      model.set("room", figure.clientWidth);
+  function look() {
+    if (!figure) {
+      find();
+    }
+    const [room, dark] = [figure?.clientWidth, isDark(el)];
+    // Not before the figure is drawn: until then it would not take a change.
+    if (room && figure.querySelector(".xtick") && (room !== model.get("room") || dark !== model.get("dark"))) {
+      model.set("room", room);
+      model.set("dark", dark);
       model.save_changes();
     }
   }
@@ -71,9 +77,9 @@ function render({ model, el }) {
   show();
 
   // Once it is in the page, and whenever the room for the figure or the page's theme changes.
-  const size = new ResizeObserver(resized);
+  const size = new ResizeObserver(look);
   size.observe(el);
-  const page = new MutationObserver(theme);
+  const page = new MutationObserver(look);
   page.observe(document.body, { attributes: true });
   page.observe(document.documentElement, { attributes: true });
   return () => {

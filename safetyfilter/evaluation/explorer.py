@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OutputError, SafetyFilterError, UsageError
-from safetyfilter.evaluation.explorer_controls import threshold_control, when_typed, widgets
+from safetyfilter.evaluation.explorer_controls import (
+    figure_widget,
+    keep_for_pages,
+    threshold_control,
+    when_typed,
+    widgets,
+)
 from safetyfilter.evaluation.explorer_counts import Explored, at_thresholds
 from safetyfilter.evaluation.explorer_text import in_a_sentence, readout, sentences_html
 from safetyfilter.evaluation.figures_plotly import CONFIG, DARK, LIGHT, excluded_areas, plane_figure, themed
@@ -146,8 +152,6 @@ class ThresholdExplorer:
         return self._panel._repr_mimebundle_(**options)
 
     def _build(self, ipywidgets: Any) -> None:
-        from plotly.graph_objects import FigureWidget
-
         explored = self._explored
         fixed = explored.fixed is not None
         names = explored.policy.pair.names
@@ -169,8 +173,7 @@ class ThresholdExplorer:
             layout=fitting,
         )
         self._menu.observe(self._moved, "value")
-        self._figure = FigureWidget(plane_figure(explored.plane, explored.policy))
-        self._figure._config = dict(CONFIG)
+        self._figure = figure_widget(plane_figure(explored.plane, explored.policy), CONFIG)
         self._warnings, self._readout, self._written = (ipywidgets.HTML() for _ in range(3))
         self._path = ipywidgets.Text(value="policy.toml", description="Policy file", style=wide)
         self._replace = ipywidgets.Checkbox(
@@ -232,6 +235,7 @@ class ThresholdExplorer:
         )
         self._warnings.value = sentences_html(self._explored.warnings(self._policy, self._menu.value), "warning")
         self._figure.layout.shapes = excluded_areas(self._policy, theme=self._theme)
+        keep_for_pages(self._figure)
 
     @property
     def _theme(self) -> Any:
@@ -242,6 +246,7 @@ class ThresholdExplorer:
             self._figure.update(themed(self._theme))
             self._figure.layout.width = self._controls[0].room or None
             self._figure.layout.shapes = excluded_areas(self._policy, theme=self._theme)
+        keep_for_pages(self._figure)
 
     def _write(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,27 @@ def threshold_control(name: str, grid: Grid, threshold: float, *, disabled: bool
     )
 
 
+def figure_widget(figure: Any, config: Mapping[str, object]) -> Any:
+    """Return a Plotly figure as a widget, with Plotly's settings for it.
+
+    Plotly's own opens before it holds anything and sends its content afterwards; a page that is quick draws it empty.
+    So it opens once it is whole.
+    """
+    made = _figure_class()(figure)
+    made._config = dict(config)
+    made.open_whole()
+    return made
+
+
+def keep_for_pages(figure: Any) -> None:
+    """Let a page that draws a figure's widget later, or anew, have its content as it is now.
+
+    Plotly sends changes to the pages that show it, and keeps only the content that it had when it was displayed.
+    """
+    now = figure.to_plotly_json()
+    figure._widget_layout, figure._widget_data = now["layout"], now["data"]
+
+
 def when_typed(control: Any, grid: Grid) -> Callable[[str], None]:
     """Let a number that is typed into a control's box move it to the nearest threshold, and return what does.
 
@@ -86,6 +107,23 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number <= 1 else None
+
+
+@cache
+def _figure_class() -> Any:
+    from plotly.graph_objects import FigureWidget
+
+    class WholeFigure(FigureWidget):  # type: ignore[misc, unused-ignore]
+        """A figure that opens when it is told to."""
+
+        def open(self) -> None:
+            """Do nothing yet."""
+
+        def open_whole(self) -> None:
+            """Open, with all that it holds."""
+            super().open()
+
+    return WholeFigure
 
 
 @cache
