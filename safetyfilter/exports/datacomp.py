@@ -20,13 +20,13 @@ from safetyfilter.errors import OutputError
 from safetyfilter.exports.files import Files
 from safetyfilter.exports.kept import Kept
 from safetyfilter.exports.writer import FolderOfFiles
-from safetyfilter.runs.index_file import record_type, stretches
+from safetyfilter.runs.index_file import stretches
 from safetyfilter.sources import Sample
 from safetyfilter.storage import parse_json
 
 _UID = re.compile(r"[0-9a-fA-F]{32}")
 _PAIR = np.dtype("<u8,<u8")
-_RECORD = record_type(("bucket", "<u4"), ("high", "<u8"), ("low", "<u8"), ("left_out", "u1"))
+_RECORD = np.dtype([("bucket", "<u4"), ("high", "<u8"), ("low", "<u8"), ("left_out", "u1")])
 _HEADER_BYTES = 128
 _SORTED_AT_ONCE = 1 << 21
 """Uids sorted in memory at a time."""

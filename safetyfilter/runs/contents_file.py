@@ -15,7 +15,7 @@ from safetyfilter.batches import OK, ReasonBits, ScoreBatch
 from safetyfilter.errors import OutputError, RunError, SafetyFilterError
 from safetyfilter.runs.digests import Digests
 from safetyfilter.runs.index import number_column
-from safetyfilter.runs.index_file import record_type, stretch_bits, stretches
+from safetyfilter.runs.index_file import stretch_bits, stretches
 from safetyfilter.storage import replacing
 
 HEADER = 4096
@@ -48,7 +48,7 @@ def write_contents(
     """
     bits = min(31, max(1, (rows // 10).bit_length()))
     first_bits = min(bits, stretch_bits(rows, _SORTED_AT_ONCE))
-    kind = record_type(("bucket", "<u4"), *_fields(len(signals)))
+    kind = np.dtype([("bucket", "<u4"), *_fields(len(signals))])
     try:
         with replacing(path) as file:
             header = _write(file, stretches(batches, first_bits, path.parent, kind), bits, first_bits, len(signals))
@@ -78,7 +78,7 @@ def records(
     """
     there = contents.any(axis=1)
     found = contents[there]
-    rows = np.empty(len(found), record_type(("bucket", "<u4"), *_fields(len(scores.signals))))
+    rows = np.empty(len(found), np.dtype([("bucket", "<u4"), *_fields(len(scores.signals))]))
     rows["high"], rows["low"] = number_column(found, 0, ">u8"), number_column(found, 8, ">u8")
     rows["bucket"] = rows["high"] >> np.uint64(32)
     rows["reasons"], rows["status"], rows["scores"] = reason_bits[there], scores.status[there], scores.values[there]
@@ -100,7 +100,7 @@ def _fields(signals: int) -> list[Any]:
 
 def kind_of(signals: int) -> np.dtype[Any]:
     """Return the type of a row with so many scores."""
-    return record_type(*_fields(signals))
+    return np.dtype(_fields(signals))
 
 
 def _write(file: IO[bytes], sorted_in: Iterable[Records], bits: int, first_bits: int, signals: int) -> dict[str, Any]:

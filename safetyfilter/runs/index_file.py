@@ -20,18 +20,7 @@ from safetyfilter.runs.index import HEADER, MAGIC, WIDTH, Bytes, DecisionIndex, 
 from safetyfilter.storage import replacing
 from safetyfilter.storage.allocation import allocate
 
-
-def record_type(*fields: tuple[Any, ...]) -> np.dtype[Any]:
-    """Return the type of rows of named fields: each a name, a type, and a shape where it has one.
-
-    >>> record_type(("key", "<u8"), ("scores", "<f4", (2,))).itemsize
-    16
-    """
-    listed: list[Any] = [*fields]  # of a list that is written out in the call, mypy tries all readings, for seconds
-    return np.dtype(listed)
-
-
-_RECORD = record_type(("bucket", "<u4"), ("key", "<u8"), ("content", "<u8"), ("reasons", "<u2"))
+_RECORD = np.dtype([("bucket", "<u4"), ("key", "<u8"), ("content", "<u8"), ("reasons", "<u2")])
 _MOST_BITS = 8
 """256 stretches, each a file, and two such sorts at a time: many systems let a process have 1,024 open."""
 _SORTED_AT_ONCE = 1 << 21

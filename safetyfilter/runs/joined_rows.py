@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ScoreBatch
 from safetyfilter.decide.policy import Policy
-from safetyfilter.runs.index_file import record_type
 from safetyfilter.runs.parts import read_scores
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import require_own, vouched
@@ -19,7 +18,7 @@ _UNSCORED, _UNKNOWN = 1, 2
 """States of a row that has no scores, as bits; 0 is scored."""
 _NOT_SCORED = np.float32(-1)
 """In the place of a score that a run does not have: below every threshold."""
-REASONS = record_type(("bucket", "<u4"), ("part", "<u4"), ("row", "<u4"), ("reasons", "<u2"))
+REASONS = np.dtype([("bucket", "<u4"), ("part", "<u4"), ("row", "<u4"), ("reasons", "<u2")])
 """A row of the first run, and its reasons."""
 
 Records = npt.NDArray[Any]
@@ -51,16 +50,18 @@ class Join:
         self.signals, self.policy = signals, policy
         self.all_runs = np.uint32((1 << runs) - 1)
         self.missing = self.further = 0
-        self.kind = record_type(
-            ("bucket", "<u4"),
-            ("key", "<u8"),
-            ("content", "<u8"),
-            ("run", "<u4"),
-            ("part", "<u4"),
-            ("row", "<u4"),
-            ("state", "u1"),
-            ("known", "?"),
-            ("scores", "<f4", (len(signals),)),
+        self.kind = np.dtype(
+            [
+                ("bucket", "<u4"),
+                ("key", "<u8"),
+                ("content", "<u8"),
+                ("run", "<u4"),
+                ("part", "<u4"),
+                ("row", "<u4"),
+                ("state", "u1"),
+                ("known", "?"),
+                ("scores", "<f4", (len(signals),)),
+            ]
         )
         """One row: 96 bits of the key digest, 64 of the content digest, its run (a bit), and what it was given."""
 

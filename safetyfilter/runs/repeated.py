@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
 from safetyfilter.errors import OutputError, SafetyFilterError
-from safetyfilter.runs.index_file import record_type, stretch_bits, stretches
+from safetyfilter.runs.index_file import stretch_bits, stretches
 from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.shards import carried_meta
@@ -66,14 +66,16 @@ def mark_repeated(run: Run) -> int:
 
 def _kind(signals: int) -> np.dtype[Any]:
     """One row: 96 bits of the key digest, 64 of the content digest, and where it lies and what it was given."""
-    return record_type(
-        ("bucket", "<u4"),
-        ("key", "<u8"),
-        ("content", "<u8"),
-        ("part", "<u4"),
-        ("row", "<u4"),
-        ("status", "u1"),
-        ("scores", "<f4", (signals,)),
+    return np.dtype(
+        [
+            ("bucket", "<u4"),
+            ("key", "<u8"),
+            ("content", "<u8"),
+            ("part", "<u4"),
+            ("row", "<u4"),
+            ("status", "u1"),
+            ("scores", "<f4", (signals,)),
+        ]
     )
 
 
