@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from safetyfilter.errors import PolicyError
 
 T = TypeVar("T")
+MOST_POSITIVES = 10**15
+"""The most labelled positives that a record may speak of: exact as float64, and more than anybody labels."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -87,7 +89,9 @@ class CalibratedSignal:
         _check_rates(self.max_miss_rate, self.confidence)
         if not 0 <= self.threshold <= 1:
             raise _bad("threshold", self.threshold, "a number from 0 to 1")
-        if not 0 <= self.misses <= self.positives or not self.positives:
+        if not 0 < self.positives <= MOST_POSITIVES:
+            raise _bad("positives", self.positives, f"a whole number from 1 to {MOST_POSITIVES:,}")
+        if not 0 <= self.misses <= self.positives:
             raise _bad("misses", self.misses, f"a whole number from 0 to positives, {self.positives}")
         if not 0 < self.upper_bound <= self.max_miss_rate * (1 + 1e-9):
             raise _bad("upper_bound", self.upper_bound, f"above 0 and at most max_miss_rate, {self.max_miss_rate!r}")

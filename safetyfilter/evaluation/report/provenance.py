@@ -105,6 +105,11 @@ def _of_rule(found: CalibrationRecord, on: CalibratedOn, pair: Sequence[SignalGu
         return f"Each signal was calibrated by itself ({asked}), and nothing is guaranteed of the rule."
     if len(pair) < 2:
         return "The calibration found a bound for the rule. It does not hold for the thresholds in use."
+    if sum(1 - one.confidence for one in pair) > (1 - found.confidence) * (1 + 1e-6) + 1e-15:
+        return (
+            "The confidences on record for the two signals do not give the one on record for the rule: nothing is "
+            "guaranteed of the rule."
+        )
     same = "" if on.kind == "same" else "the scores were those of the same encoder and probes, and if "
     return (
         f"If {same}each signal is missed no more often where the other is present too, the rule misses at most "

@@ -59,6 +59,21 @@ def test_bounds_of_each_signal_are_none_of_the_rule() -> None:
     assert not any("can't be checked" in text for text in found.rests_on)
 
 
+@pytest.mark.parametrize(("signals", "rule"), [(0.95, 0.95), (0.5, 0.9999), (0.975, 0.96)])
+def test_confidences_of_the_signals_that_do_not_add_up_to_that_of_the_rule(signals: float, rule: float) -> None:
+    split = [replace(one, confidence=signals, positives=3000) for one in FOUND.signals]
+    found = provenance(of_calibration(confidence=rule, signals=tuple(split)))
+    assert found.guarantee.endswith("nothing is guaranteed of the rule.")
+    assert len(found.bounds) == 2  # each signal's own is still what its counts give
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99, 1 - 1e-9, 1 - 1e-13])
+def test_the_confidences_that_calibrate_writes_give_that_of_the_rule(confidence: float) -> None:
+    split = [replace(one, confidence=1 - (1 - confidence) / 2, positives=10**6) for one in FOUND.signals]
+    found = provenance(of_calibration(confidence=confidence, signals=tuple(split)))
+    assert found.guarantee.startswith(RULE)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_has_no_guarantee(name: str) -> None:
     pair = SignalPair(explicit="circle", minor="square")
@@ -189,5 +204,6 @@ def test_the_names_of_signals_are_quoted() -> None:
     ("share", "text"), [(0.01, "1 %"), (0.000012345, "0.001234 %"), (0.95, "95 %"), (0.9999999, "99.99999 %")]
 )
 def test_shares_are_never_rounded_to_nothing_or_all(share: float, text: str) -> None:
-    record: CalibrationRecord = replace(FOUND, confidence=share)
+    split = [replace(one, confidence=1 - (1 - share) / 2, positives=10**6) for one in FOUND.signals]
+    record: CalibrationRecord = replace(FOUND, confidence=share, signals=tuple(split))
     assert f"with a confidence of {text} (" in provenance(of_policy(calibration=record)).guarantee
