@@ -16,6 +16,7 @@ PACKAGE = Path(safetyfilter.__file__).parent
 ORDER = (
     "errors",
     "html_table",
+    "progress",
     "signals",
     "batches",
     "storage",

@@ -8,7 +8,7 @@ import typer
 
 from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.output import emit, result_of, resumable, show_note
-from safetyfilter.cli.progress import sample_progress, samples_of
+from safetyfilter.cli.progress import sample_progress
 
 
 @app.command()
@@ -31,6 +31,7 @@ def apply(
     from safetyfilter.runs.run import Run
     from safetyfilter.runs.start import check_output
     from safetyfilter.sources import open_source
+    from safetyfilter.sources.base import samples_of
 
     opened = Run.open(run)
     opened.require_complete()

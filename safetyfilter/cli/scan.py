@@ -21,7 +21,7 @@ from safetyfilter.cli.output import (
     show_warning,
     show_warnings_of_calibration,
 )
-from safetyfilter.cli.progress import sample_progress, samples_of
+from safetyfilter.cli.progress import sample_progress
 from safetyfilter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def scan(
     from safetyfilter.embed.options import EmbedOptions
     from safetyfilter.engine.scan import scan as run_scan
     from safetyfilter.filter import SafetyFilter
+    from safetyfilter.sources.base import samples_of
     from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
     options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=threads)  # type: ignore[arg-type]

@@ -14,12 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, ReasonBits, ScoreBatch, Unreadable
 from safetyfilter.engine.parts import Progress
 from safetyfilter.errors import OutputError, RunError, SourceError
+from safetyfilter.progress import Tally, notebook_progress
 from safetyfilter.runs.apply import decide_by
 from safetyfilter.runs.contents import Contents, contents_of
 from safetyfilter.runs.digests import DIGEST_BYTES, NO_CONTENT, Digester
@@ -30,7 +32,7 @@ from safetyfilter.runs.reasons import Reasons, own_reasons
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.start import started
-from safetyfilter.sources.base import Part, Sample, Source, require_source
+from safetyfilter.sources.base import Part, Sample, Source, require_source, samples_of
 from safetyfilter.sources.extents import nested
 from safetyfilter.storage import Place, cache_folder
 
@@ -42,7 +44,7 @@ _REPORTED = 256
 _log = logging.getLogger(__name__)
 
 
-def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | None = None) -> Run:
+def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Literal[False] | None = None) -> Run:
     """Decide on another copy of a run's data set by content, and leave a run directory of that copy.
 
     Each sample of the copy is decided as the samples of the run that have its bytes: it has their scores and their
@@ -62,8 +64,8 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | None
     out : path or URL
         The new run directory: new, empty, or that of the same call. Meanwhile about 20 bytes and 4 a signal for each
         sample of the run are put by in it, twice; where it is not on this machine, in the user's cache.
-    progress : callable or None
-        Called as for a scan.
+    progress : callable, False or None
+        As for a scan: None for a bar in a notebook and nothing elsewhere, False for no bar.
 
     Returns
     -------
@@ -103,6 +105,7 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | None
 
     setup, applied = run.record.setup, run.record.decisions_digest
     with (
+        notebook_progress(progress, lambda: _tally(source), after_s=2) as progress,
         started(
             out, source=source, setup=setup, policy=run.policy, secret=run.digester(), applied_from=applied
         ) as copy,
@@ -116,9 +119,9 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | None
         if not now.complete or now.decisions_digest != applied:
             raise RunError(f"the run {run.path} was decided anew while it was applied; run the same command again")
         decided = decide_by(copy, _carried(run, contents))
-    changed = {name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")}
-    if any(changed.values()):
-        report(changed)
+        changed = {name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")}
+        if any(changed.values()):
+            report(changed)
     if decided.counts["unknown"] == decided.counts["seen"]:
         _log.warning(
             "the run %s knows none of these %s samples by content, and all are excluded; is this another data set, or "
@@ -127,6 +130,10 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | None
             f"{decided.counts['seen']:,}",
         )
     return decided
+
+
+def _tally(source: Source) -> Tally:
+    return Tally(what="applying", total=samples_of(source), parts=len(source.parts()), unit="samples")
 
 
 def _require_pictures(run: Run, source: Source) -> None:

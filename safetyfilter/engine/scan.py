@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Literal
 
 from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.engine.base import Engine, Work
@@ -14,12 +15,13 @@ from safetyfilter.engine.local import LocalEngine
 from safetyfilter.engine.parts import PartJob, Progress
 from safetyfilter.engine.scorers import scorer_for
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.progress import Tally, notebook_progress
 from safetyfilter.runs.finishing import decide_scanned, resumed_counts
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.start import started
-from safetyfilter.sources.base import Source, require_source
+from safetyfilter.sources.base import Source, require_source, samples_of
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ def scan(
     keep_embeddings: bool = False,
     engine: Engine | None = None,
     secret_from: Run | None = None,
-    progress: Progress | None = None,
+    progress: Progress | Literal[False] | None = None,
 ) -> Run:
     """Score and decide on every sample of a source, and leave a run directory.
 
@@ -55,8 +57,8 @@ def scan(
     secret_from : Run or None
         A new run is to have the secret of this one, so that the two can be decided together (`apply_policy`); a random
         one where None.
-    progress : callable or None
-        Called as the scan goes on.
+    progress : callable, False or None
+        Called as the scan goes on; None for a bar in a notebook and nothing elsewhere, False for no bar.
 
     Returns
     -------
@@ -90,7 +92,10 @@ def scan(
     if secret_from is not None:
         require_run(secret_from)
     secret = secret_from.digester() if secret_from else None
-    with started(out, source=source, setup=setup, policy=safety_filter.policy, secret=secret) as run:
+    with (
+        notebook_progress(progress, lambda: _tally(source, scorer.stored)) as progress,
+        started(out, source=source, setup=setup, policy=safety_filter.policy, secret=secret) as run,
+    ):
         parts = source.parts()
         placement = run.place_parts(parts, embeddings=keep_embeddings)
         if placement.stored and not placement.done:
@@ -130,6 +135,11 @@ def scan(
         if any(changed.values()):  # keys that samples share are known at the end only, and a lost worker's are redone
             report(changed)
         return decided
+
+
+def _tally(source: Source, stored: bool) -> Tally:
+    unit = "embeddings" if stored else "images"
+    return Tally(what="scanning", total=samples_of(source), parts=len(source.parts()), unit=unit)
 
 
 def _warn_repeated(count: int, source: Source) -> None:

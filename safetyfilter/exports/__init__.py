@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Literal
 
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.errors import SourceError, UsageError
@@ -19,6 +20,7 @@ from safetyfilter.exports.samples import DECOYS, LEFT_OUT, Exporting
 from safetyfilter.exports.targets import Target
 from safetyfilter.exports.tars import WebDatasetWriter
 from safetyfilter.exports.writer import Writer
+from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.sources.base import Source, require_source
@@ -48,7 +50,7 @@ def export(
     *,
     format: str | None = None,
     decoys: float | None = None,
-    progress: Callable[[Mapping[str, int]], None] | None = None,
+    progress: Progress | Literal[False] | None = None,
 ) -> dict[str, int]:
     """Write the samples that a run keeps.
 
@@ -74,8 +76,8 @@ def export(
     decoys : float or None
         For ``keys`` and ``datacomp``: the share of kept samples that is left out too, so that what is not listed need
         not have been excluded; see `safetyfilter.exports.decoys`.
-    progress : callable or None
-        Called with the counts of each batch.
+    progress : callable, False or None
+        Called with the counts of each batch; None for a bar in a notebook and nothing elsewhere, False for no bar.
 
     Returns
     -------
@@ -115,7 +117,7 @@ def export(
     )
     names = ("seen", "kept", "excluded", *REASON_NAMES, *(() if decoys is None else (DECOYS,)))
     counts: Counter[str] = Counter(dict.fromkeys(names, 0))
-    with target.files() as files:
+    with notebook_progress(progress, lambda: _tally(run), after_s=2) as progress, target.files() as files:
         with make_writer(files) as writer:
             for added in exporting.written(writer):
                 counts.update(added)
@@ -134,6 +136,10 @@ def export(
             counts[LEFT_OUT],
         )
     return dict(counts)
+
+
+def _tally(run: Run) -> Tally:
+    return Tally(what="exporting", total=run.record.counts.get("seen"), unit="samples")
 
 
 def _require_fitting(format: str, run: Run, source: Source, decoys: float | None) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
+from safetyfilter.progress import Tally, notebook_progress
 from safetyfilter.runs.decided import DecidedPart
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.index_place import index_fits
@@ -34,7 +36,11 @@ _log = logging.getLogger(__name__)
 
 
 def apply_policy(
-    run: Run | Sequence[Run], policy: Policy, *, also_near: float | None = None, progress: Progress | None = None
+    run: Run | Sequence[Run],
+    policy: Policy,
+    *,
+    also_near: float | None = None,
+    progress: Progress | Literal[False] | None = None,
 ) -> Run:
     """Apply a policy to a run's stored scores; no image is touched.
 
@@ -49,8 +55,8 @@ def apply_policy(
     also_near : float or None
         Exclude kept samples too whose embedding lies within this cosine (0.9 to 1) of that of a co-occurrence
         exclusion. The run has kept its embeddings. Which samples these are near is not told.
-    progress : callable or None
-        Called after each part.
+    progress : callable, False or None
+        Called after each part; None for a bar in a notebook and nothing elsewhere, False for no bar.
 
     Returns
     -------
@@ -88,7 +94,12 @@ def apply_policy(
         first.record = Run.open(first.path).record  # another process may have decided since
         first.trust_decisions(first.record)
         others = [Run.open(other.path) for other in others]
-        return decide_parts(first, policy, others=others, also_near=also_near, progress=progress)
+        with notebook_progress(progress, lambda: _tally(first), after_s=2) as told:
+            return decide_parts(first, policy, others=others, also_near=also_near, progress=told)
+
+
+def _tally(run: Run) -> Tally:
+    return Tally(what="deciding", total=run.record.counts.get("seen"), parts=run.part_count, unit="samples")
 
 
 def decide_parts(

@@ -242,6 +242,12 @@ class Source(Protocol):
         """Yield a part's samples in order with everything that belongs to them, for exports."""
 
 
+def samples_of(source: Source) -> int | None:
+    """Return the number of a source's samples; None where one of its parts does not tell."""
+    counts = [part.count for part in source.parts()]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
 def batched(samples: Iterable[Sample]) -> Iterator[SampleBatch]:
     """Yield samples in batches of at most `BATCH_SIZE`, ended when they hold `BATCH_BYTES`.
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from safetyfilter.cli.progress import LINE_EVERY_S, Tally, sample_progress
+from safetyfilter.cli.progress import LINE_EVERY_S, Bar, sample_progress
+from safetyfilter.progress import Tally
 
 
 class Clock:
@@ -116,7 +117,7 @@ def test_the_bar_fits_a_terminal(clock: Clock, total: int | None) -> None:
     clock.now += 60
     tally.add({"seen": 12_345, "unscored": 321})
     tally.add({"kept": 9_000, "excluded": 1_000})
-    screen.print(tally)
+    screen.print(Bar(tally))
     first, second = (line.rstrip() for line in lines(screen))
     assert first.startswith("scanning ━")
     assert first.endswith(f" 12,345 of {'' if total else 'about '}60,000 images (21%)")
