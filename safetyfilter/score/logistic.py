@@ -6,7 +6,8 @@ Calibration is Platt's (1999), on logits of folds that a fit has not seen, with 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -79,15 +80,40 @@ def logits_of(x: Floats, rows: npt.NDArray[np.int64], weight: Doubles, bias: flo
     return np.concatenate(blocks).astype(np.float64) + bias
 
 
-def choose_c(
-    x: Floats, present: Bools, fold_of: npt.NDArray[np.int64], grid: Sequence[float], search_rows: int, seed: int
-) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """A search for scikit-learn's C.
+
+    Attributes
+    ----------
+    grid : sequence of float
+        The values tried.
+    rows : int
+        Samples on which the choice is made, at the most.
+    seed : int
+        By which these are drawn.
+    fitted : callable
+        Called after each fit.
+    """
+
+    grid: Sequence[float]
+    rows: int
+    seed: int
+    fitted: Callable[[], None]
+
+    def fits(self, folds: int) -> int:
+        """Return the number of fits that it takes."""
+        return len(self.grid) * folds if len(self.grid) > 1 else 0
+
+
+def choose_c(x: Floats, present: Bools, fold_of: npt.NDArray[np.int64], search: Search) -> float:
     """Return the value of C with the smallest held-out loss; `CalibrationError` for an empty grid."""
+    grid, search_rows = search.grid, search.rows
     if not grid or min(grid) <= 0:
         raise CalibrationError(f"regularisation is {tuple(grid)}; give at least one number above 0")
     if len(grid) == 1:
         return float(grid[0])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(search.seed)
     if len(x) > search_rows:
         sides = [rng.permutation(np.flatnonzero(side)) for side in (present, ~present)]
         fewest = min(search_rows // 2, *(len(side) for side in sides))
@@ -101,6 +127,7 @@ def choose_c(
         for c in grid:
             logits = logits_of(x, rows, *fit(x, present, ~held_out, c))
             losses[c] += float(weights @ np.logaddexp(0, np.where(present[rows], -logits, logits)))
+            search.fitted()
     return float(min(grid, key=lambda c: losses[c]))
 
 

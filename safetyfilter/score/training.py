@@ -9,16 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError
+from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.score.folds import assign_folds, group_numbers
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.linear import LinearProbe, ProbeCard
-from safetyfilter.score.logistic import Bools, Doubles, choose_c, cross_calibrated, fit, logits_of, platt, standardise
+from safetyfilter.score.logistic import (
+    Bools,
+    Doubles,
+    Search,
+    choose_c,
+    cross_calibrated,
+    fit,
+    logits_of,
+    platt,
+    standardise,
+)
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
@@ -42,6 +54,7 @@ def train_probe(
     regularisation: Sequence[float] = REGULARISATION,
     search_rows: int = 50_000,
     seed: int = 0,
+    progress: Progress | Literal[False] | None = None,
 ) -> LinearProbe:
     """Fit a probe for one signal.
 
@@ -72,6 +85,9 @@ def train_probe(
         Samples on which that choice is made, half of each label where there are enough; all are fitted on.
     seed : int
         Of folds and choice; the same seed gives the same probe.
+    progress : callable, False or None
+        Called with a count of ``seen`` after each fit; None for a bar in a notebook and nothing elsewhere, False for no
+        bar.
 
     Returns
     -------
@@ -105,12 +121,21 @@ def train_probe(
     used_folds = int(fold_of.max()) + 1
 
     x, mean, scale = standardise(inputs, rows)
-    chosen = choose_c(x, present, fold_of, regularisation, search_rows, seed)
-    logits = np.empty(len(rows))
-    for fold in range(used_folds):
-        held_out = fold_of == fold
-        weight, bias = fit(x, present, ~held_out, chosen)
-        logits[held_out] = logits_of(x, np.flatnonzero(held_out), weight, bias)
+
+    def fitted() -> None:
+        if progress:
+            progress({"seen": 1})
+
+    search = Search(grid=regularisation, rows=search_rows, seed=seed, fitted=fitted)
+    tally = Tally(what="training", total=search.fits(used_folds) + used_folds, unit="fits")
+    with notebook_progress(progress, lambda: tally, after_s=2) as progress:
+        chosen = choose_c(x, present, fold_of, search)
+        logits = np.empty(len(rows))
+        for fold in range(used_folds):
+            held_out = fold_of == fold
+            weight, bias = fit(x, present, ~held_out, chosen)
+            logits[held_out] = logits_of(x, np.flatnonzero(held_out), weight, bias)
+            fitted()
     slope, offset = platt(logits, present)
     if slope <= 0:
         raise CalibrationError(

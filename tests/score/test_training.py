@@ -1,5 +1,6 @@
 """Training: what a probe learns, that folds don't leak, that scores are calibrated, and bad input."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,14 @@ def test_a_memory_map_of_float16_and_the_same_seed_give_the_same_probe(tmp_path:
     assert probes[0].digest == probes[1].digest
     full = train_probe(x, y, signal="explicit", encoder="e", regularisation=[0.1])
     assert np.abs(probes[0].score(x) - full.score(x)).max() < 0.02
+
+
+@pytest.mark.parametrize(("grid", "fits"), [([0.01, 0.1], 2 * 3 + 3), ([0.1], 3)], ids=["chosen", "given"])
+def test_every_fit_on_a_fold_is_reported(grid: list[float], fits: int) -> None:
+    x, present = labelled(300)
+    told: list[Mapping[str, int]] = []
+    train_probe(x, present, signal="a", encoder=SPEC, folds=3, regularisation=grid, progress=told.append)
+    assert told == [{"seen": 1}] * fits
 
 
 def test_near_duplicates_do_not_leak_where_groups_are_given() -> None:
