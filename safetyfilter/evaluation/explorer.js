@@ -71,7 +71,13 @@ function render({ model, el }) {
     model.set("place", Number(slider.value));
     model.save_changes();
   });
-  box.addEventListener("change", () => model.send({ typed: box.value }));
+  function typed() {
+    if (box.value !== model.get("texts")[model.get("place")]) {
+      model.send({ typed: box.value });
+    }
+  }
+  box.addEventListener("change", typed);
+  box.addEventListener("keydown", (event) => event.key === "Enter" && typed());
   model.on("change", show);
   model.on("msg:custom", show);
   show();
