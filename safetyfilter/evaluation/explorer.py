@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import OutputError, SafetyFilterError, UsageError
+from safetyfilter.errors import OutputError, PolicyError, SafetyFilterError, UsageError
 from safetyfilter.evaluation.explorer_controls import (
     figure_widget,
     keep_for_pages,
@@ -122,12 +122,12 @@ class ThresholdExplorer:
         path : path or URL
             A file that is not there yet.
         replace_file : bool
-            True lets it be there, and replaces it.
+            True lets a policy be there, and replaces it.
 
         Raises
         ------
         OutputError
-            It is there already, or can't be written.
+            It is there already, it is something else than a policy, or it can't be written.
 
         Examples
         --------
@@ -143,6 +143,8 @@ class ThresholdExplorer:
         if place.exists() and not (replace_file and place.is_file()):
             what = "is there already" if place.is_file() else "is a folder"
             raise OutputError(f"{place} {what}; choose another name, or let the file be replaced")
+        if place.exists():
+            _require_policy(place)
         text = f"# Chosen by hand: {in_a_sentence(self.outcome)}.\n{self._policy.to_toml()}"
         with replacing(place) as file:
             file.write(text.encode())
@@ -256,6 +258,16 @@ class ThresholdExplorer:
         else:
             self._replace.value = False
             self._written.value = sentences_html([f"The policy is written to {place}."], "done")
+
+
+def _require_policy(place: Location) -> None:
+    """Raise `OutputError` where a file that is to be replaced is not a policy, but someone's data or a run's record."""
+    try:
+        Policy.load(place)
+    except PolicyError as error:
+        raise OutputError(
+            f"{place} is not a policy that can be read, and is not replaced; choose another name, or remove it first"
+        ) from error
 
 
 def _same_exclusions(one: Policy, other: Policy) -> bool:

@@ -355,6 +355,14 @@ class TestFile:
             explorer.save_policy(tmp_path / "policy.toml")
         explorer.save_policy(tmp_path / "policy.toml", replace_file=True)
 
+    @pytest.mark.parametrize("content", [b'{"schema": 1}', b"\x89PNG\r\n", b"", b"[project]\nname = 'mine'\n"])
+    def test_only_a_policy_is_replaced(self, tmp_path: Path, content: bytes) -> None:
+        explorer = ThresholdExplorer({"explicit": [0.5], "minor": [0.5]})
+        (tmp_path / "mine").write_bytes(content)
+        with pytest.raises(OutputError, match="is not a policy that can be read, and is not replaced"):
+            explorer.save_policy(tmp_path / "mine", replace_file=True)
+        assert (tmp_path / "mine").read_bytes() == content
+
     def test_the_record_of_a_calibration_goes_when_a_threshold_moves(self) -> None:
         rng = np.random.default_rng(0)
         labels = {"explicit": np.arange(2000) < 1000, "minor": np.arange(2000) >= 1000}

@@ -97,6 +97,6 @@ def _require_free(place: Location) -> None:
         raise
     except IsADirectoryError:
         what = "is a folder"
-    except (OSError, Unreadable) as error:
+    except (OSError, ValueError, Unreadable) as error:  # ValueError: a bucket, of which there is nothing to read
         what = f"can't be read ({getattr(error, 'strerror', None) or error})"
     raise OutputError(f"{place} {what}, and is not replaced; choose another name, or remove it first")

@@ -209,6 +209,10 @@ def test_a_report_on_object_storage(s3, encoder, probes, tmp_path: Path) -> None
         PICTURES
     )
     assert (tmp_path / "here.html").stat().st_size > 4_000_000
+    for other in (s3.url, f"{s3.url}/runs/first/scores", f"{s3.url}/runs/first/run.json"):
+        with pytest.raises(OutputError, match="is not replaced"):
+            write_report(run, other)
+    assert Run.open(run.path).counts == run.counts
 
 
 def test_labels_say_what_is_found(run: Run, tmp_path: Path) -> None:
