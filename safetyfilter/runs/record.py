@@ -264,7 +264,7 @@ class RunRecord:
                 parts=source.get("parts", int),
             ),
             secret_check=fields.get("secret_check", str),
-            versions=fields.get("versions", dict),
+            versions=_versions(fields, place),
             complete=complete,
             scores=fields.get("scores", str),
             decisions=fields.get("decisions", str),
@@ -284,6 +284,11 @@ def _decided_with(fields: Fields, place: object) -> DecidedWith:
     if near is not None and not (isinstance(near, float) and -1 <= near <= 1):
         raise RunError(f"{place}: the field decided_with.near is not a cosine; the file is damaged: restore it")
     return DecidedWith(near=near, runs=found.texts("runs"))
+
+
+def _versions(fields: Fields, place: object) -> dict[str, str]:
+    found = fields.get("versions", dict)
+    return {name: Fields(found, place, "versions.").get(name, str) for name in found}
 
 
 def _limits(fields: Fields) -> DecodeLimits:
