@@ -248,7 +248,7 @@ class ThresholdExplorer:
             self._figure.update(themed(self._theme))
             self._figure.layout.width = self._controls[0].room or None
             self._figure.layout.shapes = excluded_areas(self._policy, theme=self._theme)
-        keep_for_pages(self._figure)
+        keep_for_pages(self._figure, data=True)
 
     def _write(self) -> None:
         try:

@@ -71,13 +71,14 @@ def figure_widget(figure: Any, config: Mapping[str, object]) -> Any:
     return made
 
 
-def keep_for_pages(figure: Any) -> None:
-    """Let a page that draws a figure's widget later, or anew, have its content as it is now.
+def keep_for_pages(figure: Any, *, data: bool = False) -> None:
+    """Let a page that draws a figure's widget later, or anew, have its layout as it is now, and its data where asked.
 
     Plotly sends changes to the pages that show it, and keeps only the content that it had when it was displayed.
     """
-    now = figure.to_plotly_json()
-    figure._widget_layout, figure._widget_data = now["layout"], now["data"]
+    figure._widget_layout = figure.layout.to_plotly_json()
+    if data:
+        figure._widget_data = [trace.to_plotly_json() for trace in figure.data]
 
 
 def when_typed(control: Any, grid: Grid) -> Callable[[str], None]:

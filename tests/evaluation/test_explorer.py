@@ -21,6 +21,7 @@ import pytest
 from safetyfilter import Policy, Run, SignalPair, ThresholdExplorer, apply_policy, calibrate_thresholds, evaluate
 from safetyfilter.decide.presets import PRESETS
 from safetyfilter.errors import CalibrationError, MissingExtraError, OutputError, UnfinishedRunError, UsageError
+from safetyfilter.evaluation.figures_plotly import DARK
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
 from safetyfilter.runs.record import COUNT_NAMES
@@ -455,6 +456,9 @@ class TestPage:
         assert figure.layout.width == 432
         control(explorer, "minor").place = 7
         assert figure.layout.shapes[0].line.color == dark[2]
+        kept = figure.get_state()  # for a page that is opened anew
+        assert kept["_widget_layout"] == figure.layout.to_plotly_json()
+        assert kept["_widget_data"][0]["colorscale"][0][1] == DARK.shades[0]
 
     def test_everything_has_a_name(self, run: Run) -> None:
         inputs = ipywidgets.Text | ipywidgets.Checkbox | ipywidgets.Dropdown | ipywidgets.Button
