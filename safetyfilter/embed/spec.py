@@ -12,6 +12,9 @@ _LABELS = ("architecture", "tag", "known_by")
 _SINCE = {"config_sha256": "", "fill_color": 0}
 """Fields that specifications of version 0.2.0 do not have, and what they are taken for there."""
 
+_TEXTS = ("architecture", "weights_sha256", "config_sha256", "interpolation", "resize_mode", "tag", "known_by")
+_NUMBERS = ("image_size", "mean", "std", "fill_color", "width")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
@@ -118,9 +121,14 @@ class EncoderSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> EncoderSpec:
-        """The specification that `as_dict` wrote (JSON's lists become tuples again)."""
+        """The specification that `as_dict` wrote (JSON's lists become tuples again); TypeError where it is none."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "digest"}
-        return cls(**values)  # type: ignore[arg-type]
+        spec = cls(**values)  # type: ignore[arg-type]
+        for name in (*_TEXTS, *_NUMBERS):
+            value, kind = getattr(spec, name), str if name in _TEXTS else int | float
+            if not all(isinstance(each, kind) for each in (value if isinstance(value, tuple) else (value,))):
+                raise TypeError(f"{name} is {value!r}")
+        return spec
 
     def __str__(self) -> str:
         return f"{self.name} ({self.digest[:12]})"

@@ -134,7 +134,10 @@ def test_a_setup_that_was_changed_is_told(field: str, value: object) -> None:
         RunRecord.from_json(json.dumps(data), "run.json")
 
 
-@pytest.mark.parametrize("change", [{"width": "x"}, {"image_size": None}, {"width": 4}])
+@pytest.mark.parametrize(
+    "change",
+    [{"width": "x"}, {"image_size": None}, {"width": 4}, {"architecture": 5}, {"tag": ["x", 5]}, {"tag": {}}],
+)
 def test_an_encoder_that_was_changed_is_told(change: dict) -> None:
     data = json.loads(COMPLETE.to_json())
     data["encoder"] |= change
