@@ -25,7 +25,7 @@ class SignalPair:
     Raises
     ------
     ValueError
-        A name is empty, or both are the same.
+        A name is empty, or both are the same; or the notice is not a text.
 
     Examples
     --------
@@ -43,6 +43,8 @@ class SignalPair:
         named = all(isinstance(name, str) and name for name in self.names)
         if not named or self.explicit == self.minor:
             raise ValueError(f"a pair is two different names of signals, not {self.names}; give one for each signal")
+        if not isinstance(self.notice, str):
+            raise ValueError(f"the notice of a pair is {self.notice!r}; give a sentence, or leave it out")
 
     @property
     def names(self) -> tuple[str, str]:

@@ -84,6 +84,7 @@ def test_a_byte_order_mark_before_a_record_says_nothing(tmp_path: Path) -> None:
         ("encoder", None),
         ("pair", {"explicit": "a", "minor": "a"}),
         ("pair", {"left": "a"}),
+        ("pair", {"explicit": "a", "minor": "b", "notice": 5}),
         ("probes", "abc"),
         ("probes", [1]),
         ("signals", None),
