@@ -236,6 +236,21 @@ def test_names_from_data_are_shown_as_text(browser, page_of: PageOf) -> None:
         assert heard == Heard(messages=[], requests=[path.as_uri()])
 
 
+def test_long_words_are_not_wider_than_a_phone(browser, page_of: PageOf) -> None:
+    pair = SignalPair(explicit="x" * 200, minor="y" * 200)
+    policy = Policy(thresholds={pair.explicit: 0.3, pair.minor: 5e-324}, pair=pair)
+    with opened(browser, page_of(drawn(300, policy=policy).summary()), viewport={"width": 360, "height": 800}) as (
+        page,
+        _,
+    ):
+        drawn_figures(page)
+        for summary in page.locator("summary").all():
+            summary.press("Enter")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.set_viewport_size({"width": 1000, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 1000
+
+
 SCHEMES = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 29)"}
 
 
