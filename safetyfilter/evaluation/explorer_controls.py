@@ -10,6 +10,7 @@ from typing import Any
 from safetyfilter.errors import MissingExtraError
 from safetyfilter.evaluation.drawing import threshold_text
 from safetyfilter.evaluation.grid import Grid
+from safetyfilter.html_table import visible
 from safetyfilter.storage import Location
 
 _DIGITS = 6
@@ -52,7 +53,7 @@ def threshold_control(name: str, grid: Grid, threshold: float, *, disabled: bool
         readers; ``dark``, True where the page is; and ``room``, for the figure beside it, in pixels.
     """
     return _control_class()(
-        name=name,
+        name=visible(name),
         texts=[threshold_text(each, _DIGITS) for each in grid.thresholds],
         place=grid.place(threshold),
         disabled=disabled,

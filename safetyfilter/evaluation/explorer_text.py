@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from safetyfilter.evaluation.plane import Outcome
 from safetyfilter.evaluation.plane_labels import Finding
+from safetyfilter.html_table import visible
 from safetyfilter.signals import SignalPair
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def readout(
     >>> "<td>25.00 %</td>" in readout(outcome, outcome, SignalPair())
     True
     """
-    names = {"explicit": pair.explicit, "minor": pair.minor}
+    names = {"explicit": visible(pair.explicit), "minor": visible(pair.minor)}
     were = start.to_dict()
     counts = [
         (
@@ -84,7 +85,7 @@ def readout(
         for name, count in outcome.to_dict().items()
         if name not in outcome.reasons or name in _ALWAYS or count or were.get(name)
     ]
-    found = [(each.name, each.precision, each.recall, _bound(each.miss_bound)) for each in findings]
+    found = [(visible(each.name), each.precision, each.recall, _bound(each.miss_bound)) for each in findings]
     return _template(_READOUT).render(counts=counts, findings=found, confidence=f"{100 * confidence:.4g} %")
 
 
@@ -94,7 +95,7 @@ def sentences_html(sentences: Iterable[str], kind: str) -> str:
     >>> sentences_html(["1 < 2"], "note")
     '<p class="note">1 &lt; 2</p>'
     """
-    return _template(_SENTENCES).render(sentences=list(sentences), kind=kind)
+    return _template(_SENTENCES).render(sentences=[visible(sentence) for sentence in sentences], kind=kind)
 
 
 def in_a_sentence(outcome: Outcome) -> str:

@@ -17,6 +17,7 @@ from safetyfilter.evaluation.drawing import PRESENT, Counts, threshold_text
 from safetyfilter.evaluation.grid import EDGES, binned
 from safetyfilter.evaluation.logit_axis import END, TICK_TEXTS, TICKS, axis_places
 from safetyfilter.evaluation.plane import ScorePlane
+from safetyfilter.html_table import visible
 
 CONFIG: Mapping[str, object] = MappingProxyType({"displayModeBar": False, "plotlyServerURL": ""})
 """Plotly's settings for such a figure: no bar of buttons, of which one would offer to upload the figure."""
@@ -90,7 +91,7 @@ def plane_figure(plane: ScorePlane, policy: Policy, *, theme: Theme = LIGHT) -> 
     import plotly.graph_objects as go
 
     counts = binned(plane.scored, plane.grids)
-    first, second = (escape(name) for name in plane.policy.pair.names)
+    first, second = (_shown(name) for name in plane.policy.pair.names)
     most = max(10, int(counts.max(initial=0)))
     marks = [step * 10**power for power in range(len(str(most))) for step in ((1, 2, 5) if most < 1000 else (1,))]
     heatmap = go.Heatmap(
@@ -159,7 +160,7 @@ def excluded_areas(policy: Policy, *, theme: Theme = LIGHT) -> list[dict[str, An
         if signal in policy.exclude:
             cut = float(axis_places(policy.exclude_at.get(signal, policy.thresholds[signal])))
             corner = (cut, -END - _MARGIN) if signal == first else (-END - _MARGIN, cut)
-            areas.append(_area(corner, f"excluded: {escape(signal)} alone", theme.alone, dash))
+            areas.append(_area(corner, f"excluded: {_shown(signal)} alone", theme.alone, dash))
     x, y = (float(axis_places(policy.thresholds[signal])) for signal in (first, second))
     return [*areas, _area((x, y), "excluded: co-occurrence", theme.rule, "solid")]
 
@@ -177,6 +178,11 @@ def _area(corner: tuple[float, float], name: str, colour: str, dash: str) -> dic
         "layer": "above",
         "showlegend": True,
     }
+
+
+def _shown(name: str) -> str:
+    """A name in which Plotly sees no tags; of entities it does not know those of quotation marks."""
+    return escape(visible(name), quote=False)
 
 
 def _axis(title: str) -> dict[str, Any]:

@@ -402,6 +402,22 @@ class TestSentences:
         assert "<b onclick" not in shown(explorer) + figure
         assert "&lt;b onclick" in figure
 
+    def test_hidden_characters_are_shown(self) -> None:
+        pair = SignalPair(explicit='a\u202e"b', minor="square")
+        explorer = ThresholdExplorer(
+            {pair.explicit: [0.9], "square": [0.9]},
+            {pair.explicit: [True]},
+            policy=Policy.preset("strict").for_pair(pair),
+        )
+        figure = explorer._figure.layout
+        assert [figure.xaxis.title.text, figure.shapes[0].name, explorer._controls[0].name] == [
+            'score of a\\u202e"b',
+            'excluded: a\\u202e"b alone',
+            'a\\u202e"b',
+        ]
+        assert "\u202e" not in shown(explorer)
+        assert "a\\u202e&#34;b" in shown(explorer)
+
     def test_cuts_of_laions_detectors_on_other_probes(self, run: Run) -> None:
         explorer = ThresholdExplorer(run)
         part(explorer, ipywidgets.Dropdown).value = "laion-0.5"
