@@ -383,6 +383,8 @@ def test_a_run_that_other_runs_decide_too_says_why_nothing_can_be_tried(browser,
         expect(page.get_by_text("Other thresholds can't be tried here")).to_be_visible()
         assert page.locator("#controls, #toml, [data-tried]").count() == 0
         assert heard.messages == []
+    with opened(browser, path, java_script_enabled=False) as (page, _):
+        expect(page.locator("noscript p")).to_have_text(re.compile("Without JavaScript no figures are drawn"))
 
 
 def test_billions_of_samples_in_many_parts(browser, page_of: PageOf) -> None:
