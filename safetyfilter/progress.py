@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Progress = Callable[[Mapping[str, int]], None]
-"""Called with counts to add."""
+"""Called with counts to add: ``seen`` and ``unscored`` as samples are scored, ``kept`` and ``excluded`` as a part is
+decided, and ``resumed`` for those that were scored already."""
 
 OUTCOMES = ("kept", "excluded", "unscored")
 """The counts that are shown besides how many were seen."""

@@ -6,8 +6,9 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from safetyfilter.engine.parts import PartJob, Progress
+from safetyfilter.engine.parts import PartJob
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.progress import Progress
 from safetyfilter.runs.run import Run
 from safetyfilter.sources.base import Part
 

@@ -19,9 +19,8 @@ from typing import Literal
 import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, ReasonBits, ScoreBatch, Unreadable
-from safetyfilter.engine.parts import Progress
 from safetyfilter.errors import OutputError, RunError, SourceError
-from safetyfilter.progress import Tally, notebook_progress
+from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.runs.apply import decide_by
 from safetyfilter.runs.contents import Contents, contents_of
 from safetyfilter.runs.digests import DIGEST_BYTES, NO_CONTENT, Digester

@@ -10,9 +10,10 @@ import torch
 
 from safetyfilter.embed.devices import resolve_device
 from safetyfilter.engine.base import Recorded, Work
-from safetyfilter.engine.parts import Progress, score_parts
+from safetyfilter.engine.parts import score_parts
 from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.progress import Progress
 from safetyfilter.runs.parts import ScoredPart
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from safetyfilter.progress import Progress
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import MAX_BYTES, Part, Source
-
-Progress = Callable[[Mapping[str, int]], None]
-"""Called with counts to add: ``seen`` and ``unscored`` as samples are scored, ``kept`` and ``excluded`` as a part is
-decided, and ``resumed`` for those that were scored already."""
 
 
 class Scorer(Protocol):

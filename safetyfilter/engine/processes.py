@@ -16,8 +16,9 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from safetyfilter.engine.parts import PartJob, Progress, score_parts
+from safetyfilter.engine.parts import PartJob, score_parts
 from safetyfilter.errors import RunError, SafetyFilterError
+from safetyfilter.progress import Progress
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from safetyfilter.engine.base import Recorded, Work
 from safetyfilter.engine.cluster import connected, imported, machines_of, require_address, team_for
 from safetyfilter.engine.coordinator import News
-from safetyfilter.engine.parts import Progress
 from safetyfilter.engine.ray_data import POLL_S, Hands, coordinator_of
 from safetyfilter.engine.ray_worker import WorkerJob
 from safetyfilter.engine.sending import packed
 from safetyfilter.errors import EngineError, UsageError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.progress import Progress
 
 _log = logging.getLogger(__name__)
 _NOBODY_S = 120

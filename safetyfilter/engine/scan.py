@@ -12,10 +12,10 @@ from typing import Literal
 from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.engine.base import Engine, Work
 from safetyfilter.engine.local import LocalEngine
-from safetyfilter.engine.parts import PartJob, Progress
+from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scorers import scorer_for
 from safetyfilter.filter import SafetyFilter
-from safetyfilter.progress import Tally, notebook_progress
+from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.runs.finishing import decide_scanned, resumed_counts
 from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated

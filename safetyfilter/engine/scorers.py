@@ -9,12 +9,13 @@ import numpy as np
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.views import VIEW_COUNTS
-from safetyfilter.engine.parts import PartJob, Progress, Scorer
+from safetyfilter.engine.parts import PartJob, Scorer
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.engine.stream import stream_parts
 from safetyfilter.engine.vectors import VectorScorer
 from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import NO_CONTENT, Digester, Digests
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source

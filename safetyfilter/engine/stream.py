@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from safetyfilter.batches import OK, ScoreBatch
-from safetyfilter.engine.parts import PartJob, Progress, Scorer
+from safetyfilter.engine.parts import PartJob, Scorer
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import RunError, StorageError
+from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import Digester, digest_order
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample

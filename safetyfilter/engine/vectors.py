@@ -13,8 +13,9 @@ import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
 from safetyfilter.embed.threads import cores
-from safetyfilter.engine.parts import PartJob, Progress
+from safetyfilter.engine.parts import PartJob
 from safetyfilter.errors import SourceError
+from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import NO_CONTENT, Digests
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.score.bank import ProbeBank

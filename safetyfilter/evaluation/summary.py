@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,12 @@ from safetyfilter.evaluation.grid import Grid
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
 from safetyfilter.evaluation.run_labels import RunLabels
+from safetyfilter.progress import OUTCOMES, Progress, Tally, notebook_progress
 from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.parts import ScoredPart, read_scores
 from safetyfilter.runs.record import COUNT_NAMES, RunRecord
 from safetyfilter.runs.run import Run, take_up_decided
 from safetyfilter.runs.stored import require_own, vouched
-
-Progress = Callable[[Mapping[str, int]], None]
 
 _AHEAD = 2
 """Parts that are read while one is counted."""
@@ -73,7 +73,7 @@ class RunSummary:
         labels: pa.Table | None = None,
         *,
         also: Iterable[Policy] = (),
-        progress: Progress | None = None,
+        progress: Progress | Literal[False] | None = None,
     ) -> RunSummary:
         """Return the counts of a run as it is in storage by now; memory does not grow with its samples.
 
@@ -85,8 +85,8 @@ class RunSummary:
             As of `Run.align_labels`, with a column for one or both of the pair.
         also : iterable of Policy
             Further policies to try, so that their thresholds are exact too.
-        progress : callable, optional
-            Called for each part with its counts.
+        progress : callable or False, optional
+            Called for each part with its counts; where None, a notebook shows a bar. False for none.
 
         Raises
         ------
@@ -101,12 +101,13 @@ class RunSummary:
         counted = _Counted.of(record, ScorePlane.empty(policy, also=also))
         of_run = None if labels is None else RunLabels.of(labels, run)
         on_plane = None if labels is None else PlaneLabels.on(counted.plane)
-        for part, decided in _parts(run):
-            counted.add(part, decided)
-            if of_run is not None and on_plane is not None:
-                on_plane = of_run.added_to(on_plane, part)
-            if progress:
-                progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
+        with notebook_progress(progress, lambda: _tally(record), after_s=2) as told:
+            for part, decided in _parts(run):
+                counted.add(part, decided)
+                if of_run is not None and on_plane is not None:
+                    on_plane = of_run.added_to(on_plane, part)
+                if told:
+                    told({name: decided.counts[name] for name in ("seen", *OUTCOMES)})
         if of_run is not None:
             of_run.require_found()
         return cls(
@@ -175,6 +176,10 @@ class _Counted:
                 f"the counts in {run.path}/run.json are not those of its parts; run `safetyfilter decide` again"
             )
         return as_tried
+
+
+def _tally(record: RunRecord) -> Tally:
+    return Tally(what="counting", total=record.counts["seen"], unit="samples")
 
 
 def _parts(run: Run) -> Iterator[tuple[ScoredPart, DecidedPart]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Literal
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
-from safetyfilter.progress import Tally, notebook_progress
+from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.runs.decided import DecidedPart
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.index_place import index_fits
@@ -25,9 +25,6 @@ from safetyfilter.runs.reasons import Reasons, with_near
 from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.stored import part_metas
-
-Progress = Callable[[Mapping[str, int]], None]
-"""Called with counts to add: ``seen``, ``kept``, ``excluded`` and ``unscored``."""
 
 _AT_ONCE = 4
 """Parts that are decided at a time, at most."""

@@ -14,11 +14,11 @@ import numpy as np
 from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
-from safetyfilter.engine.parts import Progress
 from safetyfilter.engine.scan import scan
 from safetyfilter.errors import OutputError
 from safetyfilter.exports import export
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.progress import Progress
 from safetyfilter.sources import open_source
 from safetyfilter.standin import ENCODER, STANDIN_PAIR
 from safetyfilter.standin.pictures import renderers, write_folder, write_tars

@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import OK, STATUS_CODES, ScoreBatch
-from safetyfilter.engine.parts import PartJob, Progress
+from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.engine.stream import stream_parts
 from safetyfilter.errors import DeviceError, StorageError
+from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample, SampleBatch, batched

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetyfilter.engine.parts import PartJob, Progress
+from safetyfilter.engine.parts import PartJob
+from safetyfilter.progress import Progress
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source
 

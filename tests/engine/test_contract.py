@@ -16,11 +16,12 @@ import pytest
 
 from safetyfilter import SafetyFilter
 from safetyfilter.batches import Floats
-from safetyfilter.engine.parts import PartJob, Progress, Scorer, score_parts
+from safetyfilter.engine.parts import PartJob, Scorer, score_parts
 from safetyfilter.engine.processes import score_on_devices
 from safetyfilter.engine.scorers import ImageScorer
 from safetyfilter.engine.vectors import VectorScorer
 from safetyfilter.errors import StorageError
+from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample

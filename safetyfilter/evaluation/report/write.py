@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, RunError, StorageError, UsageError
-from safetyfilter.evaluation.summary import Progress, RunSummary
+from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.progress import Progress
 from safetyfilter.runs.run import Run, take_up_decided
 from safetyfilter.storage import Location, Place, replacing
 
