@@ -253,7 +253,7 @@ class ThresholdExplorer:
     def _write(self) -> None:
         try:
             place = self.save_policy(self._path.value, replace_file=self._replace.value)
-        except (SafetyFilterError, OSError) as error:
+        except (SafetyFilterError, OSError, ValueError) as error:
             self._written.value = sentences_html([f"Not written: {error}"], "failed")
         else:
             self._replace.value = False

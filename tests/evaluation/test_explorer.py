@@ -336,6 +336,8 @@ class TestFile:
             ("no/such/folder/policy.toml", "can&#39;t write"),
             ("nothing://at/all.toml", "nothing://at/all.toml"),
             (f"no/such/{HTML}", "&lt;b onclick"),
+            ("a\0b.toml", "null byte"),
+            ("\ud800.toml", "surrogates not allowed"),
         ],
     )
     def test_errors_are_shown(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, message: str) -> None:
