@@ -1,6 +1,8 @@
 """Shares of what is excluded, by part of a run, and by group of parts where there are many.
 
 Shares and no counts: a part's number of samples would tell whoever holds the source which stretch of it the part is.
+So would the share of a small part among large ones, which is most often the last of the source: none, all, or a plain
+fraction. It has none here.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from safetyfilter.evaluation.drawing import Counts
 from safetyfilter.html_table import share_text
@@ -16,6 +19,8 @@ from safetyfilter.runs.record import COUNT_NAMES
 
 MOST = 400
 """Rows of the table, and places in the figure, at most."""
+FEW = 100
+"""Samples below which a part has no share of its own where it is less than half as large as most."""
 
 
 def percent(count: int, total: int) -> float | None:
@@ -107,7 +112,9 @@ def part_groups(parts: Counts, most: int = MOST) -> list[PartGroup]:
 
 
 def _groups(parts: Counts, size: int) -> Iterator[PartGroup]:
-    seen, excluded, unscored = (parts[:, COUNT_NAMES.index(name)] for name in ("seen", "excluded", "unscored"))
+    seen, excluded, unscored = (
+        np.where(_told(parts), parts[:, COUNT_NAMES.index(name)], 0) for name in ("seen", "excluded", "unscored")
+    )
     for first in range(0, len(parts), size):
         rows = slice(first, first + size)
         yield PartGroup(
@@ -116,3 +123,11 @@ def _groups(parts: Counts, size: int) -> Iterator[PartGroup]:
             excluded=Share.of(excluded[rows], seen[rows]),
             unscored=Share.of(unscored[rows], seen[rows]),
         )
+
+
+def _told(parts: Counts) -> npt.NDArray[np.bool_]:
+    """(P,) True for each part whose share says nothing about which one it is."""
+    seen = parts[:, COUNT_NAMES.index("seen")]
+    usual = float(np.median(seen[seen > 0])) if seen.any() else 0.0
+    told: npt.NDArray[np.bool_] = seen >= min(FEW, usual / 2)
+    return told

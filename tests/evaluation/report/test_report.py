@@ -25,9 +25,11 @@ from safetyfilter.evaluation.report import page as page_module
 from safetyfilter.evaluation.report.bins import COARSE, FINE
 from safetyfilter.evaluation.report.page import page
 from safetyfilter.evaluation.report.page_data import page_data
+from safetyfilter.evaluation.report.parts import part_groups
 from safetyfilter.evaluation.report.texts import script_data
 from safetyfilter.evaluation.summary import RunSummary
 from safetyfilter.html_table import visible
+from safetyfilter.runs.record import COUNT_NAMES
 from tests.cli.commands import command
 from tests.evaluation.report.conftest import PICTURES, POLICY, WRITTEN
 from tests.evaluation.report.made import drawn
@@ -350,6 +352,28 @@ def test_the_script_has_every_policy_by_name(name: str) -> None:
 def test_every_reason_is_explained(outline: Outline) -> None:
     seen = "".join(outline.text)
     assert not [name for name in REASON_NAMES if name not in seen]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "untold"),
+    [
+        ((1000, 1000, 1), {2}),
+        ((10, 3, 10, 10), {1}),
+        ((5, 5, 5), set()),
+        ((1,), set()),
+        ((1000, 450), set()),
+        ((0, 9), {0}),
+    ],
+)
+def test_a_small_part_among_large_ones_has_no_share(sizes: tuple[int, ...], untold: set[int]) -> None:
+    """The last part of a source is often one of few samples: all of them excluded, or none, would be told of these."""
+    counts = np.zeros((len(sizes), len(COUNT_NAMES)), np.int64)
+    counts[:, COUNT_NAMES.index("seen")] = counts[:, COUNT_NAMES.index("excluded")] = sizes
+    groups = part_groups(counts)
+    assert {group.first for group in groups if group.excluded.percent is None} == untold
+    assert {str(group.excluded) for group in groups} <= {"100 %", "-"}
+    (together,) = part_groups(counts, most=1)
+    assert together.excluded.total == sum(size for at, size in enumerate(sizes) if at not in untold)
 
 
 def test_only_shares_are_told_of_parts() -> None:
