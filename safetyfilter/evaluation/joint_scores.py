@@ -76,10 +76,10 @@ class JointScoreDisplay:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the counts in shades on a logarithmic scale, and outline what the policy excludes."""
+        ax = axes_for(ax)  # first: it tells what to install
         from matplotlib import colormaps
         from matplotlib.colors import ListedColormap, LogNorm
 
-        ax = axes_for(ax)
         places = axis_places(self.edges)
         mesh = ax.pcolormesh(
             places,

@@ -58,9 +58,9 @@ class PartSharesDisplay:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw both shares for each part with samples, and the share excluded of the whole run as a line."""
+        ax = axes_for(ax)  # first: it tells what to install
         from matplotlib.ticker import MaxNLocator
 
-        ax = axes_for(ax)
         there = np.flatnonzero(self.seen)
         if len(there):
             self._draw_shares(ax, there)

@@ -1,6 +1,7 @@
 """One contract for every display: it draws, on axes given or its own, and holds counts on grids alone."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from matplotlib.axis import Axis
 
 from safetyfilter.decide.policy import Policy
-from safetyfilter.errors import CalibrationError
+from safetyfilter.errors import CalibrationError, MissingExtraError
 from safetyfilter.evaluation import (
     JointScoreDisplay,
     PartSharesDisplay,
@@ -88,6 +89,13 @@ def overlapping_marks(axis: Axis) -> list[str]:
     marks = [text for place, text in sorted(places, key=lambda one: one[0]) if low <= place <= high]
     boxes = [text.get_window_extent() for text in marks]
     return [text.get_text() for text, one, other in zip(marks, boxes, boxes[1:], strict=False) if one.overlaps(other)]
+
+
+def test_without_matplotlib(display: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"matplotlib is not installed: pip install 'safetyfilter\[notebook\]'"):
+        display.plot()
 
 
 def test_no_parts_are_drawn_as_none() -> None:
