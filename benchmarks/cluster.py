@@ -111,7 +111,7 @@ def main() -> None:
     """Measure, show, and write."""
     given = arguments(__doc__)
     load = os.getloadavg()[0]
-    count, repetitions = (512, 1) if given.quick else (768, 2)
+    count, repetitions = (512, 1) if given.quick else (768, 1)
     safe = safety_filter()
     decoded = decoding(safe, 32 if given.quick else 128)
     runs = measured(safe, count, repetitions)

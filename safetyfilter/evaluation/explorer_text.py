@@ -44,8 +44,9 @@ _READOUT = """\
 {%- endfor %}
 </tbody></table>
 <p>"Misses at most" bounds the share of scored positives that are missed, with {{ confidence }} confidence, for
-positives like those labelled. It holds for thresholds that were fixed before anybody looked at these labels; to have
-thresholds chosen with a guarantee, use <code>calibrate_thresholds</code>.</p>
+positives like those labelled; that of the rule is the sum of the two signals' bounds, each at half the error, and holds
+if a signal is missed no more often where the other one is present too. They hold for thresholds that were fixed before
+anybody looked at these labels; to have thresholds chosen with a guarantee, use <code>calibrate_thresholds</code>.</p>
 {%- endif %}
 """
 _SENTENCES = """{% for sentence in sentences %}<p class="{{ kind }}">{{ sentence }}</p>{% endfor %}"""

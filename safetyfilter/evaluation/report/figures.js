@@ -230,7 +230,7 @@ const report = (() => {
           type: "line", xref: "paper", x0: 0, x1: 1, y0: data.excluded, y1: data.excluded,
           line: { color: colour("muted"), width: 1, dash: "dash" },
         }],
-        xaxis: axis("number of the part", width, { showgrid: false, tickformat: ",d", range: [-room, data.count - 1 + room] }),
+        xaxis: axis("number of the part", width, { showgrid: false, tickformat: ",d", ...(data.count <= 12 ? { tick0: 0, dtick: 1 } : {}), range: [-room, data.count - 1 + room] }),
         yaxis: axis("share of its samples, %", width, { range: [-0.03 * most, 1.08 * most], nticks: 6 }),
       },
     };
