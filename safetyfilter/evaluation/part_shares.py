@@ -18,6 +18,31 @@ if TYPE_CHECKING:
     from safetyfilter.runs.run import Run
 
 
+FEW = 100
+"""Samples below which a part has no share of its own where it is less than half as large as most."""
+
+
+def have_share(seen: Counts) -> npt.NDArray[np.bool_]:
+    """Return (P,) True for each part whose share says nothing about which one it is.
+
+    That of a small part among large ones, which is most often the last of the source, would: none, all, or a plain
+    fraction.
+
+    Parameters
+    ----------
+    seen : ndarray
+        (P,) int64, the samples of each part.
+
+    Examples
+    --------
+    >>> have_share(np.array([1000, 1000, 1])).tolist(), have_share(np.array([2, 3, 1])).tolist()
+    ([True, True, False], [True, True, True])
+    """
+    usual = float(np.median(seen[seen > 0])) if seen.any() else 0.0
+    shown: npt.NDArray[np.bool_] = seen >= min(FEW, usual / 2)
+    return shown
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartSharesDisplay:
     """The shares of samples that are excluded, and that have no scores, by part.
@@ -57,11 +82,11 @@ class PartSharesDisplay:
         return cls(seen=columns["seen"], excluded=columns["excluded"], unscored=columns["unscored"])
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw both shares for each part with samples, and the share excluded of the whole run as a line."""
+        """Draw both shares for each part that has one (`have_share`), and the share excluded of the run as a line."""
         ax = axes_for(ax)  # first: it tells what to install
         from matplotlib.ticker import MaxNLocator
 
-        there = np.flatnonzero(self.seen)
+        there = np.flatnonzero((self.seen > 0) & have_share(self.seen))
         if len(there):
             self._draw_shares(ax, there)
         if len(self.seen) < 3:
@@ -77,7 +102,9 @@ class PartSharesDisplay:
             ylabel="share of the part's samples, %",
         )
         parts = f"{len(self.seen):,} part{'' if len(self.seen) == 1 else 's'}"
-        ax.set_title(parts + (f", {empty:,} of them without samples" if empty else ""), fontsize="medium")
+        ax.set_title(
+            parts + (f", {empty:,} of them empty or too small for a share" if empty else ""), fontsize="medium"
+        )
         ax.set_ylim(bottom=0)
         return ax
 

@@ -131,3 +131,12 @@ def test_it_holds_no_sample(display: object, scores: np.ndarray) -> None:
 def test_bad_input(make: Callable[[], object]) -> None:
     with pytest.raises(CalibrationError):
         make()
+
+
+def test_a_small_part_among_large_ones_is_not_drawn() -> None:
+    counts = parts(5)
+    counts[4, COUNT_NAMES.index("seen")] = counts[4, COUNT_NAMES.index("excluded")] = 1
+    ax = PartSharesDisplay.from_counts(counts).plot()
+    assert [line.get_xdata().tolist() for line in ax.get_lines()[:2]] == [[0, 1, 2, 3]] * 2
+    assert ax.get_title() == "5 parts, 1 of them empty or too small for a share"
+    plt.close(ax.figure)

@@ -11,16 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from safetyfilter.evaluation.drawing import Counts
+from safetyfilter.evaluation.part_shares import have_share
 from safetyfilter.html_table import share_text
 from safetyfilter.runs.record import COUNT_NAMES
 
 MOST = 400
 """Rows of the table, and places in the figure, at most."""
-FEW = 100
-"""Samples below which a part has no share of its own where it is less than half as large as most."""
 
 
 def percent(count: int, total: int) -> float | None:
@@ -112,8 +110,9 @@ def part_groups(parts: Counts, most: int = MOST) -> list[PartGroup]:
 
 
 def _groups(parts: Counts, size: int) -> Iterator[PartGroup]:
+    told = have_share(parts[:, COUNT_NAMES.index("seen")])
     seen, excluded, unscored = (
-        np.where(_told(parts), parts[:, COUNT_NAMES.index(name)], 0) for name in ("seen", "excluded", "unscored")
+        np.where(told, parts[:, COUNT_NAMES.index(name)], 0) for name in ("seen", "excluded", "unscored")
     )
     for first in range(0, len(parts), size):
         rows = slice(first, first + size)
@@ -123,11 +122,3 @@ def _groups(parts: Counts, size: int) -> Iterator[PartGroup]:
             excluded=Share.of(excluded[rows], seen[rows]),
             unscored=Share.of(unscored[rows], seen[rows]),
         )
-
-
-def _told(parts: Counts) -> npt.NDArray[np.bool_]:
-    """(P,) True for each part whose share says nothing about which one it is."""
-    seen = parts[:, COUNT_NAMES.index("seen")]
-    usual = float(np.median(seen[seen > 0])) if seen.any() else 0.0
-    told: npt.NDArray[np.bool_] = seen >= min(FEW, usual / 2)
-    return told

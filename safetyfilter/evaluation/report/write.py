@@ -86,7 +86,9 @@ def _date() -> datetime:
 
 
 def _require_free(place: Location) -> None:
-    """Raise `OutputError` where something else than a report is there."""
+    """Raise `OutputError` where something else than a report is there, or no folder for it."""
+    if place.is_local and not place.folder.exists():
+        raise OutputError(f"there is no folder {place.folder} for the report; make it, or choose another place (--out)")
     try:
         if not place.exists():
             return

@@ -114,7 +114,7 @@ def test_another_file_is_not_replaced(run: Run, tmp_path: Path) -> None:
         write_report(run, tmp_path)
     done = command("report", run.path, "--out", tmp_path / "nowhere" / "report.html")
     assert done.status == 1
-    assert "can't write" in done.message
+    assert "there is no folder" in done.message
 
 
 def test_a_link_in_a_run_leads_nowhere(run: Run, tmp_path: Path) -> None:
