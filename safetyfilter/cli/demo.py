@@ -36,7 +36,7 @@ def _new(name: str) -> Path:
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    console = Console()
+    console = Console(markup=False)
     paths = result["paths"]
     counts = {name: result[name] for name in ("seen", "kept", "excluded")} | result["reasons"]
     console.print(counts_table("The stand-in data set", counts))
@@ -70,6 +70,7 @@ def _show(result: Mapping[str, Any]) -> None:
         f"safetyfilter scan {paths['validation']} --out {paths['run']}-folder --encoder stand-in "
         f"--probes {paths['probes']} --policy {paths['policy']}",
         f"safetyfilter export {paths['run']} --source {paths['pictures']} --to {paths['run']}-keys.txt --format keys",
+        f"safetyfilter report {paths['run']}",
     ):
         console.print(f"  {command}", soft_wrap=True, highlight=False)
     console.print(

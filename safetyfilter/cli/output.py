@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from safetyfilter.cli.advice import advice_on
 from safetyfilter.errors import SafetyFilterError
@@ -44,7 +45,7 @@ def emit(result: Mapping[str, Any], *, as_json: bool, shown: RenderableType | No
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     elif shown is not None:
-        Console().print(shown)
+        Console(markup=False).print(shown, crop=False)  # names and paths may hold [/b]
 
 
 def emit_line(text: str) -> None:
@@ -77,23 +78,28 @@ def show_note(message: str) -> None:
     err.print(f"[dim]{escape(message)}", soft_wrap=True, highlight=False)
 
 
-def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int] | None = None) -> Table:
+def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int] | None = None) -> RenderableType:
     """Return a closing table of the samples seen, kept and excluded, the reasons, and why samples are unscored."""
-    shown = Table(title=title, title_justify="left", show_header=False)
+    shown = Table(show_header=False)
     shown.add_column("what")
     shown.add_column("samples", justify="right")
     for name, count in counts.items():
         if name in ("seen", "kept", "excluded"):
-            shown.add_row(f"[bold]{name}", f"[bold]{count:,}")
+            shown.add_row(name, f"{count:,}", style="bold")
         elif count:
             shown.add_row(f"  {name}", f"{count:,}")
         if name == "unscored":
             for cause, failed in (causes or {}).items():
                 shown.add_row(f"    {cause}", f"{failed:,}")
-    return shown
+    return titled(title, shown) if title else shown
 
 
-def result_of(run: Run) -> tuple[dict[str, Any], Table]:
+def titled(title: str, table: Table) -> RenderableType:
+    """Return a table below a title that stands in one line, as long as it is: a path can be copied then."""
+    return Group(Text(title, style="italic", no_wrap=True, overflow="ignore"), table)
+
+
+def result_of(run: Run) -> tuple[dict[str, Any], RenderableType]:
     """Return what a command says of a complete run, for JSON and as a table; a warning and advice are shown."""
     from safetyfilter.runs.failures import stored_counts
 

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
-from safetyfilter.cli.output import counts_table, emit, show_warning
+from safetyfilter.cli.output import counts_table, emit, show_warning, titled
 
 if TYPE_CHECKING:
     from safetyfilter.runs.failures import StoredCounts
@@ -70,7 +70,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
             f"{result['samples_scored']:,} samples; run {todo}"
         )
     policy = run.policy
-    shown = Table(title=str(run.path), title_justify="left", show_header=False)
+    shown = Table(show_header=False)
     for name, value in (
         ("state", how_far),
         ("source", f"{result['source']['kind']}, in {_parts(result['parts'])}"),
@@ -83,9 +83,10 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
         ("created", f"{result['created']}, version {result['versions'].get('safetyfilter', 'unknown')}"),
     ):
         shown.add_row(name, value)
+    head = titled(str(run.path), shown)
     if result["counts"] is None:
-        return Group(shown)
-    return Group(shown, counts_table("", result["counts"], stored.failures))
+        return Group(head)
+    return Group(head, counts_table("", result["counts"], stored.failures))
 
 
 def _decided_with(run: Run) -> list[tuple[str, str]]:

@@ -76,3 +76,13 @@ def test_there_is_no_run(tmp_path: Path) -> None:
     done = command("status", tmp_path)
     assert (done.status, done.stdout) == (1, "")
     assert "no run at" in done.message
+
+
+@pytest.mark.parametrize("job", [("status",), ("decide", "--policy", "strict"), ("report",)], ids=lambda job: job[0])
+def test_a_path_is_shown_in_one_piece_whatever_it_holds(run: Run, tmp_path: Path, job: tuple[str, ...]) -> None:
+    place = tmp_path / ("long " * 30 + "[bold]a[") / "b[/b]"
+    shutil.copytree(run.path, place)
+    shutil.copy(f"{run.path}.secret", f"{place}.secret")
+    done = command(job[0], place, *job[1:])
+    assert done.status == 0, done.stderr
+    assert str(place) in done.stdout
