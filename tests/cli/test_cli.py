@@ -271,6 +271,7 @@ COMMANDS = {
     "train": ["EMBEDDINGS", "LABELS", "--signal", "--out", "--json"],
     "calibrate": ["SCORES", "LABELS", "--max-miss-rate", "--confidence", "--out", "--json"],
     "evaluate": ["SCORES", "LABELS", "--policy", "--json"],
+    "report": ["RUN", "--out", "--labels", "--json"],
     "apply": ["RUN", "--to", "--out", "--part-size", "--json"],
     "probes fetch": ["NAME", "--json"],
 }  # fmt: skip

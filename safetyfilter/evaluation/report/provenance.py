@@ -142,7 +142,7 @@ def _rests_on(found: CalibrationRecord) -> Iterator[str]:
 
 
 def _of_thresholds(policy: Policy, signals: Sequence[SignalGuarantee], quote: Quote) -> Iterator[str]:
-    """Why bounds on record are not those of the thresholds in use, or can't be right."""
+    """The reasons that bounds on record are not those of the thresholds in use, or can't be right."""
     for one in signals:
         name, found = quote(one.signal), one.found
         if not one.supported:
@@ -166,7 +166,7 @@ def _of_thresholds(policy: Policy, signals: Sequence[SignalGuarantee], quote: Qu
 
 
 def _of_scores(record: RunRecord, on: CalibratedOn) -> Iterator[str]:
-    """Why bounds that were found on other scores may not hold for those of the run."""
+    """The reasons that bounds that were found on other scores may not hold for those of the run."""
     if on.kind == "unknown":
         yield (
             "Nothing on record says which encoder and probes gave the scores that were calibrated on. What is "
