@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,7 +24,7 @@ from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.parts import ScoredPart, read_scores
 from safetyfilter.runs.record import COUNT_NAMES, RunRecord
 from safetyfilter.runs.run import Run, take_up_decided
-from safetyfilter.runs.stored import require_own, vouched
+from safetyfilter.runs.stored import in_turn, require_own, vouched
 
 _AHEAD = 2
 """Parts that are read while one is counted."""
@@ -203,15 +202,4 @@ def _read_ahead(run: Run) -> Iterator[tuple[ScoredPart, Mapping[str, object], De
         part, meta = read_scores(run.file("scores", number))
         return part, meta, read_decisions(run.file("decisions", number))
 
-    waiting: deque[Future[tuple[ScoredPart, Mapping[str, object], DecidedPart]]] = deque()
-    with ThreadPoolExecutor(_AHEAD, "safetyfilter-read") as pool:
-        try:
-            for number in range(run.part_count):
-                waiting.append(pool.submit(read, number))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return in_turn(read, run.part_count, threads=_AHEAD, ahead=_AHEAD)

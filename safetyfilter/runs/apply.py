@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -24,7 +23,7 @@ from safetyfilter.runs.part_table import PartTable, keep_part_table
 from safetyfilter.runs.reasons import Reasons, with_near
 from safetyfilter.runs.record import COUNT_NAMES
 from safetyfilter.runs.run import Run, require_run
-from safetyfilter.runs.stored import part_metas
+from safetyfilter.runs.stored import in_turn, part_metas
 
 _AT_ONCE = 4
 """Parts that are decided at a time, at most."""
@@ -148,18 +147,8 @@ def _decided(run: Run, reasons: Reasons) -> Iterator[DecidedPart]:
     if reasons.decided_with:
         yield from (run.decide_part(number, reasons) for number in range(run.part_count))
         return
-    waiting: deque[Future[DecidedPart]] = deque()
-    with ThreadPoolExecutor(min(cores(), _AT_ONCE)) as pool:
-        try:
-            for number in range(run.part_count):
-                waiting.append(pool.submit(run.decide_part, number, reasons))
-                if len(waiting) > _AT_ONCE:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    threads = min(cores(), _AT_ONCE)
+    yield from in_turn(lambda number: run.decide_part(number, reasons), run.part_count, threads=threads, ahead=_AT_ONCE)
 
 
 @contextmanager

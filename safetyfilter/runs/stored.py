@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from safetyfilter.runs.parts import read_meta, read_scores, scores_table
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.storage import Location, read_npy
 
+T = TypeVar("T")
 _AT_ONCE = 16
 """Files on other storage that are looked at at a time."""
 FOLDERS = ("scores", "decisions", "embeddings")
@@ -53,6 +55,26 @@ def stored_metas(root: Location, folder: str, parts: int) -> list[dict[str, Any]
         return [read_meta(part_file(root, folder, index)) for index in range(parts)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # each waits for the storage
         return list(pool.map(lambda index: read_meta(part_file(root, folder, index)), range(parts)))
+
+
+def in_turn(work: Callable[[int], T], parts: int, *, threads: int, ahead: int) -> Iterator[T]:
+    """Yield what is made of each part by its number, in order, while so many more are in work or wait to be taken.
+
+    >>> list(in_turn(lambda number: number * number, 5, threads=2, ahead=2))
+    [0, 1, 4, 9, 16]
+    """
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for number in range(parts):
+                waiting.append(pool.submit(work, number))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def load_scores(root: Location, record: RunRecord) -> pa.Table:
