@@ -44,6 +44,7 @@ FAILURES: Mapping[str, str] = MappingProxyType(
         "no_caption": "the probes judge images with their captions, and the sample has none",
         "non_finite": "the embedding is not finite, or has no direction: its norm is zero",
         "unknown": "no sample of the run that was applied has this content",
+        "decoder_crashed": "the process that decoded the image ended at it",
         "internal_error": "a fault of the library, which the log describes",
     }
 )

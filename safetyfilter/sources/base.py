@@ -97,6 +97,10 @@ class Sample:
         The image file's extension, without the dot, as it came.
     caption : str or None
         The caption, where there is one and it was asked for.
+    url : str or None
+        Where the image was found, where the source has it and it was asked for; never opened.
+    crawl : mapping of str to str
+        References to the crawl that found it, by the names that the source has for them, where they were asked for.
     members : mapping of str to bytes
         Everything else that belongs to the sample, by extension, byte for byte, other pictures among it; only from
         `Source.batches`.
@@ -119,6 +123,8 @@ class Sample:
     failure: str | None = None
     extension: str = "jpg"
     caption: str | None = None
+    url: str | None = None
+    crawl: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, bytes] = field(default_factory=dict)
     shard: str | None = None
     vector: npt.NDArray[np.floating] | None = None
@@ -232,8 +238,10 @@ class Source(Protocol):
     def parts(self) -> Sequence[Part]:
         """Return the parts, in order; the same for an unchanged source."""
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
-        """Yield a part's samples in order, for scans; their captions only where asked for.
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
+        """Yield a part's samples in order, for scans; captions, and URLs with crawl references, only where asked for.
 
         Of one sample in a tar, `max_bytes` are read at most, or `MAX_BYTES` where that is more.
         """

@@ -148,7 +148,9 @@ class DatasetSource:
         paths = (path for values in stored for path in paths_in(values))
         return state_of_paths(paths, reader.rule, _state_of_file)
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield the rows of a part, in order; only the columns needed are read."""
         for name, first, table, sound in self._tables(part, captions=captions):
             if sound:

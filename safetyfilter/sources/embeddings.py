@@ -135,7 +135,9 @@ class EmbeddingSource:
         for piece in self._of(part.index):
             yield from piece.file.read(piece.start, piece.stop, captions=captions)
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield a part's rows as samples, in order; `blocks` gives them quicker. The text of captions is not read."""
         for block in self.blocks(part):
             yield from block.samples()

@@ -112,7 +112,9 @@ class FolderSource:
         captions = (other for other in beside if _extension(other) in CAPTION_EXTENSIONS)
         return self._listing.state([*names, *sorted(captions)])
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield the files of a part; their contents are read where they are decoded."""
         for name in self._names(self._stretches[part.index]):
             yield self._sample(name, caption=self._caption(name) if captions else None)

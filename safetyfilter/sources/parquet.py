@@ -177,7 +177,9 @@ class ParquetSource:
                 for column in table.columns:
                     yield from paths_in(column)
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield the rows of a part, in order; only the columns needed are read."""
         for rows in self._rows(part, captions=captions):
             reader = self._readers[rows.file]

@@ -119,7 +119,9 @@ class WebDatasetSource:
         numbers = self._ranges[index]
         return self._shards[numbers.start : numbers.stop]
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield the samples of a part's shards, in their own order."""
         left_out = 0
         for shard in self._of(part.index):

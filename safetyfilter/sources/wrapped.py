@@ -68,7 +68,9 @@ class JoinedSource:
             for index, (name, part) in enumerate(self._origins)
         ]
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield a part's samples, under their names in the whole."""
         name, own = self._origins[part.index]
         for sample in self._sources[name].samples(own, captions=captions, max_bytes=max_bytes):
@@ -135,7 +137,9 @@ class LimitedSource:
         """Return the parts that the first samples lie in."""
         return self._parts
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = MAX_BYTES) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
         """Yield a part's samples, as many as are wanted of it."""
         found = self._source.samples(self._whole(part), captions=captions, max_bytes=max_bytes)
         return islice(found, part.count)

@@ -43,7 +43,9 @@ class MemorySource:
     def parts(self) -> list[Part]:
         return [Part(index=index, state=f"state {index}") for index in range(len(self.listed))]
 
-    def samples(self, part: Part, *, captions: bool = False, max_bytes: int = 0) -> Iterator[Sample]:
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = 0
+    ) -> Iterator[Sample]:
         for sample in self.listed[part.index]:
             if isinstance(sample, StorageError):
                 raise sample
