@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from safetyfilter.evaluation.report.write import write_report as write_report
     from safetyfilter.exports import export as export
     from safetyfilter.filter import SafetyFilter as SafetyFilter
+    from safetyfilter.hashes.lists import HashLists as HashLists
     from safetyfilter.loaders.datasets import filter_dataset as filter_dataset
     from safetyfilter.loaders.torch_iterable import SafeIterable as SafeIterable
     from safetyfilter.loaders.torch_map import SafeDataset as SafeDataset
@@ -67,6 +68,7 @@ _HOMES = {
     "EmbedOptions": "embed.options",
     "EmbeddingBatch": "batches",
     "EncoderSpec": "embed.spec",
+    "HashLists": "hashes.lists",
     "LaionDetector": "score.laion",
     "LinearProbe": "score.linear",
     "NamedEncoder": "embed.named",
