@@ -22,6 +22,8 @@
     │   ├── UnfinishedRunError
     │   └── SchemaError
     ├── SecretError (PermissionError)        the run's secret is missing or wrong
+    ├── OfficerKeyError (ValueError)         an officer's key file or passphrase that can't be used
+    ├── SealedError (ValueError)             sealed records that can't be opened, or that are not whole
     ├── DeviceError (RuntimeError)           the device can't do what was asked
     ├── EngineError (RuntimeError)           an engine that can't be reached, or whose workers failed
     └── MissingExtraError (ImportError)      an optional dependency is not installed
@@ -119,6 +121,14 @@ class SchemaError(RunError):
 
 class SecretError(SafetyFilterError, PermissionError):
     """The run's secret is missing, unreadable or another run's."""
+
+
+class OfficerKeyError(SafetyFilterError, ValueError):
+    """An officer's key file, or its passphrase, that can't be used."""
+
+
+class SealedError(SafetyFilterError, ValueError):
+    """Sealed records that can't be opened, or that are not whole."""
 
 
 class DeviceError(SafetyFilterError, RuntimeError):

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
 from typing import Any
+
+LONGEST_TEXT = 16_384
+"""Characters of a text that a record keeps; a path or a URL that can be used is shorter."""
+MOST_REFERENCES, MOST_PICTURES = 16, 10_000
+"""References to the crawl, and pictures of one sample, that a record keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,8 @@ class Evidence:
         References to the crawl, where the source has them.
     time : str
         When it was excluded: ISO 8601, UTC.
+    cut : tuple of str
+        The fields of which a part was left out, since a sample held far too much there.
     """
 
     source: str
@@ -63,6 +71,7 @@ class Evidence:
     url: str = ""
     crawl: Mapping[str, str] = field(default_factory=dict)
     time: str = ""
+    cut: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON.
@@ -71,3 +80,70 @@ class Evidence:
         ('known_hash',)
         """
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evidence:
+        """Return the record that `as_dict` gave; ValueError for anything else.
+
+        >>> record = Evidence(source="s", key="k", reasons=("known_hash",))
+        >>> Evidence.from_dict(record.as_dict()) == record
+        True
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError("a record is not an object")
+        taken = {one.name: values[one.name] for one in fields(cls)}
+        for name in ("reasons", "lists", "cut"):
+            taken[name] = _texts(taken[name], name)
+        taken["pictures"] = tuple(_picture(picture) for picture in _items(taken["pictures"], "pictures"))
+        if not isinstance(taken["crawl"], Mapping):
+            raise ValueError("crawl is not an object")
+        taken["crawl"] = {_text(name, "crawl"): _text(value, "crawl") for name, value in taken["crawl"].items()}
+        for name in ("source", "key", "caption_sha256", "url", "time"):
+            _text(taken[name], name)
+        return cls(**taken)
+
+    def shortened(self) -> Evidence:
+        """Return the record within bounds, so that a sample with a URL of a gigabyte stops no scan.
+
+        >>> Evidence(source="s", key="k" * 20_000, reasons=()).shortened().cut
+        ('key',)
+        """
+        changed: dict[str, Any] = {
+            name: value[:LONGEST_TEXT]
+            for name in ("source", "key", "url", "time", "caption_sha256")
+            if len(value := getattr(self, name)) > LONGEST_TEXT
+        }
+        if len(self.pictures) > MOST_PICTURES:
+            changed["pictures"] = self.pictures[:MOST_PICTURES]
+        crawl = {
+            name[:LONGEST_TEXT]: value[:LONGEST_TEXT] for name, value in islice(self.crawl.items(), MOST_REFERENCES)
+        }
+        if crawl != dict(self.crawl):
+            changed["crawl"] = crawl
+        return replace(self, **changed, cut=tuple(changed)) if changed else self
+
+
+def _picture(values: Any) -> PictureDigests:
+    if not isinstance(values, Mapping):
+        raise ValueError("a picture's digests are not an object")
+    quality = values["pdq_quality"]
+    if quality is not None and type(quality) is not int:
+        raise ValueError("pdq_quality is not a whole number")
+    texts = {name: _text(values[name], name) for name in ("md5", "sha1", "sha256", "pdq")}
+    return PictureDigests(**texts, pdq_quality=quality)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is not a text")
+    return value
+
+
+def _items(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is not a list")
+    return list(value)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    return tuple(_text(item, name) for item in _items(value, name))
