@@ -19,6 +19,7 @@
     ├── CalibrationError (ValueError)        data that can't support what was asked of it
     ├── RunError (ValueError)                a run directory that can't be used
     │   ├── OtherRunError (FileExistsError)
+    │   ├── AttestationError                 a run that is not attested, or not as it was attested
     │   ├── UnfinishedRunError
     │   └── SchemaError
     ├── SecretError (PermissionError)        the run's secret is missing or wrong
@@ -109,6 +110,10 @@ class RunError(SafetyFilterError, ValueError):
 
 class OtherRunError(RunError, FileExistsError):
     """The output directory holds a run of another source, encoder or set of probes."""
+
+
+class AttestationError(RunError):
+    """A run without an attestation, or whose attestation does not hold, or not by the key that was given."""
 
 
 class UnfinishedRunError(RunError):
