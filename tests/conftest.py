@@ -14,11 +14,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from safetyfilter import EmbedOptions, LinearProbe, ProbeBank
 from safetyfilter.signals import PAIR
 from tests.object_storage import ENVIRONMENT, S3, serving
+
+# A test that is slow on a busy machine has not failed.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.jpg")
 
@@ -68,6 +73,21 @@ def bad_images() -> dict[str, bytes]:
         "bad/jottings.md": b"# notes\n",
         "bad/nought.webp": bytes(400),
     }
+
+
+class Shared:
+    """How several workers share the tests, where there are several."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> object:
+        """Give each worker tests that lie together, so that few fixtures are made twice, and the rest to who is done."""
+        from xdist.scheduler import WorkStealingScheduling
+
+        return WorkStealingScheduling(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Shared())
 
 
 @pytest.fixture(scope="session")
