@@ -34,7 +34,7 @@ def write_chunks(place: Location, chunks: Iterable[bytes]) -> str:
     >>> import tempfile
     >>> place = Location.of(tempfile.mkdtemp()) / "part-00000.bin"
     >>> digest = write_chunks(place, [b"one", b"two"])
-    >>> list(read_chunks(place)), digest == file_digest(place)
+    >>> list(read_chunks(place)), digest == hashlib.sha256(place.read_bytes()).hexdigest()
     ([b'one', b'two'], True)
     """
     digest = hashlib.sha256()
@@ -75,9 +75,3 @@ def read_chunks(place: Location) -> Iterator[bytes]:
             if len(chunk) < size:
                 raise SealedError(f"{place} ends within a chunk: {size - len(chunk):,} of {size:,} bytes are missing")
             yield chunk
-
-
-def file_digest(place: Location) -> str:
-    """Return the SHA-256 in hex of a file's bytes, which are not held in memory; errors as of `Location.open`."""
-    with place.open() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
