@@ -80,7 +80,7 @@ class Shared:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> object:
-        """Give each worker tests that lie together, so that few fixtures are made twice, and the rest to who is done."""
+        """Give each worker tests that lie together, so that few fixtures are made twice; who is done takes others."""
         from xdist.scheduler import WorkStealingScheduling
 
         return WorkStealingScheduling(config, log)
