@@ -25,11 +25,12 @@ from safetyfilter.runs.apply import decide_by
 from safetyfilter.runs.contents import Contents, contents_of
 from safetyfilter.runs.digests import DIGEST_BYTES, NO_CONTENT, Digester
 from safetyfilter.runs.held import INDEX_FOLDER
-from safetyfilter.runs.parts import ScoredPart, read_scores
+from safetyfilter.runs.parts import read_scores
 from safetyfilter.runs.place import run_place
 from safetyfilter.runs.reasons import Reasons, own_reasons
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run, require_run
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.start import started
 from safetyfilter.sources.base import Part, Sample, Source, require_source, samples_of
 from safetyfilter.sources.extents import nested

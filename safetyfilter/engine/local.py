@@ -14,7 +14,7 @@ from safetyfilter.engine.parts import score_parts
 from safetyfilter.engine.processes import devices_of, score_on_devices
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.progress import Progress
-from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.scored_part import ScoredPart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

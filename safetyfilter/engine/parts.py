@@ -9,7 +9,7 @@ from typing import Protocol
 from safetyfilter.progress import Progress
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import MAX_BYTES, Part, Source
 
 

@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 from safetyfilter.engine.parts import PartJob, score_parts
 from safetyfilter.errors import RunError, SafetyFilterError
 from safetyfilter.progress import Progress
-from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import Part
 
 _POLL_S = 0.2

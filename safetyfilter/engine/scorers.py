@@ -17,7 +17,7 @@ from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import NO_CONTENT, Digester, Digests
-from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source
 
 

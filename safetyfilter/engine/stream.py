@@ -17,7 +17,7 @@ from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import RunError, StorageError
 from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import Digester, digest_order
-from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import Part, Sample
 
 

@@ -17,7 +17,7 @@ from safetyfilter.engine.parts import PartJob
 from safetyfilter.errors import SourceError
 from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import NO_CONTENT, Digests
-from safetyfilter.runs.parts import ScoredPart
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.rows import RowScorer
 from safetyfilter.sources.base import Part

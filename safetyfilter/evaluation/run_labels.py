@@ -12,8 +12,9 @@ from safetyfilter.batches import ScoreBatch
 from safetyfilter.evaluation.plane_labels import PlaneLabels, pair_labels
 from safetyfilter.runs.digests import Digests, digest_order, rows_in_order
 from safetyfilter.runs.labels import key_digests, rows_of_labels
-from safetyfilter.runs.parts import ScoredPart, digests_of
+from safetyfilter.runs.parts import digests_of
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.score.labels import Labels
 
 

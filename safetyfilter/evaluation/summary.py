@@ -21,9 +21,10 @@ from safetyfilter.evaluation.plane_labels import PlaneLabels
 from safetyfilter.evaluation.run_labels import RunLabels
 from safetyfilter.progress import OUTCOMES, Progress, Tally, notebook_progress
 from safetyfilter.runs.decided import DecidedPart, read_decisions
-from safetyfilter.runs.parts import ScoredPart, read_scores
+from safetyfilter.runs.parts import read_scores
 from safetyfilter.runs.record import COUNT_NAMES, RunRecord
 from safetyfilter.runs.run import Run, take_up_decided
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.stored import in_turn, require_own, vouched
 
 _AHEAD = 2

@@ -11,7 +11,8 @@ import numpy as np
 
 from safetyfilter.errors import OutputError, RunError
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
+from safetyfilter.runs.parts import read_scores, row_count, write_scores
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.stored import file_digest, holds
 from safetyfilter.storage import Location, read_npy, replacing
 

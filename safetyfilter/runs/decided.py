@@ -15,13 +15,13 @@ from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import (
-    ScoredPart,
     content_digest,
     digest_column,
     digests_of,
     read_table,
     write_table,
 )
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.shards import carried_meta
 from safetyfilter.storage import Location
 

@@ -1,12 +1,11 @@
-"""Scored parts, and the Parquet files that a run keeps of them, whose columns name no sample."""
+"""The Parquet files that a run keeps of its scored parts, whose columns name no sample."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,106 +13,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from safetyfilter.batches import (
-    STATUS_NAMES,
-    ScoreBatch,
-    StatusCodes,
-    Unreadable,
-)
+from safetyfilter.batches import STATUS_NAMES, ScoreBatch, StatusCodes, Unreadable
 from safetyfilter.errors import RunError, SchemaError, StorageError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_order, rows_in_order
+from safetyfilter.runs.digests import DIGEST_BYTES, Digests
 from safetyfilter.runs.fields import Fields
-from safetyfilter.sources.base import NO_SHARDS, Shards
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.storage import Location, parse_json, read_parquet, replacing
 
 SCHEMA_VERSION = 3
 PART_METADATA = b"safetyfilter"
 """The name under which a file of a run holds the schema's version and what else is known of it."""
 _DIGEST = pa.binary(DIGEST_BYTES)
-_KNOWN_HASH = "known_hash"
+_KNOWN_HASH, _SEALED = "known_hash", "sealed"
 _REMEDY = "run the same scan again, which does only what is missing"
+Flags: TypeAlias = "tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]"
+"""(N,) bool of each row: on a list, not to be told, sealed; None where nobody asked."""
 _REPEATING = ("status", "reasons.list.element")
 """Columns whose values repeat."""
-RESERVED_COLUMNS = ("key_digest", "content_digest", "status", _KNOWN_HASH)
+RESERVED_COLUMNS = ("key_digest", "content_digest", "status", _KNOWN_HASH, _SEALED)
 """Columns of a run's own, which no signal may be called."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ScoredPart:
-    """A part of a source, scored: rows in the order of the key digests, which says nothing without the secret.
-
-    Parameters
-    ----------
-    index : int
-        The part's number, in its source or in the run.
-    state : str
-        The part's state in its source: while this is unchanged, so are the samples.
-    keys, contents : ndarray
-        (N, 16) uint8, the digests of the keys, ascending, and of the encoded images; zeros where there were no bytes.
-    scores : ScoreBatch
-        (N, S) float32, NaN where unscored, and each row's status.
-    known_hashes : ndarray or None
-        (N,) bool, True where the encoded image is on a list of known content; None where no list was given.
-    vectors : ndarray or None
-        (N, D) or (N, V, D) floats, the embeddings, where they are wanted; NaN where there is none.
-    shards : Shards
-        As of `Part`: plain names, which a run keeps as keyed digests.
-    """
-
-    index: int
-    state: str
-    keys: Digests
-    contents: Digests
-    scores: ScoreBatch
-    known_hashes: npt.NDArray[np.bool_] | None = None
-    vectors: npt.NDArray[np.floating] | None = None
-    shards: Shards = NO_SHARDS
-
-    def __post_init__(self) -> None:
-        columns = (self.keys, self.contents, self.scores, self.known_hashes, self.vectors)
-        lengths = [len(column) for column in columns if column is not None]
-        if len(set(lengths)) > 1:
-            raise RunError(f"the columns of part {self.index} differ in length, {lengths}: a fault of the library")
-        if not in_order(self.keys):
-            raise RunError(f"the rows of part {self.index} are not in the order of their keys: a fault of the library")
-
-    @classmethod
-    def in_order(
-        cls,
-        index: int,
-        state: str,
-        digests: Digests,
-        scores: ScoreBatch,
-        known_hashes: npt.NDArray[np.bool_] | None = None,
-        vectors: npt.NDArray[np.floating] | None = None,
-        shards: Shards = NO_SHARDS,
-    ) -> ScoredPart:
-        """Return a part from rows in any order, which are put into that of their keys.
-
-        Parameters
-        ----------
-        digests : ndarray
-            (N, 32) uint8, for each row the digest of its key and that of its content.
-        """
-        keys, contents = digests[:, :DIGEST_BYTES], digests[:, DIGEST_BYTES:]
-        order = digest_order(keys)
-        return cls(
-            index=index,
-            state=state,
-            keys=rows_in_order(keys, order),
-            contents=rows_in_order(contents, order),
-            scores=ScoreBatch(
-                values=np.take(scores.values, order, axis=0),
-                signals=scores.signals,
-                status=np.take(scores.status, order),
-            ),
-            known_hashes=None if known_hashes is None else known_hashes[order],
-            vectors=None if vectors is None else vectors[order],
-            shards=shards,
-        )
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 def scores_table(part: ScoredPart) -> pa.Table:
@@ -123,7 +41,9 @@ def scores_table(part: ScoredPart) -> pa.Table:
     names = pa.DictionaryArray.from_arrays(pa.array(part.scores.status), pa.array(STATUS_NAMES))
     columns["status"] = names.cast(pa.string())
     if part.known_hashes is not None:
-        columns[_KNOWN_HASH] = pa.array(part.known_hashes)
+        columns[_KNOWN_HASH] = pa.array(part.known_hashes, mask=part.unchecked_hashes)  # null: nobody can tell
+    if part.sealed is not None:
+        columns[_SEALED] = pa.array(part.sealed)
     return pa.table(columns)
 
 
@@ -138,10 +58,13 @@ def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) 
         The file.
     meta : mapping
         ``fingerprint``: what the scores depend on; ``embeddings``: the digest of the part's embeddings, or None;
-        ``repeated``, where samples of the part share a key with others: the fingerprint of the source at that time.
+        ``repeated``, where samples of the part share a key with others: the fingerprint of the source at that time;
+        ``sealed``, where sealed records are made: the digest of their file.
     """
-    content = _content_of(part.keys, part.contents, part.scores, part.known_hashes)
-    own = {"signals": list(part.scores.signals), "content": content, "repeated": None}
+    flags = (part.known_hashes, part.unchecked_hashes, part.sealed)
+    content = _content_of(part.keys, part.contents, part.scores, flags)
+    own: dict[str, object] = {"signals": list(part.scores.signals), "content": content, "repeated": None}
+    own |= {} if part.known_hashes is None else {"unchecked": part.unchecked}
     write_table(scores_table(part), place, {**own, **meta, "content": content})
     return content
 
@@ -156,22 +79,48 @@ def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, 
     try:
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
         scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
-        known = table.column(_KNOWN_HASH).to_numpy() if _KNOWN_HASH in table.column_names else None
         keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
-        whole = content == _content_of(keys, contents, scores, known)
+        flags = _flags(table)
+        whole = content == _content_of(keys, contents, scores, flags)
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
     if not whole:
         raise RunError(f"{place} is damaged: it does not hold what was written; scan again")
-    part = ScoredPart(index=index, state="", keys=keys, contents=contents, scores=scores, known_hashes=known)
+    known, unchecked, sealed = flags
+    part = ScoredPart(
+        index=index,
+        state="",
+        keys=keys,
+        contents=contents,
+        scores=scores,
+        known_hashes=known,
+        unchecked_hashes=unchecked,
+        sealed=sealed,
+    )
     return part, meta
 
 
-def _content_of(
-    keys: Digests, contents: Digests, scores: ScoreBatch, known_hashes: npt.NDArray[np.bool_] | None
-) -> str:
-    known = () if known_hashes is None else (known_hashes,)
-    return content_digest(keys, contents, scores.values, scores.status, *known)
+def _flags(table: pa.Table) -> Flags:
+    """The columns of a part that say yes or no of each row: on a list, not to be told, sealed; None for one it lacks.
+
+    >>> _flags(pa.table({"known_hash": [True, None]}))
+    (array([ True, False]), array([False,  True]), None)
+    """
+    known, unchecked, sealed = None, None, None
+    if _KNOWN_HASH in table.column_names:
+        column = table.column(_KNOWN_HASH).cast(pa.bool_())
+        known, unchecked = pc.fill_null(column, False).to_numpy(), column.is_null().to_numpy()
+    if _SEALED in table.column_names:
+        sealed = table.column(_SEALED).cast(pa.bool_()).to_numpy()
+    return known, unchecked, sealed
+
+
+def _content_of(keys: Digests, contents: Digests, scores: ScoreBatch, flags: Flags) -> str:
+    known, unchecked, sealed = flags
+    told: list[npt.NDArray[Any]] = [] if known is None else [known]
+    told += [unchecked] if unchecked is not None and unchecked.any() else []
+    told += [] if sealed is None else [sealed.astype(np.uint8)]  # of another type, so that none passes for the other
+    return content_digest(keys, contents, scores.values, scores.status, *told)
 
 
 def content_digest(*columns: npt.NDArray[Any]) -> str:

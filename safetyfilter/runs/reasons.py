@@ -13,7 +13,8 @@ from safetyfilter.batches import Reason, ReasonBits
 from safetyfilter.decide.policy import Policy
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.near import NearSearch, checked_cosine, has_direction
-from safetyfilter.runs.parts import ScoredPart, read_scores
+from safetyfilter.runs.parts import read_scores
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.stored import part_embeddings
 
 if TYPE_CHECKING:

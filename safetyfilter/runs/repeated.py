@@ -14,8 +14,9 @@ import numpy.typing as npt
 from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
 from safetyfilter.errors import OutputError, SafetyFilterError
 from safetyfilter.runs.index_file import stretch_bits, stretches
-from safetyfilter.runs.parts import ScoredPart, read_scores, row_count, write_scores
+from safetyfilter.runs.parts import read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.shards import carried_meta
 
 _AT_ONCE = 1 << 21

@@ -20,12 +20,12 @@ from safetyfilter.runs.deciding import OwnDecisions
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.held import held
 from safetyfilter.runs.labels import aligned
-from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.runs.place import run_place
 from safetyfilter.runs.placement import Placement, Wanted, placed
 from safetyfilter.runs.reading import read_record
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.secret import own_secret
 from safetyfilter.runs.stored import (
     checks_of,

@@ -16,8 +16,9 @@ from safetyfilter.embed.images import PREPARATION
 from safetyfilter.errors import RunError
 from safetyfilter.runs.decided import DecidedPart, write_decisions
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.parts import ScoredPart, write_scores
+from safetyfilter.runs.parts import write_scores
 from safetyfilter.runs.reasons import Reasons
+from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.shards import carried_meta, shard_meta
 from safetyfilter.runs.stored import file_digest, part_file
 from safetyfilter.storage import Location, replacing
