@@ -21,7 +21,7 @@ from safetyfilter.storage.reading import (
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
 from safetyfilter.storage.urls import shown
 from safetyfilter.storage.walk import Walk
-from safetyfilter.storage.writing import create_private, replacing
+from safetyfilter.storage.writing import create_private, creating_private, replacing
 
 __all__ = [
     "ATTEMPTS",
@@ -34,6 +34,7 @@ __all__ = [
     "Walk",
     "cache_folder",
     "create_private",
+    "creating_private",
     "entry_from",
     "entry_of",
     "exclusive",

@@ -144,3 +144,89 @@ def create_private(place: Location, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)  # at the end: the other name is gone for good too
+
+
+@contextmanager
+def creating_private(path: Path) -> Iterator[IO[bytes]]:
+    """Write a new local file that only its owner can read (mode 0600), whole or not at all, however large.
+
+    Until it is whole it has no name, where the file system has such files: a process that is killed leaves nothing.
+
+    Yields
+    ------
+    file
+        Binary, for writing.
+
+    Raises
+    ------
+    OutputError
+        There is a file already, which is left as it is; or it can't be written.
+
+    Examples
+    --------
+    >>> path = Path(tempfile.mkdtemp()) / "records"
+    >>> with creating_private(path) as file:
+    ...     _ = file.write(b"whole")
+    >>> path.read_text(), oct(path.stat().st_mode & 0o777)
+    ('whole', '0o600')
+    >>> with creating_private(path) as file:
+    ...     _ = file.write(b"other")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.OutputError: ... is there already and is not replaced; give another name
+    """
+    temporary: Path | None = None
+    try:
+        if os.path.lexists(path):
+            raise FileExistsError(path)
+        descriptor = _nameless(path.parent)
+        if descriptor is None:
+            temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            _named(file.fileno(), temporary, path)
+        sync_folder(path.parent)
+    except SafetyFilterError:
+        raise
+    except FileExistsError as error:
+        raise OutputError(f"{path} is there already and is not replaced; give another name") from error
+    except OSError as error:
+        raise OutputError(
+            f"can't write {path}: {error.strerror or error}; make room or choose a writable place"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _nameless(folder: Path) -> int | None:
+    """Return a new file without a name, to be given one in its folder; None where there are no such files."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not Path("/proc/self/fd").exists():
+        return None
+    try:
+        return os.open(folder, flag | os.O_WRONLY, 0o600)
+    except OSError:  # of a file system without them; a folder that can't be written to is told of by the next attempt
+        return None
+
+
+def _named(descriptor: int, temporary: Path | None, path: Path) -> None:
+    """Give an open file its name; FileExistsError where another has it."""
+    if temporary is None:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:  # with a folder's descriptor, link follows the symbolic link that /proc shows
+            os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+        return
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        temporary.rename(path)
