@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from safetyfilter.sources import Sample, SampleBatch
 from safetyfilter.sources.pictures import holds_picture, is_picture_name, named_in, picture_path
-from safetyfilter.sources.rows import plain
+from safetyfilter.sources.values import plain
 from safetyfilter.storage import Location
 
 

@@ -13,8 +13,8 @@ from safetyfilter.loaders.access import Access
 from safetyfilter.loaders.deciders import Decider
 from safetyfilter.loaders.fields import OtherPictures
 from safetyfilter.loaders.places import KeyOfPath
-from safetyfilter.sources.rows import plain
 from safetyfilter.sources.tables import image_column_of, key_column_of, may_hold_pictures
+from safetyfilter.sources.values import plain
 
 RowGetter: TypeAlias = "str | Callable[[dict[str, Any]], str | None]"
 """The column that holds the keys, or a function of a row."""

@@ -30,6 +30,7 @@ def open_source(
     *,
     image_column: str | None = None,
     key_column: str | None = None,
+    url_column: str | None = None,
     root: Place | None = None,
     keys: Place | None = None,
     limit: int | None = None,
@@ -46,6 +47,9 @@ def open_source(
     image_column, key_column : str or None
         The columns of a table, or the extension of the image in a tar; found where None. Of stored embeddings, the
         columns of these and of the keys.
+    url_column : str or None
+        The column that holds the images' URLs, or the field of the ``.json`` that lies beside an image; found where
+        None, see `safetyfilter.sources.urls.URL_NAMES`. No URL is opened.
     root : path or None
         A local folder: rows of tables may name files below it by absolute paths; see `PathRule`.
     keys : path or None
@@ -84,7 +88,7 @@ def open_source(
         raise UsageError(f"a part has at least one sample, not {part_size}; leave part_size out for the usual")
     top = checked_root(root)
     places = list(source) if isinstance(source, list | tuple) else [source]
-    columns = {"image_column": image_column, "key_column": key_column}
+    columns = {"image_column": image_column, "key_column": key_column, "url_column": url_column}
     found = [_opened(place, columns, top, part_size, keys) for place in places]
     opened = found[0] if len(found) == 1 and not isinstance(source, list | tuple) else JoinedSource(found)
     opened = opened if limit is None else LimitedSource(opened, limit)
@@ -112,6 +116,7 @@ def _opened(
             listing,
             column=columns["image_column"],
             key_column=columns["key_column"],
+            url_column=columns["url_column"],
             keys=None if keys is None else Location.of(keys),
             part_size=part_size or ROWS,
         )
@@ -130,9 +135,12 @@ def _opened(
         )
     if kind == "webdataset":
         _refuse_columns(source, {"key_column": columns["key_column"]}, "tars have no columns of keys")
-        return WebDatasetSource(listing, image_field=columns["image_column"], part_size=part_size)
-    _refuse_columns(source, columns, "an image folder has no columns")
-    return FolderSource(listing, part_size=part_size)
+        return WebDatasetSource(
+            listing, image_field=columns["image_column"], url_field=columns["url_column"], part_size=part_size
+        )
+    others = {name: column for name, column in columns.items() if name != "url_column"}
+    _refuse_columns(source, others, "an image folder has no columns")
+    return FolderSource(listing, url_field=columns["url_column"], part_size=part_size)
 
 
 def _refuse_keys(source: object, keys: Place | None) -> None:

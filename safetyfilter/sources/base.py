@@ -66,12 +66,15 @@ class Part:
         Its samples, where the source knows without reading them.
     shards : Shards
         The shards that its samples lie in.
+    url_state : str
+        The same of files that only URLs and references are read from; empty where there are none. See `with_urls`.
     """
 
     index: int
     state: str
     count: int | None = None
     shards: Shards = NO_SHARDS
+    url_state: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.row_files import paths_in, state_of_paths
 from safetyfilter.sources.rows import RowReader
 from safetyfilter.sources.tables import Columns, undecoded
+from safetyfilter.sources.urls import UrlFields
 from safetyfilter.storage import Location, entry_of
 
 _FIRST_ROWS = 8
@@ -59,7 +60,7 @@ class DatasetSource:
     ----------
     rows : Rows
         The data set.
-    image_column, key_column : str or None
+    image_column, key_column, url_column : str or None
         Found by name and type where None.
     part_size : int
         Rows a part.
@@ -80,6 +81,7 @@ class DatasetSource:
         *,
         image_column: str | None = None,
         key_column: str | None = None,
+        url_column: str | None = None,
         part_size: int = PART_SIZE,
     ) -> None:
         self.location = rows.location
@@ -98,6 +100,7 @@ class DatasetSource:
                 columns=Columns.of(split.features.arrow_schema, image_column, key_column),
                 rule=rows.rule,
                 prefix=f"{name}/" if name else "",
+                urls=UrlFields.of_schema(split.features.arrow_schema, url_column),
             )
             for name, split in self._splits.items()
         }
@@ -137,8 +140,7 @@ class DatasetSource:
             if name not in self._paths:
                 self._paths[name] = self._state_of_paths(name, range(len(split.data)))
             paths = self._paths[name]
-        chosen = f"{reader.columns.state}:{reader.rule.state}"
-        return f"{name}:{split._fingerprint}:{files}:{rows.start}-{rows.stop}:{chosen}:{paths}"
+        return f"{name}:{split._fingerprint}:{files}:{rows.start}-{rows.stop}:{reader.state}:{paths}"
 
     def _state_of_paths(self, name: str, rows: range) -> str:
         """Return the state of the files that stored rows name; their bytes are not looked at."""
@@ -152,9 +154,9 @@ class DatasetSource:
         self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
     ) -> Iterator[Sample]:
         """Yield the rows of a part, in order; only the columns needed are read."""
-        for name, first, table, sound in self._tables(part, captions=captions):
+        for name, first, table, sound in self._tables(part, captions=captions, urls=urls):
             if sound:
-                yield from self._readers[name].samples(table, first, captions=captions)
+                yield from self._readers[name].samples(table, first, captions=captions, urls=urls)
             else:
                 yield from self._lost(name, first, table)
 
@@ -179,12 +181,14 @@ class DatasetSource:
             keys = None
         return reader.lost(keys, first, len(table))
 
-    def _tables(self, part: Part, *, captions: bool | None) -> Iterator[tuple[str, int, pa.Table, bool]]:
+    def _tables(
+        self, part: Part, *, captions: bool | None, urls: bool = False
+    ) -> Iterator[tuple[str, int, pa.Table, bool]]:
         """Yield split, number of the first row, rows, and if they are sound; all columns where `captions` is None."""
         for name, rows in self._ranges(part.index):
             split = self._splits[name]
             if captions is not None:
-                split = split.select_columns(self._readers[name].columns.names(captions=captions))
+                split = split.select_columns(self._readers[name].names(captions=captions, urls=urls))
             split = split.with_format("arrow")
             start, size = rows.start, _FIRST_ROWS
             while start < rows.stop:

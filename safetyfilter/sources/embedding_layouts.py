@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.files import Listing
@@ -23,6 +24,29 @@ _BESIDE = (".keys.parquet", ".keys.txt", ".keys.npy", ".parquet", ".txt")
 """Endings of a file of keys that has the array's own name."""
 _ALONE = ("keys.parquet", "keys.txt", "keys.npy")
 """Names of a file of keys beside the only array of a folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedColumns:
+    """The columns of stored embeddings that the user named; each is found by name and type where it is None.
+
+    Attributes
+    ----------
+    vectors : str or None
+        The embeddings, in Parquet files.
+    key, url : str or None
+        The keys and the images' URLs, in the metadata or in the files themselves.
+    """
+
+    vectors: str | None = None
+    key: str | None = None
+    url: str | None = None
+
+    def refuse(self, why: str) -> None:
+        """Raise `SourceError`, which begins with `why`, where a column of metadata was named and there is none."""
+        for column, option in ((self.key, "--key-column"), (self.url, "--url-column")):
+            if column is not None:
+                raise SourceError(f"{why}, and so no column {column!r}; leave out {option}")
 
 
 def stores_embeddings(listing: Listing, column: str | None = None) -> bool:
@@ -51,17 +75,15 @@ def stores_embeddings(listing: Listing, column: str | None = None) -> bool:
     return False
 
 
-def embeddings_in(listing: Listing, *, column: str | None, key: str | None, keys: Location | None) -> list[VectorFile]:
+def embeddings_in(listing: Listing, named: NamedColumns, *, keys: Location | None) -> list[VectorFile]:
     """Return the files of embeddings of a listing, in order.
 
     Parameters
     ----------
     listing : Listing
         Files of which `stores_embeddings` is true.
-    column : str or None
-        The column of embeddings in Parquet files.
-    key : str or None
-        The column of keys, in the metadata or in the files themselves.
+    named : NamedColumns
+        The columns that the user named.
     keys : Location or None
         A file of keys for the one array there is.
 
@@ -73,14 +95,19 @@ def embeddings_in(listing: Listing, *, column: str | None, key: str | None, keys
     arrays = [name for name in listing.names if _is_array(name) and not is_hidden(name)]
     found: list[VectorFile]
     if arrays:
-        if column is not None:
+        if named.vectors is not None:
             raise SourceError(f"{listing.location} holds arrays, which have no columns; leave out --image-column")
         job = any(_folder_of(name) == _IMAGES for name in arrays)
-        found = [*(_of_job(listing, arrays, key) if job and keys is None else _of_arrays(listing, arrays, key, keys))]
+        found = [
+            *(_of_job(listing, arrays, named) if job and keys is None else _of_arrays(listing, arrays, named, keys))
+        ]
     else:
         if keys is not None:
             raise SourceError("the keys of Parquet files are in a column of theirs; name it with --key-column")
-        found = [ColumnVectors.of(listing.place(name), name, column, key) for name in tables_of(listing)]
+        found = [
+            ColumnVectors.of(listing.place(name), name, named.vectors, named.key, named.url)
+            for name in tables_of(listing)
+        ]
     first = found[0]
     for other in found:
         if other.width != first.width:
@@ -91,7 +118,7 @@ def embeddings_in(listing: Listing, *, column: str | None, key: str | None, keys
     return found
 
 
-def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[VectorFile]:
+def _of_job(listing: Listing, arrays: Sequence[str], named: NamedColumns) -> list[VectorFile]:
     """The layout of an embedding job: files of each kind in a folder of its own, matched by their numbers."""
     if elsewhere := [name for name in arrays if _folder_of(name) not in (_IMAGES, _TEXTS)]:
         raise SourceError(
@@ -111,9 +138,9 @@ def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[Ve
     found: list[VectorFile] = []
     for number, name in sorted(images.items()):
         files = [name, *(group[number] for group in (metadata, texts) if number in group)]
-        keys = key_list(listing.place(metadata[number]), metadata[number], key) if metadata else None
-        if key is not None and keys is None:
-            raise SourceError(f"{listing.location} has no {_METADATA}/ with a column {key!r}; leave out --key-column")
+        keys = _keys_of(named, listing.place(metadata[number]), metadata[number]) if metadata else None
+        if keys is None:
+            named.refuse(f"{listing.location} has no {_METADATA}/")
         found.append(
             ArrayVectors(
                 name=name,
@@ -128,7 +155,9 @@ def _of_job(listing: Listing, arrays: Sequence[str], key: str | None) -> list[Ve
     return found
 
 
-def _of_arrays(listing: Listing, arrays: Sequence[str], key: str | None, given: Location | None) -> list[VectorFile]:
+def _of_arrays(
+    listing: Listing, arrays: Sequence[str], named: NamedColumns, given: Location | None
+) -> list[VectorFile]:
     """Arrays by themselves, each with a file of keys of its own name, or the only one with a file called so."""
     arrays = [name for name in arrays if not _holds_keys(name)]
     if not arrays:
@@ -140,9 +169,9 @@ def _of_arrays(listing: Listing, arrays: Sequence[str], key: str | None, given: 
         )
     found: list[VectorFile] = []
     for name in arrays:
-        keys, files = _keys_beside(listing, name, alone=len(arrays) == 1, key=key, given=given)
-        if key is not None and keys is None:
-            raise SourceError(f"{name} has no file of keys beside it, and so no column {key!r}; leave out --key-column")
+        keys, files = _keys_beside(listing, name, alone=len(arrays) == 1, named=named, given=given)
+        if keys is None:
+            named.refuse(f"{name} has no file of keys beside it")
         found.append(
             ArrayVectors(
                 name=name,
@@ -156,10 +185,10 @@ def _of_arrays(listing: Listing, arrays: Sequence[str], key: str | None, given: 
 
 
 def _keys_beside(
-    listing: Listing, name: str, *, alone: bool, key: str | None, given: Location | None
+    listing: Listing, name: str, *, alone: bool, named: NamedColumns, given: Location | None
 ) -> tuple[KeyList | None, tuple[str, ...]]:
     if given is not None:
-        return key_list(given, given.name, key), ()
+        return _keys_of(named, given, given.name), ()
     stem, folder = name.removesuffix(name[-4:]), name.rpartition("/")[0]
     names = [f"{stem}{ending}" for ending in _BESIDE]
     names += [f"{folder}/{each}".lstrip("/") for each in _ALONE] if alone else []
@@ -167,7 +196,11 @@ def _keys_beside(
     there = [each for each, place in places.items() if each in listing or (not listing.is_folder and place.is_file())]
     if len(there) > 1:
         raise SourceError(f"{name} has several files of keys beside it, {', '.join(there)}; keep one, or name it")
-    return (key_list(places[there[0]], there[0], key), (there[0],)) if there else (None, ())
+    return (_keys_of(named, places[there[0]], there[0]), (there[0],)) if there else (None, ())
+
+
+def _keys_of(named: NamedColumns, place: Location, name: str) -> KeyList:
+    return key_list(place, name, named.key, named.url)
 
 
 def _array(listing: Listing, name: str) -> ArrayFile:

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from safetyfilter.errors import EmptySourceError, SourceError
 from safetyfilter.sources.base import MAX_BYTES, Part, Sample, SampleBatch, Shards
-from safetyfilter.sources.embedding_layouts import embeddings_in
+from safetyfilter.sources.embedding_layouts import NamedColumns, embeddings_in
 from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.parts import gathered
 from safetyfilter.sources.vector_files import VectorFile
@@ -40,8 +40,8 @@ class EmbeddingSource:
     ----------
     listing : Listing
         The files.
-    column, key_column : str or None
-        The columns of embeddings and of keys; found by name and type where None.
+    column, key_column, url_column : str or None
+        The columns of embeddings, of keys and of URLs; found by name and type where None.
     keys : Location or None
         The file of keys of the one array there is.
     part_size : int
@@ -65,13 +65,15 @@ class EmbeddingSource:
         *,
         column: str | None = None,
         key_column: str | None = None,
+        url_column: str | None = None,
         keys: Location | None = None,
         part_size: int = ROWS,
     ) -> None:
         self.location = listing.location
         self.extents: tuple[Extent, ...] = (*listing.extents, *([] if keys is None else [Extent(keys, 0)]))
         self._listing, self._keys_file = listing, keys
-        self._files = embeddings_in(listing, column=column, key=key_column, keys=keys)
+        named = NamedColumns(vectors=column, key=key_column, url=url_column)
+        self._files = embeddings_in(listing, named, keys=keys)
         self.width = self._files[0].width
         self.has_captions = all(file.has_captions for file in self._files)
         self._pieces: list[_Piece] = []
@@ -110,7 +112,7 @@ class EmbeddingSource:
         beside = "\n".join(self._listing.state_of(place) for place in others)
         return f"{self._listing.state(listed)}\n{beside}:{piece.start}-{piece.stop}:{piece.file.state}"
 
-    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+    def blocks(self, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:
         """Yield a part's rows as arrays, in order.
 
         Parameters
@@ -119,6 +121,8 @@ class EmbeddingSource:
             One of `parts`.
         captions : bool
             With the embeddings of the captions.
+        urls : bool
+            With addresses and references to a crawl.
 
         Raises
         ------
@@ -133,13 +137,13 @@ class EmbeddingSource:
                 "(text_emb/, or a column text_embedding) for all its images; use probes on images alone"
             )
         for piece in self._of(part.index):
-            yield from piece.file.read(piece.start, piece.stop, captions=captions)
+            yield from piece.file.read(piece.start, piece.stop, captions=captions, urls=urls)
 
     def samples(
         self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
     ) -> Iterator[Sample]:
         """Yield a part's rows as samples, in order; `blocks` gives them quicker. The text of captions is not read."""
-        for block in self.blocks(part):
+        for block in self.blocks(part, urls=urls):
             yield from block.samples()
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:

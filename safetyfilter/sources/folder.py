@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from safetyfilter.batches import Unreadable
@@ -24,6 +25,7 @@ from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.kinds import is_hidden
 from safetyfilter.sources.parts import named_stretches
 from safetyfilter.sources.pictures import PICTURE_EXTENSIONS
+from safetyfilter.sources.urls import JSON_BYTES, UrlFields, described
 
 _SIDECARS = frozenset({*CAPTION_EXTENSIONS, "json"})
 _ENDINGS = tuple(f".{extension}" for extension in _SIDECARS)
@@ -42,6 +44,8 @@ class FolderSource:
     ----------
     listing : Listing
         The files below the folder.
+    url_field : str or None
+        The field of the ``.json`` beside an image that holds its URL; one of `URL_NAMES` where None.
     part_size : int
         Samples a part.
     """
@@ -50,11 +54,12 @@ class FolderSource:
     keys = "files' paths relative to the scanned folder"
     form = "folder"
 
-    def __init__(self, listing: Listing, *, part_size: int = PART_SIZE) -> None:
+    def __init__(self, listing: Listing, *, url_field: str | None = None, part_size: int = PART_SIZE) -> None:
         self.location = listing.location
         self.extents: tuple[Extent, ...] = listing.extents
         self._listing = listing
         self._part_size = part_size
+        self._urls = UrlFields.of((), url_field)
 
     @cached_property
     def _files(self) -> Sequence[str]:
@@ -97,6 +102,7 @@ class FolderSource:
                 state=self._state(self._names(stretch)),
                 count=len(stretch),
                 shards=self._folders(stretch),
+                url_state=self._url_state(self._names(stretch)),
             )
             for index, stretch in enumerate(self._stretches)
         ]
@@ -110,14 +116,19 @@ class FolderSource:
     def _state(self, names: Sequence[str]) -> str:
         beside = {other for name in names for other in self._sidecars(name)}
         captions = (other for other in beside if _extension(other) in CAPTION_EXTENSIONS)
-        return self._listing.state([*names, *sorted(captions)])
+        return self._listing.state([*names, *sorted(captions)]) + self._urls.state
+
+    def _url_state(self, names: Sequence[str]) -> str:
+        described = {other for name in names for other in self._sidecars(name) if _extension(other) == "json"}
+        return self._listing.state(sorted(described)) if described else ""
 
     def samples(
         self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
     ) -> Iterator[Sample]:
         """Yield the files of a part; their contents are read where they are decoded."""
         for name in self._names(self._stretches[part.index]):
-            yield self._sample(name, caption=self._caption(name) if captions else None)
+            sample = self._sample(name, caption=self._caption(name) if captions else None)
+            yield self._with_url(sample) if urls else sample
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the files of a part with what lies beside them."""
@@ -144,16 +155,28 @@ class FolderSource:
     def _caption(self, name: str) -> str | None:
         texts = [other for other in self._sidecars(name) if _extension(other) in CAPTION_EXTENSIONS]
         for other in sorted(texts, key=lambda other: CAPTION_EXTENSIONS.index(_extension(other))):
-            place = self._listing.place(other)
-            try:
-                content = place.read_bytes(CAPTION_BYTES, called=f"a file in {place.folder}")
-            except StorageError:
-                raise
-            except (OSError, Unreadable):
-                continue  # true of this file: the sample has no caption in it that can be read
-            if (caption := caption_of({_extension(other): content})) is not None:
+            content = self._beside_of(other, CAPTION_BYTES)
+            if content is not None and (caption := caption_of({_extension(other): content})) is not None:
                 return caption
         return None
+
+    def _with_url(self, sample: Sample) -> Sample:
+        for other in (other for other in self._sidecars(sample.key) if _extension(other) == "json"):
+            content = self._beside_of(other, JSON_BYTES)
+            if content is not None:
+                url, crawl = described(content, self._urls.named)
+                return replace(sample, url=url, crawl=crawl)
+        return sample
+
+    def _beside_of(self, name: str, max_bytes: int) -> bytes | None:
+        """The content of a text beside an image; None where that file can't be read, which is true of it alone."""
+        place = self._listing.place(name)
+        try:
+            return place.read_bytes(max_bytes, called=f"a file in {place.folder}")
+        except StorageError:
+            raise
+        except (OSError, Unreadable):
+            return None
 
 
 def _stem(name: str) -> str:

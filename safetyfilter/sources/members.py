@@ -13,6 +13,7 @@ from safetyfilter.sources.base import CAPTION_BYTES, CAPTION_EXTENSIONS
 from safetyfilter.sources.pictures import is_picture_name
 from safetyfilter.sources.reading import WatchedFile
 from safetyfilter.sources.signatures import BEGINNING, format_of
+from safetyfilter.sources.urls import JSON_BYTES
 
 _HEADERS_WITH_CONTENT = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -89,8 +90,8 @@ class TarReader:
         The tar, compressed or not, at its start.
     image_field : str or None
         The extension of the image, where it is named; it is read whatever it holds.
-    captions, full : bool
-        With captions; with all members whole. Pictures are always read.
+    captions, urls, full : bool
+        With captions; with descriptions in JSON; with all members whole. Pictures are always read.
     max_bytes : int
         A sample whose members have more bytes together is not read.
 
@@ -103,6 +104,7 @@ class TarReader:
     stream: WatchedFile
     image_field: str | None = None
     captions: bool = False
+    urls: bool = False
     full: bool = False
     max_bytes: int = 1 << 62
     left_out: int = 0
@@ -162,6 +164,8 @@ class TarReader:
         name = extension.lower()
         if self.image_field is not None and name == self.image_field.lower():
             return True
+        if self.urls and name == "json":
+            return size <= JSON_BYTES
         return self.captions and name in CAPTION_EXTENSIONS and size <= CAPTION_BYTES
 
 

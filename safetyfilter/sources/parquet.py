@@ -21,6 +21,7 @@ from safetyfilter.sources.row_files import paths_in, state_of_paths
 from safetyfilter.sources.row_groups import LARGE_CHUNK, ReadRows, RowGroup, batch_size_of, path_leaves, read_group
 from safetyfilter.sources.rows import RowReader
 from safetyfilter.sources.tables import Columns
+from safetyfilter.sources.urls import UrlFields
 from safetyfilter.storage import PARQUET_ERRORS
 
 _PIECE = 8 << 20
@@ -38,8 +39,8 @@ class ParquetSource:
     ----------
     listing : Listing
         The Parquet files.
-    image_column, key_column : str or None
-        Found by name and type where None, in each file; see `Columns.of`.
+    image_column, key_column, url_column : str or None
+        Found by name and type where None, in each file; see `Columns.of` and `UrlFields.of_schema`.
     root : str or None
         The folder below which rows may name files by absolute paths; see `PathRule`.
     part_size : int
@@ -63,6 +64,7 @@ class ParquetSource:
         *,
         image_column: str | None = None,
         key_column: str | None = None,
+        url_column: str | None = None,
         root: str | None = None,
         part_size: int = PART_SIZE,
     ) -> None:
@@ -77,11 +79,12 @@ class ParquetSource:
             with self._open(name) as (file, _):
                 try:
                     columns = Columns.of(file.schema_arrow, image_column, key_column)
+                    urls = UrlFields.of_schema(file.schema_arrow, url_column)
                 except SourceError as error:
                     raise SourceError(f"{name}: {error}") from None
                 self._add(name, file.metadata, columns)
             rule = PathRule(folder=listing.place(name).folder, within=listing.base, root=root)
-            self._readers[name] = RowReader(columns=columns, rule=rule, prefix=f"{name}#")
+            self._readers[name] = RowReader(columns=columns, rule=rule, prefix=f"{name}#", urls=urls)
             ends.add(len(self._groups) - 1)
         self._ranges = gathered([group.rows for group in self._groups], part_size, ends)
 
@@ -152,7 +155,7 @@ class ParquetSource:
         first, last = groups[0], groups[-1]
         reader = self._readers[name]
         stop = last.first_row + last.rows
-        state = f"{self._listing.state([name])}:{first.first_row}-{stop}:{reader.columns.state}:{reader.rule.state}"
+        state = f"{self._listing.state([name])}:{first.first_row}-{stop}:{reader.state}"
         return f"{state}:{state_of_paths(self._paths(name, groups), reader.rule, self._listing.state_of)}"
 
     def _paths(self, name: str, groups: Sequence[RowGroup]) -> Iterator[str]:
@@ -181,12 +184,12 @@ class ParquetSource:
         self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
     ) -> Iterator[Sample]:
         """Yield the rows of a part, in order; only the columns needed are read."""
-        for rows in self._rows(part, captions=captions):
+        for rows in self._rows(part, captions=captions, urls=urls):
             reader = self._readers[rows.file]
             if rows.table is None:
                 yield from reader.lost(rows.keys, rows.first, rows.count)
             else:
-                yield from reader.samples(rows.table, rows.first, captions=captions)
+                yield from reader.samples(rows.table, rows.first, captions=captions, urls=urls)
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield the rows of a part with all their columns; the rows of a batch have one schema."""
@@ -198,11 +201,11 @@ class ParquetSource:
                 samples = tuple(reader.samples(rows.table, rows.first, full=True))
                 yield SampleBatch(samples=samples, rows=rows.table, image_column=reader.columns.image)
 
-    def _rows(self, part: Part, *, captions: bool | None) -> Iterator[ReadRows]:
+    def _rows(self, part: Part, *, captions: bool | None, urls: bool = False) -> Iterator[ReadRows]:
         """Yield a part's rows; all columns where `captions` is None."""
         for name, groups in self._files(part.index):
-            columns = self._readers[name].columns
-            names = None if captions is None else columns.names(captions=captions)
+            reader = self._readers[name]
+            names = None if captions is None else reader.names(captions=captions, urls=urls)
             with self._open(name) as (file, stream):
                 for group in groups:
-                    yield from read_group(file, stream, group, names, columns.key)
+                    yield from read_group(file, stream, group, names, reader.columns.key)

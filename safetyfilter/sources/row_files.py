@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from safetyfilter.batches import Unreadable
 from safetyfilter.sources.damage import is_damaged
 from safetyfilter.sources.paths import PathRule
-from safetyfilter.sources.rows import plain
 from safetyfilter.sources.tables import is_list, is_text
+from safetyfilter.sources.values import plain
 from safetyfilter.storage import Location
 
 

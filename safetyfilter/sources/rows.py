@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +16,8 @@ from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.pictures import other_pictures
 from safetyfilter.sources.signatures import format_of
 from safetyfilter.sources.tables import Columns
+from safetyfilter.sources.urls import NO_URLS, UrlFields, address_in
+from safetyfilter.sources.values import plain
 from safetyfilter.storage import Location
 
 NO_KEY = "\ud800"
@@ -34,13 +36,27 @@ class RowReader:
         The files that a row's paths may name.
     prefix : str
         A row of a table without keys is called by it and the row's number.
+    urls : UrlFields
+        The columns of addresses and of references to a crawl.
     """
 
     columns: Columns
     rule: PathRule
     prefix: str
+    urls: UrlFields = NO_URLS
 
-    def samples(self, table: pa.Table, first: int, *, captions: bool = False, full: bool = False) -> Iterator[Sample]:
+    @property
+    def state(self) -> str:
+        """The choice of columns and files as text, for the state of a part."""
+        return f"{self.columns.state}:{self.rule.state}{self.urls.state}"
+
+    def names(self, *, captions: bool, urls: bool) -> list[str]:
+        """Return the columns that a scan reads, each once."""
+        return list(dict.fromkeys((*self.columns.names(captions=captions), *(self.urls.names if urls else ()))))
+
+    def samples(
+        self, table: pa.Table, first: int, *, captions: bool = False, urls: bool = False, full: bool = False
+    ) -> Iterator[Sample]:
         """Yield a table's rows as samples, each made when it is asked for.
 
         Parameters
@@ -51,14 +67,17 @@ class RowReader:
             The number of its first row.
         captions : bool
             With captions.
+        urls : bool
+            With addresses and references.
         full : bool
             With captions, and with members: the caption as ``txt``, and all columns but the image as ``json``.
         """
         captions = captions or full
-        names = table.column_names if full else self.columns.names(captions=captions)
+        names = table.column_names if full else self.names(captions=captions, urls=urls)
         for number, values in enumerate(zip(*(table.column(name) for name in names), strict=True), first):
             row = dict(zip(names, map(plain, values), strict=True))
-            yield self._sample(row, number, captions=captions, full=full)
+            sample = self._sample(row, number, captions=captions, full=full)
+            yield self._with_url(sample, row) if urls else sample
 
     def lost(self, keys: pa.ChunkedArray | None, first: int, count: int) -> Iterator[Sample]:
         """Yield rows that can't be read as samples, so that each is on record.
@@ -96,6 +115,10 @@ class RowReader:
             members=_members(row, self.columns.image, caption) if full else {},
         )
 
+    def _with_url(self, sample: Sample, row: Mapping[str, Any]) -> Sample:
+        url, crawl = self.urls.read(row)
+        return replace(sample, url=url or address_in(row[self.columns.image]), crawl=crawl)
+
     def _key(self, row: Mapping[str, Any], number: int) -> tuple[str, str | None]:
         if self.columns.key is None:
             return f"{self.prefix}{number}", None
@@ -116,40 +139,6 @@ class RowReader:
         fields = {name: row[name] for name in (self.columns.image, *self.columns.others)}
         found = other_pictures(fields, self.columns.image)
         return tuple(each if isinstance(each, bytes) else self.rule.place(each) for each in found)
-
-
-def plain(value: pa.Scalar) -> Any:
-    """Return an Arrow value as Python's; text that is not valid UTF-8 as the operating system's names are given.
-
-    A time that Python's types don't hold, of the year 10000 or an unknown time zone, is the number that is stored.
-
-    >>> buffers = [None, *pa.array([b"caf\\xe9"]).buffers()[1:]]
-    >>> plain(pa.Array.from_buffers(pa.string(), 1, buffers)[0])
-    'caf\\udce9'
-    >>> plain(pa.scalar(1 << 40, pa.timestamp("s")))
-    1099511627776
-    """
-    try:
-        return value.as_py()
-    except (ValueError, OverflowError, KeyError):  # Arrow's own errors are ValueErrors, that of a time zone a KeyError
-        return _plain_piecewise(value)
-
-
-def _plain_piecewise(value: Any) -> Any:
-    if not value.is_valid:
-        return None
-    if isinstance(value, pa.StructScalar):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, pa.MapScalar):
-        return [(plain(entry["key"]), plain(entry["value"])) for entry in value.values]
-    if isinstance(value, pa.ListScalar):
-        return [plain(each) for each in value.values]
-    if isinstance(value, pa.DictionaryScalar | pa.ExtensionScalar):
-        return plain(value.value)
-    if pa.types.is_temporal(value.type):
-        return value.value
-    text: bytes = value.as_buffer().to_pybytes()
-    return text.decode("utf-8", "surrogateescape")
 
 
 def _members(row: Mapping[str, Any], image: str, caption: str | None) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from safetyfilter.sources.members import Group, TarReader, members_of
 from safetyfilter.sources.parts import SMALLEST_PART
 from safetyfilter.sources.pictures import is_picture, other_pictures
 from safetyfilter.sources.reading import WatchedFile, reading
+from safetyfilter.sources.urls import UrlFields, described
 
 _DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, LZMAError)
 _FIRST_SAMPLES = 8
@@ -45,6 +46,8 @@ class WebDatasetSource:
         The tars.
     image_field : str or None
         The extension of the image to score. Where None, a sample must have exactly one image.
+    url_field : str or None
+        The field of samples' descriptions in JSON that holds the URL; one of `URL_NAMES` where None.
     part_size : int
         Shards are gathered up to so many samples, where it is below `SMALLEST_PART`, or, by an estimate, on remote
         storage: a part's first thousand samples are read there to open the source, and again to scan it.
@@ -61,12 +64,20 @@ class WebDatasetSource:
     keys = "SHARD.tar/KEY, the shard's path relative to what was scanned"
     form = "webdataset"
 
-    def __init__(self, listing: Listing, *, image_field: str | None = None, part_size: int = PART_SIZE) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        *,
+        image_field: str | None = None,
+        url_field: str | None = None,
+        part_size: int = PART_SIZE,
+    ) -> None:
         self.location = listing.location
         self.extents: tuple[Extent, ...] = listing.extents
         self._listing = listing
         self._shards = shards_of(listing)
         self._image_field = image_field
+        self._urls = UrlFields.of((), url_field)
         self._least = min(SMALLEST_PART, part_size)
         self._wanted = self._least if listing.root.is_local else part_size
 
@@ -109,7 +120,7 @@ class WebDatasetSource:
         return [
             Part(
                 index=index,
-                state=f"{self._listing.state(self._of(index))}\n{self._image_field or ''}",
+                state=f"{self._listing.state(self._of(index))}\n{self._image_field or ''}{self._urls.state}",
                 shards=Shards(names=tuple(self._of(index)), in_keys=True),
             )
             for index in range(len(self._ranges))
@@ -125,7 +136,7 @@ class WebDatasetSource:
         """Yield the samples of a part's shards, in their own order."""
         left_out = 0
         for shard in self._of(part.index):
-            left_out += yield from self._read(shard, captions=captions, max_bytes=max_bytes)
+            left_out += yield from self._read(shard, captions=captions, urls=urls, max_bytes=max_bytes)
         if left_out:
             _log.warning(
                 "%d files in tars are links, or have names without an extension: they belong to no sample, and are "
@@ -138,17 +149,24 @@ class WebDatasetSource:
         for shard in self._of(part.index):
             yield from batched(self._read(shard, captions=True, full=True, max_bytes=max_bytes))
 
-    def _read(self, shard: str, *, captions: bool, max_bytes: int, full: bool = False) -> Generator[Sample, None, int]:
+    def _read(
+        self, shard: str, *, captions: bool, max_bytes: int, urls: bool = False, full: bool = False
+    ) -> Generator[Sample, None, int]:
         """Yield a shard's samples, and return the number of files that belong to none."""
         with self._opened(shard) as stream:
             # Not less than MAX_BYTES: what lies beside a picture may be larger than a picture may be.
             most = max(max_bytes, MAX_BYTES)
             reader = TarReader(
-                stream=stream, image_field=self._image_field, captions=captions, full=full, max_bytes=most
+                stream=stream,
+                image_field=self._image_field,
+                captions=captions,
+                urls=urls,
+                full=full,
+                max_bytes=most,
             )
             try:
                 for group in reader.groups():
-                    yield self._sample(shard, group, captions=captions, full=full)
+                    yield self._sample(shard, group, captions=captions, urls=urls, full=full)
             except _DAMAGE as error:
                 if stream.fault is not None:
                     raise
@@ -171,11 +189,12 @@ class WebDatasetSource:
                 f"can't open the shard {shard}: {error.strerror or error}; make it readable, or leave it out"
             ) from error
 
-    def _sample(self, shard: str, group: Group, *, captions: bool, full: bool) -> Sample:
+    def _sample(self, shard: str, group: Group, *, captions: bool, urls: bool, full: bool) -> Sample:
         fields = group.fields
         extension, failure = ("", group.failure) if group.failure else image_of(fields, self._image_field)
         found = other_pictures(fields, extension) if failure is None else ()
         texts = {name: value for name, value in fields.items() if name not in group.cut}
+        url, crawl = self._found_at(texts) if urls else (None, {})
         return Sample(
             key=f"{shard}/{group.key}",
             image=fields.get(extension),
@@ -183,9 +202,15 @@ class WebDatasetSource:
             failure=failure,
             extension=extension,
             caption=caption_of(texts) if captions else None,
+            url=url,
+            crawl=crawl,
             members={name: value for name, value in fields.items() if name != extension} if full else {},
             shard=shard,
         )
+
+    def _found_at(self, texts: Mapping[str, bytes]) -> tuple[str | None, Mapping[str, str]]:
+        content = next((content for name, content in sorted(texts.items()) if name.lower() == "json"), None)
+        return (None, {}) if content is None else described(content, self._urls.named)
 
 
 def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[str, str | None]:

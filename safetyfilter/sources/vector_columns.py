@@ -14,9 +14,10 @@ from safetyfilter.batches import OK, STATUS_CODES
 from safetyfilter.errors import SourceError
 from safetyfilter.sources import vector_files
 from safetyfilter.sources.tables import is_list, key_column_of
+from safetyfilter.sources.urls import NO_URLS, UrlFields
 from safetyfilter.sources.vector_files import status_of
 from safetyfilter.sources.vector_keys import USUAL, key_texts, opened_parquet
-from safetyfilter.sources.vectors import Rows, VectorBlock
+from safetyfilter.sources.vectors import FoundAt, Rows, VectorBlock
 from safetyfilter.storage import Location
 
 EMBEDDING_COLUMNS = (
@@ -36,6 +37,8 @@ class ColumnVectors:
     ----------
     images, key, texts : str or None
         The columns of the images' embeddings, the keys and the captions' embeddings.
+    urls : UrlFields
+        The columns of addresses and of references to a crawl.
     groups : tuple of int
         The rows of each row group.
     """
@@ -47,9 +50,12 @@ class ColumnVectors:
     texts: str | None
     width: int
     groups: tuple[int, ...]
+    urls: UrlFields = NO_URLS
 
     @classmethod
-    def of(cls, place: Location, name: str, wanted: str | None, key: str | None) -> ColumnVectors:
+    def of(
+        cls, place: Location, name: str, wanted: str | None, key: str | None, url: str | None = None
+    ) -> ColumnVectors:
         """Return the embeddings in a file, by the column wanted, else by name and type; `SourceError` for none."""
         with opened_parquet(place, name) as file:
             schema = file.schema_arrow
@@ -58,6 +64,7 @@ class ColumnVectors:
                 raise SourceError(f"{name} has no column of lists of floats; its columns are {schema.names}")
             try:
                 found = key_column_of(schema, key)
+                urls = UrlFields.of_schema(schema, url)
             except SourceError as error:
                 raise SourceError(f"{name}: {error}") from None
             texts = next((each for each in CAPTION_EMBEDDING_COLUMNS if _is_vector(schema, each)), None)
@@ -76,6 +83,7 @@ class ColumnVectors:
                 texts=texts,
                 width=_width(file, images, name),
                 groups=groups,
+                urls=urls,
             )
 
     @property
@@ -86,7 +94,7 @@ class ColumnVectors:
     @property
     def state(self) -> str:
         """The columns chosen."""
-        return repr((self.images, self.key, self.texts))
+        return f"{(self.images, self.key, self.texts)!r}{self.urls.state}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -101,11 +109,15 @@ class ColumnVectors:
     def _starts(self) -> list[int]:
         return [0, *accumulate(self.groups)][:-1]
 
-    def read(self, start: int, stop: int, *, captions: bool) -> Iterator[VectorBlock]:
+    def read(self, start: int, stop: int, *, captions: bool, urls: bool = False) -> Iterator[VectorBlock]:
         """Yield some whole row groups, in blocks."""
         columns = [self.images, *([self.key] if self.key else []), *([self.texts] if captions and self.texts else [])]
+        columns += self.urls.names if urls else ()
         for first, batch in self._batches(start, stop, list(dict.fromkeys(columns))):
-            yield self._block(batch, first, captions=captions)
+            block = self._block(batch, first, captions=captions)
+            if urls:
+                block = FoundAt.of(self.urls, pa.Table.from_batches([batch]), self.name).beside(block, 0)
+            yield block
 
     def tables(self, start: int, stop: int) -> Iterator[tuple[VectorBlock, pa.Table]]:
         """Yield some whole row groups in blocks, each with its rows."""

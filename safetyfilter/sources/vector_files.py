@@ -14,7 +14,7 @@ from safetyfilter.batches import OK, STATUS_CODES
 from safetyfilter.errors import SourceError
 from safetyfilter.sources.parts import stretches
 from safetyfilter.sources.vector_keys import KeyList, key_texts
-from safetyfilter.sources.vectors import VectorBlock
+from safetyfilter.sources.vectors import FoundAt, VectorBlock
 from safetyfilter.storage.arrays import ArrayFile
 
 BLOCK_BYTES = 32 << 20
@@ -48,7 +48,7 @@ class VectorFile(Protocol):
     def pieces(self, size: int) -> list[range]:
         """Return all rows in stretches of about `size`, or in those that are read together."""
 
-    def read(self, start: int, stop: int, *, captions: bool) -> Iterator[VectorBlock]:
+    def read(self, start: int, stop: int, *, captions: bool, urls: bool = False) -> Iterator[VectorBlock]:
         """Yield some rows, in blocks."""
 
     def tables(self, start: int, stop: int) -> Iterator[tuple[VectorBlock, pa.Table]]:
@@ -105,7 +105,7 @@ class ArrayVectors:
         """Return all rows in stretches of `size`."""
         return stretches(self.images.rows, size)
 
-    def read(self, start: int, stop: int, *, captions: bool) -> Iterator[VectorBlock]:
+    def read(self, start: int, stop: int, *, captions: bool, urls: bool = False) -> Iterator[VectorBlock]:
         """Yield some rows, in blocks."""
         size = max(1, BLOCK_BYTES // (self.width * self.images.dtype.itemsize))
         with ExitStack() as open_arrays:
@@ -116,6 +116,7 @@ class ArrayVectors:
             for array in arrays:
                 array.ahead(start, start + size)  # while the keys are read
             keys = None if self.keys is None else self.keys.read(start, stop)
+            found = self._found(start, stop) if urls else None
             for first in range(start, stop, size):
                 last = min(first + size, stop)
                 for array in arrays:
@@ -125,7 +126,15 @@ class ArrayVectors:
                 vectors, *texts = (array.read(first, last) for array in arrays)
                 status = status_of(last - first, others)
                 caption = texts[0] if texts else None
-                yield VectorBlock(keys=names, vectors=vectors, status=status, captions=caption, other_keys=others)
+                block = VectorBlock(keys=names, vectors=vectors, status=status, captions=caption, other_keys=others)
+                yield block if found is None else found.beside(block, first - start)
+
+    def _found(self, start: int, stop: int) -> FoundAt:
+        """Return where the images of some rows were found."""
+        if self.keys is None or not self.keys.urls.names:
+            return FoundAt.nowhere(stop - start)
+        fields = self.keys.urls
+        return FoundAt.of(fields, self.keys.table(start, stop, list(fields.names)), self.keys_name)
 
     def tables(self, start: int, stop: int) -> Iterator[tuple[VectorBlock, pa.Table]]:
         """Yield some rows in blocks, each with its rows of what lies beside."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.reading import reading
-from safetyfilter.sources.rows import NO_KEY, plain
+from safetyfilter.sources.rows import NO_KEY
 from safetyfilter.sources.tables import is_text, key_column_of
+from safetyfilter.sources.urls import NO_URLS, UrlFields
+from safetyfilter.sources.values import plain
 from safetyfilter.storage import PARQUET_ERRORS, Location, read_npy
 
 USUAL = ("key", "__key__", "image_path", "uid")
@@ -35,11 +37,15 @@ class KeyList(Protocol):
     def state(self) -> str:
         """The choice as text: another column is other samples."""
 
+    @property
+    def urls(self) -> UrlFields:
+        """The columns of addresses and references."""
+
     def read(self, start: int, stop: int) -> pa.Array | None:
         """Return the keys of some rows, of any type, null where a row has none; None where no column holds keys."""
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        """Return all that is known of some rows."""
+    def table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Return all that is known of some rows, or some columns of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +62,19 @@ class TableKeys:
         The column of keys; None where no column is.
     rows : int
         The number of its rows.
+    urls : UrlFields
+        The columns of addresses and of references to a crawl.
     """
 
     place: Location
     name: str
     column: str | None
     rows: int
+    urls: UrlFields = NO_URLS
 
     @classmethod
-    def of(cls, place: Location, name: str, wanted: str | None) -> TableKeys:
-        """Return a table's keys in the column that is wanted, else in a usual one; `SourceError` where it is not one.
+    def of(cls, place: Location, name: str, wanted: str | None, url: str | None = None) -> TableKeys:
+        """Return a table's keys in the column that is wanted, else in a usual one; addresses in the column `url`, say.
 
         Raises
         ------
@@ -76,28 +85,26 @@ class TableKeys:
             schema, rows = file.schema_arrow, file.metadata.num_rows
         try:
             column = key_column_of(schema, wanted)
+            urls = UrlFields.of_schema(schema, url)
         except SourceError as error:
             raise SourceError(f"{name}: {error}") from None
         fitting = (found for found in USUAL if found in schema.names and not pa.types.is_null(schema.field(found).type))
-        return cls(place=place, name=name, column=column or next(fitting, None), rows=rows)
+        return cls(place=place, name=name, column=column or next(fitting, None), rows=rows, urls=urls)
 
     @property
     def state(self) -> str:
         """The choice as text."""
-        return repr(self.column)
+        return f"{self.column!r}{self.urls.state}"
 
     def read(self, start: int, stop: int) -> pa.Array | None:
         """Return the keys of some rows; None where no column holds them."""
         if self.column is None:
             return None
-        column = self._read(start, stop, [self.column]).column(0)
+        column = self.table(start, stop, [self.column]).column(0)
         return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        """Return some rows with all their columns."""
-        return self._read(start, stop, None)
-
-    def _read(self, start: int, stop: int, columns: list[str] | None) -> pa.Table:
+    def table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Return some rows, with all their columns or with these."""
         with opened_parquet(self.place, self.name) as file:
             groups: list[int] = []
             first = begins = 0
@@ -124,6 +131,7 @@ class ListedKeys:
 
     place: Location
     name: str
+    urls: ClassVar[UrlFields] = NO_URLS
 
     @cached_property
     def _keys(self) -> pa.Array:
@@ -157,20 +165,23 @@ class ListedKeys:
         """Return the keys of some rows."""
         return self._keys.slice(start, stop - start)
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        """Return the keys as a table of one column."""
-        return pa.table({"key": self.read(start, stop)})
+    def table(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Return the keys as a table of one column; with none of these where it is not among them."""
+        table = pa.table({"key": self.read(start, stop)})
+        return table if columns is None else table.select(columns)
 
 
-def key_list(place: Location, name: str, column: str | None) -> KeyList:
+def key_list(place: Location, name: str, column: str | None, url: str | None = None) -> KeyList:
     """Return the keys in a file, by its name's ending; errors as of `TableKeys.of`."""
     ending = name.lower().rpartition(".")[2]
     if ending in ("parquet", "parq", "pq"):
-        return TableKeys.of(place, name, column)
+        return TableKeys.of(place, name, column, url)
     if ending not in ("txt", "npy"):
         raise SourceError(f"{name} is not a file of keys; give .parquet, .txt or .npy")
     if column is not None:
         raise SourceError(f"{name} has no columns, and {column!r} was named for the keys; leave out --key-column")
+    if url is not None:
+        raise SourceError(f"{name} has no columns, and {url!r} was named for the URLs; leave out --url-column")
     return ListedKeys(place=place, name=name)
 
 

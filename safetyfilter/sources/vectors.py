@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 from safetyfilter.batches import OK, STATUS_NAMES, StatusCodes
 from safetyfilter.errors import SourceError
 from safetyfilter.sources.base import Part, Sample, Source
+from safetyfilter.sources.damage import is_damaged
+from safetyfilter.sources.urls import UrlFields
+from safetyfilter.sources.values import plain
 
 Rows = npt.NDArray[np.floating[Any]]
 
@@ -30,6 +33,10 @@ class VectorBlock:
         (N, D) float16 or float32, contiguous; of a local array file a view of its map.
     captions : ndarray or None
         The same of the captions, where they were asked for.
+    urls : pa.LargeStringArray or None
+        (N,) where the images were found, null where the source does not say; None where it was not asked for.
+    crawl : pa.Table or None
+        (N) rows with the references to the crawl, as the source has them, where they were asked for; see `references`.
     status : ndarray
         (N,) uint8, a code of `STATUS_NAMES`: ``ok``, or why a row has no embedding or no key.
     other_keys : mapping of int to str
@@ -46,10 +53,13 @@ class VectorBlock:
     vectors: Rows
     status: StatusCodes
     captions: Rows | None = None
+    urls: pa.Array | None = None
+    crawl: pa.Table | None = None
     other_keys: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lengths = {len(self.keys), len(self.vectors), len(self.status)}
+        columns = (self.keys, self.vectors, self.status, self.urls, self.crawl)
+        lengths = {len(column) for column in columns if column is not None}
         if len(lengths) > 1 or (self.captions is not None and self.captions.shape != self.vectors.shape):
             raise ValueError(f"the columns of a block differ in length: {sorted(lengths)}")
         if self.keys.null_count != len(self.other_keys):
@@ -67,6 +77,8 @@ class VectorBlock:
             vectors=self.vectors[start:stop],
             status=self.status[start:stop],
             captions=None if self.captions is None else self.captions[start:stop],
+            urls=None if self.urls is None else self.urls.slice(start, stop - start),
+            crawl=None if self.crawl is None else self.crawl.slice(start, stop - start),
             other_keys={row - start: key for row, key in self.other_keys.items() if start <= row < stop},
         )
 
@@ -81,10 +93,61 @@ class VectorBlock:
         for row, key in enumerate(self.keys.to_pylist()):
             failure = None if self.status[row] == OK else STATUS_NAMES[self.status[row]]
             vector = self.vectors[row] if failure is None else None
-            yield Sample(key=self.other_keys[row] if key is None else key, failure=failure, vector=vector)
+            yield Sample(
+                key=self.other_keys[row] if key is None else key,
+                failure=failure,
+                url=None if self.urls is None else self.urls[row].as_py(),
+                crawl=self.references(row),
+                vector=vector,
+            )
+
+    def references(self, row: int) -> Mapping[str, str]:
+        """Return a row's references to the crawl, by the names that the source has for them."""
+        if self.crawl is None:
+            return {}
+        values = {name: plain(self.crawl.column(name)[row]) for name in self.crawl.column_names}
+        found = UrlFields(crawl=tuple(values)).read(values)[1]
+        own = None if self.urls is None else self.urls[row].as_py()
+        return {name: text for name, text in found.items() if text != own}
 
 
-def blocks_of(source: Source, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FoundAt:
+    """Where the images of consecutive rows were found.
+
+    Attributes
+    ----------
+    urls : pa.LargeStringArray
+        (N,) the addresses; null where there is none.
+    crawl : pa.Table or None
+        (N) rows with the references to the crawl.
+    """
+
+    urls: pa.Array
+    crawl: pa.Table | None
+
+    @classmethod
+    def nowhere(cls, count: int) -> FoundAt:
+        """Return that nothing is known of so many rows."""
+        return cls(urls=pa.nulls(count, pa.large_string()), crawl=None)
+
+    @classmethod
+    def of(cls, fields: UrlFields, table: pa.Table, name: str) -> FoundAt:
+        """Return what the fields of a table hold; `SourceError`, which names the file, where they are damaged."""
+        if not fields.names:
+            return cls.nowhere(len(table))
+        table = table.select(list(fields.names))
+        if any(is_damaged(chunk) for column in table.columns for chunk in column.chunks):
+            raise SourceError(f"{name} holds damaged URLs or references to a crawl; replace it or leave it out")
+        return cls(urls=fields.column(table), crawl=table)
+
+    def beside(self, block: VectorBlock, start: int) -> VectorBlock:
+        """Return a block with what is known of its rows, the first of which is the row `start` here."""
+        crawl = None if self.crawl is None else self.crawl.slice(start, len(block))
+        return replace(block, urls=self.urls.slice(start, len(block)), crawl=crawl)
+
+
+def blocks_of(source: Source, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:
     """Yield the blocks of a part of a source that stores embeddings.
 
     Raises
@@ -98,4 +161,4 @@ def blocks_of(source: Source, part: Part, *, captions: bool = False) -> Iterator
             f"{source.location} holds no stored embeddings ({source.kind}); load the encoder with ClipEncoder.load to "
             "embed its images"
         )
-    yield from blocks(part, captions=captions)
+    yield from blocks(part, captions=captions, urls=urls)

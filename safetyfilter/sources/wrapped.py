@@ -1,4 +1,4 @@
-"""Sources made of others: several as one, and the first samples of one, for a trial."""
+"""Sources made of others: several as one, the first samples of one, for a trial, and one whose URLs count."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class JoinedSource:
                 part,
                 index=index,
                 state=f"{name}\n{part.state}",
+                url_state=part.url_state and f"{name}\n{part.url_state}",
                 shards=replace(
                     part.shards, names=tuple(f"{name}/{shard}" if shard else name for shard in part.shards.names)
                 ),
@@ -73,7 +74,7 @@ class JoinedSource:
     ) -> Iterator[Sample]:
         """Yield a part's samples, under their names in the whole."""
         name, own = self._origins[part.index]
-        for sample in self._sources[name].samples(own, captions=captions, max_bytes=max_bytes):
+        for sample in self._sources[name].samples(own, captions=captions, urls=urls, max_bytes=max_bytes):
             yield _under(name, sample)
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
@@ -82,10 +83,10 @@ class JoinedSource:
         for batch in self._sources[name].batches(own, max_bytes=max_bytes):
             yield replace(batch, samples=tuple(_under(name, sample) for sample in batch.samples))
 
-    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+    def blocks(self, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:
         """Yield a part's stored embeddings, under their names in the whole; `SourceError` where it has none."""
         name, own = self._origins[part.index]
-        for block in blocks_of(self._sources[name], own, captions=captions):
+        for block in blocks_of(self._sources[name], own, captions=captions, urls=urls):
             yield block.under(name)
 
 
@@ -141,7 +142,7 @@ class LimitedSource:
         self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
     ) -> Iterator[Sample]:
         """Yield a part's samples, as many as are wanted of it."""
-        found = self._source.samples(self._whole(part), captions=captions, max_bytes=max_bytes)
+        found = self._source.samples(self._whole(part), captions=captions, urls=urls, max_bytes=max_bytes)
         return islice(found, part.count)
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
@@ -159,10 +160,10 @@ class LimitedSource:
             if not left:
                 return
 
-    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+    def blocks(self, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:
         """Yield a part's stored embeddings, as many as are wanted of it; `SourceError` where it has none."""
         left = part.count or 0
-        for block in blocks_of(self._source, self._whole(part), captions=captions):
+        for block in blocks_of(self._source, self._whole(part), captions=captions, urls=urls):
             yield block[:left]
             left -= min(left, len(block))
             if not left:
@@ -170,6 +171,59 @@ class LimitedSource:
 
     def _whole(self, part: Part) -> Part:
         return self._source.parts()[part.index]
+
+
+class UrlSource:
+    """A source of which the URLs count: its parts change with the files that only these are read from.
+
+    Parameters
+    ----------
+    source : Source
+        Whose samples are the same here.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.kind, self.form, self.keys = source.kind, source.form, source.keys
+        self.location, self.extents = source.location, source.extents
+
+    @cached_property
+    def _parts(self) -> list[Part]:
+        return [
+            replace(part, state=f"{part.state}\n{part.url_state}") if part.url_state else part
+            for part in self._source.parts()
+        ]
+
+    def parts(self) -> Sequence[Part]:
+        """Return the source's parts, with the state of files that only URLs are read from in their states."""
+        return self._parts
+
+    def samples(
+        self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
+    ) -> Iterator[Sample]:
+        """Yield a part's samples."""
+        return self._source.samples(part, captions=captions, urls=urls, max_bytes=max_bytes)
+
+    def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
+        """Yield a part's samples with everything that belongs to them."""
+        return self._source.batches(part, max_bytes=max_bytes)
+
+
+def with_urls(source: Source) -> Source:
+    """Return the source for a scan in which URLs count: itself, where all files that it reads count already.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from safetyfilter.sources import open_source
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name, content in (("a.jpg", b"..."), ("a.json", b"{}")):
+    ...     _ = (folder / name).write_bytes(content)
+    >>> source = open_source(folder)
+    >>> with_urls(source).parts()[0].state == source.parts()[0].state
+    False
+    """
+    return UrlSource(source) if any(part.url_state for part in source.parts()) else source
 
 
 def _names(sources: Sequence[Source]) -> list[str]:

@@ -51,7 +51,7 @@ class MemorySource:
                 raise sample
             yield sample
 
-    def blocks(self, part: Part, *, captions: bool = False) -> Iterator[VectorBlock]:
+    def blocks(self, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:
         """The samples' vectors, two at a time."""
         samples = self.samples(part)
         while batch := list(islice(samples, 2)):
