@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
+from safetyfilter.batches import REASON_NAMES
+
 LONGEST_TEXT = 16_384
 """Characters of a text that a record keeps; a path or a URL that can be used is shorter."""
 MOST_REFERENCES, MOST_PICTURES = 16, 10_000
@@ -94,6 +96,8 @@ class Evidence:
         taken = {one.name: values[one.name] for one in fields(cls)}
         for name in ("reasons", "lists", "cut"):
             taken[name] = _texts(taken[name], name)
+        if unknown := set(taken["reasons"]) - set(REASON_NAMES):
+            raise ValueError(f"{len(unknown)} reasons that this version does not know")
         taken["pictures"] = tuple(_picture(picture) for picture in _items(taken["pictures"], "pictures"))
         if not isinstance(taken["crawl"], Mapping):
             raise ValueError("crawl is not an object")
