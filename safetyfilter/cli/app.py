@@ -46,6 +46,12 @@ ColumnOption = Annotated[
     str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")
 ]
 KeyOption = Annotated[str | None, typer.Option(help="The column that holds the keys.")]
+UrlColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The column that holds the images' URLs, or the field of a .json beside an image; none is opened."
+    ),
+]
 RootOption = Annotated[
     str | None,
     typer.Option(help="A folder: images in a table may be named by absolute paths below it; by none where left out."),

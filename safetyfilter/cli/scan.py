@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, app
+from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, UrlColumnOption, app
 from safetyfilter.cli.engines import EngineName, engine_for
 from safetyfilter.cli.output import (
     emit,
@@ -118,6 +118,7 @@ def scan(
     ] = None,
     image_column: ColumnOption = None,
     key_column: KeyOption = None,
+    url_column: UrlColumnOption = None,
     root: RootOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -139,7 +140,7 @@ def scan(
     if of_secret is not None:
         of_secret.digester()  # which must be there
     policy_used = policy_used or (before.policy if before else Policy())  # to go on must not loosen what was decided
-    how: dict[str, Any] = {"root": root, "limit": limit, "part_size": part_size, "keys": keys}
+    how: dict[str, Any] = {"url_column": url_column, "root": root, "limit": limit, "part_size": part_size, "keys": keys}
     given = {name: value for name, value in how.items() if value is not None}
     opened = open_source(
         source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, **given
