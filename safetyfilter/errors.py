@@ -16,6 +16,7 @@
     ├── WeightsError (OSError)               weights that can't be had or read
     ├── EncoderMismatchError (ValueError)    a probe on another encoder's embeddings
     ├── ProbeError (ValueError)              a probe or probe file that can't be used
+    ├── HashListError (ValueError)           a list of hashes that can't be read
     ├── CalibrationError (ValueError)        data that can't support what was asked of it
     ├── RunError (ValueError)                a run directory that can't be used
     │   ├── OtherRunError (FileExistsError)
@@ -98,6 +99,10 @@ class EncoderMismatchError(SafetyFilterError, ValueError):
 
 class ProbeError(SafetyFilterError, ValueError):
     """A probe, or a probe file, that can't be used."""
+
+
+class HashListError(SafetyFilterError, ValueError):
+    """A list of hashes that is not there, can't be read, or holds none."""
 
 
 class CalibrationError(SafetyFilterError, ValueError):

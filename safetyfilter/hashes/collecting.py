@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -11,15 +12,21 @@ from safetyfilter.hashes.digest_index import KEPT_BYTES, GrowingHashes
 from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 
 _AT_ONCE = 1 << 16
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
 class Collected:
     """The hashes of one list, and what was left out of it.
 
+    Parameters
+    ----------
+    only : HashKind or None
+        The one kind that is taken; None for all.
+
     Attributes
     ----------
     left_out : Counter
-        Entries by why they are not used, in words.
+        Entries or hashes that are not used, by what they are, in words.
 
     Examples
     --------
@@ -29,13 +36,17 @@ class Collected:
     {'md5': (1, 16)}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, only: HashKind | None = None) -> None:
+        self._only = only
         self._rows: dict[HashKind, GrowingHashes] = {}
         self._waiting: defaultdict[HashKind, list[bytes]] = defaultdict(list)
         self.left_out: Counter[str] = Counter()
 
     def add(self, kind: HashKind, value: bytes) -> None:
         """Add one hash, of the length of its kind."""
+        if self._only not in (None, kind):
+            self.leave_out(kind.value)
+            return
         waiting = self._waiting[kind]
         waiting.append(value)
         if len(waiting) >= _AT_ONCE:
@@ -46,6 +57,10 @@ class Collected:
         if kind not in self._rows:
             self._rows[kind] = GrowingHashes(width_kept(kind))
         self._rows[kind].add(rows)
+
+    def leave_out(self, name: str) -> None:
+        """Count an entry of a kind that is not used, by its name where that is a name."""
+        self.left_out[f"of the kind {name}" if _NAME.fullmatch(name) else "of another kind"] += 1
 
     def sorted(self) -> dict[HashKind, npt.NDArray[np.uint8]]:
         """Return (N, L) uint8 distinct hashes by kind, ascending, L as `width_kept` has it; nothing is kept here."""

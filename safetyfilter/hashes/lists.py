@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,92 +13,27 @@ import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
-from safetyfilter.errors import SourceError, UsageError
-from safetyfilter.hashes.collecting import Collected
-from safetyfilter.hashes.digest_index import DigestIndex
 from safetyfilter.hashes.kinds import HashKind
-from safetyfilter.hashes.naming import ListFile
-from safetyfilter.hashes.reading import read_hashes
-from safetyfilter.storage import Location
-
-if TYPE_CHECKING:
-    from safetyfilter.hashes.pdq_index import PdqIndex
-
-_LOWEST_QUALITY = 50
-"""A PDQ hash of lower quality says too little of its picture to be compared: its authors' own limit."""
+from safetyfilter.hashes.known_list import HashList
+from safetyfilter.hashes.loading import load_lists
+from safetyfilter.hashes.pdq import MIN_QUALITY, pdq_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashFindings:
-    """What lists of known content say of one sample.
+    """The result of holding one sample against lists of known content.
 
     Attributes
     ----------
     lists : tuple of str
         The names of the lists that it is on.
     unchecked : bool
-        True where it can't be held against all of a list: there is no URL, or no picture that can be decoded, or one of
-        which a perceptual hash says too little.
+        True where it can't be held against all of a list: there is no picture or no URL where the list has hashes of
+        such, or a picture of which no perceptual hash can be had that says enough.
     """
 
     lists: tuple[str, ...] = ()
     unchecked: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HashList:
-    """One list of hashes, sorted.
-
-    Attributes
-    ----------
-    name : str
-        Its file's last name.
-    digest : str
-        SHA-256, in hex, of its kinds and sorted hashes: of each kind its name, a zero byte, the number of hashes in
-        eight bytes, the highest first, and the hashes, of which 16 bytes are kept, or all 32 of a PDQ hash.
-    indexes : mapping of HashKind to DigestIndex
-        The cryptographic digests.
-    pdq : PdqIndex or None
-        The perceptual hashes.
-    pdq_count : int
-        How many there are of those.
-    """
-
-    name: str
-    digest: str
-    indexes: Mapping[HashKind, DigestIndex]
-    pdq: PdqIndex | None
-    pdq_count: int
-
-    @classmethod
-    def of(cls, name: str, collected: Collected) -> Self:
-        """Return the list of what was collected, which is used up."""
-        rows = collected.sorted()
-        digest = hashlib.sha256()
-        for kind, sorted_rows in rows.items():
-            digest.update(kind.value.encode() + b"\0" + len(sorted_rows).to_bytes(8, "big"))
-            digest.update(sorted_rows.data)
-        perceptual = rows.pop(HashKind.PDQ, None)
-        pdq = None
-        if perceptual is not None:
-            from safetyfilter.hashes.pdq_index import PdqIndex
-
-            pdq = PdqIndex(perceptual)
-        return cls(
-            name=name,
-            digest=digest.hexdigest(),
-            indexes={kind: DigestIndex(sorted_rows) for kind, sorted_rows in rows.items()},
-            pdq=pdq,
-            pdq_count=0 if perceptual is None else len(perceptual),
-        )
-
-    @property
-    def kinds(self) -> frozenset[HashKind]:
-        """The kinds of its hashes."""
-        return frozenset(self.indexes) | ({HashKind.PDQ} if self.pdq is not None else set())
-
-    def __len__(self) -> int:
-        return sum(map(len, self.indexes.values())) + self.pdq_count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +44,8 @@ class HashLists:
     ----------
     lists : tuple of HashList
         In the order in which they were given.
+    kinds : frozenset of HashKind
+        The kinds of hashes in all lists.
 
     Examples
     --------
@@ -117,11 +54,17 @@ class HashLists:
     >>> file = Path(tempfile.mkdtemp()) / "listed.txt"
     >>> _ = file.write_text(hashlib.md5(b"a file's bytes").hexdigest())
     >>> known = HashLists.load([str(file)])
-    >>> known.match([b"a file's bytes"]), known.match([b"others"]).lists
-    (HashFindings(lists=('listed.txt',), unchecked=False), ())
+    >>> len(known), known.names, known.needs_urls, known.needs_pdq
+    (1, ('listed.txt',), False, False)
+    >>> known.match([b"a file's bytes"])
+    HashFindings(lists=('listed.txt',), unchecked=False)
     """
 
     lists: tuple[HashList, ...]
+    kinds: frozenset[HashKind] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", frozenset[HashKind]().union(*(one.kinds for one in self.lists)))
 
     @classmethod
     def load(cls, names: Sequence[str]) -> Self:
@@ -130,21 +73,21 @@ class HashLists:
         Parameters
         ----------
         names : sequence of str
-            Of each list its FILE, a path or a URL; KIND=FILE where the file does not tell the kind of its hashes; or
-            KIND:COLUMN=FILE for a column of a CSV.
+            Of each list its FILE, a path or a URL, or a folder of pages; KIND=FILE where the file does not tell the
+            kind of its hashes, or only one kind is wanted; KIND:COLUMN=FILE for a column of a CSV.
 
         Raises
         ------
         UsageError
             No list is named, or a name is not one.
-        SourceError
-            A file is not there, is not a list of hashes, or holds none.
+        HashListError
+            A file is not there, is not a list of hashes, or holds none that can be used.
+        MissingExtraError
+            There are perceptual hashes, and the libraries for them are not installed.
         StorageError
             The storage failed each time it was asked.
         """
-        if isinstance(names, str) or not names:
-            raise UsageError("give a sequence of names of hash lists, such as ['sha256=listed.txt']")
-        return cls(tuple(_loaded(ListFile.named(name)) for name in names))
+        return cls(load_lists(names))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,11 +98,6 @@ class HashLists:
     def digests(self) -> tuple[str, ...]:
         """The digest of each list, as of `HashList`."""
         return tuple(one.digest for one in self.lists)
-
-    @property
-    def kinds(self) -> frozenset[HashKind]:
-        """The kinds of hashes in all lists."""
-        return frozenset[HashKind]().union(*(one.kinds for one in self.lists))
 
     @property
     def needs_urls(self) -> bool:
@@ -184,69 +122,73 @@ class HashLists:
         images : sequence of bytes
             The sample's pictures, encoded.
         url : str or None
-            Where it was found, of which the UTF-8 bytes are digested to the letter.
+            The place where it was found, of which the UTF-8 bytes are digested to the letter; it is not opened.
         limits : DecodeLimits
-            For the pictures that are decoded for perceptual hashes.
+            For the pictures that are decoded, which they are only for perceptual hashes.
         """
-        kinds = self.kinds
-        found = set(self._by_digest({kind: images for kind in kinds if kind.of_bytes}))
-        unchecked = not images and any(not kind.of_url for kind in kinds)
+        found = self._with_digests(images, of_url=False)
+        unchecked = not images and any(not kind.of_url for kind in self.kinds)
         if self.needs_urls:
-            if url is None:
-                unchecked = True
-            else:
-                texts = (url.encode("utf-8", "surrogatepass"),)
-                found |= set(self._by_digest({kind: texts for kind in kinds if kind.of_url}))
+            unchecked |= url is None
+            found |= self._with_digests([] if url is None else [_utf_8(url)], of_url=True)
         if self.needs_pdq:
             looks, unclear = _looks(images, limits)
-            found |= {
-                index
-                for index, one in enumerate(self.lists)
-                if one.pdq is not None and len(looks) and (one.pdq.found(looks) >= 0).any()
-            }
             unchecked |= unclear
-        return HashFindings(lists=tuple(self.names[index] for index in sorted(found)), unchecked=unchecked)
+            found |= {number for number, one in enumerate(self.lists) if one.has_like(looks)}
+        return HashFindings(lists=tuple(self.lists[number].name for number in sorted(found)), unchecked=unchecked)
 
-    def match_urls(self, urls: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> list[HashFindings]:
-        """Return, for each URL by itself, the lists that it is on; unchecked where there is none.
+    def match_urls(self, urls: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> tuple[HashFindings, ...]:
+        """Return, for each of many URLs, the lists that it is on; unchecked where it is null, or as of `match`.
 
-        >>> HashLists(()).match_urls(["a", None])
-        [HashFindings(lists=(), unchecked=False), HashFindings(lists=(), unchecked=False)]
+        Nothing is said of pictures: where a list has hashes of those alone, no URL is on it.
+
+        >>> HashLists(()).match_urls(["https://one.example/", None])
+        (HashFindings(lists=(), unchecked=False), HashFindings(lists=(), unchecked=False))
         """
-        texts = urls.to_pylist() if isinstance(urls, pa.Array | pa.ChunkedArray) else list(urls)
-        return [self.match((), url) for url in texts]
+        texts: list[str | None] = urls.to_pylist() if isinstance(urls, pa.Array | pa.ChunkedArray) else list(urls)
+        given = [number for number, text in enumerate(texts) if text is not None]
+        found: list[list[str]] = [[] for _ in texts]
+        contents = [_utf_8(text) for text in texts if text is not None]
+        for one in self.lists:
+            on_it = np.zeros(len(contents), np.bool_)
+            for kind, index in one.indexes.items():
+                if kind.of_url and contents:
+                    joined = b"".join(_digests([kind], contents)[kind])
+                    on_it |= index.have(np.frombuffer(joined, np.uint8).reshape(len(contents), -1))
+            for number in np.flatnonzero(on_it):
+                found[given[number]].append(one.name)
+        missing = self.needs_urls
+        return tuple(
+            HashFindings(lists=tuple(names), unchecked=missing and text is None)
+            for names, text in zip(found, texts, strict=True)
+        )
 
-    def _by_digest(self, wanted: Mapping[HashKind, Sequence[bytes]]) -> Iterator[int]:
-        """Yield the numbers of the lists that hold a digest of any of these bytes."""
-        digests = {
-            kind: [hashlib.new(kind.algorithm, one, usedforsecurity=False).digest() for one in given]
-            for kind, given in wanted.items()
-        }
-        for number, one in enumerate(self.lists):
-            if any(index.has(digest) for kind, index in one.indexes.items() for digest in digests.get(kind, ())):
-                yield number
+    def _with_digests(self, contents: Sequence[bytes], *, of_url: bool) -> set[int]:
+        """Return the numbers of the lists that hold a digest of one of these, as bytes or as URLs."""
+        kinds = [kind for kind in self.kinds if (kind.of_url if of_url else kind.of_bytes)]
+        digests = _digests(kinds, contents)
+        return {number for number, one in enumerate(self.lists) if one.has(digests)}
+
+
+def _utf_8(url: str) -> bytes:
+    return url.encode("utf-8", "surrogatepass")
+
+
+def _digests(kinds: Iterable[HashKind], contents: Sequence[bytes]) -> dict[HashKind, list[bytes]]:
+    return {
+        kind: [hashlib.new(kind.algorithm, one, usedforsecurity=False).digest() for one in contents] for kind in kinds
+    }
 
 
 def _looks(images: Sequence[bytes], limits: DecodeLimits) -> tuple[npt.NDArray[np.uint8], bool]:
     """Return (M, 32) perceptual hashes of pictures, turned and mirrored, and True where one says too little."""
-    from safetyfilter.hashes.pdq import pdq_of
-
-    looks, unclear = [], False
+    looks, unclear = [np.empty((0, 32), np.uint8)], False
     for image in images:
         try:
             found = pdq_of(image, limits)
         except Unreadable:
             unclear = True
             continue
-        unclear |= not found or any(one.quality < _LOWEST_QUALITY for one in found)
-        looks += [one.dihedral for one in found if one.quality >= _LOWEST_QUALITY]
-    return np.concatenate(looks) if looks else np.empty((0, 32), np.uint8), unclear
-
-
-def _loaded(file: ListFile) -> HashList:
-    collected = Collected()
-    read_hashes(file, collected)
-    loaded = HashList.of(Location.of(file.file).name, collected)
-    if not len(loaded):
-        raise SourceError(f"the hash list {file.file} holds no hash; give the right file")
-    return loaded
+        unclear |= not found or any(one.quality < MIN_QUALITY for one in found)
+        looks += [one.dihedral for one in found if one.quality >= MIN_QUALITY]
+    return np.concatenate(looks), unclear

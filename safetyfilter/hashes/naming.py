@@ -59,11 +59,16 @@ def kind_named(text: str) -> HashKind | None:
     >>> kind_named("SHA-256"), kind_named("url_md5"), kind_named("photodna")
     (<HashKind.SHA256: 'sha256'>, <HashKind.URL_MD5: 'url-md5'>, None)
     """
-    return _SPELLED.get(_plain(text))
+    return _SPELLED.get(plain(text))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Return a name in lower case without what may be between its words.
+
+    >>> plain(" SHA-256 Hash")
+    'sha256hash'
+    """
     return text.strip().lower().translate(str.maketrans("", "", "-_ "))
 
 
-_SPELLED = {_plain(kind.value): kind for kind in HashKind}
+_SPELLED = {plain(kind.value): kind for kind in HashKind}

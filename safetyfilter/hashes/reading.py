@@ -1,32 +1,133 @@
-"""Files of hashes, in the forms in which lists of known content come."""
+"""Files of hashes, in the forms in which lists of known content come: the form is told by how a file begins."""
 
 from __future__ import annotations
 
+import gzip
+import io
+import re
+import zlib
+
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import SourceError, SourceNotFoundError, StorageError
+from safetyfilter.errors import HashListError, StorageError
 from safetyfilter.hashes.collecting import Collected
+from safetyfilter.hashes.entries import Entries
+from safetyfilter.hashes.forms.blocks import Readable, line_blocks, text_lines
+from safetyfilter.hashes.forms.columns import is_header, read_columns
+from safetyfilter.hashes.forms.hexes import NotAListError
 from safetyfilter.hashes.forms.lines import read_lines
+from safetyfilter.hashes.forms.ncmec import read_ncmec
+from safetyfilter.hashes.forms.threatexchange import read_threatexchange
+from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.naming import ListFile
-from safetyfilter.storage import Location
+from safetyfilter.storage import Location, shown
+
+_PEEK = 64 << 10
+_GZIP = b"\x1f\x8b"
+_MARK = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_hashes(file: ListFile, into: Collected) -> None:
+def read_hashes(place: Location, file: ListFile, entries: Entries, into: Collected) -> None:
     """Add the hashes of a file to those of its list.
+
+    Parameters
+    ----------
+    place : Location
+        The file; it may be compressed by gzip.
+    file : ListFile
+        Its name, and the kind and the column that were given with it.
+    entries : Entries
+        Of all pages that are read together.
+    into : Collected
+        The list that the file belongs to.
 
     Raises
     ------
-    SourceError
+    HashListError
         There is no such file, or it is not a list of hashes; the text names the file and the line, and no content.
     StorageError
         The storage failed each time it was asked.
     """
-    place = Location.of(file.file)
+    name = shown(str(place))
     try:
         with place.open() as stream:
-            read_lines(stream, file, into)
+            read_stream(stream, file.kind, file.column, entries, into)
     except StorageError:
         raise
+    except NotAListError as error:
+        where = name if error.line is None else f"line {error.line:,} of {name}"
+        raise HashListError(f"{where} {error.finding}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceNotFoundError(f"there is no hash list {place}; give a file of hashes") from error
+        raise HashListError(f"there is no hash list {name}; give a file of hashes") from error
     except (OSError, Unreadable) as error:
-        raise SourceError(f"can't read the hash list {place}: {error}; give a file of hashes") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise HashListError(f"can't read the hash list {name}: {reason}; give a file of hashes") from error
+
+
+def read_stream(
+    stream: io.BufferedReader, kind: HashKind | None, column: str | None, entries: Entries, into: Collected
+) -> None:
+    """Add the hashes of a file that is open for reading, in whatever form they are.
+
+    Parameters
+    ----------
+    stream : file
+        Binary; it is read once, and never as a whole but where it is JSON.
+    kind : HashKind or None
+        The one kind that is taken, and which hashes are of that don't tell theirs.
+    column : str or None
+        The column of a CSV; with it, the file is one.
+    entries, into
+        As of `read_hashes`.
+
+    Raises
+    ------
+    NotAListError
+        It is not a list of hashes.
+
+    Examples
+    --------
+    >>> collected = Collected()
+    >>> read_stream(io.BufferedReader(io.BytesIO(b"md5\\n" + b"00" * 16)), None, None, Entries(), collected)
+    >>> collected.sorted()[HashKind.MD5].shape
+    (1, 16)
+    """
+    text: io.BufferedReader = stream
+    if stream.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
+        text = io.BufferedReader(gzip.GzipFile(fileobj=stream), _PEEK)
+    try:
+        _read_text(text, kind, column, entries, into)
+    except (gzip.BadGzipFile, zlib.error, EOFError):
+        raise NotAListError("is not a whole gzip file; give it as it was received") from None
+
+
+def _read_text(
+    stream: io.BufferedReader, kind: HashKind | None, column: str | None, entries: Entries, into: Collected
+) -> None:
+    begin = stream.peek(_PEEK)[:_PEEK]
+    if begin.startswith(_UTF_16):
+        raise NotAListError("is UTF-16; save it as UTF-8")
+    if begin.startswith(_MARK):
+        stream.read(len(_MARK))
+        begin = begin[len(_MARK) :]
+    first = _first_line(begin)
+    if first.startswith(b"<"):
+        read_ncmec(_from_content(stream, begin), entries, into)
+    elif first.startswith((b"{", b"[")):
+        read_threatexchange(stream, entries, into)
+    elif column is not None or is_header(first.decode("utf-8", "replace")):
+        read_columns(text_lines(line_blocks(stream)), kind, column, into)
+    else:
+        read_lines(line_blocks(stream), kind, into)
+
+
+def _first_line(begin: bytes) -> bytes:
+    """Return the first line that is neither empty nor a comment, without the spaces around it."""
+    found = re.search(rb"^[ \t]*([^#\s][^\n]*)", begin, re.MULTILINE)
+    return found[1].strip() if found else b""
+
+
+def _from_content(stream: io.BufferedReader, begin: bytes) -> Readable:
+    """Return the stream behind white space, which may not stand before an XML declaration."""
+    stream.read(len(begin) - len(begin.lstrip()))
+    return stream
