@@ -142,9 +142,8 @@ class _Page:
             elif name == "member" and self._feedback is not None:
                 kind, affirms = self._feedback
                 entry.votes[kind][affirms].add(attributes.get("id", "")[:_LONGEST_TEXT])
-            elif self._path[3] == "feedback" and len(self._path) == 5:
-                if name in _FEEDBACK:
-                    self._feedback = attributes.get("type", ""), _FEEDBACK[name]
+            elif self._path[3] == "feedback" and len(self._path) == 5 and name in _FEEDBACK:
+                self._feedback = attributes.get("type", ""), _FEEDBACK[name]
 
     def text(self, text: str) -> None:
         """Take text."""
