@@ -62,6 +62,13 @@ def index_of(run: Run) -> DecisionIndex:
     return index
 
 
+def own_index(run: Run) -> DecisionIndex | None:
+    """Return the index in a complete run's directory, if it is whole and says that it was made from its decisions."""
+    if not run.path.is_local:  # where it lies in the user's cache
+        return None
+    return index_at(Path(run.path) / INDEX_FOLDER / _INDEX, _fingerprint(run))
+
+
 def index_at(place: Path | bytes, fingerprint: str, *, verify: bool = True) -> DecisionIndex | None:
     """Return the index at a place if it is whole and was built from this."""
     try:

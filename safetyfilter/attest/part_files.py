@@ -1,0 +1,97 @@
+"""The files of one part of a run, read and computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from safetyfilter.attest.merkle import ROW_BYTES, encoded_rows
+from safetyfilter.attest.rule import rule_fault
+from safetyfilter.batches import count_decisions
+from safetyfilter.errors import RunError, StorageError
+from safetyfilter.runs.decided import read_decisions
+from safetyfilter.runs.parts import read_scores
+from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.stored import file_digest, part_file, vouched
+from safetyfilter.storage import Location
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PartFiles:
+    """The content of a part's files.
+
+    Attributes
+    ----------
+    rows : ndarray
+        (N, 34) uint8, its decisions as `encoded_rows` has them; none where they can't be read.
+    counts : mapping of str to int
+        ``seen``, ``kept``, ``excluded`` and one a reason.
+    scores, decisions : str
+        The texts whose digests ``run.json`` has, over all parts; empty where a file can't be read.
+    embeddings : str
+        SHA-256 of the file of its embeddings, in hex; empty where there is none.
+    faults : mapping of str to str
+        ``scores``, ``decisions``, ``rule`` or ``embeddings`` -> what is wrong with this part.
+    """
+
+    rows: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, ROW_BYTES), np.uint8))
+    counts: Mapping[str, int] = field(default_factory=dict)
+    scores: str = ""
+    decisions: str = ""
+    embeddings: str = ""
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles:
+    """Return the content of a part's files; what can't be read is a fault of this part.
+
+    Raises
+    ------
+    StorageError
+        The storage failed each time it was asked.
+    """
+    faults: dict[str, str] = {}
+    part = decided = None
+    scores = embeddings = ""
+    try:
+        part, meta = read_scores(part_file(root, "scores", number), number)
+        scores = vouched(meta)
+        embeddings, fault = _embeddings(root, number, meta.get("embeddings"))
+        faults |= {"embeddings": fault} if fault else {}
+    except RunError as error:
+        faults["scores"] = str(error)
+    try:
+        decided = read_decisions(part_file(root, "decisions", number))
+    except RunError as error:
+        faults["decisions"] = str(error)
+    if decided is None:
+        return PartFiles(scores=scores, embeddings=embeddings, faults=faults)
+    if part is not None and (fault := rule_fault(record, part, decided)):
+        faults["rule"] = f"part {number}: {fault}"
+    return PartFiles(
+        rows=encoded_rows(decided.keys, decided.contents, decided.reason_bits),
+        counts=count_decisions(decided.reason_bits),
+        scores=scores,
+        decisions=decided.content,
+        embeddings=embeddings,
+        faults=faults,
+    )
+
+
+def _embeddings(root: Location, number: int, expected: str | None) -> tuple[str, str]:
+    """The SHA-256 of a part's embeddings, and what is wrong with them."""
+    place = part_file(root, "embeddings", number)
+    try:
+        found = file_digest(place)
+    except FileNotFoundError:
+        return "", f"{place} is missing" if expected else ""
+    except StorageError:  # which says nothing about the file
+        raise
+    except OSError as error:
+        if expected is None:
+            return "", ""
+        return "", f"{place} can't be read: {error.strerror or error}"
+    return found, "" if found == expected else f"{place} does not hold the embeddings of its scores"
