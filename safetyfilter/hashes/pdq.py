@@ -1,24 +1,44 @@
 """Encoded images -> PDQ hashes: perceptual ones, which copies of a picture share though their bytes differ.
 
-PDQ: https://github.com/facebook/ThreatExchange/tree/main/pdq
+PDQ is Facebook's: "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm",
+https://github.com/facebook/ThreatExchange/blob/main/hashing/hashing.pdf
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
+from math import prod
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
+from safetyfilter.batches import Unreadable
 from safetyfilter.embed.frames import pictures_in
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, failures_named, open_header
+from safetyfilter.embed.jpeg import Jpeg
 from safetyfilter.embed.renderings import renderings
 from safetyfilter.errors import MissingExtraError
+from safetyfilter.hashes.pdq_sampling import Samples, samples_of
 
 MIN_QUALITY = 50
-"""A hash of less quality says too little for a match, or for none: its picture counts as unchecked."""
+"""A hash of less quality says little: as ThreatExchange recommends, neither a match nor a miss is concluded from it."""
 _SIDE = 512
+"""Larger pictures are made smaller first, by a whole number along each side, to no less than this: as far as the
+reference does, whose own way to do it differs from one implementation to the next."""
+_NARROWEST = 5
+"""Pixels of a side below which the reference gives no hash."""
+_ONE_LARGE_PICTURE = threading.Semaphore(1)
+_SHARES = (0.299, 0.587, 0.114)
+"""Of red, green and blue in the luma that ``pdqhash`` takes."""
+_ONE_MORE = np.array(sorted(product((0, 1), repeat=3), key=lambda added: float(np.dot(added, _SHARES))), np.uint8)
+"""(8, 3): the channels that are given one level more, by how much of a level that adds to the luma."""
+_BETWEEN = (np.sort(_ONE_MORE @ _SHARES)[1:] + np.sort(_ONE_MORE @ _SHARES)[:-1]) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,12 +48,13 @@ class PdqHash:
     Attributes
     ----------
     hash : bytes
-        32 bytes, in the order in which PDQ hashes are written in hex.
+        32 bytes, in the order in which PDQ hashes are written in hex, of the picture as it is stored: EXIF turns it for
+        no other implementation either.
     quality : int
-        0 to 100; under 50 the picture has too little in it to be told from others.
+        0 to 100; under 50 there is too little in the picture to tell it from others.
     dihedral : ndarray
-        (8, 32) uint8, the hashes of the picture turned by 0, 90, 180 and 270 degrees, and the same of its mirror image;
-        the first is `hash`.
+        (8, 32) uint8, the hashes of the picture as it is, mirrored, upside down, and turned by 180 degrees, and the
+        same of its transpose, in which rows are columns: all four rotations, and the mirror image of each.
     """
 
     hash: bytes
@@ -42,31 +63,98 @@ class PdqHash:
 
 
 def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[PdqHash, ...]:
-    """Return the PDQ hash of each picture that an encoded image holds: frames, pages, and ways to show transparency.
+    """Return the PDQ hashes of each picture that an encoded image holds, each once.
+
+    An image may hold several: frames or pages (`embed.frames.pictures_in`), and what usual loaders make of each
+    (`embed.renderings.renderings`).
+
+    Parameters
+    ----------
+    image : bytes
+        An encoded image.
+    limits : DecodeLimits
+        What it may cost to decode.
+
+    Returns
+    -------
+    tuple of PdqHash
+        At least one; the first is the first picture's.
 
     Raises
     ------
     Unreadable
-        The image can't be decoded, or not within the limits.
+        The image can't be decoded, or not within the limits: whatever the bytes, no other error is raised for them.
     MissingExtraError
         The library ``pdqhash`` is not installed.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.effect_mandelbrot((99, 99), (-2, -2, 2, 2), 50).save(file, "PNG")
+    >>> [found.quality for found in pdq_of(file.getvalue())]
+    [100]
     """
+    pdqhash = _pdqhash()
+    found: dict[bytes, PdqHash] = {}
+    for luma in _lumas(image, limits):
+        made = _hash(pdqhash, luma)
+        found.setdefault(made.dihedral.tobytes(), made)
+    return tuple(found.values())
+
+
+def _pdqhash() -> ModuleType:
     try:
         import pdqhash
     except ImportError as error:
         raise MissingExtraError("pdqhash", "hashes") from error
-    found = []
+    module: ModuleType = pdqhash
+    return module
+
+
+def _lumas(image: bytes, limits: DecodeLimits) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the luma of each picture that an image holds, at a size near that at which it is hashed."""
+    if len(image) > limits.max_bytes:
+        raise Unreadable("too_many_bytes")
     with failures_named():
         header = open_header(image, limits)
-    for picture, _ in pictures_in(header, image, limits):
+    for picture, scans in pictures_in(header, image, limits):
+        full = prod(picture.size)
         with failures_named():
-            picture.load()
-            shown = [
-                rgb.resize((_SIDE, _SIDE), Image.Resampling.BOX) if max(rgb.size) > _SIDE else rgb
-                for rgb in renderings(picture)
-            ]
-        for rgb in shown:
-            bits, quality = pdqhash.compute_dihedral(np.asarray(rgb))
-            packed = np.packbits(np.asarray(bits, np.uint8), axis=1)
-            found.append(PdqHash(hash=packed[0].tobytes(), quality=int(quality), dihedral=packed))
-    return tuple(found)
+            if isinstance(picture, Jpeg):
+                picture.draft("L", (_SIDE, _SIDE))  # libjpeg makes it smaller, and decodes no colours
+        held = full if scans > 1 else prod(picture.size)
+        with _ONE_LARGE_PICTURE if held > limits.large_pixels else nullcontext(), failures_named():
+            lumas = _shown(picture)
+        yield from lumas
+
+
+def _shown(picture: ImageFile.ImageFile) -> list[npt.NDArray[np.uint8]]:
+    picture.load()
+    if picture.mode == "L" and "transparency" not in picture.info:
+        return [_smaller(picture)]
+    return [_smaller(rgb.convert("L")) for rgb in renderings(picture)]
+
+
+def _smaller(grey: Image.Image) -> npt.NDArray[np.uint8]:
+    factors = (max(1, grey.width // _SIDE), max(1, grey.height // _SIDE))
+    return np.asarray(grey.reduce(factors) if factors != (1, 1) else grey)
+
+
+def _hash(pdqhash: ModuleType, luma: npt.NDArray[np.uint8]) -> PdqHash:
+    hashes, qualities = zip(*(_bits(pdqhash, samples) for samples in samples_of(luma)), strict=True)
+    quality = qualities[0] if min(luma.shape) >= _NARROWEST else 0
+    # the hash of the transpose is the transposed hash: its bits are a square of frequencies
+    both = np.stack([*hashes, *(bits.T for bits in hashes)])
+    packed = np.packbits(both.reshape(len(both), -1), axis=1)
+    return PdqHash(hash=packed[0].tobytes(), quality=quality, dihedral=packed)
+
+
+def _bits(pdqhash: ModuleType, samples: Samples) -> tuple[npt.NDArray[np.uint8], int]:
+    """(16, 16) of 0 and 1, and the quality: ``pdqhash`` hashes a picture of 64 x 64 without making it smaller."""
+    # Rounding to levels would move some bits. The channels have different shares in the luma, so that fractions of a
+    # level can be told to about a tenth.
+    whole = samples.astype(np.uint8)
+    vector, quality = pdqhash.compute(whole[..., None] + _ONE_MORE[np.searchsorted(_BETWEEN, samples - whole)])
+    return vector.astype(np.uint8).reshape(16, 16), int(quality)
