@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from safetyfilter.exports import export as export
     from safetyfilter.filter import SafetyFilter as SafetyFilter
     from safetyfilter.hashes.lists import HashLists as HashLists
+    from safetyfilter.hashes.model_file import check_model as check_model
     from safetyfilter.loaders.datasets import filter_dataset as filter_dataset
     from safetyfilter.loaders.torch_iterable import SafeIterable as SafeIterable
     from safetyfilter.loaders.torch_map import SafeDataset as SafeDataset
@@ -91,6 +92,7 @@ _HOMES = {
     "apply_policy": "runs.apply",
     "apply_run": "engine.copies",
     "calibrate_thresholds": "decide.risk",
+    "check_model": "hashes.model_file",
     "convert_detector": "score.convert.detector",
     "evaluate": "evaluation.measure",
     "export": "exports",
