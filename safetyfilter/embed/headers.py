@@ -21,6 +21,7 @@ from PIL.TiffImagePlugin import TILELENGTH, TILEWIDTH, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.embed.gif import gif_blocks
 from safetyfilter.embed.jpeg import Jpeg, count_jpeg_scans
 from safetyfilter.embed.tiff import longest_list
 
@@ -137,6 +138,8 @@ def open_header(data: bytes, limits: DecodeLimits) -> Header:
         raise Unreadable("truncated")
     if parser is TiffImageFile and longest_list(data, limits.max_frames + 1) > limits.max_segments:
         raise Unreadable("too_many_segments")
+    if parser is GifImageFile:
+        _check_gif(data, limits)
     scans = count_jpeg_scans(data, limits.max_jpeg_scans) if parser is Jpeg else 0
     if scans > limits.max_jpeg_scans:
         raise Unreadable("too_many_scans")
@@ -149,6 +152,15 @@ def open_header(data: bytes, limits: DecodeLimits) -> Header:
     if count > 1:
         metered.allow(2 * limits.max_segments)  # all of it is walked once more as the pictures are decoded
     return Header(picture=picture, scans=scans, count=count)
+
+
+def _check_gif(data: bytes, limits: DecodeLimits) -> None:
+    """Raise `Unreadable` where a GIF has too many blocks, or Pillow would make a larger picture of it than allowed."""
+    blocks = gif_blocks(data, limits.max_segments)
+    if blocks.too_many:
+        raise Unreadable("too_many_segments")
+    if blocks.pixels > limits.max_pixels:
+        raise Unreadable("too_many_pixels")
 
 
 def check_size(picture: ImageFile.ImageFile, limits: DecodeLimits) -> None:
@@ -172,6 +184,8 @@ def _count(picture: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) -> i
             raise Unreadable("too_many_frames")
         picture.seek(0)
     count = int(getattr(picture, "n_frames", 1))
+    if isinstance(picture, GifImageFile) and count != max(gif_blocks(data, limits.max_segments).frames, 1):
+        raise Unreadable("undecodable")
     animated = isinstance(picture, PngImageFile) and b"fcTL" in data
     # frames that the file holds but does not announce are shown by some programs, and not by Pillow
     if animated and count != _apng_frames(data, limits) + bool(picture.info.get("default_image")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def read_table_and_digest(place: str | Path, what: str) -> tuple[pa.Table, str]:
     is_csv = str(place).lower().endswith(".csv")
     try:
         data = Location.of(place).read_bytes()
-        return _parse_csv(data) if is_csv else parse_parquet(data), hashlib.sha256(data).hexdigest()
+        table = _parse_csv(data) if is_csv else parse_parquet(data)
+        _require_sound(table)
+        return table, hashlib.sha256(data).hexdigest()
     except StorageError:
         raise
     except FileNotFoundError as error:
@@ -76,6 +79,17 @@ def read_table_and_digest(place: str | Path, what: str) -> tuple[pa.Table, str]:
 def _parse_csv(data: bytes) -> pa.Table:
     convert = csv.ConvertOptions(column_types={"key": pa.string(), "key_digest": pa.string()})
     return csv.read_csv(pa.BufferReader(data), convert_options=convert)
+
+
+def _require_sound(table: pa.Table) -> None:
+    """Raise ValueError where a name or a text is not UTF-8, a name stands twice, or values' places can't be."""
+    try:
+        names = table.column_names
+        table.validate(full=True)
+    except UnicodeDecodeError as error:
+        raise ValueError("the name of a column is not UTF-8") from error
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"several columns are called {twice[0]!r}")
 
 
 def read_vectors(place: str | Path) -> npt.NDArray[Any]:

@@ -39,7 +39,7 @@ class KeyList(Protocol):
 
     @property
     def urls(self) -> UrlFields:
-        """The columns of addresses and references."""
+        """The columns of URLs and references."""
 
     def read(self, start: int, stop: int) -> pa.Array | None:
         """Return the keys of some rows, of any type, null where a row has none; None where no column holds keys."""
@@ -63,7 +63,7 @@ class TableKeys:
     rows : int
         The number of its rows.
     urls : UrlFields
-        The columns of addresses and of references to a crawl.
+        The columns of URLs and of references to a crawl.
     """
 
     place: Location
@@ -74,7 +74,7 @@ class TableKeys:
 
     @classmethod
     def of(cls, place: Location, name: str, wanted: str | None, url: str | None = None) -> TableKeys:
-        """Return a table's keys in the column that is wanted, else in a usual one; addresses in the column `url`, say.
+        """Return a table's keys in the column that is wanted, else in a usual one; URLs in the column `url`, say.
 
         Raises
         ------
@@ -114,7 +114,10 @@ class TableKeys:
                     begins = begins if groups else first
                     groups.append(number)
                 first += rows
-            return file.read_row_groups(groups, columns=columns, use_threads=False).slice(start - begins, stop - start)
+            rows = file.read_row_groups(groups, columns=columns, use_threads=False).slice(start - begins, stop - start)
+            if len(rows) != stop - start:
+                raise ValueError(f"{len(rows)} of {stop - start} rows are there")
+            return rows
 
 
 @dataclass(frozen=True, kw_only=True)
