@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -37,7 +38,9 @@ def check_model(
 
     with err.status("loading the lists"):
         known = HashLists.load(hash_list)
-    with sample_progress("reading", model_mib(file), unit="MiB") as progress:
+    total = model_mib(file)
+    small = total == 0  # there is nothing to show of it
+    with nullcontext() if small else sample_progress("reading", total, unit="MiB") as progress:
         found = check(file, known, progress=progress)
     shown = Table(show_header=False)
     shown.add_row("on a list", ", ".join(found.lists) or "no")

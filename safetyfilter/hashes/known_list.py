@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from safetyfilter.errors import MissingExtraError
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.digest_index import DigestIndex
 from safetyfilter.hashes.kinds import HashKind
@@ -56,6 +58,8 @@ class HashList:
             digest.update(hashes.data)
         perceptual = rows.pop(HashKind.PDQ, None)
         if perceptual is not None:
+            if find_spec("pdqhash") is None:  # which pictures need later, in the midst of a scan
+                raise MissingExtraError("pdqhash", "hashes")
             from safetyfilter.hashes.pdq_index import PdqIndex
         return cls(
             name=name,

@@ -6,6 +6,12 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import HashListError, StorageError
@@ -50,13 +56,10 @@ def read_hashes(place: Location, file: ListFile, entries: Entries, into: Collect
     """
     name = shown(str(place))
     try:
-        with place.open() as stream:
-            read_stream(stream, file.kind, file.column, entries, into)
-    except StorageError:
+        with place.open() as stream, _findings_named(name):
+            _read_stream(stream, file, entries, into)
+    except (StorageError, HashListError):
         raise
-    except NotAListError as error:
-        where = name if error.line is None else f"line {error.line:,} of {name}"
-        raise HashListError(f"{where} {error.finding}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise HashListError(f"there is no hash list {name}; give a file of hashes") from error
     except (OSError, Unreadable) as error:
@@ -64,46 +67,64 @@ def read_hashes(place: Location, file: ListFile, entries: Entries, into: Collect
         raise HashListError(f"can't read the hash list {name}: {reason}; give a file of hashes") from error
 
 
-def read_stream(
-    stream: io.BufferedReader, kind: HashKind | None, column: str | None, entries: Entries, into: Collected
-) -> None:
-    """Add the hashes of a file that is open for reading, in whatever form they are.
+def parse_hashes(data: bytes, name: str = "FILE") -> dict[HashKind, npt.NDArray[np.uint8]]:
+    """Return the hashes in a file's bytes, in any of the forms.
 
     Parameters
     ----------
-    stream : file
-        Binary; it is read once, and never as a whole but where it is JSON.
-    kind : HashKind or None
-        The one kind that is taken, and which hashes are of that don't tell theirs.
-    column : str or None
-        The column of a CSV; with it, the file is one.
-    entries, into
-        As of `read_hashes`.
+    data : bytes
+        The file's content.
+    name : str
+        As of `ListFile.named`; the file that it names is not opened.
+
+    Returns
+    -------
+    dict
+        By kind (N, L) uint8 distinct hashes, ascending, of which 16 bytes are kept, or all 32 of a PDQ hash.
 
     Raises
     ------
-    NotAListError
+    HashListError
         It is not a list of hashes.
 
     Examples
     --------
-    >>> collected = Collected()
-    >>> read_stream(io.BufferedReader(io.BytesIO(b"md5\\n" + b"00" * 16)), None, None, Entries(), collected)
-    >>> collected.sorted()[HashKind.MD5].shape
+    >>> parse_hashes(b"md5\\n" + b"00" * 16)[HashKind.MD5].shape
     (1, 16)
+    >>> parse_hashes(b"00" * 16 + b"\\nnone")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.HashListError: line 2 of FILE is not a hash: it has 4 characters, and a hash has 32 (md5), ...
     """
-    text: io.BufferedReader = stream
+    file = ListFile.named(name)
+    entries, into = Entries(), Collected(file.kind)
+    with _findings_named(file.file):
+        _read_stream(io.BufferedReader(cast("io.RawIOBase", io.BytesIO(data)), _PEEK), file, entries, into)
+    entries.settle()
+    return into.sorted()
+
+
+@contextmanager
+def _findings_named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except NotAListError as error:
+        where = name if error.line is None else f"line {error.line:,} of {name}"
+        raise HashListError(f"{where} {error.finding}") from error
+
+
+def _read_stream(stream: io.BufferedReader, file: ListFile, entries: Entries, into: Collected) -> None:
+    """Add the hashes of a file that is open for reading; it is read once, and never as a whole but where it is JSON."""
+    text = stream
     if stream.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
         text = io.BufferedReader(gzip.GzipFile(fileobj=stream), _PEEK)
     try:
-        _read_text(text, kind, column, entries, into)
+        _read_text(text, file, entries, into)
     except (gzip.BadGzipFile, zlib.error, EOFError):
         raise NotAListError("is not a whole gzip file; give it as it was received") from None
 
 
-def _read_text(
-    stream: io.BufferedReader, kind: HashKind | None, column: str | None, entries: Entries, into: Collected
-) -> None:
+def _read_text(stream: io.BufferedReader, file: ListFile, entries: Entries, into: Collected) -> None:
     begin = stream.peek(_PEEK)[:_PEEK]
     if begin.startswith(_UTF_16):
         raise NotAListError("is UTF-16; save it as UTF-8")
@@ -115,10 +136,10 @@ def _read_text(
         read_ncmec(_from_content(stream, begin), entries, into)
     elif first.startswith((b"{", b"[")):
         read_threatexchange(stream, entries, into)
-    elif column is not None or is_header(first.decode("utf-8", "replace")):
-        read_columns(text_lines(line_blocks(stream)), kind, column, into)
+    elif file.column is not None or is_header(first.decode("utf-8", "replace")):
+        read_columns(text_lines(line_blocks(stream)), file.kind, file.column, into)
     else:
-        read_lines(line_blocks(stream), kind, into)
+        read_lines(line_blocks(stream), file.kind, into)
 
 
 def _first_line(begin: bytes) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import WITHDRAWN
-from safetyfilter.hashes.forms.hexes import NotAListError, parse_hash
+from safetyfilter.hashes.forms.hexes import HEX_DIGITS, NotAListError, parse_hash
 from safetyfilter.hashes.forms.threatexchange import kind_of_type
 from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.naming import kind_named, plain
@@ -51,6 +52,9 @@ def is_header(line: str) -> bool:
     >>> is_header("md5"), is_header("a;b"), is_header("0cc175b9c0f1b6a831c399e269772661")
     (True, True, False)
     """
+    words = line.split(maxsplit=1)
+    if words and _is_hash(words[0]):
+        return False  # what follows is a file's name, with whatever in it
     name = line.strip().strip('"')
     return any(mark in line for mark in DELIMITERS) or _kind_of_header(name) is not None or plain(name) in _UNNAMED
 
@@ -136,6 +140,10 @@ def _columns_of(names: Sequence[str], kind: HashKind | None, column: str | None,
     if len(unnamed) == 1:
         return _Columns(hashes=((unnamed[0], kind),)), True
     raise NotAListError(f"is not a header that says which column holds hashes; {_REMEDY}", line)
+
+
+def _is_hash(word: str) -> bool:
+    return len(word) in HEX_DIGITS and all(digit in string.hexdigits for digit in word)
 
 
 def _kind_of_header(name: str) -> HashKind | None:

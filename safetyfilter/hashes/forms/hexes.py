@@ -8,6 +8,8 @@ BY_DIGITS = {2 * HASH_BYTES[kind]: kind for kind in (HashKind.MD5, HashKind.SHA1
 """The kind that a number of hex digits tells by itself."""
 AMBIGUOUS_DIGITS = 2 * HASH_BYTES[HashKind.PDQ]
 """The number of hex digits of a SHA-256 digest, and of a PDQ hash."""
+HEX_DIGITS = frozenset(BY_DIGITS) | {AMBIGUOUS_DIGITS}
+"""The numbers of hex digits that a hash may have."""
 
 _REMEDY = "correct or remove it"
 

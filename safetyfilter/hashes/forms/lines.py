@@ -72,7 +72,7 @@ def _add_each(first: int, block: bytes, kind: HashKind | None, into: Collected) 
         if not text or text[0] == _COMMENT:
             continue
         try:
-            into.add(*_hash_in(text.decode("ascii", "replace"), kind))
+            into.add(*_hash_in(text.decode("utf-8", "replace"), kind))
         except ValueError as error:
             raise NotAListError(f"is not a hash: {error}", number) from None
 
