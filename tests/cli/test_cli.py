@@ -274,6 +274,7 @@ COMMANDS = {
     "report": ["RUN", "--out", "--labels", "--json"],
     "apply": ["RUN", "--to", "--out", "--part-size", "--json"],
     "probes fetch": ["NAME", "--json"],
+    "check-model": ["FILE", "--hash-list", "--json"],
 }  # fmt: skip
 """The commands and their arguments that others rely on."""
 
@@ -281,7 +282,7 @@ COMMANDS = {
 def test_help_names_every_command() -> None:
     done = command("--help")
     assert done.status == 0
-    names = set(re.findall(r"^│ ([a-z]+)  ", done.stdout, flags=re.MULTILINE))
+    names = set(re.findall(r"^│ ([a-z-]+)  ", done.stdout, flags=re.MULTILINE))
     assert names == {name.split()[0] for name in COMMANDS}
 
 
