@@ -28,6 +28,8 @@ class Buffer(Generic[R]):
         (N, V, H, W, 3) uint8.
     status : ndarray
         (N,) uint8, a code each.
+    first : int
+        The buffer's first row among those of the decoder.
     rows : list of Future
         What to keep of each item, once it is decoded.
     others : list of Embedded
@@ -36,6 +38,7 @@ class Buffer(Generic[R]):
 
     pixels: torch.Tensor
     status: StatusCodes
+    first: int = 0
     rows: list[Future[R]] = field(default_factory=list)
     others: list[Embedded] = field(default_factory=list)
 

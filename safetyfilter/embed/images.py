@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from math import ceil, prod
 from typing import Literal
@@ -96,6 +96,8 @@ class ImagePreparer:
         "fast" lets libjpeg scale JPEGs down as it decodes them and resizes by torch.
     limits : DecodeLimits
         What one image may cost.
+    large : context manager
+        The turn that a large picture waits for and is decoded in, so that few are held in memory at a time.
 
     Examples
     --------
@@ -107,6 +109,7 @@ class ImagePreparer:
     geometry: Geometry
     decode: Literal["fast", "exact"] = "fast"
     limits: DecodeLimits = DEFAULT_LIMITS
+    large: AbstractContextManager[object] = field(default=_ONE_LARGE_PICTURE, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.decode not in ("fast", "exact"):
@@ -177,10 +180,10 @@ class ImagePreparer:
         with failures_named():
             header = open_header(source, self.limits)
         if prod(header.picture.size) > self.limits.large_pixels and header.count > 1:
-            with _ONE_LARGE_PICTURE:  # a large animation is held from its first frame to its last, and has few
+            with self.large:  # a large animation is held from its first frame to its last, and has few
                 yield from list(self._of_file(header, source, nullcontext()))
         else:
-            yield from self._of_file(header, source, _ONE_LARGE_PICTURE)
+            yield from self._of_file(header, source, self.large)
 
     def _of_file(self, header: Header, data: bytes, turn: AbstractContextManager[object]) -> Iterator[Pixels]:
         for picture, scans in pictures_in(header, data, self.limits):
@@ -192,7 +195,7 @@ class ImagePreparer:
             yield from self._pixels(picture, full, full if scans > 1 else picture.size, turn)
 
     def _of_image(self, image: Image.Image) -> Iterator[Pixels]:
-        yield from self._pixels(image, image.size, image.size, _ONE_LARGE_PICTURE)
+        yield from self._pixels(image, image.size, image.size, self.large)
         if not getattr(image, "is_animated", False):
             return
         at = image.tell()
@@ -204,7 +207,7 @@ class ImagePreparer:
         for number in (*range(at + 1, count), *range(at + 1)):
             with failures_named():
                 image.seek(number)
-            yield from self._pixels(image, image.size, image.size, _ONE_LARGE_PICTURE)
+            yield from self._pixels(image, image.size, image.size, self.large)
 
     def _draft(self, picture: JpegImageFile) -> None:
         turned = exif_orientation(picture.info.get("exif", b"")) >= 5

@@ -13,6 +13,7 @@ from safetyfilter.embed.views import VIEW_COUNTS, Views
 from safetyfilter.errors import UsageError
 
 Decode: TypeAlias = Literal["fast", "exact"]
+Decoders: TypeAlias = Literal["auto", "threads", "processes"]
 
 _AUTO = {"cpu": (2.8e11, 8, 256), "cuda": (4e13, 64, 1024)}
 """Operations of a forward pass that make its overhead small, and the least and the most images it has then.
@@ -37,7 +38,11 @@ class EmbedOptions:
         ``fast``: JPEG decoded at the smallest DCT scale that still exceeds the model's input; ``exact``: open_clip's
         transform bit for bit for upright pictures in RGB and in grey of 8 bits (`ImagePreparer` says what of others).
     workers : int or None
-        Decoding threads; as many as there are cores where None.
+        Decoding threads, or processes; as many as there are cores where None.
+    decoders : str
+        ``threads``: images are decoded in threads of this process, which a crash of a decoder ends; ``processes``: in
+        processes of their own, where it costs the one image; ``auto``: in processes for a GPU, which threads can't
+        feed, and in threads for a CPU.
     limits : DecodeLimits
         The largest input a decoder may see.
     full_batches : bool
@@ -55,6 +60,7 @@ class EmbedOptions:
     views: Views = "center"
     decode: Decode = "fast"
     workers: int | None = None
+    decoders: Decoders = "auto"
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     full_batches: bool = False
 
@@ -64,11 +70,20 @@ class EmbedOptions:
         for name, value, allowed in (
             ("views", self.views, tuple(VIEW_COUNTS)),
             ("decode", self.decode, get_args(Decode)),
+            ("decoders", self.decoders, get_args(Decoders)),
         ):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}; give a whole number from 1, or None for the cores")
+
+    def decodes_in_processes(self, device: torch.device) -> bool:
+        """Return True where images for a model on a device are decoded in processes of their own.
+
+        >>> EmbedOptions().decodes_in_processes(torch.device("cpu"))
+        False
+        """
+        return self.decoders == "processes" or (self.decoders == "auto" and device.type == "cuda")
 
     def resolve_batch_size(self, device: torch.device, flops: float) -> int:
         """Return the number of images in a forward pass.

@@ -1,9 +1,10 @@
 """Reading, decoding, transfer and forward pass, overlapped and in order, with bounded memory.
 
 Three kinds of thread share a ring of pixel buffers: a reader pulls items and hands out the rows of the next free
-buffer, a pool decodes each item's first picture straight into its row, and the caller's thread runs the model on each
-full buffer. The ring's length bounds what is in memory, however long the stream. Further pictures of an item (frames,
-say) are embedded in pieces as they come, no more of them at a time than one buffer holds.
+buffer, a pool decodes each item's first picture straight into its row, in the threads themselves or in a process for
+each of them, and the caller's thread runs the model on each full buffer. The ring's length bounds what is in memory,
+however long the stream. Further pictures of an item (frames, say) are embedded in pieces as they come, no more of them
+at a time than one buffer holds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias, TypeVar
@@ -21,13 +21,15 @@ import torch
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, ImageInput, Unreadable
 from safetyfilter.embed.buffers import POLL_S, Buffer, Embedded, Further, Mailbox
+from safetyfilter.embed.decoding.decoders import Decoder, FaultError, ProcessDecoder, ThreadDecoder
+from safetyfilter.embed.faults import where
 from safetyfilter.embed.forward import Forward, out_of_memory
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.launched import Launched, statuses_of
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.threads import cores, torch_threads
-from safetyfilter.errors import StorageError
+from safetyfilter.errors import EngineError, StorageError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,6 +73,7 @@ class EmbeddingPipeline:
         self._prepare = preparer
         self._spec = spec
         self._device = device
+        self._options = options
         self._batch_size = options.resolve_batch_size(device, flops)
         self._workers = options.workers or cores()
         self._forward = Forward(forward, device, self._batch_size * preparer.view_count, full=options.full_batches)
@@ -98,16 +101,24 @@ class EmbeddingPipeline:
         StorageError
             A file could not be read though it was tried again; what came before it is yielded first.
         """
+        decoder = self._new_decoder()
         free: queue.SimpleQueue[Buffer[R]] = queue.SimpleQueue()
-        for _ in range(_BUFFERS):
-            free.put(self._new_buffer())
+        for number, pixels in enumerate(decoder.rows().split(self._batch_size)):
+            free.put(Buffer(pixels, np.zeros(self._batch_size, np.uint8), number * self._batch_size))
         filled: queue.SimpleQueue[Buffer[R] | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         mailbox: Mailbox[R] = Mailbox(self._batch_size, stop)
         pool = torch_threads(self._workers, "decode", 1)
         compute = self._forward.threads()
+
+        def decode(item: T, buffer: Buffer[R], row: int) -> R:
+            return _decode(item, read, decoder, buffer, row, mailbox)
+
         reader = threading.Thread(
-            target=self._read, args=(items, read, pool, free, filled, mailbox, stop), name="reader", daemon=True
+            target=self._read,
+            args=(items, decode, pool, free, filled, mailbox, stop),
+            name="reader",
+            daemon=True,
         )
         reader.start()
         pending: Launched[R] | None = None
@@ -132,17 +143,18 @@ class EmbeddingPipeline:
             stop.set()
             for threads in filter(None, (pool, compute)):
                 threads.shutdown(wait=False, cancel_futures=True)
+            decoder.close()
             reader.join(timeout=1)  # a reader blocked in slow storage is a daemon: it ends with the process
 
-    def _new_buffer(self) -> Buffer[R]:
-        shape = (self._batch_size, self._prepare.view_count, *self._spec.image_size, 3)
-        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        return Buffer(pixels, np.zeros(self._batch_size, np.uint8))
+    def _new_decoder(self) -> Decoder:
+        kind = ProcessDecoder if self._options.decodes_in_processes(self._device) else ThreadDecoder
+        shape = (_BUFFERS * self._batch_size, self._prepare.view_count, *self._spec.image_size, 3)
+        return kind(self._prepare, shape, pinned=self._device.type == "cuda")
 
     def _read(
         self,
         items: Iterable[T],
-        read: ReadItem[T, R],
+        decode: Callable[[T, Buffer[R], int], R],
         pool: ThreadPoolExecutor,
         free: queue.SimpleQueue[Buffer[R]],
         filled: queue.SimpleQueue[Buffer[R] | BaseException | None],
@@ -157,7 +169,7 @@ class EmbeddingPipeline:
                     while (buffer := _get(free)) is None:
                         if stop.is_set():
                             return
-                row = pool.submit(self._decode, item, read, buffer, len(buffer.rows), mailbox)
+                row = pool.submit(decode, item, buffer, len(buffer.rows))
                 buffer.rows.append(row)
                 row.add_done_callback(mailbox.row_done)
                 if len(buffer.rows) == self._batch_size:
@@ -172,35 +184,6 @@ class EmbeddingPipeline:
             if buffer is not None:
                 filled.put(buffer)  # what came before the error is still embedded
             filled.put(error)
-
-    def _decode(self, item: T, read: ReadItem[T, R], buffer: Buffer[R], row: int, mailbox: Mailbox[R]) -> R:
-        """Decode one item's first picture into its row, and send the others; runs in the pool."""
-        record, images = read(item)
-        pixels = buffer.pixels[row].numpy()
-        try:
-            if isinstance(images, Unreadable):
-                raise images
-            first = True
-            for picture in self._prepare.pictures(*(images if isinstance(images, tuple) else (images,))):
-                if first:
-                    pixels[:] = picture
-                    first = False
-                elif not mailbox.send(Further(buffer, row, picture)):
-                    return record
-        except Unreadable as unreadable:
-            failure = unreadable.failure
-        except StorageError:  # says nothing about the image: the stream ends here
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours or of a decoder: this image is unscored
-            failure = "out_of_memory" if out_of_memory(error) else "internal_error"
-            if failure == "internal_error":
-                _log.error("a sample could not be prepared and is unscored: %s", _where(error))
-        else:
-            buffer.status[row] = OK
-            return record
-        buffer.status[row] = STATUS_CODES[failure]
-        pixels[:] = 0
-        return record
 
     def _gather(
         self, buffer: Buffer[R], mailbox: Mailbox[R], threads: ThreadPoolExecutor | None
@@ -287,9 +270,29 @@ class EmbeddingPipeline:
         return launched
 
 
-def _where(error: BaseException) -> str:
-    """The type of an error and its traceback, but not its words: they may tell what a sample holds."""
-    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+def _decode(item: T, read: ReadItem[T, R], decoder: Decoder, buffer: Buffer[R], row: int, mailbox: Mailbox[R]) -> R:
+    """Decode one item's first picture into its row, and send the others; runs in the pool."""
+    record, images = read(item)
+    try:
+        if isinstance(images, Unreadable):
+            raise images
+        several = images if isinstance(images, tuple) else (images,)
+        decoder.decode(several, buffer.first + row, lambda picture: mailbox.send(Further(buffer, row, picture)))
+    except Unreadable as unreadable:
+        failure = unreadable.failure
+    except (StorageError, EngineError):  # says nothing about the image: the stream ends here
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours or of a decoder: this image is unscored
+        failure = "out_of_memory" if out_of_memory(error) else "internal_error"
+        if failure == "internal_error":
+            told = str(error) if isinstance(error, FaultError) else where(error)
+            _log.error("a sample could not be prepared and is unscored: %s", told)
+    else:
+        buffer.status[row] = OK
+        return record
+    buffer.status[row] = STATUS_CODES[failure]
+    buffer.pixels[row] = 0
+    return record
 
 
 def _get(free: queue.SimpleQueue[Buffer[R]]) -> Buffer[R] | None:

@@ -1,0 +1,127 @@
+"""The decoding processes' own side: a server that forks one for each request, and what each of them does.
+
+The server is started once in a process of its own, imports what decoding needs, and forks: so a decoding process that
+crashed is replaced in milliseconds. It and all that it forked end with the process that started it, whose end of each
+socket closes then, however it ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import signal
+import socket
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+
+from safetyfilter.batches import Unreadable
+from safetyfilter.embed.decoding.protocol import Answer, DecodingSetup, parsed_request
+from safetyfilter.embed.faults import where
+from safetyfilter.embed.forward import out_of_memory
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.views import Pixels
+
+CPU_SECONDS = 120
+"""Seconds of a processor's time that decoding one picture may take; several times the worst that the limits allow."""
+SETUP_BYTES = 1 << 14
+_FDS = 2
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a decoding process for each request, until the other end of the socket is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and whoever asks ends by it
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    warnings.simplefilter("ignore")  # about pictures: what counts becomes a status
+    torch.set_num_threads(1)
+    while True:
+        setup, fds, _, _ = socket.recv_fds(control, SETUP_BYTES, _FDS)
+        if not setup:
+            return
+        if os.fork() == 0:
+            control.close()
+            try:
+                _decode(setup, *fds)
+            except ConnectionError:  # nobody listens any more
+                pass
+            finally:
+                os._exit(0)
+        for fd in fds:
+            os.close(fd)
+
+
+def _decode(setup: bytes, connection_fd: int, rows_fd: int) -> None:
+    """Answer requests until nobody asks."""
+    told = DecodingSetup.from_json(setup)
+    rows = np.frombuffer(mmap.mmap(rows_fd, 0), np.uint8, count=prod(told.shape)).reshape(told.shape)
+    preparer = replace(told.preparer, large=_Turn(rows_fd))
+    connection = Connection(connection_fd)
+    _say(connection, Answer.READY)
+    while True:
+        try:
+            row, images = parsed_request(connection.recv_bytes())
+        except EOFError:
+            return
+        _answer(connection, preparer, rows[row], images)
+
+
+def _answer(connection: Connection, preparer: ImagePreparer, row: Pixels, images: list[bytes]) -> None:
+    first = True
+    try:
+        for picture in _timed(preparer.pictures(*images)):
+            if first:
+                row[:] = picture
+                first = False
+            else:
+                _say(connection, Answer.FURTHER, picture.tobytes())
+    except Unreadable as unreadable:
+        _say(connection, Answer.UNREADABLE, unreadable.failure.encode())
+    except Exception as error:  # noqa: BLE001 - a fault of ours or of a decoder: whoever asked tells it
+        if out_of_memory(error):
+            _say(connection, Answer.UNREADABLE, b"out_of_memory")
+        else:
+            _say(connection, Answer.FAULT, where(error).encode())
+    else:
+        _say(connection, Answer.DONE)
+
+
+def _timed(pictures: Iterator[Pixels]) -> Iterator[Pixels]:
+    """Yield pictures; one that takes `CPU_SECONDS` of a processor's time ends this process, as a crash would."""
+    while True:
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+        try:
+            picture = next(pictures, None)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        if picture is None:
+            return
+        yield picture
+
+
+def _say(connection: Connection, answer: Answer, what: bytes = b"") -> None:
+    connection.send_bytes(bytes([answer]) + what)
+
+
+class _Turn:
+    """A turn that one process at a time has, and that ends with it: large pictures are held one by one."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+
+def main(fd: int) -> None:
+    """Serve on an inherited socket."""
+    with socket.socket(fileno=fd) as control:
+        serve(control)
