@@ -10,7 +10,10 @@ from typer.core import TyperCommand, TyperGroup
 from safetyfilter import __version__
 from safetyfilter.cli.output import emit_line
 
-_ORDER = ("demo", "scan", "status", "decide", "apply", "export", "report", "train", "calibrate", "evaluate", "probes")
+_ORDER = (
+    *("demo", "scan", "status", "decide", "apply", "export", "report", "train", "calibrate", "evaluate", "probes"),
+    "officer",
+)
 """Commands in the order in which a user meets them; others follow."""
 
 

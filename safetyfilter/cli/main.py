@@ -18,6 +18,7 @@ from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
     demo,
     export,
     measure,
+    officer,
     probes,
     report,
     scan,
@@ -28,7 +29,11 @@ from safetyfilter.cli.app import PlainUsage, app
 from safetyfilter.cli.output import Interrupted, err, show_error
 from safetyfilter.errors import SafetyFilterError
 
-for command in (*app.registered_commands, *probes.probes_app.registered_commands):
+for command in (
+    *app.registered_commands,
+    *officer.officer_app.registered_commands,
+    *probes.probes_app.registered_commands,
+):
     command.cls = PlainUsage
 
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -147,11 +147,8 @@ def write_keys(place: Place, passphrase: str) -> OfficerKey:
     True
     """
     require_passphrase(passphrase)
-    path = local_path(place, "an officer's key")
+    path = require_new(place)
     public = public_path(path)
-    for file in (path, public):
-        if file.is_symlink() or file.exists():
-            raise OutputError(f"{file} is there already, and a key is never replaced; give another name")
     keys = PrivateKeys.generate()
     _create(path, _private_text(keys, passphrase))
     try:
@@ -161,6 +158,19 @@ def write_keys(place: Place, passphrase: str) -> OfficerKey:
         path.unlink(missing_ok=True)  # nobody has this key yet, and half a pair is in the way of the next attempt
         raise
     return keys.public
+
+
+def require_new(place: Place) -> Path:
+    """Return the place for new keys as a local path; `OutputError` where one of the two files is there already.
+
+    >>> require_new("/no-such-folder/officer.key").name
+    'officer.key'
+    """
+    path = local_path(place, "an officer's key")
+    for file in (path, public_path(path)):
+        if file.is_symlink() or file.exists():
+            raise OutputError(f"{file} is there already, and a key is never replaced; give another name")
+    return path
 
 
 def require_passphrase(passphrase: str) -> None:

@@ -275,6 +275,9 @@ COMMANDS = {
     "apply": ["RUN", "--to", "--out", "--part-size", "--json"],
     "probes fetch": ["NAME", "--json"],
     "check-model": ["FILE", "--hash-list", "--json"],
+    "officer keygen": ["OUT", "--passphrase-file", "--json"],
+    "officer open": ["RUN", "--key", "--to", "--damaged", "--passphrase-file", "--json"],
+    "officer report": ["OUT", "--to", "--json"],
 }  # fmt: skip
 """The commands and their arguments that others rely on."""
 
