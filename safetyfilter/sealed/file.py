@@ -9,7 +9,7 @@ from safetyfilter.errors import SealedError
 from safetyfilter.sealed.chunks import MOST_CHUNK_BYTES
 from safetyfilter.storage import Location, replacing
 
-MARK = b"safetyfilter sealed records 1\n"
+MARK = b"sealed records of safetyfilter 1\n"
 """The first bytes of a file of sealed records, with the version of its form."""
 _LENGTH_BYTES = 4
 
