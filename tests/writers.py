@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -106,6 +107,31 @@ WRITERS: Mapping[str, Callable[[Path, Files, Captions | None], Path]] = {
     "datasets": write_data_set,
 }
 """The writer of each kind of source: place, files and captions or None."""
+
+
+def write_with_urls(kind: str, place: Path, files: Files, urls: Mapping[str, str], crawls: Mapping[str, str]) -> Path:
+    """Write a source of one of the kinds with the URL and a reference to a crawl, ``warc_filename``, of each sample."""
+    described = {name: {"url": urls.get(name), "warc_filename": crawls.get(name)} for name in files}
+    texts = {name: json.dumps(fields).encode() for name, fields in described.items()}
+    if kind == "folder":
+        return write_files(place, {**files, **{str(Path(name).with_suffix(".json")): texts[name] for name in files}})
+    if kind == "webdataset":
+        place.mkdir(parents=True)
+        with webdataset.TarWriter(str(place / "0.tar"), encoder=False) as tar:
+            for number, (name, content) in enumerate(files.items()):
+                tar.write({"__key__": f"{number:03d}", Path(name).suffix[1:]: content, "json": texts[name]})
+        return place
+    columns = {
+        column: pa.array([described[name][column] for name in files], pa.string())
+        for column in ("url", "warc_filename")
+    }
+    if kind == "parquet":
+        return write_parquet(place, files, extra=pa.table(columns))
+    rows = data_set_of(files)
+    for column, values in columns.items():
+        rows = rows.add_column(column, values.to_pylist())
+    rows.save_to_disk(place)
+    return place
 
 
 def write_embedding_job(

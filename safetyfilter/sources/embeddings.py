@@ -122,7 +122,7 @@ class EmbeddingSource:
         captions : bool
             With the embeddings of the captions.
         urls : bool
-            With addresses and references to a crawl.
+            With URLs and references to a crawl.
 
         Raises
         ------

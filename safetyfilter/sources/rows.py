@@ -16,7 +16,7 @@ from safetyfilter.sources.paths import PathRule
 from safetyfilter.sources.pictures import other_pictures
 from safetyfilter.sources.signatures import format_of
 from safetyfilter.sources.tables import Columns
-from safetyfilter.sources.urls import NO_URLS, UrlFields, address_in
+from safetyfilter.sources.urls import NO_URLS, UrlFields, link_in
 from safetyfilter.sources.values import plain
 from safetyfilter.storage import Location
 
@@ -37,7 +37,7 @@ class RowReader:
     prefix : str
         A row of a table without keys is called by it and the row's number.
     urls : UrlFields
-        The columns of addresses and of references to a crawl.
+        The columns of URLs and of references to a crawl.
     """
 
     columns: Columns
@@ -68,7 +68,7 @@ class RowReader:
         captions : bool
             With captions.
         urls : bool
-            With addresses and references.
+            With URLs and references.
         full : bool
             With captions, and with members: the caption as ``txt``, and all columns but the image as ``json``.
         """
@@ -117,7 +117,7 @@ class RowReader:
 
     def _with_url(self, sample: Sample, row: Mapping[str, Any]) -> Sample:
         url, crawl = self.urls.read(row)
-        return replace(sample, url=url or address_in(row[self.columns.image]), crawl=crawl)
+        return replace(sample, url=url or link_in(row[self.columns.image]), crawl=crawl)
 
     def _key(self, row: Mapping[str, Any], number: int) -> tuple[str, str | None]:
         if self.columns.key is None:

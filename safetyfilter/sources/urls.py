@@ -1,4 +1,4 @@
-"""Addresses of pictures and references to the crawl that found them: fields found by name, bounded, never opened."""
+"""URLs of pictures and references to the crawl that found them: fields found by name, bounded, never opened."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL_NAMES = (
     *("image_url", "img_url", "url_image", "original_url", "download_url", "downloadurl", "raw_url", "coco_url"),
     *("url", "src"),
 )
-"""Fields that hold the address of a picture, in upper or lower case: of a sample, the first that is not empty.
+"""Fields that hold the URL of a picture, in upper or lower case: of a sample, the first that is not empty.
 
 Where there are several, ``url`` tends to be that of the page.
 """
@@ -47,30 +47,30 @@ CRAWL_NAMES = frozenset(
 CRAWL_PREFIX = "warc_"
 """Begins the names of the fields of a Common Crawl record: file, offset, length, identity and more."""
 MAX_TEXT_BYTES = 8 << 10
-"""The longest address or reference in UTF-8; a longer text is not one."""
+"""The longest URL or reference in UTF-8; a longer text is not one."""
 MAX_REFERENCES = 32
 """The most references of a sample that are kept."""
 JSON_BYTES = 1 << 20
 """The largest description of a sample in JSON that is read."""
 
 _NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
+_LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://")
 _RANKS = {name: rank for rank, name in enumerate(URL_NAMES)}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UrlFields:
-    """The fields of a table, or of one sample, that hold addresses and references.
+    """The fields of a table, or of one sample, that hold URLs and references.
 
     Attributes
     ----------
     urls : tuple of str
-        A sample's address is in the first of these that is not empty.
+        A sample's URL is in the first of these that is not empty.
     crawl : tuple of str
-        References. An address that is not the sample's is one too.
+        References. A URL that is not the sample's is one too.
     named : str or None
-        The one field of addresses that the user named.
+        The one field of URLs that the user named.
 
     Examples
     --------
@@ -125,7 +125,7 @@ class UrlFields:
         return "" if self.named is None else f"\nurl: {self.named}"
 
     def read(self, values: Mapping[str, object]) -> tuple[str | None, Mapping[str, str]]:
-        """Return the address and the references in the values of a sample, each a text of `MAX_TEXT_BYTES` at most."""
+        """Return the URL and the references in the values of a sample, each a text of `MAX_TEXT_BYTES` at most."""
         url, references = None, {}
         for name in self.urls:
             value = values.get(name)
@@ -140,7 +140,7 @@ class UrlFields:
         return url, references
 
     def column(self, table: pa.Table) -> pa.Array:
-        """Return (N,) large_string, the addresses in a table's rows as `read` gives them; null where there is none.
+        """Return (N,) large_string, the URLs in a table's rows as `read` gives them; null where there is none.
 
         >>> UrlFields(urls=("image_url", "url")).column(
         ...     pa.table({"url": ["a", "b"], "image_url": [None, "x" * 9000]})
@@ -158,7 +158,7 @@ NO_URLS = UrlFields()
 
 
 def described(content: bytes, named: str | None = None) -> tuple[str | None, Mapping[str, str]]:
-    """Return the address and the references in the JSON description of a sample, as img2dataset writes one.
+    """Return the URL and the references in the JSON description of a sample, as img2dataset writes one.
 
     A text that is not JSON, or not an object, has none.
 
@@ -198,14 +198,14 @@ def reference_of(value: object) -> str | None:
     return encoded.decode() if len(encoded) <= MAX_TEXT_BYTES and value.strip() else None
 
 
-def address_in(value: object) -> str | None:
-    """Return the address that a row holds in the place of an image's path; None where it holds none.
+def link_in(value: object) -> str | None:
+    """Return the URL that a row holds in the place of an image's path; None where it holds none.
 
-    >>> address_in({"bytes": None, "path": "https://example.org/a.jpg"}), address_in({"path": "a.jpg"}), address_in(b"")
+    >>> link_in({"bytes": None, "path": "https://example.org/a.jpg"}), link_in({"path": "a.jpg"}), link_in(b"")
     ('https://example.org/a.jpg', None, None)
     """
     path = value.get("path") if isinstance(value, Mapping) else None
-    return reference_of(path) if isinstance(path, str) and _ADDRESS.match(path) else None
+    return reference_of(path) if isinstance(path, str) and _LINK.match(path) else None
 
 
 def _is_plain(value: object) -> bool:

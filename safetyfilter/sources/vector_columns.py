@@ -38,7 +38,7 @@ class ColumnVectors:
     images, key, texts : str or None
         The columns of the images' embeddings, the keys and the captions' embeddings.
     urls : UrlFields
-        The columns of addresses and of references to a crawl.
+        The columns of URLs and of references to a crawl.
     groups : tuple of int
         The rows of each row group.
     """

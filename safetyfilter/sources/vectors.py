@@ -15,7 +15,7 @@ from safetyfilter.batches import OK, STATUS_NAMES, StatusCodes
 from safetyfilter.errors import SourceError
 from safetyfilter.sources.base import Part, Sample, Source
 from safetyfilter.sources.damage import is_damaged
-from safetyfilter.sources.urls import UrlFields
+from safetyfilter.sources.urls import NO_URLS, UrlFields
 from safetyfilter.sources.values import plain
 
 Rows = npt.NDArray[np.floating[Any]]
@@ -36,7 +36,9 @@ class VectorBlock:
     urls : pa.LargeStringArray or None
         (N,) where the images were found, null where the source does not say; None where it was not asked for.
     crawl : pa.Table or None
-        (N) rows with the references to the crawl, as the source has them, where they were asked for; see `references`.
+        (N) rows of the columns `url_fields`, as the source has them, where they were asked for; see `references`.
+    url_fields : UrlFields
+        The columns that hold URLs and references.
     status : ndarray
         (N,) uint8, a code of `STATUS_NAMES`: ``ok``, or why a row has no embedding or no key.
     other_keys : mapping of int to str
@@ -55,6 +57,7 @@ class VectorBlock:
     captions: Rows | None = None
     urls: pa.Array | None = None
     crawl: pa.Table | None = None
+    url_fields: UrlFields = NO_URLS
     other_keys: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,30 +109,31 @@ class VectorBlock:
         if self.crawl is None:
             return {}
         values = {name: plain(self.crawl.column(name)[row]) for name in self.crawl.column_names}
-        found = UrlFields(crawl=tuple(values)).read(values)[1]
-        own = None if self.urls is None else self.urls[row].as_py()
-        return {name: text for name, text in found.items() if text != own}
+        return self.url_fields.read(values)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FoundAt:
-    """Where the images of consecutive rows were found.
+    """The places at which the images of consecutive rows were found.
 
     Attributes
     ----------
     urls : pa.LargeStringArray
-        (N,) the addresses; null where there is none.
+        (N,) the URLs; null where there is none.
     crawl : pa.Table or None
-        (N) rows with the references to the crawl.
+        (N) rows of the columns `fields`.
+    fields : UrlFields
+        The columns that hold URLs and references.
     """
 
     urls: pa.Array
-    crawl: pa.Table | None
+    crawl: pa.Table | None = None
+    fields: UrlFields = NO_URLS
 
     @classmethod
     def nowhere(cls, count: int) -> FoundAt:
         """Return that nothing is known of so many rows."""
-        return cls(urls=pa.nulls(count, pa.large_string()), crawl=None)
+        return cls(urls=pa.nulls(count, pa.large_string()))
 
     @classmethod
     def of(cls, fields: UrlFields, table: pa.Table, name: str) -> FoundAt:
@@ -139,12 +143,12 @@ class FoundAt:
         table = table.select(list(fields.names))
         if any(is_damaged(chunk) for column in table.columns for chunk in column.chunks):
             raise SourceError(f"{name} holds damaged URLs or references to a crawl; replace it or leave it out")
-        return cls(urls=fields.column(table), crawl=table)
+        return cls(urls=fields.column(table), crawl=table, fields=fields)
 
     def beside(self, block: VectorBlock, start: int) -> VectorBlock:
         """Return a block with what is known of its rows, the first of which is the row `start` here."""
         crawl = None if self.crawl is None else self.crawl.slice(start, len(block))
-        return replace(block, urls=self.urls.slice(start, len(block)), crawl=crawl)
+        return replace(block, urls=self.urls.slice(start, len(block)), crawl=crawl, url_fields=self.fields)
 
 
 def blocks_of(source: Source, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:

@@ -12,17 +12,21 @@ import pytest
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import EmptySourceError
 from safetyfilter.sources import Sample, Source, open_source
+from safetyfilter.sources.wrapped import with_urls
 from tests.conftest import good_images
-from tests.writers import WRITERS
+from tests.writers import WRITERS, write_with_urls
 
 IMAGES = dict(sorted(good_images().items()))
 CAPTIONS = {name: f"caption of {name} — 写真" for name in IMAGES}
+URLS = {name: f"https://example.org/{name}?size=1&q=写真" for name in list(IMAGES)[1:]}
+"""Where each image but the first was found."""
+CRAWLS = {name: f"crawl/{number:05d}.warc.gz" for number, name in enumerate(IMAGES)}
 LIMIT = 1 << 30
 
 
-def samples_of(source: Source, *, captions: bool = False) -> list[Sample]:
+def samples_of(source: Source, *, captions: bool = False, urls: bool = False) -> list[Sample]:
     """All samples of a source, part after part."""
-    return [sample for part in source.parts() for sample in source.samples(part, captions=captions)]
+    return [sample for part in source.parts() for sample in source.samples(part, captions=captions, urls=urls)]
 
 
 def keys_of(source: Source) -> list[str]:
@@ -80,6 +84,30 @@ class SourceContract:
         assert [sample.caption for sample in samples_of(source, captions=True)] == list(CAPTIONS.values())
         assert not any(sample.caption for sample in samples_of(source))
         assert not any(sample.members for sample in samples_of(source, captions=True))
+
+    def test_urls_come_only_where_asked_for(self, tmp_path: Path) -> None:
+        place = write_with_urls(self.kind, tmp_path / "found", IMAGES, URLS, CRAWLS)
+        opened = open_source(place, part_size=4)
+        for source in (opened, with_urls(opened), pickle.loads(pickle.dumps(opened))):
+            samples = samples_of(source, urls=True)
+            assert [sample.url for sample in samples] == [URLS.get(name) for name in IMAGES]
+            assert [sample.crawl for sample in samples] == [{"warc_filename": CRAWLS[name]} for name in IMAGES]
+            assert [sample.read(LIMIT) for sample in samples] == list(IMAGES.values())
+            assert [(s.key, s.url, s.crawl) for s in samples_of(source)] == [(s.key, None, {}) for s in samples]
+
+    def test_a_field_of_urls_by_name_is_in_the_state(self, tmp_path: Path) -> None:
+        place = write_with_urls(self.kind, tmp_path / "found", IMAGES, URLS, CRAWLS)
+        usual, named = open_source(place), open_source(place, url_column="warc_filename")
+        assert [sample.url for sample in samples_of(named, urls=True)] == list(CRAWLS.values())
+        assert [sample.crawl for sample in samples_of(named, urls=True)][1:] == [{"url": url} for url in URLS.values()]
+        assert states_of(usual) != states_of(named)
+
+    def test_what_urls_are_read_from_is_in_the_state_where_they_count(self, tmp_path: Path) -> None:
+        place = write_with_urls(self.kind, tmp_path / "found", IMAGES, URLS, CRAWLS)
+        before = states_of(with_urls(open_source(place)))
+        shutil.rmtree(place)
+        write_with_urls(self.kind, place, IMAGES, dict.fromkeys(IMAGES, "https://example.org/"), CRAWLS)
+        assert states_of(with_urls(open_source(place)))[0] != before[0]
 
     def test_batches_are_the_samples_with_all_that_belongs_to_them(self, place: Path) -> None:
         source = open_source(place)
