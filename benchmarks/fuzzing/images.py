@@ -24,6 +24,7 @@ from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, failures_na
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.renderings import renderings
 from safetyfilter.embed.views import Geometry
+from safetyfilter.hashes.pdq import pdq_of
 
 _STRUCTURES: dict[str, Structure] = {"jpeg": JPEG, "png": PNG, "webp": WEBP, "gif": GIF}
 _GEOMETRY = Geometry(image_size=(32, 32), views="whole")
@@ -82,6 +83,28 @@ class Decoding:
         return True
 
 
+@dataclass(slots=True, kw_only=True)
+class Perceptual(Decoding):
+    """Pictures of all formats, to their perceptual hashes."""
+
+    def prepare(self, folder: Path) -> None:
+        """Make the pictures."""
+        self.seeds = [seed for make in SEEDS.values() for seed in make()]
+
+    def check(self, mutant: Mutant) -> bool:
+        """Hash it; each picture has a hash, its turned and mirrored ones, and a quality."""
+        try:
+            found = pdq_of(mutant.data, self.limits)
+        except Unreadable as finding:
+            require(finding.failure != "out_of_memory", "memory ran out within the limits")
+            return False
+        require(len(found) > 0, "no picture, and no failure")
+        for one in found:
+            require(one.dihedral.shape == (8, 32) and one.dihedral[0].tobytes() == one.hash, "hashes of another shape")
+            require(0 <= one.quality <= 100, f"a quality of {one.quality}")
+        return True
+
+
 def _seen(data: bytes, limits: DecodeLimits) -> Iterator[bytes]:
     for picture, _ in pictures_in(open_header(data, limits), data, limits):
         with failures_named():
@@ -111,4 +134,4 @@ def image_targets() -> list[Decoding]:
         Decoding(kind=kind, name=f"{kind}-at-full-size", limits=DEFAULT_LIMITS, compare=False, memory_mb=3000, cpu_s=60)
         for kind in SEEDS
     ]
-    return [*(Decoding(kind=kind) for kind in SEEDS), *large]
+    return [*(Decoding(kind=kind) for kind in SEEDS), *large, Perceptual(kind="pdq")]

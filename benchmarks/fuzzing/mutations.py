@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 Pieces = list[bytes]
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 9, 16, 31, 32, 33, 64, 127, 128, 255, 256, 257, 511, 512, 1000, 4095, 4096, 8191, 16384)
-LARGE = tuple(
-    sign + (1 << power) for power in (15, 16, 24, 30, 31, 32, 48, 62, 63, 64) for sign in (-1, 0, 1)
-)
+LARGE = tuple(sign + (1 << power) for power in (15, 16, 24, 30, 31, 32, 48, 62, 63, 64) for sign in (-1, 0, 1))
 """Numbers at which lengths, sides and offsets overflow."""
 _WIDTHS = (1, 2, 4, 8)
 _HEAD = 96

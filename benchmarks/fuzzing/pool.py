@@ -9,6 +9,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 from fuzzing.target import Target
 from fuzzing.worker import STATE, Tally, work
@@ -20,31 +21,31 @@ _SILENT_S = 600.0
 _CONTEXT = multiprocessing.get_context("fork")
 
 
-def run(name: str, make: Callable[[], Target], seed: int, cases: int, first: int = 0) -> Tally:
+def run(make: Callable[[], Target], seed: int, cases: int, *, first: int = 0, keep: Path | None = None) -> Tally:
     """Return the tally of a target's cases.
 
     Parameters
     ----------
-    name : str
-        The target's.
     make : callable
         Makes it, in the worker.
     seed, cases, first : int
         The seed of all, how many, and the number of the first.
+    keep : path or None
+        A folder for the files of faults.
     """
     total, at, stop = Tally(), first, first + cases
     while at < stop:
-        tally, at = _stretch(make, seed, range(at, min(at + _IN_A_PROCESS, stop)))
+        tally, at = _stretch(make, seed, range(at, min(at + _IN_A_PROCESS, stop)), keep)
         total.add(tally)
     return total
 
 
-def _stretch(make: Callable[[], Target], seed: int, cases: range) -> tuple[Tally, int]:
+def _stretch(make: Callable[[], Target], seed: int, cases: range, keep: Path | None) -> tuple[Tally, int]:
     """Run cases in one process; return their tally and the case to go on from."""
     shared = SharedMemory(create=True, size=STATE.size)
     shared.buf[: STATE.size] = STATE.pack(-1)
     ours, theirs = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=work, args=(make, seed, cases, shared.name, theirs))
+    process = _CONTEXT.Process(target=work, args=(make, seed, cases, shared.name, theirs, keep))
     process.start()
     theirs.close()
     try:

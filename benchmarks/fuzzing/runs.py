@@ -65,13 +65,17 @@ class RunFile(FileTarget):
     embeddings: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def make(self) -> list[bytes]:
+        self.set_up()
+        self.whole = {path: path.read_bytes() for path in (self.folder / "run").rglob("*") if path.is_file()}
+        return [self.place.read_bytes()]
+
+    def set_up(self) -> None:
+        """Make the run, and note what it says."""
         run = scanned(self.folder)
         self.reasons = sf.Decisions.of(run).reasons(keys())
         require(0 < int((self.reasons != 0).sum()) < _ROWS - 1, "all are kept or all excluded")
         ShardedDecisions.of(run)  # which keeps a table of the parts
         self.scores, self.embeddings = repr(run.read_scores().to_pydict()), np.array(run.read_embeddings())
-        self.whole = {path: path.read_bytes() for path in (self.folder / "run").rglob("*") if path.is_file()}
-        return [self.place.read_bytes()]
 
     def check(self, mutant: Mutant) -> bool:
         """Damage the file, read the run, and put it right again."""

@@ -36,7 +36,9 @@ class PolicyFile(FileTarget):
     def make(self) -> list[bytes]:
         texts = [sf.Policy.preset(name).to_toml() for name in ("strict", "laion-0.98", "no-minors")]
         texts.append('[signals]\nexplicit = "circle"\nminor = "square"\n\n[thresholds]\ncircle = 0.25\nsquare = 0.75\n')
-        texts.append("# a comment\n[thresholds]\nexplicit = 0.3\nminor = 0.4\nviolence = 0.9\n[exclude]\nviolence = 0.95\n")
+        texts.append(
+            "# a comment\n[thresholds]\nexplicit = 0.3\nminor = 0.4\nviolence = 0.9\n[exclude]\nviolence = 0.95\n"
+        )
         return [text.encode() for text in texts]
 
     def read(self, mutant: Mutant) -> None:
@@ -102,13 +104,18 @@ class LabelFile(FileTarget):
         for signal in ("explicit", "minor"):
             values = scores_of(column_of(found.scores, signal, "scores"), signal)
             require(bool((np.isnan(values) | ((values >= 0) & (values <= 1))).all()), "a score outside [0, 1]")
-            require(len(Labels.of(column_of(found.labels, signal, "labels"), signal)) == len(values), "labels are missing")
+            require(
+                len(Labels.of(column_of(found.labels, signal, "labels"), signal)) == len(values), "labels are missing"
+            )
 
 
 def _csv(table: dict[str, list[object]]) -> bytes:
     words = {True: "true", False: "no", None: ""}
     rows = zip(*table.values(), strict=True)
-    lines = [",".join(table), *(",".join(str(words.get(v, v) if not isinstance(v, float) else v) for v in row) for row in rows)]
+    lines = [
+        ",".join(table),
+        *(",".join(str(words.get(v, v) if not isinstance(v, float) else v) for v in row) for row in rows),
+    ]
     return "".join(f"{line}\n" for line in lines).encode()
 
 

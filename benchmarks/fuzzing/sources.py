@@ -80,7 +80,12 @@ class Tar(SourceTarget):
 
     def make(self) -> list[bytes]:
         plain = _tar(tarfile.USTAR_FORMAT, "")
-        return [plain, _tar(tarfile.PAX_FORMAT, "é" * 120), _tar(tarfile.GNU_FORMAT, "n" * 120), gzip.compress(plain, 6, mtime=0)]
+        return [
+            plain,
+            _tar(tarfile.PAX_FORMAT, "é" * 120),
+            _tar(tarfile.GNU_FORMAT, "n" * 120),
+            gzip.compress(plain, 6, mtime=0),
+        ]
 
     def account(self, mutant: Mutant, samples: Sequence[Sample]) -> None:
         # the records of long names have no checksum of their own, so that a change of one is a change of the name

@@ -16,9 +16,42 @@ _WORD = re.compile(rb"[\w.+-]+|\s+|[^\w\s]", re.ASCII)
 _WORDS = (
     *(b"0", b"1", b"-1", b"0.5", b"1e999", b"-0.0", b"NaN", b"nan", b"inf", b"Infinity", b"9" * 400, b"1_0", b"007"),
     *(b"null", b"true", b"false", b'""', b'"x"', b"[]", b"{}", b"[" * 200, b'{"a":' * 100, b"\xff", b"\0", b"\xc3\xa9"),
-    *(b",", b":", b"=", b'"', b"\n", b"\r\n", b"\xef\xbb\xbf", b"explicit", b"minor", b"key", b"F32", b"BF16", b"shape"),
+    *(
+        b",",
+        b":",
+        b"=",
+        b'"',
+        b"\n",
+        b"\r\n",
+        b"\xef\xbb\xbf",
+        b"explicit",
+        b"minor",
+        b"key",
+        b"F32",
+        b"BF16",
+        b"shape",
+    ),
 )
-_LINES = (*(word + b"\n" for word in _WORDS), b"[thresholds]\n", b"[exclude]\n", b"explicit = 1\n", b"minor = 0.0\n", b"\n")
+_TAG = re.compile(rb"<[^<>]*>|[^<>]+")
+_TAGS = (
+    *(b"<image>", b"</image>", b"<images>", b"</images>", b"<fingerprints>", b"</fingerprints>", b"<md5>", b"</md5>"),
+    *(
+        b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+        b"<!ENTITY b SYSTEM 'file:///etc/hostname'>",
+        b"&b;",
+        b"&#0;",
+        b"<![CDATA[x]]>",
+    ),
+    *(b"<a>" * 100, b"<!--", b"-->", b"<deletedImage>", b"<id>0001</id>", b'<?xml version="1.0" encoding="UTF-7"?>'),
+)
+_LINES = (
+    *(word + b"\n" for word in _WORDS),
+    b"[thresholds]\n",
+    b"[exclude]\n",
+    b"explicit = 1\n",
+    b"minor = 0.0\n",
+    b"\n",
+)
 
 
 def _split_png(data: bytes) -> Pieces:
@@ -166,5 +199,7 @@ TAR = Structure(split=_split_tar, join=_join_tar)
 LINES = Structure(split=lambda data: data.splitlines(keepends=True), join=_joined, words=_LINES)
 WORDS = Structure(split=_split_words, join=_joined, words=_WORDS)
 """The words of a text with quotes, commas and colons, as JSON, TOML and CSV have them."""
+XML = Structure(split=_TAG.findall, join=_joined, words=_TAGS)
+"""The tags of a text in XML, and what stands between them."""
 TENSORS = Structure(split=_split_tensors, join=_join_tensors, words=_WORDS)
 """The words of the header of safetensors, and the numbers behind it."""

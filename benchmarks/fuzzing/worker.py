@@ -76,7 +76,9 @@ def rng_of(seed: int, target: str, case: int) -> random.Random:
     return random.Random(f"{seed}/{target}/{case}")
 
 
-def work(make: Callable[[], Target], seed: int, cases: range, state: str, connection: Connection) -> None:
+def work(
+    make: Callable[[], Target], seed: int, cases: range, state: str, connection: Connection, keep: Path | None = None
+) -> None:
     """Work through cases, and send the tally of each hundred: what a process that ends early has done is not lost."""
     shared = SharedMemory(state)
     logging.getLogger().addHandler(logging.NullHandler())
@@ -95,7 +97,13 @@ def work(make: Callable[[], Target], seed: int, cases: range, state: str, connec
             tally = Tally()
             for case in range(start, min(start + 100, cases.stop)):
                 shared.buf[: STATE.size] = STATE.pack(case)
-                _one(target, seed, case, tally)
+                before = len(tally.faults)
+                mutant = target.mutant(rng_of(seed, target.name, case))
+                if keep is not None:  # before it is read: the process may end at it
+                    (keep / f"{target.name}.bin").write_bytes(mutant.data)
+                _one(target, mutant, case, tally)
+                if keep is not None and len(tally.faults) > before:
+                    (keep / f"{target.name}-{case}.bin").write_bytes(mutant.data)
                 if case == cases.start + _WARM_UP:
                     gc.collect()
                     first_mb = _resident_mb()
@@ -109,8 +117,7 @@ def work(make: Callable[[], Target], seed: int, cases: range, state: str, connec
     shared.close()
 
 
-def _one(target: Target, seed: int, case: int, tally: Tally) -> None:
-    mutant = target.mutant(rng_of(seed, target.name, case))
+def _one(target: Target, mutant: Mutant, case: int, tally: Tally) -> None:
     before_mb, started = _peak_mb(), time.process_time()
     # The signal ends the process, wherever it is: code that does not come back would not see an exception.
     signal.setitimer(signal.ITIMER_PROF, target.cpu_s)
