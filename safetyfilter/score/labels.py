@@ -70,35 +70,33 @@ class Labels:
             raise CalibrationError(f"the labels of {name!r} have the shape {values.shape}; give one for each sample")
         if values.dtype == np.bool_:
             return cls(present=values.copy(), known=np.ones(len(values), np.bool_))
-        try:
-            numeric = values.dtype.kind in "iuf"
-            numbers = (
-                values.astype(np.float64)
-                if numeric
-                else np.array([_number(value) for value in values.tolist()], np.float64)
-            )
-        except (TypeError, ValueError) as error:
-            raise CalibrationError(
-                f"the labels of {name!r} are not all labels: {error}; give true and false, 1 and 0, or yes and no, and "
-                "null where a sample is not labelled"
-            ) from error
+        if values.dtype.kind in "iuf":
+            numbers = values.astype(np.float64)
+        else:
+            numbers = np.array([_number(value) for value in values.tolist()], np.float64)
         known = ~np.isnan(numbers)
-        if wrong := sorted(set(numbers[known].tolist()) - {0.0, 1.0})[:3]:
+        wrong = np.flatnonzero(known & (numbers != 0) & (numbers != 1))
+        if wrong.size:  # a value may be a key or a caption, where columns were mixed up: its row tells as much
             raise CalibrationError(
-                f"the labels of {name!r} hold {wrong}; give true and false, 1 and 0, or yes and no, and null where a "
-                "sample is not labelled"
+                f"the labels of {name!r} are not all labels: {len(wrong):,} of {len(values):,} are something else, the "
+                f"first in row {wrong[0]:,}, counted from 0; give true and false, 1 and 0, or yes and no, and null "
+                "where a sample is not labelled"
             )
         return cls(present=numbers == 1, known=known)
 
 
 def _number(value: object) -> float:
-    """Return 1 or 0, or NaN where there is no label; TypeError or ValueError for what is not a label."""
+    """Return 1 or 0, NaN where there is no label, and infinity for what is not a label."""
     if value is None:
         return np.nan
     if isinstance(value, str):
-        text = value.strip().lower()
-        return _TEXTS[text] if text in _TEXTS else float(text)
-    return float(value)  # type: ignore[arg-type]
+        value = value.strip().lower()
+        if value in _TEXTS:
+            return _TEXTS[value]
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.inf
 
 
 _NOT_SIGNALS = ("key", "key_digest", "content_digest", "status")
@@ -157,8 +155,8 @@ def scores_of(column: Column, name: str, count: int | None = None) -> npt.NDArra
     """
     try:
         scores = np.asarray(column, np.float64)
-    except (TypeError, ValueError) as error:
-        raise CalibrationError(f"the scores of {name!r} are not numbers; give floats in [0, 1]") from error
+    except (TypeError, ValueError):  # whose text holds a value, which may be a key
+        raise CalibrationError(f"the scores of {name!r} are not numbers; give floats in [0, 1]") from None
     if scores.ndim != 1 or (count is not None and len(scores) != count):
         raise CalibrationError(
             f"the scores of {name!r} have the shape {scores.shape}; give one for each sample"

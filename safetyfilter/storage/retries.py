@@ -91,7 +91,7 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
                 raise StorageError(
                     f"can't reach {what} after {ATTEMPTS} tries: {cause}; a scan keeps its finished parts, run the "
                     f"same command again {remedy}"
-                ) from error
+                ) from _without_names(error)
             _log.info("storage failed (%s), trying again in %.1f s", type(error).__name__, wait)
         if forget is not None:
             with suppress(Exception):
@@ -143,6 +143,19 @@ def _words_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"[Errno {error.errno}] {error.strerror}"
     return _URL.sub(r"\1\2/...", str(error))
+
+
+def _without_names(error: Exception) -> Exception:
+    """Return an error to raise another one from: itself, or one in its place where what a traceback shows has names.
+
+    >>> _without_names(OSError(5, "Input/output error", "/data/a.jpg"))
+    OSError(5, 'Input/output error')
+    """
+    if all(getattr(link, "filename", None) is None and _URL.search(str(link)) is None for link in _chain(error)):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        return OSError(error.errno, error.strerror).with_traceback(error.__traceback__)
+    return OSError(f"{type(error).__name__}: {_words_of(error)}").with_traceback(error.__traceback__)
 
 
 def _is_about_credentials(error: Exception) -> bool:
