@@ -45,6 +45,11 @@ class _Columns:
     typed: int | None = None
     votes: tuple[tuple[int, str], ...] = ()
 
+    @property
+    def last(self) -> int:
+        """The last column that a row must have."""
+        return max(self.typed or 0, *(at for at, _ in (*self.hashes, *self.votes)))
+
 
 def is_header(line: str) -> bool:
     """Return True for a first line that is the header of a table, or a row of one.
@@ -124,8 +129,12 @@ def _columns_of(names: Sequence[str], kind: HashKind | None, column: str | None,
     """Return the columns that a header, or a first row, tells of, and True where it is a header."""
     known = [plain(name) for name in names]
     if column is not None:
-        if plain(column) in known:
-            return _Columns(hashes=((known.index(plain(column)), kind),)), True
+        same = [at for at, name in enumerate(names) if name.strip() == column.strip()]
+        same = same or [at for at, name in enumerate(known) if name == plain(column)]
+        if len(same) > 1:
+            raise NotAListError("has several columns of the name that was given; give each a name of its own", line)
+        if same:
+            return _Columns(hashes=((same[0], kind),)), True
         if column.isdecimal() and 1 <= int(column) <= len(names):
             return _Columns(hashes=((int(column) - 1, kind),)), False
         raise NotAListError(f"has no such column as the one that was named; {_REMEDY}", line)
@@ -155,9 +164,9 @@ def _kind_of_header(name: str) -> HashKind | None:
 
 
 def _add_row(row: Sequence[str], columns: _Columns, line: int, into: Collected) -> None:
-    if len(row) <= max(at for at, _ in columns.hashes):
+    if len(row) <= columns.last:
         raise NotAListError("has fewer columns than the header; correct it", line)
-    if any(len(row) > at and row[at].strip().upper() == word for at, word in columns.votes):
+    if any(row[at].strip().upper() == word for at, word in columns.votes):
         into.left_out[WITHDRAWN] += 1
         return
     if columns.typed is not None:

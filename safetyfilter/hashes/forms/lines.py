@@ -83,6 +83,5 @@ def _hash_in(text: str, kind: HashKind | None) -> tuple[HashKind, bytes]:
         if kind not in (None, told):
             raise ValueError(f"it names another kind than {kind}; correct or remove it")
         text, kind = after.strip(), told
-    if len(text) > len(digits := text.split(maxsplit=1)[0] if text else ""):
-        text = digits  # a file's name follows, behind spaces
-    return parse_hash(text, kind)
+    digits, *_ = text.split(maxsplit=1) or [""]  # a file's name may follow
+    return parse_hash(digits, kind)

@@ -37,6 +37,7 @@ def test_all_columns_that_name_a_kind_are_taken() -> None:
         ("md5:Fingerprint=FILE", table([["a", "fingerprint"], [SHA1, MD5]])),
         ("md5:2=FILE", table([[SHA1, MD5], [SHA1, MD5]])),
         ("url-md5:2=FILE", table([["a", "b"], [SHA1, MD5]])),
+        ("md5:a-b=FILE", table([["A b", "a-b"], [SHA1, MD5]])),
         ("md5:2=FILE", table([["2", "1"], [MD5, SHA1]])),
     ],
 )
@@ -92,6 +93,10 @@ def test_the_tables_of_threatexchange() -> None:
         (table([["a", "md5"], ["x\ny", MD5], [1, "-"]]), "FILE", "line 4 of FILE has a cell that is not a hash"),
         (table([["a", "hash"], [1, SHA256]]), "FILE", "64 hex digits are of sha256 or pdq"),
         (table([["a", "md5"], [1]]), "FILE", "line 2 of FILE has fewer columns than the header"),
+        (table([["type", "indicator", "status"], ["HASH_MD5", MD5]]), "FILE", "line 2 of FILE has fewer columns"),
+        (table([["indicator", "type"], [MD5]]), "FILE", "line 2 of FILE has fewer columns"),
+        (table([["a", "a"], [1, MD5]]), "md5:a=FILE", "line 1 of FILE has several columns of the name"),
+        (table([["A b", "a-b"], [1, MD5]]), "md5:ab=FILE", "line 1 of FILE has several columns of the name"),
         (f'a,md5\n"1,{MD5}\n', "FILE", "of FILE is not a row of a CSV"),
         (f"a,md5\nü,{MD5}\n".encode("latin-1"), "FILE", "line 2 of FILE is not UTF-8"),
         ("# nothing\n", "md5:a=FILE", "FILE holds no row"),
