@@ -143,6 +143,8 @@ def _chunk(fields: Any) -> Chunk:
     values = (chunk.run, chunk.part, chunk.number, chunk.last)
     if any(type(value) is not kind for value, kind in zip(values, kinds, strict=True)):
         raise ValueError("a field of another kind")
+    if chunk.number < 0:
+        raise ValueError("a number below 0")
     if fields["count"] != len(chunk.records):
         raise ValueError(f"{fields['count']!r} records are said to be in it and {len(chunk.records)} are")
     return chunk
