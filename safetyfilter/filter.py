@@ -1,4 +1,4 @@
-"""SafetyFilter: an encoder, probes and a policy in one callable."""
+"""SafetyFilter: an encoder, probes, a policy and lists of known content in one callable."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, ScoreBatch
+from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
 from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.images import several
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pipeline import ReadItem
 from safetyfilter.errors import PolicyError, UsageError
+from safetyfilter.hashes.matching import Images, matched
 from safetyfilter.score.bank import ProbeBank, join_captions
 
 if TYPE_CHECKING:
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.embed.named import NamedEncoder
+    from safetyfilter.hashes.lists import HashLists
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,6 +43,10 @@ class SafetyFilter:
         can flag.
     normalise : bool
         Take stored embeddings of any norm, as if they were divided by it; else one that is not 1 is an error.
+    hash_lists : HashLists or None
+        Lists of known content: a sample that is on one is excluded, whatever its scores. What is held against them are
+        encoded bytes: a PIL image, which has none any more, is on no list. A picture without a clear perceptual hash is
+        not on a list of such hashes for that; a scan counts such samples.
 
     Raises
     ------
@@ -65,6 +72,7 @@ class SafetyFilter:
     policy: Policy = field(default_factory=Policy)
     options: EmbedOptions = field(default_factory=lambda: EmbedOptions(views="whole"))
     normalise: bool = False
+    hash_lists: HashLists | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", self.probes.bind(self.encoder.spec))
@@ -77,7 +85,18 @@ class SafetyFilter:
         """True where a probe judges images with their captions."""
         return self.probes.inputs == "image+caption"
 
-    def __call__(self, images: Iterable[ImageInput], captions: Sequence[str | None] | None = None) -> DecisionBatch:
+    @property
+    def needs_urls(self) -> bool:
+        """True where a list of known content holds digests of URLs."""
+        return self.hash_lists is not None and self.hash_lists.needs_urls
+
+    def __call__(
+        self,
+        images: Iterable[ImageInput],
+        captions: Sequence[str | None] | None = None,
+        *,
+        urls: Sequence[str | None] | None = None,
+    ) -> DecisionBatch:
         """Decide on images.
 
         Parameters
@@ -86,16 +105,35 @@ class SafetyFilter:
             Encoded images, paths and PIL images, freely mixed; one that can't be read is excluded.
         captions : sequence of str or None, optional
             One for each image, where the probes need them; an image whose caption is None is then excluded.
+        urls : sequence of str or None, optional
+            Where each image was found, where a list holds digests of URLs; none is opened.
 
         Raises
         ------
         UsageError
-            `images` is one image, not several; or the probes need captions, and there are none, or more or fewer than
-            images.
+            `images` is one image, not several; or the probes need captions, or the lists URLs, and there are none, or
+            more or fewer than images.
         StorageError
             A path could not be read though it was tried again.
         """
-        return self.decide(self._with_captions(self.encoder.embed(images, self.options), captions))
+        images = several(images)
+        if self.hash_lists is None:
+            return self.decide(self._with_captions(self.encoder.embed(images, self.options), captions))
+        if self.needs_urls and (urls is None or len(urls) != len(images)):
+            raise UsageError(
+                f"a list of known content holds digests of URLs, and {len(images)} images came with "
+                f"{'none' if urls is None else len(urls)}; pass a URL, or None, for each"
+            )
+        lists, limits = self.hash_lists, self.options.limits
+
+        def read(item: tuple[ImageInput, str | None]) -> tuple[bool, Images]:
+            return matched(lists, *item, limits)
+
+        items = zip(images, urls or [None] * len(images), strict=True)
+        found = list(self.encoder.embed_stream(items, read, self.options))
+        batches = [batch for _, batch in found] or [self.encoder.embed([], self.options)]
+        decided = self.decide(self._with_captions(EmbeddingBatch.joined(batches), captions))
+        return _with_known(decided, [known for flags, _ in found for known in flags])
 
     def decide(self, batch: EmbeddingBatch) -> DecisionBatch:
         """Score and decide on embeddings of this filter's encoder; of `join_captions` where probes need captions."""
@@ -105,6 +143,8 @@ class SafetyFilter:
         self, items: Iterable[T], read: ReadItem[T, R], caption: Callable[[R], str | None] | None = None
     ) -> Iterator[tuple[list[R], EmbeddingBatch, ScoreBatch]]:
         """Score a stream with bounded memory; the first arguments are those of `ClipEncoder.embed_stream`.
+
+        Scores alone: lists of known content are not looked at.
 
         Parameters
         ----------
@@ -121,11 +161,43 @@ class SafetyFilter:
             yield records, batch, self.probes.score(batch)
 
     def stream(
-        self, items: Iterable[T], read: ReadItem[T, R], caption: Callable[[R], str | None] | None = None
+        self,
+        items: Iterable[T],
+        read: ReadItem[T, R],
+        caption: Callable[[R], str | None] | None = None,
+        url: Callable[[R], str | None] | None = None,
     ) -> Iterator[tuple[list[R], EmbeddingBatch, DecisionBatch]]:
-        """Decide on a stream with bounded memory; as `score_stream`, with decisions in the place of scores."""
-        for records, batch, scores in self.score_stream(items, read, caption):
-            yield records, batch, self.policy.decide(scores)
+        """Decide on a stream with bounded memory; as `score_stream`, with decisions in the place of scores.
+
+        Parameters
+        ----------
+        url : callable or None
+            What `read` kept of an item -> where it was found, where a list holds digests of URLs.
+
+        Raises
+        ------
+        UsageError
+            A list holds digests of URLs, and `url` is None.
+        """
+        if (lists := self.hash_lists) is None:
+            for records, batch, scores in self.score_stream(items, read, caption):
+                yield records, batch, self.policy.decide(scores)
+            return
+        if self.needs_urls and url is None:
+            raise UsageError(
+                "a list of known content holds digests of URLs, and nothing tells a sample's URL: pass url, or lists "
+                "without such digests"
+            )
+
+        def read_and_matched(item: T) -> tuple[tuple[R, bool], Images]:
+            record, images = read(item)
+            known, images = matched(lists, images, url and url(record), self.options.limits)
+            return (record, known), images
+
+        of_both = None if caption is None else lambda both: caption(both[0])
+        for pairs, batch, scores in self.score_stream(items, read_and_matched, of_both):
+            known = [on_list for _, on_list in pairs]
+            yield [record for record, _ in pairs], batch, _with_known(self.policy.decide(scores), known)
 
     def _with_captions(self, batch: EmbeddingBatch, captions: Sequence[str | None] | None) -> EmbeddingBatch:
         """The embeddings that the probes take; a sample without the caption that they need is a failure."""
@@ -144,6 +216,12 @@ class SafetyFilter:
     def with_policy(self, policy: Policy) -> SafetyFilter:
         """Return the same filter under another policy."""
         return replace(self, policy=policy)
+
+
+def _with_known(decided: DecisionBatch, known: Sequence[bool]) -> DecisionBatch:
+    """Decisions by which samples that are on a list are excluded for that too."""
+    on_list = np.where(np.array(known, np.bool_), np.uint16(Reason.KNOWN_HASH), np.uint16(0))
+    return replace(decided, reason_bits=decided.reason_bits | on_list)
 
 
 def policy_for(policy: Policy, probes: ProbeBank) -> Policy:

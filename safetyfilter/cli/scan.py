@@ -92,6 +92,22 @@ def scan(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     views: Annotated[str, typer.Option(help="whole, center or multi.")] = "whole",
     decode: Annotated[str, typer.Option(help="fast or exact.")] = "fast",
+    hash_list: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A list of hashes of known content, also KIND=FILE; may be given more than once. What is on one is "
+            "excluded, whatever its scores.",
+        ),
+    ] = None,
+    officer_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.pub",
+            help="Of each sample that is excluded for co-occurrence or as known content, seal a record to this key, "
+            "for the officer alone.",
+        ),
+    ] = None,
     keep_embeddings: Annotated[bool, typer.Option("--keep-embeddings", help="Keep them in float16.")] = False,
     secret_from: Annotated[
         str | None,
@@ -126,8 +142,10 @@ def scan(
     from safetyfilter.decide.policy import Policy
     from safetyfilter.decide.sentences import cut_warning
     from safetyfilter.evaluation.places import run_at
+    from safetyfilter.hashes.lists import HashLists
     from safetyfilter.runs.run import Run
     from safetyfilter.runs.start import check_output
+    from safetyfilter.sealed.keys import OfficerKey
     from safetyfilter.sources import open_source
 
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
@@ -146,6 +164,9 @@ def scan(
         source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, **given
     )
     check_output(out, opened)
+    officer = None if officer_key is None else OfficerKey.load(officer_key)
+    with err.status("reading the hash lists"):
+        lists = HashLists.load(hash_list) if hash_list else None
 
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.embed.names import resolved
@@ -163,7 +184,7 @@ def scan(
         named = _named(encoder, pretrained) if stored else None
         loaded = named or ClipEncoder.load(encoder or _DEFAULT, pretrained=pretrained, **load)
         bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
-        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise)
+        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists)
     started = time.perf_counter()
     unit = "embeddings" if stored else "images"
     with resumable(), sample_progress("scanning", samples_of(opened), parts=len(opened.parts()), unit=unit) as progress:
@@ -174,6 +195,7 @@ def scan(
             keep_embeddings=keep_embeddings,
             engine=using,
             secret_from=of_secret,
+            officer=officer,
             progress=progress,
         )
     seconds = time.perf_counter() - started

@@ -103,7 +103,7 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Lite
         if progress:
             progress(counts)
 
-    setup, applied = run.record.setup, run.record.decisions_digest
+    setup, applied = replace(run.record.setup, officer=""), run.record.decisions_digest  # nothing is sealed of a copy
     with (
         notebook_progress(progress, lambda: _tally(source), after_s=2) as progress,
         started(
@@ -181,7 +181,8 @@ def _match(copy: Run, source: Source, contents: Contents, report: Progress) -> N
         at_the_end = {"kept": 0, "excluded": 0}
         report(_counts(done.scores) | at_the_end | {"resumed": len(done)})
     writer = replace(copy.part_writer(), policy=copy.policy.covered_by(copy.record.setup.signals))
-    reader = _Reader(source, copy.digester(), copy.record.setup.limits.max_bytes)
+    setup = copy.record.setup
+    reader = _Reader(source, copy.digester(), setup.limits.max_bytes, bool(setup.hash_lists))
     with ThreadPoolExecutor(_THREADS, "safetyfilter-read") as pool:
         for part in placement.todo:
             scored = reader.matched(part, contents, pool, report)
@@ -192,11 +193,12 @@ def _match(copy: Run, source: Source, contents: Contents, report: Progress) -> N
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads the samples of a source, and makes digests of them."""
+    """Reads the samples of a source, and makes digests of them; `lists` where the run held them against lists."""
 
     source: Source
     digester: Digester
     max_bytes: int
+    lists: bool
 
     def matched(self, part: Part, contents: Contents, pool: ThreadPoolExecutor, report: Progress) -> ScoredPart:
         """Return a part with what its contents have; what can't be read has its failure."""
@@ -216,8 +218,18 @@ class _Reader:
         read = np.array([status for _, status in found], np.uint8)
         scores = replace(carried.scores, status=np.where(read == OK, carried.scores.status, read))
         report({"seen": len(found) - reported, "unscored": _counts(scores)["unscored"]})
-        known = carried.known_hashes if carried.known_hashes.any() else None
-        return ScoredPart.in_order(part.index, part.state, digests, scores, known, shards=part.shards)
+        rows = ScoredPart.in_order(
+            part.index,
+            part.state,
+            digests,
+            scores,
+            carried.known_hashes,
+            shards=part.shards,
+            unchecked_hashes=carried.unchecked_hashes,
+        )
+        if self.lists or carried.known_hashes.any():
+            return rows
+        return replace(rows, known_hashes=None, unchecked_hashes=None)
 
     def _read(self, sample: Sample) -> tuple[bytes, int]:
         """Return the digests of a sample's key and content, and ``ok`` or its failure, as a code."""

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from safetyfilter.hashes.lists import HashLists
 from safetyfilter.progress import Progress
 from safetyfilter.runs.checkpoints import Checkpoints
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.scored_part import ScoredPart
+from safetyfilter.runs.sealing import Sealing
 from safetyfilter.sources.base import MAX_BYTES, Part, Source
 
 
@@ -27,6 +29,10 @@ class Scorer(Protocol):
     @property
     def needs_captions(self) -> bool:
         """True where samples are judged with their captions."""
+
+    @property
+    def hash_lists(self) -> HashLists | None:
+        """The lists of known content that samples are held against."""
 
     @property
     def stored(self) -> bool:
@@ -57,6 +63,8 @@ class PartJob:
         The most that is read of one image.
     checkpoints : Checkpoints or None
         Keep what is scored of a part that is not finished; where None, nothing does.
+    sealing : Sealing or None
+        Seals the records of exclusions, in the process that scores; where None, none are made.
     """
 
     source: Source
@@ -65,6 +73,18 @@ class PartJob:
     keep_vectors: bool = False
     max_bytes: int = MAX_BYTES
     checkpoints: Checkpoints | None = None
+    sealing: Sealing | None = None
+
+    @property
+    def needs_captions(self) -> bool:
+        """True where samples are judged, or recorded, with their captions."""
+        return self.scorer.needs_captions or self.sealing is not None
+
+    @property
+    def needs_urls(self) -> bool:
+        """True where samples are held against lists, or recorded, with their URLs."""
+        lists = self.scorer.hash_lists
+        return self.sealing is not None or (lists is not None and lists.needs_urls)
 
 
 def score_parts(job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:

@@ -7,6 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Literal
 
 from safetyfilter.embed.headers import DEFAULT_LIMITS
@@ -21,7 +23,9 @@ from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.start import started
+from safetyfilter.sealed.keys import OfficerKey, nacl_module
 from safetyfilter.sources.base import Source, require_source, samples_of
+from safetyfilter.sources.wrapped import with_urls
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ def scan(
     keep_embeddings: bool = False,
     engine: Engine | None = None,
     secret_from: Run | None = None,
+    officer: OfficerKey | None = None,
     progress: Progress | Literal[False] | None = None,
 ) -> Run:
     """Score and decide on every sample of a source, and leave a run directory.
@@ -57,6 +62,9 @@ def scan(
     secret_from : Run or None
         A new run is to have the secret of this one, so that the two can be decided together (`apply_policy`); a random
         one where None.
+    officer : OfficerKey or None
+        Of each sample that is excluded for co-occurrence or as known content, a record with its provenance and digests
+        is sealed to this key, which opens none; see `safetyfilter.sealed`. Where None, nothing of the kind is written.
     progress : callable, False or None
         Called as the scan goes on; None for a bar in a notebook and nothing elsewhere, False for no bar.
 
@@ -68,7 +76,10 @@ def scan(
     Raises
     ------
     UsageError, DeviceError
-        A path in the place of a source, or a device that does not exist.
+        A path in the place of a source, a device that does not exist, or stored embeddings with lists of known content
+        that have no digests of URLs.
+    MissingExtraError
+        An officer's key was given, and PyNaCl is not installed.
     SourceError
         Stored embeddings have another width than the encoder's, or are not of unit norm; or images came with an encoder
         that is only named.
@@ -88,13 +99,16 @@ def scan(
     engine = engine or LocalEngine()
     safety_filter = engine.prepared(safety_filter)
     scorer = scorer_for(source, safety_filter)
-    setup = run_setup(safety_filter, stored=scorer.stored)
+    setup = run_setup(safety_filter, stored=scorer.stored, officer=officer)
+    if safety_filter.needs_urls:
+        source = with_urls(source)
+    _warn_of_missing(safety_filter, officer, stored=scorer.stored)
     if secret_from is not None:
         require_run(secret_from)
     secret = secret_from.digester() if secret_from else None
     with (
         notebook_progress(progress, lambda: _tally(source, scorer.stored)) as progress,
-        started(out, source=source, setup=setup, policy=safety_filter.policy, secret=secret) as run,
+        started(out, source=source, setup=setup, policy=safety_filter.policy, secret=secret, officer=officer) as run,
     ):
         parts = source.parts()
         placement = run.place_parts(parts, embeddings=keep_embeddings)
@@ -114,6 +128,7 @@ def scan(
             keep_vectors=keep_embeddings,
             max_bytes=safety_filter.options.limits.max_bytes,
             checkpoints=checkpoints,
+            sealing=run.sealing(),
         )
         device = "cpu" if scorer.stored else str(safety_filter.encoder.device)
         work = Work(run=run, job=job, parts=placement.todo, numbers=placement.numbers, device=device)
@@ -153,30 +168,55 @@ def _warn_repeated(count: int, source: Source) -> None:
         )
 
 
-def run_setup(safety_filter: SafetyFilter, *, stored: bool = False) -> RunSetup:
-    """Return everything that the scores of a scan with this filter depend on; `stored` for one of stored embeddings."""
-    encoder, probes, options = safety_filter.encoder, safety_filter.probes, safety_filter.options
-    if stored:
-        return RunSetup(
-            encoder=encoder.spec,
-            pair=probes.pair,
-            probes=probes.digests,
-            signals=probes.signals,
-            views="stored",
-            decode="normalised" if safety_filter.normalise else "as stored",
-            precision="float32",
-            limits=DEFAULT_LIMITS,
+def _warn_of_missing(safety_filter: SafetyFilter, officer: OfficerKey | None, *, stored: bool) -> None:
+    """Tell what lists can't find here and what records will lack; `MissingExtraError` where none can be sealed."""
+    lists = safety_filter.hash_lists
+    if stored and lists is not None and (others := sorted(kind for kind in lists.kinds if not kind.of_url)):
+        _log.warning(
+            "the source holds stored embeddings, whose pictures' bytes nobody has here: of the lists' hashes those of "
+            "the kinds %s are not looked at, and all samples count as unchecked",
+            ", ".join(others),
         )
-    return RunSetup(
+    if officer is None:
+        return
+    nacl_module("public")
+    if not stored and find_spec("pdqhash") is None:
+        _log.warning(
+            "pdqhash is not installed, and sealed records will have no perceptual hash of a picture; to have them, "
+            "install safetyfilter[hashes]"
+        )
+
+
+def run_setup(safety_filter: SafetyFilter, *, stored: bool = False, officer: OfficerKey | None = None) -> RunSetup:
+    """Return everything that a run of this filter depends on besides the source.
+
+    Parameters
+    ----------
+    safety_filter : SafetyFilter
+        The filter.
+    stored : bool
+        Embeddings are scored that the source stores.
+    officer : OfficerKey or None
+        The key that records are sealed to.
+    """
+    encoder, probes, options = safety_filter.encoder, safety_filter.probes, safety_filter.options
+    lists = safety_filter.hash_lists
+    setup = RunSetup(
         encoder=encoder.spec,
         pair=probes.pair,
         probes=probes.digests,
         signals=probes.signals,
         views=options.views,
         decode=options.decode,
-        precision=str(encoder.dtype).removeprefix("torch."),
+        precision=str(getattr(encoder, "dtype", "")).removeprefix("torch."),
         limits=options.limits,
+        hash_lists=tuple(sorted(set(lists.digests))) if lists is not None else (),
+        officer=officer.fingerprint if officer is not None else "",
     )
+    if not stored:
+        return setup
+    decode = "normalised" if safety_filter.normalise else "as stored"
+    return replace(setup, views="stored", decode=decode, precision="float32", limits=DEFAULT_LIMITS)
 
 
 def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from safetyfilter.batches import Unreadable
+from safetyfilter.embed.threads import cores
 from safetyfilter.embed.views import VIEW_COUNTS
+from safetyfilter.engine.inspection import Inspected, Inspector
 from safetyfilter.engine.parts import PartJob, Scorer
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.engine.stream import stream_parts
 from safetyfilter.engine.vectors import VectorScorer
 from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.filter import SafetyFilter
+from safetyfilter.hashes.lists import HashLists
 from safetyfilter.progress import Progress
-from safetyfilter.runs.digests import NO_CONTENT, Digester, Digests
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source
 
@@ -30,7 +29,7 @@ def scorer_for(source: Source, safety_filter: SafetyFilter) -> Scorer:
         Its embeddings have another width than those of the filter's encoder; or it holds images, and the encoder is
         only named.
     UsageError
-        Images can't be normalised.
+        Images can't be normalised; or embeddings are to be held against lists of pictures alone.
     """
     spec = safety_filter.encoder.spec
     if source.kind == "embeddings":
@@ -40,7 +39,14 @@ def scorer_for(source: Source, safety_filter: SafetyFilter) -> Scorer:
                 f"{source.location} has embeddings of width {width}, and those of {spec.name} have {spec.width}; name "
                 "the encoder that they came from, and give probes that were made for it"
             )
-        return VectorScorer(probes=safety_filter.probes, normalise=safety_filter.normalise)
+        lists = safety_filter.hash_lists
+        if lists is not None and not lists.needs_urls:
+            raise UsageError(
+                f"{source.location} holds stored embeddings, whose pictures' bytes nobody has here, and the lists "
+                f"({', '.join(sorted(lists.kinds))}) hold no digest of a URL: none could ever match; leave them out, "
+                "give lists of URLs' digests, or scan the pictures"
+            )
+        return VectorScorer(probes=safety_filter.probes, normalise=safety_filter.normalise, hash_lists=lists)
     if not safety_filter.encoder.loaded:
         raise SourceError(
             f"{source.location} holds images ({source.kind}), and {spec.name} is only named and can't embed them; load "
@@ -82,6 +88,11 @@ class ImageScorer:
         return self.safety_filter.needs_captions
 
     @property
+    def hash_lists(self) -> HashLists | None:
+        """The lists of known content that samples are held against."""
+        return self.safety_filter.hash_lists
+
+    @property
     def stored(self) -> bool:
         """Always False: images are embedded."""
         return False
@@ -94,31 +105,20 @@ class ImageScorer:
         """Score parts in one stream of samples, as `stream_parts` does."""
         return stream_parts(self, job, parts, report=report)
 
-    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+    def stream(self, samples: Iterable[Sample], job: PartJob) -> Iterator[ScoredBatch]:
         """Read, embed and score all images of each sample; `StorageError` where one could not be read, tried again.
 
         What a sample gets does not depend on those before it, which a scan that goes on leaves out.
         """
-        safety_filter = replace(self.safety_filter, options=replace(self.safety_filter.options, full_batches=True))
-        max_bytes = safety_filter.options.limits.max_bytes
-
-        def read(sample: Sample) -> tuple[tuple[bytes, str | None], tuple[bytes, ...] | Unreadable]:
-            key = digester.key(sample.key)
-            try:
-                images = sample.read_all(max_bytes)
-            except Unreadable as unreadable:
-                return (key + NO_CONTENT, sample.caption), unreadable
-            return (key + digester.content(*images), sample.caption), images
-
-        for records, embedded, scores in safety_filter.score_stream(samples, read, _caption):
-            digests, _ = zip(*records, strict=True)
-            yield ScoredBatch(digests=_digests(digests), scores=scores, vectors=embedded.vectors)
+        options = self.safety_filter.options
+        safety_filter = replace(self.safety_filter, options=replace(options, full_batches=True))
+        inspector = Inspector(job, safety_filter.hash_lists, options.limits, threads=options.workers or cores())
+        try:
+            for inspected, embedded, scores in safety_filter.score_stream(samples, inspector.read, _caption):
+                yield inspector.scored(inspected, embedded, scores)
+        finally:
+            inspector.close()
 
 
-def _caption(record: tuple[bytes, str | None]) -> str | None:
-    return record[1]
-
-
-def _digests(digests: Sequence[bytes]) -> Digests:
-    """(N, width) uint8 from N digests of one width."""
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1)
+def _caption(inspected: Inspected) -> str | None:
+    return inspected.caption

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from safetyfilter.batches import OK, ScoreBatch
 from safetyfilter.engine.parts import PartJob, Scorer
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import RunError, StorageError
 from safetyfilter.progress import Progress
-from safetyfilter.runs.digests import Digester, digest_order
+from safetyfilter.runs.digests import digest_order
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import Part, Sample
 
@@ -24,8 +25,8 @@ from safetyfilter.sources.base import Part, Sample
 class StreamScorer(Scorer, Protocol):
     """Scores samples in the order in which they come; reads no further ahead than its buffers."""
 
-    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
-        """Score a stream."""
+    def stream(self, samples: Iterable[Sample], job: PartJob) -> Iterator[ScoredBatch]:
+        """Score a stream of samples of a job's parts."""
 
 
 def stream_parts(
@@ -39,7 +40,7 @@ def stream_parts(
     """
     stream = _Stream(job, report)
     try:
-        for batch in scorer.stream(stream.samples(parts), job.digester):
+        for batch in scorer.stream(stream.samples(parts), job):
             stream.append(batch)
             yield from stream.finished()
     except StorageError:
@@ -97,7 +98,7 @@ class _Stream:
 
     def _samples(self, part: Part) -> Iterator[Sample]:
         job = self._job
-        return iter(job.source.samples(part, captions=job.scorer.needs_captions, max_bytes=job.max_bytes))
+        return iter(job.source.samples(part, captions=job.needs_captions, urls=job.needs_urls, max_bytes=job.max_bytes))
 
     def append(self, batch: ScoredBatch) -> None:
         """Take scored samples, and keep those of the part in progress where that was long ago."""
@@ -150,28 +151,53 @@ def _counts(scores: ScoreBatch) -> dict[str, int]:
 
 def _joined(job: PartJob, begun: _Begun, batch: ScoredBatch | None) -> ScoredPart:
     """A part of the rows that a checkpoint had and of those scored since, either of which may be missing."""
-    digests, scores, vectors = [], [], []
-    if begun.kept is not None:
-        digests.append(np.concatenate([begun.kept.keys, begun.kept.contents], axis=1))
-        scores.append(begun.kept.scores)
-        vectors.append(begun.kept.vectors)
-    if batch is not None:
-        digests.append(batch.digests)
-        scores.append(batch.scores)
-        vectors.append(batch.vectors.astype(np.float16))
-    signals = job.scorer.signals
-    if not digests:
-        digests.append(np.empty((0, 32), np.uint8))
-        scores.append(ScoreBatch(values=np.empty((0, len(signals)), np.float32), signals=signals))
-        vectors.append(np.empty((0, *job.scorer.vector_shape), np.float16))
-    joined = ScoreBatch(
-        values=np.concatenate([each.values for each in scores]),
-        signals=signals,
-        status=np.concatenate([each.status for each in scores]),
+    part, kept = begun.part, begun.kept
+    found = [] if kept is None else [_rows_of(kept)]
+    found += [] if batch is None else [replace(batch, vectors=batch.vectors.astype(np.float16))]
+    rows = ScoredBatch.joined(found or [_no_rows(job)])
+    sealed: npt.NDArray[np.bool_] | None = None
+    chunks: tuple[bytes, ...] = ()
+    if job.sealing is not None:
+        records = batch.records if batch is not None and batch.records is not None else ()
+        flags = [record is not None for record in records]
+        sealed = np.array([*(() if kept is None or kept.sealed is None else kept.sealed), *flags], np.bool_)
+        chunks = () if kept is None else kept.sealed_chunks
+        chunks += job.sealing.sealed(part.state, [one for one in records if one is not None], first=len(chunks))
+    scored = ScoredPart.in_order(
+        part.index,
+        part.state,
+        rows.digests,
+        rows.scores,
+        rows.known_hashes,
+        rows.vectors if job.keep_vectors else None,
+        part.shards,
+        unchecked_hashes=rows.unchecked_hashes,
+        sealed=sealed,
     )
-    held = np.concatenate([each for each in vectors if each is not None]) if job.keep_vectors else None
-    part, rows = begun.part, np.concatenate(digests)
-    return ScoredPart.in_order(part.index, part.state, rows, joined, vectors=held, shards=part.shards)
+    return replace(scored, sealed_chunks=chunks)
+
+
+def _rows_of(kept: ScoredPart) -> ScoredBatch:
+    vectors = np.empty((len(kept), 0), np.float16) if kept.vectors is None else kept.vectors
+    return ScoredBatch(
+        digests=np.concatenate([kept.keys, kept.contents], axis=1),
+        scores=kept.scores,
+        vectors=vectors,
+        known_hashes=kept.known_hashes,
+        unchecked_hashes=kept.unchecked_hashes,
+    )
+
+
+def _no_rows(job: PartJob) -> ScoredBatch:
+    signals = job.scorer.signals
+    flags = None if job.scorer.hash_lists is None else np.empty(0, np.bool_)
+    return ScoredBatch(
+        digests=np.empty((0, 32), np.uint8),
+        scores=ScoreBatch(values=np.empty((0, len(signals)), np.float32), signals=signals),
+        vectors=np.empty((0, *job.scorer.vector_shape), np.float16),
+        known_hashes=flags,
+        unchecked_hashes=flags,
+    )
 
 
 @dataclass(slots=True)

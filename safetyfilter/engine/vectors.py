@@ -6,20 +6,25 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
-from safetyfilter.batches import OK, STATUS_CODES, Floats, ScoreBatch, StatusCodes
+from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ScoreBatch, StatusCodes
 from safetyfilter.embed.threads import cores
+from safetyfilter.engine.inspection import now
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.errors import SourceError
+from safetyfilter.hashes.lists import HashLists
 from safetyfilter.progress import Progress
 from safetyfilter.runs.digests import NO_CONTENT, Digests
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.rows import RowScorer
+from safetyfilter.sealed.evidence import Evidence
 from safetyfilter.sources.base import Part
 from safetyfilter.sources.vectors import Rows, VectorBlock, blocks_of
 
@@ -29,6 +34,8 @@ LEAST = 1e-15
 """The least norm that tells a direction: of smaller numbers the squares are lost to float32."""
 _LEAST_ROWS = 2048
 """Rows that are worth a thread."""
+_SEALED_AT_ONCE = 1 << 14
+"""Records that wait to be sealed, at most, but for those of a block."""
 _AHEAD = 1
 """Parts whose keys are read while one is scored and another recorded."""
 
@@ -43,6 +50,8 @@ class VectorScorer:
         Bound to the encoder of the embeddings.
     normalise : bool
         Take embeddings of any norm, as if they were divided by it.
+    hash_lists : HashLists or None
+        Lists of known content, of which only digests of URLs can be looked up: there are no bytes.
 
     Raises
     ------
@@ -52,6 +61,7 @@ class VectorScorer:
 
     probes: ProbeBank
     normalise: bool = False
+    hash_lists: HashLists | None = None
     _rows: RowScorer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -112,9 +122,9 @@ class VectorScorer:
         return part
 
     def _scored(self, job: PartJob, part: Part, pool: ThreadPoolExecutor, stop: threading.Event) -> ScoredPart:
-        found: list[_Scored] = []
+        found = _Found(job, part)
         waiting: deque[list[Future[_Scored]]] = deque()  # the block that is scored while the next one is read
-        for block in blocks_of(job.source, part, captions=self.needs_captions):
+        for block in blocks_of(job.source, part, captions=self.needs_captions, urls=job.needs_urls):
             if stop.is_set():
                 raise InterruptedError("the scan was stopped")
             if block.vectors.shape[1] != self.width:
@@ -125,9 +135,9 @@ class VectorScorer:
                 )
             waiting.append([pool.submit(self._score, piece, job) for piece in _pieces(block, 2 * cores())])
             if len(waiting) > 1:
-                found += self._taken(waiting.popleft(), part, job)
+                found.add(self._taken(waiting.popleft(), part, job))
         for futures in waiting:
-            found += self._taken(futures, part, job)
+            found.add(self._taken(futures, part, job))
         return self._joined(job, part, found)
 
     def _taken(self, futures: list[Future[_Scored]], part: Part, job: PartJob) -> list[_Scored]:
@@ -149,7 +159,40 @@ class VectorScorer:
             vectors = _kept(block.vectors, norms if self.normalise else None)
             vectors[~direction] = np.nan
         counted = np.where(block.status == OK, norms, np.float32(np.nan))
-        return _Scored(keys=keys, values=values, status=status, norms=counted, vectors=vectors)
+        scored = _Scored(keys=keys, values=values, status=status, norms=counted, vectors=vectors)
+        if self.hash_lists is None and job.sealing is None:
+            return scored
+        return self._inspected(scored, block, job)
+
+    def _inspected(self, scored: _Scored, block: VectorBlock, job: PartJob) -> _Scored:
+        """Rows with what lists say of their URLs, and the records of those that are excluded for what is recorded."""
+        lists: tuple[tuple[str, ...], ...] = ((),) * len(block)
+        if self.hash_lists is not None:
+            urls = pa.nulls(len(block), pa.large_string()) if block.urls is None else block.urls
+            told = self.hash_lists.match_urls(urls)
+            lists = tuple(one.lists for one in told)
+            blind = any(not kind.of_url for kind in self.hash_lists.kinds)
+            known = np.array([bool(names) for names in lists], np.bool_)
+            unchecked = np.array([blind or one.unchecked for one in told], np.bool_) & ~known
+            scored = replace(scored, known=known, unchecked=unchecked)
+        if job.sealing is None:
+            return scored
+        scores = ScoreBatch(values=scored.values, signals=self.signals, status=scored.status)
+        bits = job.sealing.reasons(scores, scored.known)
+        records = [
+            Evidence(
+                source=job.source.location,
+                key=sample.key,
+                reasons=Reason(int(bits[row])).names,
+                lists=lists[row],
+                url=sample.url or "",
+                crawl=sample.crawl,
+                time=now(),
+            )
+            for row in np.flatnonzero(bits).tolist()
+            for sample in block[row : row + 1].samples()
+        ]
+        return replace(scored, sealed=bits != 0, records=records)
 
     def _require_unit(self, norms: Floats, part: Part, job: PartJob) -> None:
         lengths = norms[np.isfinite(norms) & (norms > 0)]
@@ -163,8 +206,8 @@ class VectorScorer:
                 "normalised, accept them with normalise=True (--normalise)"
             )
 
-    def _joined(self, job: PartJob, part: Part, found: list[_Scored]) -> ScoredPart:
-        signals = self.signals
+    def _joined(self, job: PartJob, part: Part, gathered: _Found) -> ScoredPart:
+        signals, found = self.signals, gathered.pieces
         none = np.empty((0, len(NO_CONTENT)), np.uint8)
         keys = np.concatenate([none, *(each.keys for each in found)])
         empty = np.empty((0, len(signals)), np.float32)
@@ -178,18 +221,72 @@ class VectorScorer:
             kept = (each.vectors for each in found if each.vectors is not None)
             vectors = np.concatenate([*chain([np.empty((0, self.width), np.float16)], kept)])
         digests = np.concatenate([keys, np.zeros_like(keys)], axis=1)  # no content: nobody saw an image's bytes
-        return ScoredPart.in_order(part.index, part.state, digests, scores, vectors=vectors, shards=part.shards)
+        lists = self.hash_lists is not None
+        joined = ScoredPart.in_order(
+            part.index,
+            part.state,
+            digests,
+            scores,
+            _flags([each.known for each in found]) if lists else None,
+            vectors,
+            part.shards,
+            unchecked_hashes=_flags([each.unchecked for each in found]) if lists else None,
+            sealed=_flags([each.sealed for each in found]) if job.sealing else None,
+        )
+        return replace(joined, sealed_chunks=gathered.chunks())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Scored:
-    """Rows that are scored: (N, 16) digests, (N, S) scores, and (N,) statuses and norms."""
+    """Rows that are scored: (N, 16) digests, (N, S) scores, (N,) statuses and norms, and (N,) bool where asked for.
+
+    `records` are those of the rows for which `sealed` says so.
+    """
 
     keys: Digests
     values: Floats
     status: StatusCodes
     norms: Floats
     vectors: Rows | None
+    known: npt.NDArray[np.bool_] | None = None
+    unchecked: npt.NDArray[np.bool_] | None = None
+    sealed: npt.NDArray[np.bool_] | None = None
+    records: list[Evidence] = field(default_factory=list)
+
+
+class _Found:
+    """The scored rows of a part; records are sealed as they come, so that memory does not grow with what is excluded.
+
+    They are sealed so many at a time, whatever block they are from: chunks tell nothing of where in a part they were.
+    """
+
+    def __init__(self, job: PartJob, part: Part) -> None:
+        self._job, self._part = job, part
+        self.pieces: list[_Scored] = []
+        self._records: list[Evidence] = []
+        self._chunks: tuple[bytes, ...] = ()
+
+    def add(self, pieces: list[_Scored]) -> None:
+        """Add rows."""
+        for piece in pieces:
+            self._records += piece.records
+            self.pieces.append(replace(piece, records=[]))
+        while len(self._records) >= _SEALED_AT_ONCE:
+            self._seal(_SEALED_AT_ONCE)
+
+    def chunks(self) -> tuple[bytes, ...]:
+        """Return all records, sealed."""
+        self._seal(len(self._records))
+        return self._chunks
+
+    def _seal(self, count: int) -> None:
+        if (sealing := self._job.sealing) is not None:
+            records, self._records = self._records[:count], self._records[count:]
+            self._chunks += sealing.sealed(self._part.state, records, first=len(self._chunks))
+
+
+def _flags(columns: list[npt.NDArray[np.bool_] | None]) -> npt.NDArray[np.bool_]:
+    return np.concatenate([np.empty(0, np.bool_), *(column for column in columns if column is not None)])
 
 
 def _pieces(block: VectorBlock, count: int) -> list[VectorBlock]:

@@ -29,7 +29,7 @@ class FilterDecider:
     Raises
     ------
     UsageError
-        Its probes need captions, which a loader does not pass on.
+        Its probes need captions, or its lists of known content URLs, which a loader does not pass on.
     """
 
     needs_keys = False
@@ -40,6 +40,11 @@ class FilterDecider:
             raise UsageError(
                 "the filter's probes judge images with their captions, which a loader does not pass on; scan "
                 "the source and give the run, or use probes on images alone"
+            )
+        if safety_filter.needs_urls:
+            raise UsageError(
+                "one of the filter's lists of known content holds digests of URLs, which a loader does not pass on; "
+                "scan the source and give the run, or use lists without them"
             )
         self._filter = safety_filter
         self._process = os.getpid()

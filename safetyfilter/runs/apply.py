@@ -127,15 +127,23 @@ def decide_by(run: Run, reasons: Reasons, *, progress: Progress | None = None) -
     pending = reasons.decided_with.together_with(before)
     run.write_record(replace(run.record, complete=False, decisions="", counts={}, decided_with=pending))
     total: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
-    shards = []
+    shards, unsealed = [], 0
     for decided in _decided(run, reasons):
         shards.append((decided.content, decided.shards))
         total.update(decided.counts)
+        unsealed += decided.unsealed
         if progress:
             progress({name: decided.counts[name] for name in ("seen", "kept", "excluded", "unscored")})
     run.finish(total, reasons, [content for content, _ in shards])
     for line in before.loosened_to(run.record.decided_with):
         _log.warning("%s: %s", run.path, line)
+    if unsealed:
+        _log.warning(
+            "%s samples are excluded for co-occurrence or as known content that the scan did not exclude for it, and "
+            "have no sealed record; to have records of them, scan the source under this policy into another run, with "
+            "the officer's key (--officer-key)",
+            f"{unsealed:,}",
+        )
     keep_part_table(run, PartTable.of(shards))  # now, so that no training job waits for it
     if run.path.is_local and index_fits(run):
         index_of(run)

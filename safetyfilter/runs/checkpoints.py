@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import read_scores, row_count, write_scores
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.stored import file_digest, holds
+from safetyfilter.sealed.file import read_chunks, write_chunks
 from safetyfilter.storage import Location, read_npy, replacing
 
 INTERVAL_S = 60.0
@@ -42,8 +43,8 @@ class Checkpoints:
         The run's.
     signals : tuple of str
         The signals scored.
-    vectors : bool
-        Embeddings are kept too.
+    vectors, sealed : bool
+        Embeddings, and sealed records, are kept too.
     interval_s : float
         Seconds between two checkpoints of a part.
     """
@@ -53,27 +54,31 @@ class Checkpoints:
     digester: Digester
     signals: tuple[str, ...]
     vectors: bool = False
+    sealed: bool = False
     interval_s: float = INTERVAL_S
 
     def save(self, part: ScoredPart) -> None:
         """Keep what is scored of a part so far; where that can't be written, a warning says so, and no more is lost."""
         if len(part) < LEAST:
             return
-        scores, embeddings = self._places(part.state)
-        kept = None
+        scores, embeddings, sealed = self._places(part.state)
+        meta: dict[str, object] = {"fingerprint": self._fingerprint(part.state), "embeddings": None}
         try:
             if part.vectors is not None:
                 (self.root / "embeddings").make_folder()
                 with replacing(embeddings) as file:
                     np.save(file, part.vectors.astype(np.float16, copy=False))
-                kept = file_digest(embeddings)
-            write_scores(part, scores, {"fingerprint": self._fingerprint(part.state), "embeddings": kept})
+                meta["embeddings"] = file_digest(embeddings)
+            if part.sealed is not None:
+                (self.root / "sealed").make_folder()
+                meta["sealed"] = write_chunks(sealed, part.sealed_chunks)
+            write_scores(part, scores, meta)
         except OutputError as error:
             _log.warning("what is scored of the part in progress can't be kept: %s", error)
 
     def load(self, index: int, state: str) -> ScoredPart | None:
-        """Return what is kept of a part, with its embeddings where they are wanted; None where nothing of use is."""
-        scores, embeddings = self._places(state)
+        """Return what is kept of a part, with all that is kept beside scores; None where nothing of use is."""
+        scores, embeddings, sealed = self._places(state)
         if not scores.is_file():
             return None
         try:
@@ -87,9 +92,12 @@ class Checkpoints:
             if not (meta["embeddings"] and holds(embeddings, meta["embeddings"])):
                 return None
             vectors = np.array(read_npy(embeddings))
-        return ScoredPart(
-            index=index, state=state, keys=part.keys, contents=part.contents, scores=part.scores, vectors=vectors
-        )
+        chunks: tuple[bytes, ...] = ()
+        if self.sealed:
+            if part.sealed is None or not (meta.get("sealed") and holds(sealed, meta["sealed"])):
+                return None
+            chunks = tuple(read_chunks(sealed))
+        return replace(part, state=state, vectors=vectors, sealed_chunks=chunks)
 
     def remove(self, state: str) -> None:
         """Remove what is kept of a part."""
@@ -99,7 +107,7 @@ class Checkpoints:
     def keep_only(self, states: Iterable[str]) -> None:
         """Remove what is kept of other parts than those of these states."""
         names = {place.name for state in states for place in self._places(state)}
-        for folder in ("scores", "embeddings"):
+        for folder in ("scores", "embeddings", "sealed"):
             for name in (self.root / folder).names():
                 if name.startswith(_PREFIX) and name not in names:
                     (self.root / folder / name).remove()
@@ -111,9 +119,11 @@ class Checkpoints:
     def _fingerprint(self, state: str) -> str:
         return self.digester.text(f"unfinished\n{self.run}\n{state}")
 
-    def _places(self, state: str) -> tuple[Location, Location]:
+    def _places(self, state: str) -> tuple[Location, Location, Location]:
+        """The places of the scores, of the embeddings and of the sealed records."""
         name = f"{_PREFIX}{self._fingerprint(state)}"
-        return self.root / "scores" / f"{name}.parquet", self.root / "embeddings" / f"{name}.npy"
+        scores, embeddings, sealed = (self.root / folder for folder in ("scores", "embeddings", "sealed"))
+        return scores / f"{name}.parquet", embeddings / f"{name}.npy", sealed / f"{name}.bin"
 
 
 def samples_in_progress(root: Location) -> int:

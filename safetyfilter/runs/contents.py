@@ -27,6 +27,7 @@ from safetyfilter.runs.digests import Digests
 from safetyfilter.runs.index import number_column
 from safetyfilter.runs.parts import read_scores, row_count
 from safetyfilter.runs.run import Run
+from safetyfilter.runs.scored_part import KNOWN, UNCHECKED, known_codes
 from safetyfilter.runs.stored import require_own, vouched
 from safetyfilter.storage import mapped, parse_json
 
@@ -41,13 +42,14 @@ class Carried:
         (N, S) float32, NaN where there is none; the status is ``unknown`` for a content that the run does not have.
     reason_bits : ndarray
         (N,) uint16, a `Reason` set each, ``unknown`` for such a content.
-    known_hashes : ndarray
-        (N,) bool, True where the content is on a list of known content.
+    known_hashes, unchecked_hashes : ndarray
+        (N,) bool, True where the content is on a list of known content, or could not be held against all of one.
     """
 
     scores: ScoreBatch
     reason_bits: ReasonBits
     known_hashes: npt.NDArray[np.bool_]
+    unchecked_hashes: npt.NDArray[np.bool_]
 
 
 class Contents:
@@ -101,11 +103,13 @@ class Contents:
         values = np.full((len(rows), len(self._signals)), np.nan, np.float32)
         status = np.full(len(rows), STATUS_CODES["unknown"], np.uint8)
         reasons = np.full(len(rows), Reason.UNKNOWN, np.uint16)
-        known = np.zeros(len(rows), np.bool_)
+        known = np.full(len(rows), UNCHECKED, np.uint8)
         values[there], status[there], reasons[there] = found["scores"], found["status"], found["reasons"]
-        known[there] = found["known"] != 0
+        known[there] = found["known"]
         scores = ScoreBatch(values=values, signals=self._signals, status=status)
-        return Carried(scores=scores, reason_bits=reasons, known_hashes=known)
+        return Carried(
+            scores=scores, reason_bits=reasons, known_hashes=known == KNOWN, unchecked_hashes=known == UNCHECKED
+        )
 
     def _find(self, contents: Digests) -> npt.NDArray[np.int64]:
         """(M,) int64, the row of each digest; -1 where there is none. All 16 bytes count."""
@@ -174,7 +178,7 @@ def _records(run: Run) -> Iterator[Records]:
             )
         scored.append(vouched(meta))
         decisions.append(decided.content)
-        yield records(part.contents, part.scores, decided.reason_bits, part.known_hashes)
+        yield records(part.contents, part.scores, decided.reason_bits, known_codes(part))
     require_own(scored, run.record.scores, run.path, checks=run.record.scores_checks)
     require_own(decisions, run.record.decisions, run.path, what="decisions")
 

@@ -20,7 +20,7 @@ from safetyfilter.storage import replacing
 
 HEADER = 4096
 """Bytes of the header."""
-MAGIC = "safetyfilter contents 1"
+MAGIC = "safetyfilter contents 2"
 """The first field of the header."""
 _SORTED_AT_ONCE = 1 << 21
 """Rows sorted in memory at a time."""
@@ -67,13 +67,13 @@ def write_contents(
         ) from error
 
 
-def records(
-    contents: Digests, scores: ScoreBatch, reason_bits: ReasonBits, known_hashes: npt.NDArray[np.bool_] | None
-) -> Records:
+def records(contents: Digests, scores: ScoreBatch, reason_bits: ReasonBits, known: npt.NDArray[np.uint8]) -> Records:
     """Return rows for `write_contents`; those without a content, (N, 16) uint8 zeros, are left out.
 
+    `known` is (N,) uint8, as `safetyfilter.runs.scored_part.known_codes` gives it.
+
     >>> scores = ScoreBatch(values=np.zeros((2, 1), np.float32), signals=("minor",))
-    >>> len(records(np.uint8([[1] * 16, [0] * 16]), scores, np.uint16([0, 0]), None))
+    >>> len(records(np.uint8([[1] * 16, [0] * 16]), scores, np.uint16([0, 0]), np.uint8([0, 0])))
     1
     """
     there = contents.any(axis=1)
@@ -82,7 +82,7 @@ def records(
     rows["high"], rows["low"] = number_column(found, 0, ">u8"), number_column(found, 8, ">u8")
     rows["bucket"] = rows["high"] >> np.uint64(32)
     rows["reasons"], rows["status"], rows["scores"] = reason_bits[there], scores.status[there], scores.values[there]
-    rows["known"] = 0 if known_hashes is None else known_hashes[there]
+    rows["known"] = known[there]
     return rows
 
 

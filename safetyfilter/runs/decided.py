@@ -53,6 +53,8 @@ class DecidedPart:
         ``seen``, ``kept``, ``excluded`` and one a reason.
     shards : mapping
         What the part's metadata says of its shards, as `shard_meta` has it.
+    unsealed : int
+        Exclusions that there would be a sealed record of, had the scan excluded them; 0 in a run without such records.
     """
 
     keys: Digests
@@ -64,6 +66,7 @@ class DecidedPart:
     content: str
     counts: Mapping[str, int]
     shards: Mapping[str, object]
+    unsealed: int = 0
 
 
 def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, meta: Mapping[str, Any]) -> DecidedPart:
@@ -78,7 +81,8 @@ def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, 
     place : Location
         The file.
     meta : mapping
-        ``fingerprint`` and ``scores``, as in `DecidedPart`, the ``policy``'s digest, and what `shard_meta` gives.
+        ``fingerprint``, ``scores`` and maybe ``unsealed``, as in `DecidedPart`, the ``policy``'s digest, and what
+        `shard_meta` gives.
 
     Returns
     -------
@@ -116,6 +120,7 @@ def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, 
         content=content,
         counts=counts,
         shards=carried_meta(meta),
+        unsealed=meta.get("unsealed", 0),
     )
 
 
@@ -151,6 +156,7 @@ def read_decisions(place: Location) -> DecidedPart:
         content=content,
         counts=counts,
         shards=carried_meta(meta),
+        unsealed=fields.get("unsealed", int) if "unsealed" in meta else 0,
     )
 
 
@@ -168,5 +174,7 @@ def _reasons(table: pa.Table, place: Location) -> ReasonBits:
         first = np.flatnonzero(np.diff(owners, prepend=-1))
         bits[owners[first]] = np.bitwise_or.reduceat(found, first)
     keep = pc.fill_null(table.column("keep"), False).to_numpy()
+    if (keep & (bits != 0)).any():  # by its reasons alone it is excluded here; another reader may go by keep alone
+        raise RunError(f"{place} is damaged: a row is kept and has reasons not to be; run `safetyfilter decide` again")
     bits[~keep & (bits == 0)] = np.uint16(Reason.UNKNOWN)
     return bits

@@ -51,13 +51,14 @@ class Wanted:
     source : str
         The fingerprint of the source: where a part's samples share keys with others, its scores hold only while all
         of the source is unchanged.
-    embeddings : bool
-        Embeddings are to be there too.
+    embeddings, sealed : bool
+        Embeddings, and sealed records, are to be there too.
     """
 
     fingerprint_of: Callable[[str], str]
     source: str
     embeddings: bool
+    sealed: bool = False
 
 
 def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
@@ -95,10 +96,10 @@ def _whole(root: Location, number: int, wanted: Wanted) -> str | None:
         return None
     if meta["repeated"] not in (None, wanted.source):
         return None
-    if wanted.embeddings and not (
-        meta["embeddings"] and seems_to_hold(part_file(root, "embeddings", number), meta["embeddings"])
-    ):
-        return None
+    for folder, asked in (("embeddings", wanted.embeddings), ("sealed", wanted.sealed)):
+        digest = meta.get(folder)
+        if asked and not (digest and seems_to_hold(part_file(root, folder, number), digest)):
+            return None
     return str(meta["fingerprint"])
 
 

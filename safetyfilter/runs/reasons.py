@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.batches import Reason, ReasonBits
+from safetyfilter.batches import Reason, ReasonBits, ScoreBatch
 from safetyfilter.decide.policy import Policy
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.near import NearSearch, checked_cosine, has_direction
@@ -55,9 +55,19 @@ class Reasons:
 
 def own_reasons(part: ScoredPart, policy: Policy) -> ReasonBits:
     """Return (N,) uint16, the reasons of a part's rows by its own scores and matches on lists of known content."""
-    bits = policy.decide(part.scores).reason_bits
-    if part.known_hashes is not None:
-        bits[part.known_hashes] |= np.uint16(Reason.KNOWN_HASH)
+    return reasons_of(part.scores, part.known_hashes, policy)
+
+
+def reasons_of(scores: ScoreBatch, known_hashes: npt.NDArray[np.bool_] | None, policy: Policy) -> ReasonBits:
+    """Return (N,) uint16, the reasons of rows by their scores and by matches on lists of known content.
+
+    >>> scores = ScoreBatch(values=np.float32([[0, 0], [1, 1]]), signals=("explicit", "minor"))
+    >>> [str(Reason(int(bits))) for bits in reasons_of(scores, np.array([True, False]), Policy())]
+    ['known_hash', 'co_occurrence']
+    """
+    bits = policy.decide(scores).reason_bits
+    if known_hashes is not None:
+        bits[known_hashes] |= np.uint16(Reason.KNOWN_HASH)
     return bits
 
 

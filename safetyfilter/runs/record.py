@@ -21,6 +21,10 @@ from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
 from safetyfilter.signals import SignalPair
 from safetyfilter.storage import parse_json
 
+_SAID_OF = {
+    "hash_lists": "set of hash lists (--hash-list)",
+    "officer": "officer's key (--officer-key)",
+}
 COUNT_NAMES: tuple[str, ...] = ("seen", "kept", "excluded", *REASON_NAMES)
 """The counts of a complete run."""
 
@@ -45,6 +49,10 @@ class RunSetup:
         The largest input that was decoded.
     preparation : int
         Version of the code that finds and prepares a sample's pictures; see `safetyfilter.embed.images.PREPARATION`.
+    hash_lists : tuple of str
+        The digests of the lists of known content that samples were held against, in ascending order.
+    officer : str
+        The fingerprint of the key that records of exclusions were sealed to; empty where none were made.
     """
 
     encoder: EncoderSpec
@@ -56,6 +64,8 @@ class RunSetup:
     precision: str
     limits: DecodeLimits
     preparation: int = PREPARATION
+    hash_lists: tuple[str, ...] = ()
+    officer: str = ""
 
     def __post_init__(self) -> None:
         if reserved := sorted(set(self.signals) & set(RESERVED_COLUMNS)):
@@ -73,6 +83,8 @@ class RunSetup:
             "precision": self.precision,
             "limits": dataclasses.asdict(self.limits),
             "preparation": self.preparation,
+            **({"hash_lists": list(self.hash_lists)} if self.hash_lists else {}),
+            **({"officer": self.officer} if self.officer else {}),
         }
 
     @property
@@ -88,7 +100,7 @@ class RunSetup:
         ]
         if {self.decode, other.decode} == {"as stored", "normalised"}:  # of stored embeddings, which nobody decodes
             names[names.index("decode")] = "decode (--normalise)"
-        return names
+        return [_SAID_OF.get(name, name) for name in names]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +155,10 @@ class RunRecord:
         ``seen``, ``kept``, ``excluded`` and one a reason; empty before the run is complete.
     decided_with : DecidedWith
         What the decisions rest on beyond the scores and the policy.
+    hash_unchecked : int
+        Samples that are on no list of known content and could not be held against all of one; once all are scored.
+    sealed : int
+        Sealed records of exclusions; once all are scored.
     scores_checks, decisions_checks : str
         Four hexadecimal digits for each part, by which an error names one that was altered afterwards.
     applied_from : str
@@ -164,6 +180,8 @@ class RunRecord:
     applied_from: str = ""
     scores_checks: str = ""
     decisions_checks: str = ""
+    hash_unchecked: int = 0
+    sealed: int = 0
 
     @property
     def started(self) -> tuple[str, str]:
@@ -210,6 +228,8 @@ class RunRecord:
             "decisions": self.decisions,
             "decisions_checks": self.decisions_checks,
             "counts": dict(self.counts),
+            **({"hash_unchecked": self.hash_unchecked} if self.setup.hash_lists else {}),
+            **({"sealed": self.sealed} if self.setup.officer else {}),
             **({"decided_with": self.decided_with.as_dict()} if self.decided_with else {}),
             **({"applied_from": self.applied_from} if self.applied_from else {}),
         }
@@ -245,6 +265,8 @@ class RunRecord:
             precision=fields.get("precision", str),
             limits=fields.built("limits", lambda _: _limits(limits)),
             preparation=fields.get("preparation", int),
+            hash_lists=fields.texts("hash_lists") if "hash_lists" in data else (),
+            officer=fields.get("officer", str) if "officer" in data else "",
         )
         policy = fields.built("policy", Policy.from_dict)
         fields.require("setup_digest", setup.digest)
@@ -273,6 +295,8 @@ class RunRecord:
             applied_from=fields.get("applied_from", str) if "applied_from" in data else "",
             scores_checks=fields.get("scores_checks", str) if "scores_checks" in data else "",
             decisions_checks=fields.get("decisions_checks", str) if "decisions_checks" in data else "",
+            hash_unchecked=fields.get("hash_unchecked", int) if setup.hash_lists else 0,
+            sealed=fields.get("sealed", int) if setup.officer else 0,
         )
 
 

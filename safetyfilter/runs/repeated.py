@@ -16,7 +16,7 @@ from safetyfilter.errors import OutputError, SafetyFilterError
 from safetyfilter.runs.index_file import stretch_bits, stretches
 from safetyfilter.runs.parts import read_scores, row_count, write_scores
 from safetyfilter.runs.run import Run
-from safetyfilter.runs.scored_part import ScoredPart
+from safetyfilter.runs.scored_part import KNOWN, UNCHECKED, ScoredPart, known_codes
 from safetyfilter.runs.shards import carried_meta
 
 _AT_ONCE = 1 << 21
@@ -31,7 +31,7 @@ def mark_repeated(run: Run) -> int:
 
     Samples that share a key and differ in content can't be told apart when they are looked up: all of them become
     ``repeated_key``, unscored. Samples that share key and content are one sample that comes several times: the highest
-    score of each signal counts for all, and a failure does.
+    score of each signal counts for all, and a failure does. Where one of a key is on a list of known content, all are.
 
     What is changed depends on other parts, and so holds only while the whole source is unchanged: such a part is
     recorded with the source's fingerprint.
@@ -75,6 +75,7 @@ def _kind(signals: int) -> np.dtype[Any]:
             ("part", "<u4"),
             ("row", "<u4"),
             ("status", "u1"),
+            ("known", "u1"),
             ("scores", "<f4", (signals,)),
         ]
     )
@@ -89,6 +90,7 @@ def _records(run: Run, signals: int) -> Iterator[Records]:
         rows["content"] = np.ascontiguousarray(part.contents[:, :8]).view("<u8").ravel()
         rows["part"], rows["row"] = number, np.arange(len(part))
         rows["status"], rows["scores"] = part.scores.status, part.scores.values
+        rows["known"] = known_codes(part)
         yield rows
 
 
@@ -118,8 +120,9 @@ def _alike(rows: Records) -> tuple[Records, int]:
     scores[status != OK] = np.nan
     right = rows.copy()
     right["status"], right["scores"] = status[owner], scores[owner]
+    right["known"] = np.maximum.reduceat(rows["known"], starts)[owner]
     unequal = (right["scores"] != rows["scores"]) & ~(np.isnan(right["scores"]) & np.isnan(rows["scores"]))
-    changed = (right["status"] != rows["status"]) | unequal.any(axis=1)
+    changed = (right["status"] != rows["status"]) | (right["known"] != rows["known"]) | unequal.any(axis=1)
     return right[changed], int(differ[owner].sum())
 
 
@@ -131,6 +134,12 @@ def _rewrite(run: Run, number: int, right: Records) -> None:
     status: StatusCodes = part.scores.status.copy()
     values[right["row"]], status[right["row"]] = right["scores"], right["status"]
     scores = ScoreBatch(values=values, signals=part.scores.signals, status=status)
-    kept = {"fingerprint": meta["fingerprint"], "embeddings": meta["embeddings"], **carried_meta(meta)}
-    marked: ScoredPart = replace(part, scores=scores)
+    own = ("fingerprint", "embeddings", "sealed", "sealed_records")
+    kept = {name: meta[name] for name in own if name in meta} | carried_meta(meta)
+    known, unchecked = part.known_hashes, part.unchecked_hashes
+    if known is not None:
+        codes = known_codes(part)
+        codes[right["row"]] = right["known"]
+        known, unchecked = codes == KNOWN, codes == UNCHECKED
+    marked: ScoredPart = replace(part, scores=scores, known_hashes=known, unchecked_hashes=unchecked)
     write_scores(marked, place, {**kept, "repeated": run.record.source.fingerprint})

@@ -26,6 +26,7 @@ from safetyfilter.runs.reading import read_record
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.scored_part import ScoredPart
+from safetyfilter.runs.sealing import Sealing
 from safetyfilter.runs.secret import own_secret
 from safetyfilter.runs.stored import (
     checks_of,
@@ -38,6 +39,7 @@ from safetyfilter.runs.stored import (
     vouched,
 )
 from safetyfilter.runs.writing import PartWriter
+from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.sources.base import Part
 from safetyfilter.storage import Hold, Location, Place, replacing
 
@@ -56,12 +58,15 @@ class Run:
         What was there, of a run that a scan has taken up.
     hold : Hold or None
         What holds it against other processes, while it is held for writing.
+    officer : OfficerKey or None
+        The key that a scan seals records to; None where it makes none, or where nothing is scored.
     """
 
     path: Location
     record: RunRecord = field(repr=False)
     before: RunRecord | None = field(default=None, repr=False, compare=False)
     hold: Hold | None = field(default=None, repr=False, compare=False)
+    officer: OfficerKey | None = field(default=None, repr=False, compare=False)
     _own: OwnDecisions = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -152,7 +157,7 @@ class Run:
         return record_html(self.record, where=str(self.path), state=left or "complete")
 
     def file(self, folder: str, index: int) -> Location:
-        """Return the place of one part's file in ``scores``, ``decisions`` or ``embeddings``."""
+        """Return the place of one part's file in ``scores``, ``decisions``, ``embeddings`` or ``sealed``."""
         return part_file(self.path, folder, index)
 
     def place_parts(self, parts: Sequence[Part], *, embeddings: bool = False) -> Placement:
@@ -169,6 +174,7 @@ class Run:
             fingerprint_of=self.part_writer().fingerprint,
             source=self.record.source.fingerprint,
             embeddings=embeddings,
+            sealed=bool(self.record.setup.officer),
         )
         self.require_held()
         return placed(self.path, parts, wanted)
@@ -181,6 +187,7 @@ class Run:
             digester=self.digester(),
             signals=self.record.setup.signals,
             vectors=vectors,
+            sealed=bool(self.record.setup.officer),
         )
 
     @property
@@ -195,6 +202,19 @@ class Run:
             depends_on=self._depends_on,
             policy=self.policy,
             signals=self.record.setup.signals,
+            sealing=self.sealing(),
+        )
+
+    def sealing(self) -> Sealing | None:
+        """Return what seals the records of this run's exclusions; None without an officer's key."""
+        if self.officer is None:
+            return None
+        return Sealing(
+            key=self.officer,
+            policy=self.policy,
+            run=self.record.run_id,
+            depends_on=self._depends_on,
+            digester=self.digester(),
         )
 
     def write(self, part: ScoredPart, number: int | None = None) -> Counter[str]:
@@ -244,7 +264,16 @@ class Run:
         remove_parts(self.path, len(parts))
         self.checkpoints().keep_only(())
         scores = [vouched(meta) for meta in metas if meta]
-        self.write_record(replace(self.record, scores=digest_of(scores), scores_checks=checks_of(scores)))
+        counts = {name: sum(meta.get(name, 0) for meta in metas if meta) for name in ("unchecked", "sealed_records")}
+        self.write_record(
+            replace(
+                self.record,
+                scores=digest_of(scores),
+                scores_checks=checks_of(scores),
+                hash_unchecked=counts["unchecked"],
+                sealed=counts["sealed_records"],
+            )
+        )
 
     def finish(self, counts: Mapping[str, int], reasons: Reasons, contents: Sequence[str]) -> None:
         """Record that every part is decided, by what, and the digest of the decisions' contents, part by part."""

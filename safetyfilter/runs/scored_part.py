@@ -12,6 +12,9 @@ from safetyfilter.errors import RunError
 from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_order, rows_in_order
 from safetyfilter.sources.base import NO_SHARDS, Shards
 
+UNCHECKED, KNOWN = 1, 2
+"""What `known_codes` has for a sample that could not be held against all lists, and for one that is on a list."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScoredPart:
@@ -108,3 +111,19 @@ class ScoredPart:
     def unchecked(self) -> int:
         """The number of samples that could not be held against all of a list, and are on none."""
         return 0 if self.unchecked_hashes is None else int(self.unchecked_hashes.sum())
+
+
+def known_codes(part: ScoredPart) -> npt.NDArray[np.uint8]:
+    """Return (N,) uint8, what lists of known content say of each row: of several of one sample, the highest counts.
+
+    >>> scores = ScoreBatch(values=np.zeros((2, 1), np.float32), signals=("minor",))
+    >>> flags = {"known_hashes": np.array([True, False]), "unchecked_hashes": np.array([False, True])}
+    >>> known_codes(ScoredPart.in_order(0, "s", np.uint8([[0] * 32, [1] * 32]), scores, **flags))
+    array([2, 1], dtype=uint8)
+    """
+    codes = np.zeros(len(part), np.uint8)
+    if part.unchecked_hashes is not None:
+        codes[part.unchecked_hashes] = UNCHECKED
+    if part.known_hashes is not None:
+        codes[part.known_hashes] = KNOWN
+    return codes

@@ -21,6 +21,7 @@ from safetyfilter.runs.place import require_writable_kind, run_place
 from safetyfilter.runs.record import RunRecord, RunSetup, SourceRecord
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.secret import VARIABLE, create_secret, secret_place
+from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.sources.base import Source
 from safetyfilter.sources.extents import overlaps
 from safetyfilter.storage import Location, Place, replacing
@@ -105,6 +106,7 @@ def started(
     policy: Policy,
     secret: Digester | None = None,
     applied_from: str = "",
+    officer: OfficerKey | None = None,
 ) -> Iterator[Run]:
     """Start a run, or take up the one that is there, and hold it for writing.
 
@@ -120,6 +122,8 @@ def started(
         The secret that a new run is to have, another run's; a random one where None.
     applied_from : str
         As of `RunRecord`; parts to which other decisions were applied are done again.
+    officer : OfficerKey or None
+        The key that records of exclusions are sealed to, of which the setup has the fingerprint.
 
     Raises
     ------
@@ -145,7 +149,7 @@ def started(
         record = _record(source, before, digester, setup=setup, policy=policy, applied_from=applied_from)
         if before is not None and before.source.location != record.source.location:
             raise OtherRunError(f"{place} holds a run of another source; give another --out, or remove that run")
-        run = Run(place, record, before=before, hold=hold)
+        run = Run(place, record, before=before, hold=hold, officer=officer)
         try:
             run.write_record(record)  # first: whatever else is here without it would be no run
             for folder in ("scores", "decisions"):

@@ -23,8 +23,9 @@ from safetyfilter.storage import Location, read_npy
 T = TypeVar("T")
 _AT_ONCE = 16
 """Files on other storage that are looked at at a time."""
-FOLDERS = ("scores", "decisions", "embeddings")
-_PART = re.compile(r"part-(\d{5,})\.(parquet|npy)")
+FOLDERS = ("scores", "decisions", "embeddings", "sealed")
+_EXTENSIONS = {"embeddings": "npy", "sealed": "bin"}
+_PART = re.compile(r"part-(\d{5,})\.(parquet|npy|bin)")
 
 
 def part_file(root: Location, folder: str, index: int) -> Location:
@@ -33,7 +34,7 @@ def part_file(root: Location, folder: str, index: int) -> Location:
     >>> part_file(Location.of("run"), "embeddings", 7).name
     'part-00007.npy'
     """
-    return root / folder / f"part-{index:05d}.{'npy' if folder == 'embeddings' else 'parquet'}"
+    return root / folder / f"part-{index:05d}.{_EXTENSIONS.get(folder, 'parquet')}"
 
 
 def part_metas(root: Location, record: RunRecord) -> list[dict[str, Any]]:
@@ -138,12 +139,15 @@ def part_embeddings(root: Location, index: int, digest: str | None, *, known: bo
 
 
 def vouched(meta: Mapping[str, Any]) -> str:
-    """Return what a record vouches for of a part's scores: what they depend on, and what they are.
+    """Return what a record vouches for of a part's scores: what they depend on, what they are, and what is sealed.
 
     >>> vouched({"fingerprint": "f", "content": "c", "signals": ["minor"]})
     'f c'
+    >>> vouched({"fingerprint": "f", "content": "c", "sealed": "s"})
+    'f c s'
     """
-    return f"{meta['fingerprint']} {meta['content']}"
+    told = [meta["fingerprint"], meta["content"], meta.get("sealed")]
+    return " ".join(str(digest) for digest in told if digest is not None)
 
 
 def digest_of(parts: Iterable[str]) -> str:

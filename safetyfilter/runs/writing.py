@@ -19,8 +19,10 @@ from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.parts import write_scores
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.scored_part import ScoredPart
+from safetyfilter.runs.sealing import RECORDED, Sealing, part_fingerprint
 from safetyfilter.runs.shards import carried_meta, shard_meta
 from safetyfilter.runs.stored import file_digest, part_file
+from safetyfilter.sealed.file import write_chunks
 from safetyfilter.storage import Location, replacing
 
 
@@ -43,6 +45,8 @@ class PartWriter:
         What parts are decided by.
     signals : tuple of str
         The signals that a part must have.
+    sealing : Sealing or None
+        Seals the records of exclusions; where None, none are made.
     """
 
     root: Location
@@ -50,16 +54,17 @@ class PartWriter:
     depends_on: str
     policy: Policy
     signals: tuple[str, ...]
+    sealing: Sealing | None = None
 
     def fingerprint(self, state: str) -> str:
         """Return the fingerprint of a part's samples, by its state in its source, and of all its scores depend on."""
-        return self.digester.text(f"{self.depends_on}\n{state}")
+        return part_fingerprint(self.digester, self.depends_on, state)
 
     def write(self, part: ScoredPart, number: int) -> Counter[str]:
         """Record a scored part and the decisions on it, and return their counts.
 
-        Embeddings that are there already are those of other scores, and are removed; the part's own are written first,
-        so that scores never name embeddings that are not there.
+        Embeddings and sealed records that are there already are those of other scores, and are removed; the part's own
+        are written first, so that scores never name what is not there.
 
         Parameters
         ----------
@@ -71,7 +76,7 @@ class PartWriter:
         Raises
         ------
         RunError
-            The part has scores of other signals.
+            The part has scores of other signals, or records are to be sealed and it comes without.
         OutputError
             It can't be written.
         """
@@ -91,15 +96,28 @@ class PartWriter:
             with replacing(place) as file:
                 np.save(file, part.vectors.astype(np.float16, copy=False))
             kept = file_digest(place)
-        own = {"fingerprint": self.fingerprint(part.state), "embeddings": kept}
+        own = {"fingerprint": self.fingerprint(part.state), "embeddings": kept, **self._sealed(part, number)}
         meta = own | shard_meta(part.shards, self.digester)
         content = write_scores(part, part_file(self.root, "scores", number), meta)
         reasons = Reasons.by_policy(self.policy)
         bits = reasons.of_part(number, part)
         return write_reasons(self.root, number, part, bits, {**meta, "content": content, "policy": reasons.digest})
 
+    def _sealed(self, part: ScoredPart, number: int) -> dict[str, object]:
+        """Write a part's sealed records, and return what its scores say of them; without a key nothing is written."""
+        if self.sealing is None:
+            return {}
+        if part.sealed is None:
+            raise RunError(f"part {number} comes without the records that are to be sealed: a fault of the engine")
+        place = part_file(self.root, "sealed", number)
+        place.remove()
+        (self.root / "sealed").make_folder()
+        digest = write_chunks(place, self.sealing.ended(part.state, part.sealed_chunks))
+        return {"sealed": digest, "sealed_records": int(part.sealed.sum())}
+
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpickled, (_versions(), self.root, self.digester, self.depends_on, self.policy, self.signals)
+        own = (self.root, self.digester, self.depends_on, self.policy, self.signals, self.sealing)
+        return _unpickled, (_versions(), own)
 
 
 def write_reasons(
@@ -121,6 +139,8 @@ def write_reasons(
         The metadata of its scores, and ``policy``: the digest of what gave these reasons.
     """
     own = {"fingerprint": meta["fingerprint"], "scores": meta["content"], "policy": meta["policy"]}
+    if part.sealed is not None:  # else there are no records that one could be missing of
+        own["unsealed"] = int(((bits & np.uint16(RECORDED) != 0) & ~part.sealed).sum())
     return write_decisions(part, bits, part_file(root, "decisions", number), own | carried_meta(meta))
 
 
@@ -128,13 +148,14 @@ def _versions() -> tuple[str, int]:
     return version("safetyfilter"), PREPARATION
 
 
-def _unpickled(
-    versions: tuple[str, int], root: Location, digester: Digester, depends_on: str, policy: Policy, signals: list[str]
-) -> PartWriter:
-    if versions != (own := _versions()):
-        there, here = (f"safetyfilter {name} (preparation {number})" for name, number in (versions, own))
+def _unpickled(versions: tuple[str, int], own: tuple[Any, ...]) -> PartWriter:
+    if versions != _versions():
+        there, here = (f"safetyfilter {name} (preparation {number})" for name, number in (versions, _versions()))
         raise RunError(
             f"a worker has {here}, and the scan was started by {there}; install one version on all machines, and run "
             "the same scan again"
         )
-    return PartWriter(root=root, digester=digester, depends_on=depends_on, policy=policy, signals=tuple(signals))
+    root, digester, depends_on, policy, signals, sealing = own
+    return PartWriter(
+        root=root, digester=digester, depends_on=depends_on, policy=policy, signals=signals, sealing=sealing
+    )

@@ -88,6 +88,7 @@ class ConstantScorer:
     signals: tuple[str, ...] = ("minor",)
     vector_shape: tuple[int, ...] = (4,)
     needs_captions: bool = False
+    hash_lists: None = None
     stored: bool = False
     lost: int = 0
     added: int = 0
@@ -101,11 +102,11 @@ class ConstantScorer:
     def score_parts(self, job: PartJob, parts: Iterable[Part], *, report: Progress) -> Iterator[ScoredPart]:
         return stream_parts(self, job, parts, report=report)
 
-    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+    def stream(self, samples: Iterable[Sample], job: PartJob) -> Iterator[ScoredBatch]:
         samples = iter(samples)
         while batch := list(islice(samples, 2)):
-            yield self._batch([sample.key for sample in batch][self.lost :], digester)
-        yield self._batch(["more"] * self.added, digester)
+            yield self._batch([sample.key for sample in batch][self.lost :], job.digester)
+        yield self._batch(["more"] * self.added, job.digester)
 
     def _batch(self, keys: list[str], digester: Digester) -> ScoredBatch:
         vectors = np.ones((len(keys), *self.vector_shape), np.float32)
@@ -120,7 +121,7 @@ class ConstantScorer:
 class DyingScorer(ConstantScorer):
     """Ends its process with the first sample, as one does that runs out of memory."""
 
-    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+    def stream(self, samples: Iterable[Sample], job: PartJob) -> Iterator[ScoredBatch]:
         next(iter(samples))
         print("the last words", file=sys.stderr, flush=True)
         os._exit(3)

@@ -54,6 +54,7 @@ class WrongScorer:
     error: Exception
     vector_shape: tuple[int, ...] = (4,)
     needs_captions: bool = False
+    hash_lists: None = None
 
     def on(self, device: str) -> WrongScorer:
         return self

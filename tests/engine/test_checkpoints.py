@@ -38,13 +38,13 @@ class ListedScorer(ConstantScorer):
 
     keys: list[str] = field(default_factory=list)
 
-    def stream(self, samples: Iterable[Sample], digester: Digester) -> Iterator[ScoredBatch]:
+    def stream(self, samples: Iterable[Sample], job: PartJob) -> Iterator[ScoredBatch]:
         def listed() -> Iterator[Sample]:
             for sample in samples:
                 self.keys.append(sample.key)
                 yield sample
 
-        yield from super().stream(listed(), digester)
+        yield from super().stream(listed(), job)
 
 
 def samples(start: int, stop: int) -> list[Sample]:

@@ -7,10 +7,12 @@ import pytest
 
 from safetyfilter import SafetyFilter
 from safetyfilter.embed.views import Views
+from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.engine.scorers import ImageScorer
 from safetyfilter.runs.digests import Digester
 from safetyfilter.sources.base import Sample
+from tests.engine.memory import MemorySource
 from tests.engine.pictures import GOOD
 
 DIGESTER = Digester(b"s" * 32)
@@ -20,7 +22,7 @@ DIGESTER = Digester(b"s" * 32)
 def test_the_shape_of_a_samples_embeddings(safe: SafetyFilter, views: Views) -> None:
     scorer = ImageScorer(replace(safe, options=replace(safe.options, views=views)))
     samples = [Sample(key="a", image=GOOD["china.jpg"])]
-    assert next(scorer.stream(samples, DIGESTER)).vectors.shape == (1, *scorer.vector_shape)
+    assert next(scorer.stream(samples, job_of(scorer))).vectors.shape == (1, *scorer.vector_shape)
 
 
 def test_all_pictures_of_a_sample_are_scored_and_the_highest_score_counts(safe: SafetyFilter) -> None:
@@ -48,4 +50,9 @@ def test_a_sample_with_a_picture_that_cannot_be_scored_is_unscored(
 
 
 def scores_of(safe: SafetyFilter, samples: list[Sample]) -> ScoredBatch:
-    return ScoredBatch.joined(list(ImageScorer(safe).stream(samples, DIGESTER)))
+    scorer = ImageScorer(safe)
+    return ScoredBatch.joined(list(scorer.stream(samples, job_of(scorer))))
+
+
+def job_of(scorer: ImageScorer) -> PartJob:
+    return PartJob(source=MemorySource(listed=[]), scorer=scorer, digester=DIGESTER)

@@ -10,6 +10,7 @@ from safetyfilter.errors import RunError
 from safetyfilter.runs import contents_file
 from safetyfilter.runs.contents import Contents
 from safetyfilter.runs.contents_file import records, write_contents
+from safetyfilter.runs.scored_part import KNOWN, UNCHECKED
 
 SIGNALS = ("explicit", "minor")
 EMPTY = STATUS_CODES["truncated"]
@@ -23,7 +24,7 @@ def random_rows(rng: np.random.Generator, count: int):
     digests = rng.integers(0, 256, (count, 16), np.uint8)
     scores = scores_of(rng.random((count, 2)))
     reasons = rng.choice(np.uint16([0, 1, 8, 256]), count)
-    return digests, scores, reasons, rng.random(count) < 0.1
+    return digests, scores, reasons, rng.choice(np.uint8([0, UNCHECKED, KNOWN]), count)
 
 
 @pytest.mark.parametrize(("count", "at_once"), [(1, 1 << 21), (5_000, 1 << 21), (5_000, 64)])
@@ -44,14 +45,15 @@ def test_each_content_is_found_as_it_was(
     carried = found.carried(digests[order])
     assert (carried.scores.values == scores.values[order]).all()
     assert (carried.reason_bits == reasons[order]).all()
-    assert (carried.known_hashes == known[order]).all()
+    assert (carried.known_hashes == (known[order] == KNOWN)).all()
+    assert (carried.unchecked_hashes == (known[order] == UNCHECKED)).all()
     assert (carried.scores.status == OK).all()
 
 
 @pytest.mark.parametrize("byte", range(16))
 def test_each_byte_of_a_digest_counts(tmp_path: Path, byte: int) -> None:
     digests = np.zeros((1, 16), np.uint8) + np.uint8(7)
-    rows = records(digests, scores_of([[0, 0]]), np.uint16([0]), None)
+    rows = records(digests, scores_of([[0, 0]]), np.uint16([0]), np.zeros(1, np.uint8))
     write_contents(tmp_path / "c.bin", [rows], rows=1, signals=SIGNALS, fingerprint="f")
     other = digests.copy()
     other[0, byte] ^= 1
@@ -66,7 +68,7 @@ def test_of_equal_contents_the_strictest_counts(tmp_path: Path) -> None:
     values = [[0.9, 0.1], [0.2, 0.2], [0.1, 0.9], [np.nan, np.nan]]
     scores = scores_of(values, np.uint8([OK, OK, OK, EMPTY]))
     bits = np.uint16([0, 0, Reason.NEAR_EXCLUDED, Reason.UNSCORED])
-    rows = records(digests, scores, bits, np.array([False, False, True, False]))
+    rows = records(digests, scores, bits, np.uint8([UNCHECKED, UNCHECKED, KNOWN, 0]))
     write_contents(tmp_path / "c.bin", [rows], rows=4, signals=SIGNALS, fingerprint="f")
     carried = Contents(tmp_path / "c.bin").carried(digests[:2])
     assert carried.reason_bits.tolist() == [Reason.NEAR_EXCLUDED, Reason.UNSCORED]
@@ -74,10 +76,11 @@ def test_of_equal_contents_the_strictest_counts(tmp_path: Path) -> None:
     assert np.isnan(carried.scores.values[1]).all()
     assert carried.scores.failures == {1: "truncated"}
     assert carried.known_hashes.tolist() == [True, False]
+    assert carried.unchecked_hashes.tolist() == [False, True]
 
 
 def test_what_has_no_bytes_is_not_a_content(tmp_path: Path) -> None:
-    rows = records(np.zeros((2, 16), np.uint8), scores_of([[0, 0]] * 2), np.uint16([0, 0]), None)
+    rows = records(np.zeros((2, 16), np.uint8), scores_of([[0, 0]] * 2), np.uint16([0, 0]), np.zeros(2, np.uint8))
     write_contents(tmp_path / "c.bin", [rows], rows=2, signals=SIGNALS, fingerprint="f")
     found = Contents(tmp_path / "c.bin")
     assert len(found) == 0
