@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -145,6 +146,9 @@ class EmbeddingPipeline:
                 threads.shutdown(wait=False, cancel_futures=True)
             decoder.close()
             reader.join(timeout=1)  # a reader blocked in slow storage is a daemon: it ends with the process
+            with suppress(queue.Empty):  # an error in it holds, by its traceback, all of this
+                while True:
+                    filled.get_nowait()
 
     def _new_decoder(self) -> Decoder:
         kind = ProcessDecoder if self._options.decodes_in_processes(self._device) else ThreadDecoder

@@ -125,3 +125,4 @@ def main(fd: int) -> None:
     """Serve on an inherited socket."""
     with socket.socket(fileno=fd) as control:
         serve(control)
+    os._exit(0)  # at once: there is nothing to put in order

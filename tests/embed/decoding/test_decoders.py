@@ -1,0 +1,212 @@
+"""Decoding in threads and in processes: the same results, and what a crash, a hang or a killed process costs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter.batches import STATUS_NAMES, EmbeddingBatch, ImageInput
+from safetyfilter.embed.decoding import decoders, starting
+from safetyfilter.errors import EngineError, UsageError
+from tests.conftest import bad_images, encoded, good_images
+
+GOOD = [encoded(Image.new("RGB", (48, 40), (40 * number, 90, 10)), "PNG") for number in range(6)]
+PATCHED = """
+import os, signal, sys
+sys.path[:] = sys.argv[2:]
+from safetyfilter.embed import images
+from safetyfilter.embed.decoding import server
+server.CPU_SECONDS = 0.5
+whole = images.ImagePreparer.pictures
+def pictures(self, *encoded):
+    if b"mark: crash" in encoded[0]:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    marker = encoded[0].rpartition(b"mark: once ")[2]
+    if marker != encoded[0] and not os.path.exists(marker):
+        os.close(os.open(marker, os.O_CREAT))
+        os.kill(os.getpid(), signal.SIGKILL)
+    while b"mark: hang" in encoded[0]:
+        pass
+    if b"mark: fault" in encoded[0]:
+        raise KeyError(encoded[0])
+    yield from whole(self, *encoded)
+images.ImagePreparer.pictures = pictures
+server.main(int(sys.argv[1]))
+"""
+"""A server whose processes do as a mark in an image says."""
+
+
+def embed(encoder: ClipEncoder, images: list[ImageInput], kind: str = "processes", **options: object) -> EmbeddingBatch:
+    return encoder.embed(images, EmbedOptions(decoders=kind, **{"batch_size": 4, "workers": 2, **options}))
+
+
+def statuses(batch: EmbeddingBatch) -> list[str]:
+    return [STATUS_NAMES[code] for code in batch.status]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def marked() -> Iterator[None]:
+    """The server of this module is one whose processes do as marks say, and does not outlive it."""
+    starting._close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starting, "_BOOT", PATCHED)
+        yield
+        starting._close()
+
+
+@pytest.mark.parametrize("views", ["whole", "multi"])
+def test_results_are_those_of_threads(encoder: ClipEncoder, views: str) -> None:
+    animated = encoded(
+        Image.new("RGB", (30, 30), "red"),
+        "GIF",
+        save_all=True,
+        append_images=[Image.new("RGB", (30, 30), colour) for colour in ("green", "blue", "teal", "white", "black")],
+    )
+    images = [*good_images().values(), *bad_images().values(), animated, Image.new("RGB", (20, 30), "teal")]
+    threads, processes = (embed(encoder, images, kind, views=views) for kind in ("threads", "processes"))
+    assert statuses(threads) == statuses(processes)
+    assert {"ok", "truncated", "not_an_image"} <= set(statuses(processes))
+    np.testing.assert_array_equal(threads.vectors, processes.vectors)
+    np.testing.assert_array_equal(threads.owners, processes.owners)
+    assert (processes.owners == len(images) - 2).sum() == 5
+    for owner in set(threads.owners.tolist()):  # further pictures come in the order in which they are ready
+        rows = [np.sort(each.others[each.owners == owner].ravel()) for each in (threads, processes)]
+        np.testing.assert_allclose(*rows, atol=1e-6)
+
+
+@pytest.mark.parametrize("position", [0, 3, 6])
+def test_a_crash_of_a_decoder_costs_the_one_image(
+    encoder: ClipEncoder, position: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [*GOOD[:position], GOOD[0] + b"mark: crash", *GOOD[position:]]
+    found = embed(encoder, images)
+    assert statuses(found) == ["ok"] * position + ["decoder_crashed"] + ["ok"] * (len(GOOD) - position)
+    assert np.isnan(found.vectors[position]).all()
+    rest = np.delete(found.vectors, position, axis=0)
+    np.testing.assert_allclose(rest, embed(encoder, GOOD, "threads").vectors, atol=1e-6)
+    assert "processes that decode images ended at one of them" in caplog.text
+    assert "mark" not in caplog.text
+
+
+def test_one_that_is_killed_once_costs_nothing(encoder: ClipEncoder, tmp_path: Path) -> None:
+    killed = GOOD[0] + b"mark: once " + os.fsencode(tmp_path / "killed")
+    assert statuses(embed(encoder, [*GOOD, killed])) == ["ok"] * (len(GOOD) + 1)
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_picture_may_take_so_much_time_of_a_processor(encoder: ClipEncoder) -> None:
+    assert statuses(embed(encoder, [GOOD[0], GOOD[1] + b"mark: hang", GOOD[2]])) == ["ok", "decoder_crashed", "ok"]
+
+
+def test_a_fault_is_told_without_its_words(encoder: ClipEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        found = embed(encoder, [GOOD[0] + b"mark: fault", GOOD[1]])
+    assert statuses(found) == ["internal_error", "ok"]
+    assert "KeyError" in caplog.text
+    assert "mark" not in caplog.text
+
+
+def test_processes_that_end_at_every_image_end_the_stream(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "MOST_CRASHES", 3)
+    with pytest.raises(EngineError, match="ended at each of the last 3 images; decode in threads"):
+        embed(encoder, [image + b"mark: crash" for image in GOOD])
+
+
+@pytest.mark.parametrize("boot", ["import sys; sys.exit(3)", "import nothing_of_that_name"])
+def test_a_server_that_does_not_start_is_an_error(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(starting, "_server", None)
+        patch.setattr(starting, "_BOOT", boot)
+        with pytest.raises(EngineError, match="can't be started; decode in threads"):
+            embed(encoder, GOOD)
+        starting._close()
+
+
+def test_a_server_that_was_killed_is_started_again(encoder: ClipEncoder) -> None:
+    embed(encoder, GOOD)
+    assert starting._server is not None
+    starting._server._process.kill()
+    starting._server._process.wait()
+    assert statuses(embed(encoder, GOOD)) == ["ok"] * len(GOOD)
+
+
+def test_nothing_is_left_open(encoder: ClipEncoder) -> None:
+    def opened() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    embed(encoder, GOOD)
+    _wait(lambda: not any(thread.name.startswith("decode") for thread in threading.enumerate()))
+    before = opened()
+    for _ in range(3):
+        embed(encoder, GOOD)
+        stream = encoder.embed_stream(
+            iter(range(100)), lambda number: (number, GOOD[0]), EmbedOptions(decoders="processes", batch_size=4)
+        )
+        next(stream)
+        stream.close()
+    _wait(lambda: not any(thread.name.startswith("decode") for thread in threading.enumerate()))
+    _wait(lambda: opened() <= before)
+
+
+def test_processes_end_with_the_one_that_started_them(tiny_clip: Path) -> None:
+    script = f"""
+import itertools, sys
+from safetyfilter import ClipEncoder, EmbedOptions
+encoder = ClipEncoder.load("local-dir:{tiny_clip}", device="cpu", precision="fp32")
+image = bytes.fromhex(sys.argv[1])
+options = EmbedOptions(decoders="processes", batch_size=4, workers=2)
+for _ in encoder.embed_stream(itertools.count(), lambda number: (number, image), options):
+    print("going", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script, GOOD[0].hex()], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "going\n"
+        family = _descendants(process.pid)
+        assert len(family) >= 3  # the server, and two that decode
+        process.send_signal(signal.SIGKILL)
+        process.stdout.close()
+    _wait(lambda: not any(map(_alive, family)))
+
+
+def test_other_kinds_are_refused() -> None:
+    with pytest.raises(UsageError, match="decoders is 'fibres'; choose one of auto, threads, processes"):
+        EmbedOptions(decoders="fibres")  # type: ignore[arg-type]
+
+
+def _descendants(pid: int) -> list[int]:
+    own = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    tasks = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir()]
+    own = sorted(
+        {int(each) for task in tasks for each in Path(f"/proc/{pid}/task/{task}/children").read_text().split()}
+    )
+    return own + [further for each in own for further in _descendants(each)]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
