@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import WITHDRAWN
@@ -39,16 +39,18 @@ class _Columns:
         The column with the kind.
     votes : tuple of (int, str)
         Columns, and the words there that take an entry out.
+    last : int
+        The last column that a row must have.
     """
 
     hashes: tuple[tuple[int, HashKind | None], ...]
     typed: int | None = None
     votes: tuple[tuple[int, str], ...] = ()
 
-    @property
-    def last(self) -> int:
-        """The last column that a row must have."""
-        return max(self.typed or 0, *(at for at, _ in (*self.hashes, *self.votes)))
+    last: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "last", max(self.typed or 0, *(at for at, _ in (*self.hashes, *self.votes))))
 
 
 def is_header(line: str) -> bool:

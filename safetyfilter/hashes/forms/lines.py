@@ -13,6 +13,8 @@ from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 from safetyfilter.hashes.naming import kind_named
 
 _COMMENT, _RETURN, _NEWLINE = ord("#"), ord("\r"), ord("\n")
+_IS_DIGIT = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
+_IS_SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 
 
 def read_lines(blocks: Iterator[tuple[int, bytes]], kind: HashKind | None, into: Collected) -> None:
@@ -66,15 +68,33 @@ def _add_alike(block: bytes, kind: HashKind | None, into: Collected) -> bool:
     return True
 
 
-def _add_each(first: int, block: bytes, kind: HashKind | None, into: Collected) -> None:
-    for number, line in enumerate(block.split(b"\n"), first):
-        text = line.strip()
-        if not text or text[0] == _COMMENT:
-            continue
-        try:
-            into.add(*_hash_in(text.decode("utf-8", "replace"), kind))
-        except ValueError as error:
-            raise NotAListError(f"is not a hash: {error}", number) from None
+def _add_each(number: int, block: bytes, kind: HashKind | None, into: Collected) -> None:
+    """Add a block line by line: at once those that begin with digits of a length that tells, and the others singly."""
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == _NEWLINE)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    others = np.flatnonzero(~_IS_DIGIT[text])
+    stops = others[np.searchsorted(others, starts)]
+    digits = np.where(_IS_SPACE[text[stops]], stops - starts, -1)
+    plain = np.zeros(len(starts), np.bool_)
+    for told in [kind] if kind else BY_DIGITS.values():
+        of_kind = np.flatnonzero(digits == 2 * HASH_BYTES[told])
+        if len(of_kind):
+            plain[of_kind] = True
+            width = 2 * HASH_BYTES[told]
+            joined = b"".join([block[start : start + width] for start in starts[of_kind].tolist()])
+            into.add_rows(told, np.frombuffer(binascii.unhexlify(joined), np.uint8).reshape(len(of_kind), -1))
+    for at in np.flatnonzero(~plain).tolist():
+        _add_one(number + at, block[starts[at] : ends[at]].strip(), kind, into)
+
+
+def _add_one(number: int, text: bytes, kind: HashKind | None, into: Collected) -> None:
+    if not text or text[0] == _COMMENT:
+        return
+    try:
+        into.add(*_hash_in(text.decode("utf-8", "replace"), kind))
+    except ValueError as error:
+        raise NotAListError(f"is not a hash: {error}", number) from None
 
 
 def _hash_in(text: str, kind: HashKind | None) -> tuple[HashKind, bytes]:

@@ -16,6 +16,7 @@ from tests.hashes.list_files import digest, hash_of, kept, read
 
 MD5, SHA1, SHA256, SHA512 = (digest(kind, b"some bytes") for kind in ("md5", "sha1", "sha256", "sha512"))
 KINDS = list(HashKind)
+TOLD = (HashKind.MD5, HashKind.SHA1, HashKind.SHA512)
 
 hashes = st.sampled_from(KINDS).flatmap(
     lambda kind: st.tuples(st.just(kind), st.binary(min_size=HASH_BYTES[kind], max_size=HASH_BYTES[kind]))
@@ -67,10 +68,17 @@ def test_a_kind_that_is_named_is_that_of_all_lines(kind: HashKind) -> None:
     found=st.lists(hashes, min_size=1, max_size=30),
     ends=st.sampled_from(["\n", "\r\n", "\n\n", " \n# a remark\n", "  some name.jpg\n"]),
     upper=st.booleans(),
+    prefixed=st.booleans(),
 )
-def test_what_is_printed_is_read_back(found: list[tuple[HashKind, bytes]], ends: str, upper: bool) -> None:
-    lines = [(kind, value.hex().upper() if upper else value.hex()) for kind, value in found]
-    assert read("".join(f"{kind}:{text}{ends}" for kind, text in lines)) == kept(found)
+def test_what_is_printed_is_read_back(
+    found: list[tuple[HashKind, bytes]], ends: str, upper: bool, prefixed: bool
+) -> None:
+    lines = [
+        ("" if kind in TOLD and not prefixed else f"{kind}:") + (value.hex().upper() if upper else value.hex())
+        for kind, value in found
+    ]
+    assert read("".join(f"{line}{ends}" for line in lines)) == kept(found)
+    assert read(ends.join(lines)) == kept(found)
 
 
 @pytest.mark.parametrize("block", [1, 7, 33, 66, 1000])
