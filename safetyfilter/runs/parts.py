@@ -62,7 +62,7 @@ def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) 
         ``sealed``, where sealed records are made: the digest of their file.
     """
     flags = (part.known_hashes, part.unchecked_hashes, part.sealed)
-    content = _content_of(part.keys, part.contents, part.scores, flags)
+    content = _content_of(part.keys, part.contents, part.scores, flags, meta.get("sealed"))
     own: dict[str, object] = {"signals": list(part.scores.signals), "content": content, "repeated": None}
     own |= {} if part.known_hashes is None else {"unchecked": part.unchecked}
     write_table(scores_table(part), place, {**own, **meta, "content": content})
@@ -81,7 +81,7 @@ def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, 
         scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
         keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
         flags = _flags(table)
-        whole = content == _content_of(keys, contents, scores, flags)
+        whole = content == _content_of(keys, contents, scores, flags, meta.get("sealed"))
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
     if not whole:
@@ -115,11 +115,13 @@ def _flags(table: pa.Table) -> Flags:
     return known, unchecked, sealed
 
 
-def _content_of(keys: Digests, contents: Digests, scores: ScoreBatch, flags: Flags) -> str:
+def _content_of(keys: Digests, contents: Digests, scores: ScoreBatch, flags: Flags, sealed_file: object) -> str:
+    """The digest of a part's columns, and of the digest of its sealed records, so that none are changed unseen."""
     known, unchecked, sealed = flags
     told: list[npt.NDArray[Any]] = [] if known is None else [known]
     told += [unchecked] if unchecked is not None and unchecked.any() else []
     told += [] if sealed is None else [sealed.astype(np.uint8)]  # of another type, so that none passes for the other
+    told += [] if sealed_file is None else [np.frombuffer(str(sealed_file).encode(), np.uint8)]
     return content_digest(keys, contents, scores.values, scores.status, *told)
 
 

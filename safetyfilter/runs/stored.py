@@ -139,15 +139,12 @@ def part_embeddings(root: Location, index: int, digest: str | None, *, known: bo
 
 
 def vouched(meta: Mapping[str, Any]) -> str:
-    """Return what a record vouches for of a part's scores: what they depend on, what they are, and what is sealed.
+    """Return what a record vouches for of a part's scores: what they depend on, and what they are.
 
     >>> vouched({"fingerprint": "f", "content": "c", "signals": ["minor"]})
     'f c'
-    >>> vouched({"fingerprint": "f", "content": "c", "sealed": "s"})
-    'f c s'
     """
-    told = [meta["fingerprint"], meta["content"], meta.get("sealed")]
-    return " ".join(str(digest) for digest in told if digest is not None)
+    return f"{meta['fingerprint']} {meta['content']}"
 
 
 def digest_of(parts: Iterable[str]) -> str:
