@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pyarrow import csv
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import CalibrationError, ProbeError, RunError, StorageError
 from safetyfilter.runs.run import Run
-from safetyfilter.storage import Location, parse_parquet, read_npy
+from safetyfilter.storage import Location, parse_parquet, read_npy, require_names
 
 
 def run_at(place: str | Path) -> Run | None:
@@ -61,7 +60,7 @@ def read_table_and_digest(place: str | Path, what: str) -> tuple[pa.Table, str]:
     try:
         data = Location.of(place).read_bytes()
         table = _parse_csv(data) if is_csv else parse_parquet(data)
-        _require_sound(table)
+        table.validate(full=True)  # finds texts that are not UTF-8, and places of values that can't be
         return table, hashlib.sha256(data).hexdigest()
     except StorageError:
         raise
@@ -78,18 +77,9 @@ def read_table_and_digest(place: str | Path, what: str) -> tuple[pa.Table, str]:
 
 def _parse_csv(data: bytes) -> pa.Table:
     convert = csv.ConvertOptions(column_types={"key": pa.string(), "key_digest": pa.string()})
-    return csv.read_csv(pa.BufferReader(data), convert_options=convert)
-
-
-def _require_sound(table: pa.Table) -> None:
-    """Raise ValueError where a name or a text is not UTF-8, a name stands twice, or values' places can't be."""
-    try:
-        names = table.column_names
-        table.validate(full=True)
-    except UnicodeDecodeError as error:
-        raise ValueError("the name of a column is not UTF-8") from error
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"several columns are called {twice[0]!r}")
+    table = csv.read_csv(pa.BufferReader(data), convert_options=convert)
+    require_names(table)
+    return table
 
 
 def read_vectors(place: str | Path) -> npt.NDArray[Any]:

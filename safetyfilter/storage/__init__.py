@@ -17,6 +17,7 @@ from safetyfilter.storage.reading import (
     read_image,
     read_npy,
     read_parquet,
+    require_names,
 )
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
 from safetyfilter.storage.urls import shown
@@ -50,6 +51,7 @@ __all__ = [
     "read_npy",
     "read_parquet",
     "replacing",
+    "require_names",
     "retried",
     "shown",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tomllib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -80,10 +81,28 @@ def parse_parquet(data: bytes) -> pa.Table:
     ValueError: Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.
     """
     try:
-        return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        require_names(table)
+        return table
     except PARQUET_ERRORS as error:
         text = str(error).removeprefix("Could not open Parquet input source '<Buffer>': ")
         raise ValueError(text or type(error).__name__) from error
+
+
+def require_names(table: pa.Table) -> None:
+    """Raise ValueError unless each column of a table has a name in UTF-8, and no other has the same.
+
+    >>> require_names(pa.table([[1], [2]], names=["a", "a"]))
+    Traceback (most recent call last):
+        ...
+    ValueError: several columns are called 'a'
+    """
+    try:
+        names = Counter(table.column_names)
+    except UnicodeDecodeError as error:
+        raise ValueError("the name of a column is not UTF-8") from error
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise ValueError(f"several columns are called {twice!r}")
 
 
 def parse_json(data: bytes | str) -> Any:
