@@ -115,8 +115,16 @@ def scan(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads that decode images, of each worker.", show_default="one for each core"),
+        typer.Option(
+            min=1, help="Threads or processes that decode images, of each worker.", show_default="one for each core"
+        ),
     ] = None,
+    decoders: Annotated[
+        str,
+        typer.Option(
+            help="threads; processes, so that a decoder that crashes costs one image; or auto: processes for a GPU."
+        ),
+    ] = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, help="For a trial: no more than the first N samples, as a run of their own.")
     ] = None,
@@ -176,7 +184,8 @@ def scan(
     from safetyfilter.sources.base import samples_of
     from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
-    options = EmbedOptions(batch_size=batch, views=views, decode=decode, workers=threads)  # type: ignore[arg-type]
+    decoding: dict[str, Any] = {"decode": decode, "decoders": decoders, "workers": threads}
+    options = EmbedOptions(batch_size=batch, views=views, **decoding)  # type: ignore[arg-type]
     files = _probe_files(probes or ["zero-shot"], policy_used)
     stored = opened.kind == "embeddings"
     load: dict[str, Any] = {"preprocess": preprocess, "device": device, "precision": precision}

@@ -179,7 +179,8 @@ def test_several_sources_are_one_run_whose_keys_name_them(pictures: Path, tmp_pa
 
 def test_parts_of_another_size_and_threads_change_no_decision(pictures: Path, tmp_path: Path, run: Path) -> None:
     command("decide", run, "--policy", "co-occurrence")
-    done = command("scan", pictures, "--out", tmp_path / "run", *STAND_IN, "--part-size", 4, "--threads", 1, "--json")
+    decoding = ("--threads", 1, "--decoders", "processes")
+    done = command("scan", pictures, "--out", tmp_path / "run", *STAND_IN, "--part-size", 4, *decoding, "--json")
     assert len(list((tmp_path / "run" / "scores").iterdir())) > 1
     assert done.json["kept"] == Run.open(run).counts["kept"]
 
