@@ -27,7 +27,7 @@ class HashList:
     Attributes
     ----------
     name : str
-        The last name of its file or folder.
+        The last name of its file or folder, with that of the folder above where another list has the same.
     digest : str
         SHA-256, in hex, of its kinds and sorted hashes: of each kind its name, a zero byte, the number of hashes in
         eight bytes, the highest first, and the hashes, of which 16 bytes are kept, or all 32 of a PDQ hash.

@@ -91,7 +91,7 @@ class HashLists:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The lists' names: the last names of their files."""
+        """The lists' names: the last names of their files, with the folder's where several files share it."""
         return tuple(one.name for one in self.lists)
 
     @property
@@ -135,7 +135,8 @@ class HashLists:
             looks, unclear = _looks(images, limits)
             unchecked |= unclear
             found |= {number for number, one in enumerate(self.lists) if one.has_like(looks)}
-        return HashFindings(lists=tuple(self.lists[number].name for number in sorted(found)), unchecked=unchecked)
+        names = dict.fromkeys(self.lists[number].name for number in sorted(found))
+        return HashFindings(lists=tuple(names), unchecked=unchecked)
 
     def match_urls(self, urls: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> tuple[HashFindings, ...]:
         """Return, for each of many URLs, the lists that it is on; unchecked where it is null, or as of `match`.
@@ -159,7 +160,7 @@ class HashLists:
                 found[given[number]].append(one.name)
         missing = self.needs_urls
         return tuple(
-            HashFindings(lists=tuple(names), unchecked=missing and text is None)
+            HashFindings(lists=tuple(dict.fromkeys(names)), unchecked=missing and text is None)
             for names, text in zip(found, texts, strict=True)
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
+from collections import Counter
 from collections.abc import Sequence
 
 from safetyfilter.errors import HashListError, UsageError
@@ -47,14 +47,13 @@ def load_lists(names: Sequence[str]) -> tuple[HashList, ...]:
     places = [Location.of(file.file) for file in files]
     entries, collected = Entries(), [Collected(file.kind) for file in files]
     for file, place, into in zip(files, places, collected, strict=True):
-        for one in _files_of(place):
-            read_hashes(one, file, entries, into)
+        read_hashes(place, file, entries, into)
     entries.settle()
     lists = []
-    for place, into in zip(places, collected, strict=True):
+    for place, called, into in zip(places, _names_of(places), collected, strict=True):
         name = shown(str(place))
         left_out = ", ".join(f"{count:,} {what}" for what, count in sorted(into.left_out.items()))
-        loaded = HashList.of(place.name, into)
+        loaded = HashList.of(called, into)
         if not len(loaded) and not entries.has_some_of(into):
             reason = f"; it has {left_out}" if left_out else ""
             raise HashListError(f"the hash list {name} holds no hash that can be used{reason}; give another file")
@@ -66,13 +65,7 @@ def load_lists(names: Sequence[str]) -> tuple[HashList, ...]:
     return tuple(lists)
 
 
-def _files_of(place: Location) -> list[Location]:
-    """Return a file, or the files in a folder in the order of their names, numbers in them by their value."""
-    if place.is_file() or not (names := place.names()):
-        return [place]
-    seen = [name for name in names if not name.startswith(".")]
-    return [place / name for name in sorted(seen, key=_by_numbers)]
-
-
-def _by_numbers(name: str) -> list[tuple[int, str]]:
-    return [(int(word), word) if word.isdecimal() else (-1, word) for word in re.split(r"([0-9]+)", name)]
+def _names_of(places: Sequence[Location]) -> list[str]:
+    """Return the last names of files, with that of the folder before it where several files share it."""
+    sharing = Counter(place.name for place in set(places))
+    return [place.name if sharing[place.name] == 1 else f"{place.folder.name}/{place.name}" for place in places]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import HashListError, StorageError
+from safetyfilter.errors import HashListError, SafetyFilterError
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import Entries
 from safetyfilter.hashes.forms.blocks import Readable, line_blocks, text_lines
@@ -34,12 +34,15 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_hashes(place: Location, file: ListFile, entries: Entries, into: Collected) -> None:
-    """Add the hashes of a file to those of its list.
+    """Add the hashes of a file, or of the files in a folder, to those of its list.
+
+    Files of a folder are read in the order of their names, numbers in them by their value; those that begin with a dot
+    are passed over.
 
     Parameters
     ----------
     place : Location
-        The file; it may be compressed by gzip.
+        The file or the folder; each file may be compressed by gzip.
     file : ListFile
         Its name, and the kind and the column that were given with it.
     entries : Entries
@@ -54,17 +57,11 @@ def read_hashes(place: Location, file: ListFile, entries: Entries, into: Collect
     StorageError
         The storage failed each time it was asked.
     """
-    name = shown(str(place))
-    try:
-        with place.open() as stream, _findings_named(name):
+    with _faults_named(place):
+        places = _files_of(place)
+    for one in places:
+        with _faults_named(one), _findings_named(shown(str(one))), one.open() as stream:
             _read_stream(stream, file, entries, into)
-    except (StorageError, HashListError):
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise HashListError(f"there is no hash list {name}; give a file of hashes") from error
-    except (OSError, Unreadable) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise HashListError(f"can't read the hash list {name}: {reason}; give a file of hashes") from error
 
 
 def parse_hashes(data: bytes, name: str = "FILE") -> dict[HashKind, npt.NDArray[np.uint8]]:
@@ -102,6 +99,30 @@ def parse_hashes(data: bytes, name: str = "FILE") -> dict[HashKind, npt.NDArray[
         _read_stream(io.BufferedReader(cast("io.RawIOBase", io.BytesIO(data)), _PEEK), file, entries, into)
     entries.settle()
     return into.sorted()
+
+
+def _files_of(place: Location) -> list[Location]:
+    if place.is_file() or not (names := place.names()):
+        return [place]
+    return [place / name for name in sorted(names, key=_by_numbers) if not name.startswith(".")] or [place]
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    return [(int(word), word) if word.isdecimal() else (-1, word) for word in re.split(r"([0-9]+)", name)]
+
+
+@contextmanager
+def _faults_named(place: Location) -> Iterator[None]:
+    name = shown(str(place))
+    try:
+        yield
+    except SafetyFilterError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise HashListError(f"there is no hash list {name}; give a file of hashes") from error
+    except (OSError, ValueError, Unreadable) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise HashListError(f"can't read the hash list {name}: {reason}; give a file of hashes") from error
 
 
 @contextmanager

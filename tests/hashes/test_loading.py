@@ -72,6 +72,12 @@ def test_what_is_no_list_is_told(files: dict[str, str], finding: str, tmp_path: 
         HashLists.load([put(tmp_path, name, text) for name, text in files.items()])
 
 
+@pytest.mark.parametrize("name", ["a\0.txt", "a" * 300])
+def test_a_name_that_no_file_can_have_is_told(name: str) -> None:
+    with pytest.raises(HashListError, match="hash list"):
+        HashLists.load([name])
+
+
 @pytest.mark.parametrize("name", ["missing.txt", "a.txt/b.txt"])
 def test_a_file_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
     put(tmp_path, "a.txt", MD5)
@@ -82,6 +88,29 @@ def test_a_file_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(HashListError, match="can't read the hash list"):
         HashLists.load([str(tmp_path)])
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Location) -> bool:
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    monkeypatch.setattr(Location, "is_file", refused)
+    with pytest.raises(HashListError, match=r"can't read the hash list .*/a.txt: Permission denied; give"):
+        HashLists.load([put(tmp_path, "a.txt", MD5)])
+
+
+def test_lists_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    names = [put(tmp_path, name, MD5) for name in ("x/a.txt", "y/a.txt", "y/b.txt")]
+    known = HashLists.load(names)
+    assert known.names == ("x/a.txt", "y/a.txt", "b.txt")
+    assert known.match([b"some bytes"]).lists == known.names
+
+
+def test_two_columns_of_one_file_are_lists_of_one_name(tmp_path: Path) -> None:
+    file = put(tmp_path, "a.csv", f"one,two,three\n{MD5},{SHA1},{digest('md5', b'https://one.example/')}\n")
+    known = HashLists.load([f"md5:one={file}", f"sha1:two={file}", f"url-md5:three={file}"])
+    assert known.names == ("a.csv",) * 3
+    assert known.match([b"some bytes"], "https://one.example/").lists == ("a.csv",)
 
 
 def test_a_list_in_other_storage() -> None:
