@@ -9,15 +9,11 @@ from dataclasses import dataclass
 
 from safetyfilter.attest.merkle import RowTree
 from safetyfilter.attest.part_files import read_part_files
-from safetyfilter.errors import StorageError
 from safetyfilter.progress import Progress
 from safetyfilter.runs.record import COUNT_NAMES, RunRecord
-from safetyfilter.runs.stored import file_digest, in_turn, part_file
+from safetyfilter.runs.stored import FOLDERS, in_turn, part_file
 from safetyfilter.storage import Location
 
-SEALED_FOLDER = "sealed"
-"""The folder of the records that only the officer can open."""
-_FOLDERS = ("scores", "decisions", "embeddings")
 _THREADS = 4
 """Parts that are read at a time."""
 _TOLD = ("seen", "kept", "excluded", "unscored")
@@ -73,7 +69,7 @@ def measured(root: Location, record: RunRecord, *, progress: Progress | None = N
     tree, kept = RowTree(), RowTree()
     counts: Counter[str] = Counter(dict.fromkeys(COUNT_NAMES, 0))
     faults: dict[str, str] = {}
-    scores, decisions, embeddings = [], [], []
+    scores, decisions, embeddings, sealed = [], [], [], []
     parts = record.source.parts
     for part in in_turn(
         lambda number: read_part_files(root, record, number), parts, threads=_THREADS, ahead=2 * _THREADS
@@ -84,14 +80,13 @@ def measured(root: Location, record: RunRecord, *, progress: Progress | None = N
         scores.append(part.scores)
         decisions.append(part.decisions)
         embeddings.append(part.embeddings)
+        sealed.append(part.sealed)
         faults = {**part.faults, **faults}
         if progress:
             progress({name: part.counts.get(name, 0) for name in _TOLD})
-    for folder in _FOLDERS:
+    for folder in FOLDERS:
         if (further := _further_files(root, folder, parts)) and folder not in faults:
             faults[folder] = f"{root / folder} holds {further} more than the {parts} parts of the run"
-    sealed, fault = _sealed(root)
-    faults |= {"sealed": fault} if fault else {}
     return Measured(
         rows=tree.root(),
         kept=kept.root(),
@@ -99,38 +94,25 @@ def measured(root: Location, record: RunRecord, *, progress: Progress | None = N
         scores=tuple(scores),
         decisions=tuple(decisions),
         embeddings=folder_digest(embeddings) if any(embeddings) else "",
-        sealed=sealed,
+        sealed=folder_digest(sealed) if any(sealed) else "",
         faults=faults,
     )
 
 
 def folder_digest(files: Iterable[str]) -> str:
-    """Return the SHA-256, in hex, over a line for each file of a folder.
+    """Return the SHA-256, in hex, over a line for each part's file in a folder.
 
     Parameters
     ----------
     files : iterable of str
-        For each file, in order, its SHA-256 in hex, empty for a part that has none; in ``sealed/`` its name and a space
-        before that.
+        For each part, in order, the SHA-256 of its file in hex; empty for a part that has none.
 
     Examples
     --------
     >>> folder_digest(["a1", ""]) == hashlib.sha256(b"a1\\n\\n").hexdigest()
     True
     """
-    return hashlib.sha256("".join(f"{line}\n" for line in files).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _sealed(root: Location) -> tuple[str, str]:
-    """The digest of a run's sealed records, by the names and bytes of their files, and what can't be read of them."""
-    folder = root / SEALED_FOLDER
-    try:
-        lines = [f"{name} {file_digest(folder / name)}" for name in folder.names() if not name.startswith(".")]
-    except StorageError:
-        raise
-    except OSError as error:
-        return "", f"{folder} can't be read: {error.strerror or error}"
-    return folder_digest(lines) if lines else "", ""
+    return hashlib.sha256("".join(f"{digest}\n" for digest in files).encode()).hexdigest()
 
 
 def _further_files(root: Location, folder: str, parts: int) -> str:

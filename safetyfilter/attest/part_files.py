@@ -18,6 +18,9 @@ from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.stored import file_digest, part_file, vouched
 from safetyfilter.storage import Location
 
+BESIDE = ("embeddings", "sealed")
+"""Folders of files whose digests stand in the scores of their parts."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartFiles:
@@ -31,10 +34,10 @@ class PartFiles:
         ``seen``, ``kept``, ``excluded`` and one a reason.
     scores, decisions : str
         The texts whose digests ``run.json`` has, over all parts; empty where a file can't be read.
-    embeddings : str
-        SHA-256 of the file of its embeddings, in hex; empty where there is none.
+    embeddings, sealed : str
+        SHA-256 of the files of its embeddings and of its sealed records, in hex; empty where there is none.
     faults : mapping of str to str
-        ``scores``, ``decisions``, ``rule`` or ``embeddings`` -> what is wrong with this part.
+        ``scores``, ``decisions``, ``rule``, ``embeddings`` or ``sealed`` -> what is wrong with this part.
     """
 
     rows: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, ROW_BYTES), np.uint8))
@@ -42,6 +45,7 @@ class PartFiles:
     scores: str = ""
     decisions: str = ""
     embeddings: str = ""
+    sealed: str = ""
     faults: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -55,12 +59,14 @@ def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles
     """
     faults: dict[str, str] = {}
     part = decided = None
-    scores = embeddings = ""
+    scores = ""
+    beside = dict.fromkeys(BESIDE, "")
     try:
         part, meta = read_scores(part_file(root, "scores", number), number)
         scores = vouched(meta)
-        embeddings, fault = _embeddings(root, number, meta.get("embeddings"))
-        faults |= {"embeddings": fault} if fault else {}
+        for folder in BESIDE:
+            beside[folder], fault = _digest_of(part_file(root, folder, number), meta.get(folder))
+            faults |= {folder: fault} if fault else {}
     except RunError as error:
         faults["scores"] = str(error)
     try:
@@ -68,7 +74,7 @@ def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles
     except RunError as error:
         faults["decisions"] = str(error)
     if decided is None:
-        return PartFiles(scores=scores, embeddings=embeddings, faults=faults)
+        return PartFiles(scores=scores, embeddings=beside["embeddings"], sealed=beside["sealed"], faults=faults)
     if part is not None and (fault := rule_fault(record, part, decided)):
         faults["rule"] = f"part {number}: {fault}"
     return PartFiles(
@@ -76,14 +82,14 @@ def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles
         counts=count_decisions(decided.reason_bits),
         scores=scores,
         decisions=decided.content,
-        embeddings=embeddings,
+        embeddings=beside["embeddings"],
+        sealed=beside["sealed"],
         faults=faults,
     )
 
 
-def _embeddings(root: Location, number: int, expected: str | None) -> tuple[str, str]:
-    """The SHA-256 of a part's embeddings, and what is wrong with them."""
-    place = part_file(root, "embeddings", number)
+def _digest_of(place: Location, expected: str | None) -> tuple[str, str]:
+    """The SHA-256 of a file that lies beside a part's scores, and what is wrong with it."""
     try:
         found = file_digest(place)
     except FileNotFoundError:
@@ -94,4 +100,4 @@ def _embeddings(root: Location, number: int, expected: str | None) -> tuple[str,
         if expected is None:
             return "", ""
         return "", f"{place} can't be read: {error.strerror or error}"
-    return found, "" if found == expected else f"{place} does not hold the embeddings of its scores"
+    return found, "" if found == expected else f"{place} is not the file that was written with its scores"

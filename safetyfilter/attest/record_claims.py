@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from safetyfilter.attest.statement import differing
+from safetyfilter.attest.statement import attested_fields, differing
 from safetyfilter.attest.verification import Claim
 from safetyfilter.decide.sentences import excluded_alone, listed_thresholds
 from safetyfilter.runs.record import RunRecord
@@ -41,6 +41,7 @@ def record_claims(attested: Mapping[str, Any], now: Mapping[str, Any], record: R
     story : str
         Said of fields that ``decide`` writes, where they differ.
     """
+    now = attested_fields(now)
     changed = differing(_split(attested), _split(now))
     shown = _shown(record)
     claims = []

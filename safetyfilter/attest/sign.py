@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from safetyfilter import __version__
 from safetyfilter.attest.envelope import signed_envelope
 from safetyfilter.attest.measured import Measured, measured
+from safetyfilter.attest.signed import present_fields
 from safetyfilter.attest.statement import ATTESTATION_FILE, Statement, attested_fields
 from safetyfilter.errors import AttestationError
 from safetyfilter.progress import Progress, Tally, notebook_progress
@@ -71,7 +72,7 @@ def attest_run(run: Run, keys: PrivateKeys, *, progress: Progress | Literal[Fals
             kept=found.kept,
             embeddings=found.embeddings,
             sealed=found.sealed,
-            run=attested_fields((run.path / "run.json").read_text(), run.path / "run.json"),
+            run=attested_fields(present_fields(run.path)),
             attested=datetime.now(UTC).isoformat(timespec="seconds"),
             version=__version__,
         )

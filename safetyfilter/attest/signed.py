@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from safetyfilter.attest.envelope import REMEDY, checked_payload
-from safetyfilter.attest.statement import ATTESTATION_FILE, Statement, attested_fields
+from safetyfilter.attest.statement import ATTESTATION_FILE, Statement
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import AttestationError, RunError
 from safetyfilter.runs.held import refuse_links
 from safetyfilter.sealed.keys import OfficerKey
-from safetyfilter.storage import Location, Place
+from safetyfilter.storage import Location, Place, parse_json
 
 _MOST_BYTES = 1 << 24
 """Of an attestation; ours have some ten thousand."""
@@ -51,8 +53,8 @@ def signed_statement(root: Location, key: OfficerKey) -> Statement:
     return Statement.read(checked_payload(content, key, place), place)
 
 
-def present_fields(root: Location) -> dict[str, object]:
-    """Return the fields of a run's ``run.json`` as they are now, but those that no statement has.
+def present_fields(root: Location) -> dict[str, Any]:
+    """Return the fields of a run's ``run.json`` as they are now.
 
     Raises
     ------
@@ -73,4 +75,10 @@ def present_fields(root: Location) -> dict[str, object]:
         raise RunError(f"no run at {root}; make one with `safetyfilter scan SOURCE --out {root}`") from error
     except (PermissionError, IsADirectoryError, UnicodeDecodeError, Unreadable) as error:
         raise RunError(f"can't read {place}: {error}; restore it, or scan into a new directory") from error
-    return attested_fields(text, place)
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        raise RunError(f"{place} is not JSON ({error}); restore it, or scan into a new directory") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{place} is not an object of JSON; restore it, or scan into a new directory")
+    return data

@@ -79,11 +79,12 @@ class Verification:
         >>> Verification(run="a-run", key="a1", claims=(Claim(what="counts", holds=False, found="kept"),)).require()
         Traceback (most recent call last):
             ...
-        safetyfilter.errors.AttestationError: a-run is not as it was attested: counts: kept
+        safetyfilter.errors.AttestationError: a-run is not as it was attested (counts): kept
         """
         if not self.holds:
             raise AttestationError(
-                f"{self.run} is not as it was attested: {'; '.join(f'{one.what}: {one.found}' for one in self.failed)}"
+                f"{self.run} is not as it was attested ({', '.join(one.what for one in self.failed)}): "
+                f"{self.failed[0].found}"
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from safetyfilter.attest.file_claims import file_claims, index_claim
 from safetyfilter.attest.measured import Measured, measured
 from safetyfilter.attest.record_claims import DECIDED, record_claims
 from safetyfilter.attest.signed import officer_key, present_fields, signed_statement
-from safetyfilter.attest.statement import ATTESTATION_FILE, Statement, differing
+from safetyfilter.attest.statement import ATTESTATION_FILE, Statement, attested_fields, differing
 from safetyfilter.attest.verification import Claim, Verification
 from safetyfilter.errors import AttestationError, RunError
 from safetyfilter.progress import Progress, Tally, notebook_progress
@@ -116,7 +116,7 @@ def _story(statement: Statement, now: Mapping[str, Any], found: Measured, curren
 
     They were decided anew if they are what the run says now, and follow from its scores by the policy that it has now.
     """
-    changed = set(differing(statement.run, now))
+    changed = set(differing(statement.run, attested_fields(now)))
     if not changed & {*DECIDED, "complete"} or changed & {*_IDENTITY, "scores"}:
         return ""
     if current is None:

@@ -48,6 +48,14 @@ def export(
             "tell by its gaps what was excluded.",
         ),
     ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.pub",
+            help="The officer's public key: RUN has to be attested with it, and decided as it was then.",
+            show_default=False,
+        ),
+    ] = None,
     image_column: ColumnOption = None,
     key_column: KeyOption = None,
     root: RootOption = None,
@@ -65,7 +73,7 @@ def export(
     )
     with sample_progress("exporting", seen) as progress:
         name = format.value if format else None
-        counts = export_run(opened, opened_source, to, format=name, decoys=decoys, progress=progress)
+        counts = export_run(opened, opened_source, to, format=name, decoys=decoys, verify=verify, progress=progress)
     if advice := advice_on_export(counts, opened.counts["unknown"]):
         show_note(advice)
     if decoys is not None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
+from safetyfilter.attest.demand import require_attested
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.exports.datacomp import DataCompWriter
@@ -23,7 +24,9 @@ from safetyfilter.exports.writer import Writer
 from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run, require_run
+from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.sources.base import Source, require_source
+from safetyfilter.storage import Place
 
 __all__ = ["DECOYS", "FORMATS", "LEFT_OUT", "export"]
 
@@ -50,6 +53,7 @@ def export(
     *,
     format: str | None = None,
     decoys: float | None = None,
+    verify: Place | OfficerKey | None = None,
     progress: Progress | Literal[False] | None = None,
 ) -> dict[str, int]:
     """Write the samples that a run keeps.
@@ -76,6 +80,9 @@ def export(
     decoys : float or None
         For ``keys`` and ``datacomp``: the share of kept samples that is left out too, so that what is not listed need
         not have been excluded; see `safetyfilter.exports.decoys`.
+    verify : path, URL, OfficerKey or None
+        An officer's public key: the run has to be attested with it, and its decisions have to be those attested, or
+        nothing is written; see `verify_run`.
     progress : callable, False or None
         Called with the counts of each batch; None for a bar in a notebook and nothing elsewhere, False for no bar.
 
@@ -93,6 +100,8 @@ def export(
     SourceError
         The run knows none of the source's samples, or was made from embeddings and the source holds pictures, or the
         other way round; or the source can't be read.
+    AttestationError
+        The run is not attested with the key in `verify`, or not as it is now.
     RunError
         The run was decided anew meanwhile.
     StorageError
@@ -109,6 +118,8 @@ def export(
     target = Target.of(destination, is_file=make_writer.is_file)
     target.require_apart(source, run.path)
     decisions = Decisions.of(run)
+    if verify is not None:
+        require_attested(decisions, verify)
     exporting = Exporting(
         source=source,
         decisions=decisions,

@@ -12,7 +12,7 @@ from safetyfilter.errors import UsageError
 from safetyfilter.loaders.datasets_rows import RowGetter, RowOptions
 from safetyfilter.loaders.datasets_stored import filter_stored
 from safetyfilter.loaders.datasets_streaming import filter_streaming
-from safetyfilter.loaders.deciders import Decider, RunOrFilter, decider_of
+from safetyfilter.loaders.deciders import AttestedBy, Decider, RunOrFilter, decider_of
 from safetyfilter.loaders.places import absolute
 from safetyfilter.runs.record import COUNT_NAMES
 
@@ -26,6 +26,7 @@ def filter_dataset(
     split: str | None = None,
     root: str | os.PathLike[str] | None = None,
     verify_content: bool | None = None,
+    verify: AttestedBy = None,
     batch_size: int = 1000,
     num_proc: int | None = None,
 ) -> Any:
@@ -53,6 +54,9 @@ def filter_dataset(
         Also exclude a row whose encoded pictures are not those that were scored. Where None, it's done for keys that
         are row numbers, which say nothing of a row once the data set is shuffled or sorted, and for rows that hold
         other pictures than their image; of the rest, 64 from all over the data set are compared, of a stream the first.
+    verify : path, URL, OfficerKey or None
+        An officer's public key: the run has to be attested with it, and its decisions have to be those attested, or
+        nothing is loaded; see `verify_run`, and ``docs/attestation.md`` for what is read.
     batch_size : int
         Rows decided at a time.
     num_proc : int or None
@@ -70,6 +74,8 @@ def filter_dataset(
         The run knows none of the rows: a `Dataset` at once, a streaming one after a thousand rows. Or most of the
         images, or of a few where not all are checked, are not those that it scanned under these keys. Or, while
         what comes back is read: the run was decided anew.
+    AttestationError
+        The run is not attested with the key in `verify`, or not as it is now.
     UsageError
         A streaming data set without keys, or row numbers without a check of their images; or no image can be read; or
         rows hold several pictures, and it is not clear which column has their image.
@@ -95,7 +101,7 @@ def filter_dataset(
     >>> len(safe), safe.filter_report()["unscored"]
     (1, 1)
     """
-    decider = decider_of(by, verify=bool(verify_content))
+    decider = decider_of(by, verify=bool(verify_content), attested=verify)
     options = RowOptions(
         image_column=image_column,
         key=key,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+from safetyfilter.attest.demand import require_attested
 from safetyfilter.errors import UsageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.loaders.access import Access
@@ -17,11 +18,14 @@ from safetyfilter.loaders.run_decider import RunDecider
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
 from safetyfilter.runs.sharded import ShardedDecisions
+from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.storage import Location
 
 T = TypeVar("T")
 RunOrFilter: TypeAlias = "str | os.PathLike[str] | Location | Run | Decisions | ShardedDecisions | SafetyFilter"
 """A run, by its directory for example, or a filter that scores what passes."""
+AttestedBy: TypeAlias = "str | os.PathLike[str] | Location | OfficerKey | None"
+"""The public key with which a run has to be attested; None where it need not be."""
 
 
 class Decider(Protocol):
@@ -115,6 +119,7 @@ def decider_of(
     verify: bool | Literal["access"] = False,
     per_shard: PerShard = False,
     shards_named: bool = False,
+    attested: AttestedBy = None,
 ) -> Decider:
     """Return the decider of a run or of a filter.
 
@@ -129,11 +134,13 @@ def decider_of(
         Read the run's decisions shard by shard, by choice or where the whole would not fit into memory.
     shards_named : bool
         The access tells in which shard a sample lies.
+    attested : path, URL, OfficerKey or None
+        The officer's public key with which the run has to be attested, as of `require_attested`.
 
     Raises
     ------
     RunError
-        The run can't be used.
+        The run can't be used, or is not attested where it has to be.
     UsageError
         `by` is something else, or a filter that can't decide here, or a filter is to verify; or decisions can't be
         read shard by shard.
@@ -150,6 +157,8 @@ def decider_of(
             raise UsageError(
                 "verify_content compares with a run, and a SafetyFilter scores every image anew; leave it out"
             )
+        if attested is not None:
+            raise UsageError("verify demands that a run is attested, and a SafetyFilter decides by none; leave it out")
         return FilterDecider(by)
     if isinstance(by, str | os.PathLike | Location):
         by = Run.open(by)
@@ -157,4 +166,6 @@ def decider_of(
         by = opened(by, per_shard, shards_named=shards_named)
     if not isinstance(by, Decisions | ShardedDecisions):
         raise UsageError(f"by is a {type(by).__name__}; give a run, its directory, or a SafetyFilter")
+    if attested is not None:
+        require_attested(by, attested)
     return RunDecider(by, verify=verify)

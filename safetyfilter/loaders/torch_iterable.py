@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from safetyfilter.errors import UsageError
 from safetyfilter.loaders.access import Access, Getter, getter_of
-from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.deciders import AttestedBy, RunOrFilter, decider_of
 from safetyfilter.loaders.fields import OtherPictures
 from safetyfilter.loaders.kept import KeptSamples
 from safetyfilter.loaders.opened import PerShard
@@ -43,6 +43,9 @@ class SafeIterable(IterableDataset[T_co]):
     verify_content : bool
         Also exclude a sample whose encoded pictures are not those that were scored. Needs `image`. Without, the first
         64 are compared, where `image` is given, and every sample that holds other pictures than its image.
+    verify : path, URL, OfficerKey or None
+        An officer's public key: the run has to be attested with it, and its decisions have to be those attested, or
+        nothing is loaded; see `verify_run`, and ``docs/attestation.md`` for what is read.
     shard : bool or "auto"
         Whether samples are shared out; it has nothing to do with tars. True shares them out among the workers of a
         `DataLoader` and the ranks, each with every n-th one. ``"auto"`` does so too, but for an `IterableDataset`,
@@ -63,6 +66,8 @@ class SafeIterable(IterableDataset[T_co]):
     RunError
         While iterating: the run knows none of the first thousand samples, or of all where they are fewer; or, where
         `image` is given, most of the first images are not those that it scanned; or the run was decided anew since.
+    AttestationError
+        The run is not attested with the key in `verify`, or not as it is now.
     DeviceError
         While iterating: the filter is on CUDA and the worker was forked.
     UsageError
@@ -93,6 +98,7 @@ class SafeIterable(IterableDataset[T_co]):
         image: Getter[Any] | None = None,
         root: str | os.PathLike[str] | None = None,
         verify_content: bool = False,
+        verify: AttestedBy = None,
         shard: bool | Literal["auto"] = "auto",
         per_shard: PerShard = "auto",
         shard_of: Getter[Any] | None = None,
@@ -115,7 +121,9 @@ class SafeIterable(IterableDataset[T_co]):
             key, image, shard = key or key_of, image or picture_of, False
         self.samples: Iterable[Any] = stream
         access = replace(_access(key, image, root), shard=getter_of(shard_of))
-        decider = decider_of(by, verify=verify_content, per_shard=per_shard, shards_named=shard_of is not None)
+        decider = decider_of(
+            by, verify=verify_content, per_shard=per_shard, shards_named=shard_of is not None, attested=verify
+        )
         self._kept: KeptSamples[Any] = KeptSamples(decider, access)
         self._shard = not isinstance(stream, IterableDataset) if shard == "auto" else shard
 

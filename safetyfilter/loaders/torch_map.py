@@ -15,7 +15,7 @@ from safetyfilter.errors import RunError, UsageError
 from safetyfilter.loaders.access import Getter
 from safetyfilter.loaders.asked import AskedSamples
 from safetyfilter.loaders.decided import Decided
-from safetyfilter.loaders.deciders import RunOrFilter, decider_of
+from safetyfilter.loaders.deciders import AttestedBy, RunOrFilter, decider_of
 from safetyfilter.loaders.folders import aligned, attribute_of, picked
 from safetyfilter.loaders.map_samples import MapSamples
 from safetyfilter.runs.index import Rows
@@ -54,6 +54,9 @@ class SafeDataset(Dataset[T_co]):
         64 images from all over the data set are compared, where they can be had, and every sample that holds other
         pictures than its image. A sample that turns out changed when it is asked for is never returned: the next kept
         one stands in for it, and it is counted as ``drifted``.
+    verify : path, URL, OfficerKey or None
+        An officer's public key: the run has to be attested with it, and its decisions have to be those attested, or
+        nothing is loaded; see `verify_run`, and ``docs/attestation.md`` for what is read.
     progress : bool
         Show a progress bar on standard error while images are read here.
 
@@ -62,6 +65,8 @@ class SafeDataset(Dataset[T_co]):
     RunError
         The run knows none of the samples, or most of the images that are compared are not those that it scanned; or,
         when a sample is asked for, all kept ones have changed, or the run was decided anew.
+    AttestationError
+        The run is not attested with the key in `verify`, or not as it is now.
     UsageError
         What decides needs keys or images that weren't given, or there are not as many as samples; or none of the images
         can be read; or they are decoded already; or a sample holds several encoded pictures, and `image` was not given.
@@ -105,6 +110,7 @@ class SafeDataset(Dataset[T_co]):
         image: Getter[Any] | None = None,
         root: str | os.PathLike[str] | None = None,
         verify_content: bool | Literal["access"] = False,
+        verify: AttestedBy = None,
         progress: bool = False,
     ) -> None:
         if verify_content not in (True, False, "access"):
@@ -114,7 +120,7 @@ class SafeDataset(Dataset[T_co]):
                 f"a {type(dataset).__name__} has no length; give a map-style data set, or use SafeIterable"
             )
         samples = MapSamples(dataset, keys=keys, images=images, key=key, image=image, root=root)
-        decider = decider_of(by, verify=verify_content)
+        decider = decider_of(by, verify=verify_content, attested=verify)
         decider.require(samples.access)
         bits, rows = _joined(
             _shown(samples.decided_by(decider), len(dataset), progress and decider.needs_images), len(dataset)

@@ -11,7 +11,7 @@ from torch.utils.data import get_worker_info
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import UsageError
 from safetyfilter.loaders.access import Access
-from safetyfilter.loaders.deciders import Decider, RunOrFilter, decider_of
+from safetyfilter.loaders.deciders import AttestedBy, Decider, RunOrFilter, decider_of
 from safetyfilter.loaders.kept import KeptSamples
 from safetyfilter.loaders.opened import PerShard
 from safetyfilter.sources.kinds import is_tar
@@ -27,6 +27,7 @@ def safety_filter(
     root: str | os.PathLike[str] | None = None,
     image_field: str | None = None,
     verify_content: bool = False,
+    verify: AttestedBy = None,
     per_shard: PerShard = "auto",
 ) -> SafetyStage:
     """Return a stage that lets only kept samples pass, in order; put it before ``.decode()``.
@@ -44,6 +45,9 @@ def safety_filter(
     verify_content : bool
         Also exclude a sample whose encoded pictures are not those that were scored. Without, the first 64 are compared,
         and every sample that holds other pictures than its image.
+    verify : path, URL, OfficerKey or None
+        An officer's public key: the run has to be attested with it, and its decisions have to be those attested, or
+        nothing is loaded; see `verify_run`, and ``docs/attestation.md`` for what is read.
     per_shard : bool or "auto"
         Hold the decisions of the shards alone that samples come from, one after the other, and not those of the whole
         run. ``"auto"`` does so where the whole would take more than half of this machine's memory.
@@ -52,6 +56,8 @@ def safety_filter(
     ------
     RunError
         While iterating: as `SafeIterable`.
+    AttestationError
+        The run is not attested with the key in `verify`, or not as it is now.
     UsageError
         There is no `root` and a run decides. While iterating: the samples are decoded already, or not one of the first
         has an image.
@@ -84,7 +90,7 @@ def safety_filter(
     >>> [sample["__key__"] for sample in stage(read)], stage.filter_report()["unscored"]
     (['a'], 1)
     """
-    decider = decider_of(by, verify=verify_content, per_shard=per_shard)
+    decider = decider_of(by, verify=verify_content, per_shard=per_shard, attested=verify)
     return SafetyStage(decider, root=root, image_field=image_field)
 
 

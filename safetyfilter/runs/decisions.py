@@ -12,14 +12,18 @@ from safetyfilter.batches import Reason, ReasonBits
 from safetyfilter.errors import RunError, UsageError
 from safetyfilter.runs.digests import Digester
 from safetyfilter.runs.index import DecisionIndex, Rows
+from safetyfilter.runs.index_check import require_index_of
 from safetyfilter.runs.indexed import index_at, index_of
 from safetyfilter.runs.run import Run, take_up_decided
 from safetyfilter.runs.watch import Watch, changed
-from safetyfilter.storage import Location
+from safetyfilter.storage import Location, entry_of
 
 _CHUNK = 1 << 16
 """Keys looked up at a time: more would fall out of the processor's cache."""
 _UNKNOWN, _DRIFTED, _UNSCORED = int(Reason.UNKNOWN), int(Reason.DRIFTED), int(Reason.UNSCORED)
+
+_COMPARED: set[tuple[str, str, str]] = set()
+"""Indexes that were held against their runs' decisions: the place, the fingerprint and the state of each file."""
 
 Content: TypeAlias = "bytes | tuple[bytes, ...]"
 """The encoded image of a sample, or all its pictures where it holds several."""
@@ -100,6 +104,19 @@ class Decisions:
         says how a run on other storage is looked at, and what else is raised.
         """
         self._watch.require_current(now=now)
+
+    def require_as_stored(self) -> None:
+        """Raise `RunError` unless the index has the decisions in the run's files, no others and no fewer.
+
+        All of these are read; one that lies on a disk is compared once in a process, while its file is the same.
+        """
+        if isinstance(self.index.place, bytes):
+            return  # made in this process, from decisions that the record vouches for
+        entry = entry_of(Location.local(str(self.index.place)))
+        what = str(self.index.place), self.fingerprint, "" if entry is None else entry.state
+        if what not in _COMPARED:
+            require_index_of(Run.open(self.run), self.index)
+            _COMPARED.add(what)
 
     def __len__(self) -> int:
         return len(self.index)

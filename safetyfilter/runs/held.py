@@ -16,11 +16,11 @@ from safetyfilter.storage.lease import FOLDER as LEASE_FOLDER
 
 INDEX_FOLDER = "index"
 """The folder of the sorted decisions, which readers write too."""
-_OWN = ("run.json", INDEX_FOLDER, *FOLDERS)
+_OWN = ("run.json", "attestation.json", INDEX_FOLDER, *FOLDERS)
 TRIAL = ".safetyfilter-"
 """The beginning of the names of the empty files that `check_output` makes and removes."""
 _LEFT = re.compile(
-    rf"{re.escape(TRIAL)}[0-9a-f]{{16}}|(run\.json|part-\d+\.\w+|\.unfinished-\w+\.\w+)\.[0-9a-f]{{8}}\.tmp"
+    rf"{re.escape(TRIAL)}[0-9a-f]{{16}}|((run|attestation)\.json|part-\d+\.\w+|\.unfinished-\w+\.\w+)\.[0-9a-f]{{8}}\.tmp"
 )
 """Names of what a killed process may leave on other storage than a local disk."""
 

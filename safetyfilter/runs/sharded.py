@@ -101,6 +101,9 @@ class ShardedDecisions:
         """Raise `RunError` where the run was decided anew since; as of `Decisions`."""
         self._watch.require_current(now=now)
 
+    def require_as_stored(self) -> None:
+        """Return at once: each part is held against the digest that the run's record vouches for when it is read."""
+
     def reasons_of_key(self, key: str, shard: str | None = None) -> int:
         """Return the reasons to exclude the sample of a key, a `Reason` set as int, 0 for kept.
 

@@ -35,7 +35,7 @@ def finished(place: Path, *, vectors: bool = False, policy: Policy | None = None
     with run.writing():
         if vectors:
             for index, (state, rows) in enumerate(PARTS.items()):
-                embeddings = np.random.default_rng(index).standard_normal((len(rows), 4)).astype(np.float16)
+                embeddings = np.random.default_rng(index).standard_normal((len(rows), 512)).astype(np.float16)
                 run.write(scored(run.digester(), index, state, rows, vectors=embeddings))
         run.seal_scores(parts)
         decide_parts(run, run.policy)
