@@ -65,9 +65,11 @@ def _taps(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     behind = window - ahead
     taken = ((np.arange(SAMPLES) + 0.5) * size / SAMPLES).astype(np.int64)
     first = taken - 2 * behind
-    weights = np.zeros((2 * window - 1, SAMPLES))
-    for sample, at in enumerate(taken):
-        once = range(max(0, at - behind), min(size, at + ahead))
+    tent = np.convolve(np.ones(window), np.ones(window)) / window**2
+    weights = np.repeat(tent[:, None], SAMPLES, axis=1)
+    for sample in np.flatnonzero((first < 0) | (first + len(tent) > size)):
+        weights[:, sample] = 0
+        once = range(max(0, taken[sample] - behind), min(size, taken[sample] + ahead))
         for pixel in once:
             begin, end = max(0, pixel - behind), min(size, pixel + ahead)
             weights[begin - first[sample] : end - first[sample], sample] += 1 / (len(once) * (end - begin))
