@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -53,6 +53,20 @@ def emit_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def emit_lines(lines: Iterable[str]) -> None:
+    """Print the result line by line, however many they are; whoever reads them may stop at any."""
+    with suppress(BrokenPipeError):
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def emit_items(result: Mapping[str, Any], name: str, items: Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON object whose last field is a list, item by item, however many they are."""
+    sys.stdout.write(f"{json.dumps(result)[:-1]}, {json.dumps(name)}: [")
+    for number, item in enumerate(items):
+        sys.stdout.write(f"{', ' if number else ''}{json.dumps(item)}")
+    sys.stdout.write("]}\n")
+
+
 def show_error(message: str) -> None:
     """Print an error as one line."""
     err.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
@@ -78,8 +92,13 @@ def show_note(message: str) -> None:
     err.print(f"[dim]{escape(message)}", soft_wrap=True, highlight=False)
 
 
-def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int] | None = None) -> RenderableType:
-    """Return a closing table of the samples seen, kept and excluded, the reasons, and why samples are unscored."""
+def counts_table(
+    title: str,
+    counts: Mapping[str, int],
+    causes: Mapping[str, int] | None = None,
+    besides: Mapping[str, int | None] | None = None,
+) -> RenderableType:
+    """Return a closing table of the samples seen, kept and excluded, the reasons, the causes of failures, and more."""
     shown = Table(show_header=False)
     shown.add_column("what")
     shown.add_column("samples", justify="right")
@@ -91,6 +110,9 @@ def counts_table(title: str, counts: Mapping[str, int], causes: Mapping[str, int
         if name == "unscored":
             for cause, failed in (causes or {}).items():
                 shown.add_row(f"    {cause}", f"{failed:,}")
+    for name, further in (besides or {}).items():
+        if further is not None:
+            shown.add_row(name.replace("_", " "), f"{further:,}")
     return titled(title, shown) if title else shown
 
 
@@ -108,5 +130,15 @@ def result_of(run: Run) -> tuple[dict[str, Any], RenderableType]:
         show_warning(run.policy.warning)
     for line in advice_on(causes, run.record.source.kind):
         show_note(line)
-    result = {**run.counts, "unscored_by_cause": dict(causes), "policy_warning": run.policy.warning}
-    return result, counts_table(str(run.path), run.counts, causes)
+    besides = counts_besides(run)
+    result = {**run.counts, "unscored_by_cause": dict(causes), "policy_warning": run.policy.warning, **besides}
+    return result, counts_table(str(run.path), run.counts, causes, besides)
+
+
+def counts_besides(run: Run) -> dict[str, int | None]:
+    """Return the samples that could not be held against all hash lists, and the sealed records; None without such."""
+    record, setup = run.record, run.record.setup
+    return {
+        "hash_unchecked": record.hash_unchecked if setup.hash_lists else None,
+        "sealed_records": record.sealed if setup.officer else None,
+    }

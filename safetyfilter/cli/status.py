@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
-from safetyfilter.cli.output import counts_table, emit, show_warning, titled
+from safetyfilter.cli.output import counts_besides, counts_table, emit, show_warning, titled
 
 if TYPE_CHECKING:
     from safetyfilter.runs.failures import StoredCounts
@@ -44,6 +44,9 @@ def _status(run: Run, stored: StoredCounts) -> dict[str, Any]:
         "unscored_by_cause": dict(stored.failures),
         "policy": run.policy.as_dict(),
         "policy_warning": run.policy.warning,
+        "hash_lists": list(setup.hash_lists),
+        "officer": setup.officer or None,
+        **counts_besides(run),
         "decided_with": record.decided_with.as_dict(),
         "notice": setup.pair.notice or None,
         "source": {"kind": record.source.kind, "keys": record.source.keys},
@@ -80,13 +83,25 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
         ("encoder", f"{result['encoder']} ({result['encoder_digest'][:12]}), {result['precision']}"),
         ("images", f"views {result['views']}, decode {result['decode']}"),
         ("probes", ", ".join(digest[:12] for digest in result["probes"])),
+        *_lists_and_officer(run),
         ("created", f"{result['created']}, version {result['versions'].get('safetyfilter', 'unknown')}"),
     ):
         shown.add_row(name, value)
     head = titled(str(run.path), shown)
     if result["counts"] is None:
         return Group(head)
-    return Group(head, counts_table("", result["counts"], stored.failures))
+    return Group(head, counts_table("", result["counts"], stored.failures, counts_besides(run)))
+
+
+def _lists_and_officer(run: Run) -> list[tuple[str, str]]:
+    """Return rows on the lists of known content and the officer's key, where a run has them."""
+    setup = run.record.setup
+    rows = []
+    if setup.hash_lists:
+        rows.append(("hash lists", ", ".join(digest[:12] for digest in setup.hash_lists)))
+    if setup.officer:
+        rows.append(("officer's key", setup.officer))
+    return rows
 
 
 def _decided_with(run: Run) -> list[tuple[str, str]]:

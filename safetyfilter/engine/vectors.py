@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ScoreBatch, StatusCodes
+from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ScoreBatch
 from safetyfilter.embed.threads import cores
 from safetyfilter.engine.inspection import now
 from safetyfilter.engine.parts import PartJob
+from safetyfilter.engine.vector_rows import PartRows, ScoredRows
 from safetyfilter.errors import SourceError
 from safetyfilter.hashes.lists import HashLists
 from safetyfilter.progress import Progress
-from safetyfilter.runs.digests import NO_CONTENT, Digests
+from safetyfilter.runs.digests import NO_CONTENT
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.rows import RowScorer
@@ -34,8 +35,6 @@ LEAST = 1e-15
 """The least norm that tells a direction: of smaller numbers the squares are lost to float32."""
 _LEAST_ROWS = 2048
 """Rows that are worth a thread."""
-_SEALED_AT_ONCE = 1 << 14
-"""Records that wait to be sealed, at most, but for those of a block."""
 _AHEAD = 1
 """Parts whose keys are read while one is scored and another recorded."""
 
@@ -122,8 +121,8 @@ class VectorScorer:
         return part
 
     def _scored(self, job: PartJob, part: Part, pool: ThreadPoolExecutor, stop: threading.Event) -> ScoredPart:
-        found = _Found(job, part)
-        waiting: deque[list[Future[_Scored]]] = deque()  # the block that is scored while the next one is read
+        found = PartRows(job, part)
+        waiting: deque[list[Future[ScoredRows]]] = deque()  # the block that is scored while the next one is read
         for block in blocks_of(job.source, part, captions=self.needs_captions, urls=job.needs_urls):
             if stop.is_set():
                 raise InterruptedError("the scan was stopped")
@@ -140,12 +139,12 @@ class VectorScorer:
             found.add(self._taken(futures, part, job))
         return self._joined(job, part, found)
 
-    def _taken(self, futures: list[Future[_Scored]], part: Part, job: PartJob) -> list[_Scored]:
+    def _taken(self, futures: list[Future[ScoredRows]], part: Part, job: PartJob) -> list[ScoredRows]:
         scored = [future.result() for future in futures]
         self._require_unit(np.concatenate([piece.norms for piece in scored]), part, job)
         return scored
 
-    def _score(self, block: VectorBlock, job: PartJob) -> _Scored:
+    def _score(self, block: VectorBlock, job: PartJob) -> ScoredRows:
         keys = job.digester.texts(block.keys)
         for row, key in block.other_keys.items():
             keys[row] = np.frombuffer(job.digester.key(key), np.uint8)
@@ -159,12 +158,12 @@ class VectorScorer:
             vectors = _kept(block.vectors, norms if self.normalise else None)
             vectors[~direction] = np.nan
         counted = np.where(block.status == OK, norms, np.float32(np.nan))
-        scored = _Scored(keys=keys, values=values, status=status, norms=counted, vectors=vectors)
+        scored = ScoredRows(keys=keys, values=values, status=status, norms=counted, vectors=vectors)
         if self.hash_lists is None and job.sealing is None:
             return scored
         return self._inspected(scored, block, job)
 
-    def _inspected(self, scored: _Scored, block: VectorBlock, job: PartJob) -> _Scored:
+    def _inspected(self, scored: ScoredRows, block: VectorBlock, job: PartJob) -> ScoredRows:
         """Rows with what lists say of their URLs, and the records of those that are excluded for what is recorded."""
         lists: tuple[tuple[str, ...], ...] = ((),) * len(block)
         if self.hash_lists is not None:
@@ -206,7 +205,7 @@ class VectorScorer:
                 "normalised, accept them with normalise=True (--normalise)"
             )
 
-    def _joined(self, job: PartJob, part: Part, gathered: _Found) -> ScoredPart:
+    def _joined(self, job: PartJob, part: Part, gathered: PartRows) -> ScoredPart:
         signals, found = self.signals, gathered.pieces
         none = np.empty((0, len(NO_CONTENT)), np.uint8)
         keys = np.concatenate([none, *(each.keys for each in found)])
@@ -234,55 +233,6 @@ class VectorScorer:
             sealed=_flags([each.sealed for each in found]) if job.sealing else None,
         )
         return replace(joined, sealed_chunks=gathered.chunks())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Scored:
-    """Rows that are scored: (N, 16) digests, (N, S) scores, (N,) statuses and norms, and (N,) bool where asked for.
-
-    `records` are those of the rows for which `sealed` says so.
-    """
-
-    keys: Digests
-    values: Floats
-    status: StatusCodes
-    norms: Floats
-    vectors: Rows | None
-    known: npt.NDArray[np.bool_] | None = None
-    unchecked: npt.NDArray[np.bool_] | None = None
-    sealed: npt.NDArray[np.bool_] | None = None
-    records: list[Evidence] = field(default_factory=list)
-
-
-class _Found:
-    """The scored rows of a part; records are sealed as they come, so that memory does not grow with what is excluded.
-
-    They are sealed so many at a time, whatever block they are from: chunks tell nothing of where in a part they were.
-    """
-
-    def __init__(self, job: PartJob, part: Part) -> None:
-        self._job, self._part = job, part
-        self.pieces: list[_Scored] = []
-        self._records: list[Evidence] = []
-        self._chunks: tuple[bytes, ...] = ()
-
-    def add(self, pieces: list[_Scored]) -> None:
-        """Add rows."""
-        for piece in pieces:
-            self._records += piece.records
-            self.pieces.append(replace(piece, records=[]))
-        while len(self._records) >= _SEALED_AT_ONCE:
-            self._seal(_SEALED_AT_ONCE)
-
-    def chunks(self) -> tuple[bytes, ...]:
-        """Return all records, sealed."""
-        self._seal(len(self._records))
-        return self._chunks
-
-    def _seal(self, count: int) -> None:
-        if (sealing := self._job.sealing) is not None:
-            records, self._records = self._records[:count], self._records[count:]
-            self._chunks += sealing.sealed(self._part.state, records, first=len(self._chunks))
 
 
 def _flags(columns: list[npt.NDArray[np.bool_] | None]) -> npt.NDArray[np.bool_]:

@@ -115,9 +115,16 @@ def _of_run(record: RunRecord) -> Iterator[Limit]:
             text="The encoder's own preprocessing crops a picture that is not of its shape, and what it cut off no "
             "probe can flag.",
         )
-    if not record.counts.get("known_hash"):
+    if not setup.hash_lists and not record.counts.get("known_hash"):
         yield Limit(
             title="No list of known content was used",
-            text="No sample of this run is on record as a match on such a list, and scans of this version read none. "
-            "Hold the data set against hash lists beside this filter.",
+            text="No sample of this run was held against such a list. Scan with hash lists, or hold the data set "
+            "against them beside this filter.",
+        )
+    if record.hash_unchecked:
+        yield Limit(
+            title="Not all samples were held against all lists of known content",
+            text=f"{record.hash_unchecked:,} samples are on no list, and could not be held against all of one: they "
+            "had no picture that could be read, none with a perceptual hash that says enough, or no URL. They were "
+            "decided by their scores alone.",
         )

@@ -30,6 +30,10 @@ def test_every_run_has_those_of_the_method() -> None:
             "The centre of each picture was seen",
         ),
         (
+            replace(WITH_LISTS, setup=replace(CALIBRATED.setup, hash_lists=("a1",)), hash_unchecked=3),
+            "Not all samples were held against all lists of known content",
+        ),
+        (
             replace(WITH_LISTS, policy=Policy(thresholds={"explicit": 0.5, "minor": 1})),
             "The rule may exclude next to nothing",
         ),
