@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFindings:
-    """What lists of known content say of a model's file.
+    """The result of holding a model's file against lists of known content.
 
     Attributes
     ----------

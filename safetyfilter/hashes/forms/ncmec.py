@@ -32,7 +32,7 @@ _REMEDY = "give a page of NCMEC's hash sharing as it was received"
 
 @dataclass(slots=True)
 class _Entry:
-    """What is read of one entry."""
+    """One entry, as far as it was read."""
 
     name: str
     member: str = ""
