@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from safetyfilter.runs.decisions import Decisions as Decisions
     from safetyfilter.runs.run import Run as Run
     from safetyfilter.runs.sharded import ShardedDecisions as ShardedDecisions
+    from safetyfilter.runs.why import why as why
     from safetyfilter.score.bank import ProbeBank as ProbeBank
     from safetyfilter.score.bank import join_captions as join_captions
     from safetyfilter.score.convert.detector import convert_detector as convert_detector
@@ -103,6 +104,7 @@ _HOMES = {
     "safety_filter": "loaders.webdataset",
     "scan": "engine.scan",
     "train_probe": "score.training",
+    "why": "runs.why",
     "write_report": "evaluation.report.write",
     "zero_shot_probes": "score.zero_shot",
 }

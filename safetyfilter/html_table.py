@@ -81,6 +81,15 @@ def visible(text: str) -> str:
     return "".join(_escape(mark) if unicodedata.category(mark) in _HIDDEN else mark for mark in text)
 
 
+def one_line(text: str) -> str:
+    r"""Return a text on one line, with its hidden characters and the ends of its lines written as escapes.
+
+    >>> print(one_line("a\nb\x00"))
+    a\nb\u0000
+    """
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def share_text(count: int, total: int) -> str:
     """Return a share in percent, with one digit after the point; never 0 or 100 for what only comes near.
 

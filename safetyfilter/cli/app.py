@@ -11,8 +11,8 @@ from safetyfilter import __version__
 from safetyfilter.cli.output import emit_line
 
 _ORDER = (
-    *("demo", "scan", "status", "decide", "apply", "export", "report", "train", "calibrate", "evaluate", "probes"),
-    "officer",
+    *("demo", "scan", "status", "why", "decide", "apply", "export", "report"),
+    *("train", "calibrate", "evaluate", "probes", "officer"),
 )
 """Commands in the order in which a user meets them; others follow."""
 

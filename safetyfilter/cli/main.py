@@ -24,6 +24,7 @@ from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
     scan,
     status,
     train,
+    why,
 )
 from safetyfilter.cli.app import PlainUsage, app
 from safetyfilter.cli.output import Interrupted, err, show_error

@@ -266,6 +266,7 @@ COMMANDS = {
              "--gpus-per-worker", "--threads", "--limit", "--part-size",
              "--root", "--json"],
     "status": ["RUN", "--json"],
+    "why": ["RUN", "KEY", "--keys", "--key-column", "--json"],
     "decide": ["RUN", "--policy", "--also-near", "--json"],
     "export": ["RUN", "--source", "--to", "--format", "--json"],
     "train": ["EMBEDDINGS", "LABELS", "--signal", "--out", "--json"],

@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from safetyfilter.evaluation.report.limits import limits_of
-from safetyfilter.evaluation.report.markdown import one_line
 from safetyfilter.evaluation.report.words import REASON_WORDS, Words
 from safetyfilter.evaluation.summary import RunSummary
+from safetyfilter.html_table import one_line
 
 CONTEXT = {
     "dct": "http://purl.org/dc/terms/",

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import re
 
-from safetyfilter.html_table import visible
+from safetyfilter.html_table import one_line
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&$!@]|:(?=\S)|(?<=[wW])\.")
 """Marks that may begin markup, HTML, an entity, a formula or a link, within a line."""
-
-
-def one_line(text: str) -> str:
-    r"""Return a text on one line, with its hidden characters and the ends of its lines written as escapes.
-
-    >>> print(one_line("a\nb\x00"))
-    a\nb\u0000
-    """
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def code(text: str) -> str:

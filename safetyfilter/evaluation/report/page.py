@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetyfilter import __version__
 from safetyfilter.batches import FAILURES
+from safetyfilter.decide.meanings import reason_meanings
 from safetyfilter.evaluation.grid import binned
 from safetyfilter.evaluation.report.bins import COARSE, FINE, bins, edge_text
 from safetyfilter.evaluation.report.card import data_card
@@ -19,7 +20,7 @@ from safetyfilter.evaluation.report.limits import limits_of
 from safetyfilter.evaluation.report.page_data import page_data
 from safetyfilter.evaluation.report.parts import part_groups
 from safetyfilter.evaluation.report.provenance import provenance
-from safetyfilter.evaluation.report.texts import reason_meanings, script_data
+from safetyfilter.evaluation.report.texts import script_data
 from safetyfilter.evaluation.summary import RunSummary
 from safetyfilter.html_table import share_text, visible
 from safetyfilter.runs.record import RunRecord

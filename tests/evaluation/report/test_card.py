@@ -9,7 +9,8 @@ from markdown_it import MarkdownIt
 
 from safetyfilter import Policy
 from safetyfilter.evaluation.report.card import data_card
-from safetyfilter.evaluation.report.markdown import code, one_line
+from safetyfilter.evaluation.report.markdown import code
+from safetyfilter.html_table import one_line
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.signals import SignalPair

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from safetyfilter.evaluation.report.croissant import croissant
-from safetyfilter.evaluation.report.markdown import one_line
+from safetyfilter.html_table import one_line
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.signals import SignalPair
 from tests.evaluation.report.recorded import CALIBRATED, HOSTILE, hostile, summary_of
