@@ -48,9 +48,7 @@ def samples_of(luma: npt.NDArray[np.uint8]) -> tuple[Samples, Samples, Samples, 
 def _sampled(pixels: npt.NDArray[np.uint8 | np.float32]) -> npt.NDArray[np.float32]:
     """(64, M): the rows of (N, M) pixels, blurred along N and sampled."""
     rows, weights = _taps(len(pixels))
-    samples = np.zeros((SAMPLES, pixels.shape[1]), np.float32)
-    for row, weight in zip(rows, weights, strict=True):
-        samples += weight[:, None] * pixels[row]
+    samples: npt.NDArray[np.float32] = np.einsum("ts,tsm->sm", weights, pixels[rows])
     return samples
 
 
