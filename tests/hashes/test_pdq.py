@@ -54,6 +54,17 @@ def test_it_is_the_reference_s_hash_turned_and_mirrored_too(size):
         assert distance(found.dihedral[number], bits) <= 2, number
 
 
+@pytest.mark.parametrize("name", ["grass", "gravel", "brick"])
+def test_a_turned_copy_of_a_fine_pattern_is_near_though_not_by_the_signs_of_its_frequencies(name):
+    """The reference's samples lie off their blocks' centres, which its own eight hashes of a picture leave out."""
+    listed, _ = reference(np.asarray(picture((512, 512), name)))
+    copy = np.ascontiguousarray(np.asarray(picture((512, 512), name))[::-1, ::-1])
+    of_signs, _ = pdqhash.compute_dihedral(copy)
+    assert min(int((np.asarray(bits) != listed).sum()) for bits in of_signs) > MAX_DISTANCE
+    (found,) = pdq_of(encoded(Image.fromarray(copy)))
+    assert min(distance(row.tobytes(), listed) for row in found.dihedral) <= 2
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG"])
 @pytest.mark.parametrize("size", LARGER, ids=str)
 def test_large_pictures_are_as_near_to_the_reference_as_implementations_must_be(size, format):
