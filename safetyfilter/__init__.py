@@ -13,6 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from safetyfilter.attest.sign import attest_run as attest_run
+    from safetyfilter.attest.verify import verify_run as verify_run
     from safetyfilter.batches import DecisionBatch as DecisionBatch
     from safetyfilter.batches import EmbeddingBatch as EmbeddingBatch
     from safetyfilter.batches import Reason as Reason
@@ -92,6 +94,7 @@ _HOMES = {
     "ThresholdExplorer": "evaluation.explorer",
     "apply_policy": "runs.apply",
     "apply_run": "engine.copies",
+    "attest_run": "attest.sign",
     "calibrate_thresholds": "decide.risk",
     "check_model": "hashes.model_file",
     "convert_detector": "score.convert.detector",
@@ -104,6 +107,7 @@ _HOMES = {
     "safety_filter": "loaders.webdataset",
     "scan": "engine.scan",
     "train_probe": "score.training",
+    "verify_run": "attest.verify",
     "why": "runs.why",
     "write_report": "evaluation.report.write",
     "zero_shot_probes": "score.zero_shot",

@@ -12,7 +12,7 @@ from safetyfilter.cli.output import emit_line
 
 _ORDER = (
     *("demo", "scan", "status", "why", "decide", "apply", "export", "report"),
-    *("train", "calibrate", "evaluate", "probes", "officer"),
+    *("train", "calibrate", "evaluate", "probes", "officer", "attest", "verify"),
 )
 """Commands in the order in which a user meets them; others follow."""
 

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
     apply,
+    attest,
     check_model,
     decide,
     demo,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from safetyfilter import Policy, Run
 from safetyfilter.runs.apply import decide_parts
+from safetyfilter.sources.base import Part, Sample, SampleBatch, batched
+from tests.engine.memory import MemorySource
 from tests.runs.making import Row, run_of, scored, source_of
 
-LENIENT = Policy(thresholds={"explicit": 0.9, "minor": 0.9})
 PARTS: dict[str, list[Row]] = {
     f"state-{part}": [
         (
@@ -48,6 +49,15 @@ def copied(run: Run, place: Path) -> Run:
     return Run.open(place)
 
 
-def write_record(run: Run, **changes: object) -> None:
-    """Write a ``run.json`` that differs."""
-    run.write_record(replace(run.record, **changes))  # type: ignore[arg-type]
+class Listed(MemorySource):
+    """Samples that an export reads."""
+
+    def batches(self, part: Part, *, max_bytes: int) -> Iterator[SampleBatch]:  # type: ignore[override]
+        return batched(self.samples(part))
+
+
+def source() -> Listed:
+    """The samples of `PARTS`."""
+    return Listed(
+        listed=[[Sample(key=key, image=content.encode()) for key, content, *_ in rows] for rows in PARTS.values()]
+    )

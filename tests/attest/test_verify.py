@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -15,26 +14,28 @@ from safetyfilter.attest.verification import Verification
 from safetyfilter.attest.verify import verify_run
 from safetyfilter.batches import Reason
 from safetyfilter.errors import AttestationError, RunError, UnfinishedRunError
-from safetyfilter.runs.decided import read_decisions
-from safetyfilter.runs.index import DecisionIndex
-from safetyfilter.runs.index_file import records, write_index
-from safetyfilter.runs.indexed import index_of, own_index
+from safetyfilter.runs.indexed import index_of
 from safetyfilter.runs.parts import read_scores, write_scores
 from safetyfilter.runs.stored import file_digest
 from safetyfilter.sealed.private_keys import PrivateKeys
-from tests.attest.changing import Change, agree, edit_json, edited, leaves, rewrite, rewrite_raw, swap_files
+from tests.attest.changing import (
+    Change,
+    agree,
+    edit_json,
+    edited,
+    flip_a_keep,
+    forge,
+    leaves,
+    rewrite,
+    rewrite_raw,
+    swap_files,
+)
 from tests.attest.runs import PARTS, finished
 
 
 def failed(done: Verification) -> set[str]:
     assert not done.holds
     return {claim.what for claim in done.failed}
-
-
-def flip_a_keep(bits: np.ndarray) -> np.ndarray:
-    """Keep the first row that is excluded."""
-    bits[np.flatnonzero(bits)[0]] = 0
-    return bits
 
 
 def swap_two_rows(table: pa.Table) -> pa.Table:
@@ -206,16 +207,6 @@ def test_sealed_records_are_attested_by_their_bytes(run: Run, keys: PrivateKeys,
     else:
         Path(run.file("sealed", int(change == "added"))).write_bytes(b"other")
     assert failed(verify_run(run, keys.public)) == {"sealed records"}
-
-
-def forge(run: Run) -> None:
-    """Let the index keep everything; its checksums and its fingerprint are those of a whole one."""
-    index = own_index(run) or index_of(run)
-    assert isinstance(index.place, Path)
-    parts = [read_decisions(run.file("decisions", number)) for number in range(run.part_count)]
-    rows = [records(part.keys, part.contents, np.zeros_like(part.reason_bits)) for part in parts]
-    write_index(index.place, rows, rows=sum(map(len, rows)), fingerprint=index.fingerprint)
-    assert DecisionIndex(index.place).fingerprint == index.fingerprint
 
 
 def test_a_forged_index_is_found(run: Run, keys: PrivateKeys) -> None:

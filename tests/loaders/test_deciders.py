@@ -168,6 +168,10 @@ class TestFilterDecider(DeciderContract):
         with pytest.raises(UsageError, match="leave it out"):
             decider_of(catching, verify=True)
 
+    def test_an_attestation_is_of_runs_alone(self, catching: SafetyFilter) -> None:
+        with pytest.raises(UsageError, match="a SafetyFilter decides by none; leave it out"):
+            decider_of(catching, attested="officer.pub")
+
 
 def test_each_form_of_a_run_is_the_same_decider(pictures: Pictures, samples) -> None:
     run = Run.open(pictures.folder_run)
