@@ -63,6 +63,8 @@ def open_(
         f"{saved.path} is in the clear: keep it from everyone but the officer. Open no file or URL that it names; "
         "a record is a suspicion, not a finding. docs/what-now.md says what to do next."
     )
+    if notice := opened.record.setup.pair.notice:
+        show_warning(notice)
     shown = Table(show_header=False)
     shown.add_row("opened records", saved.path)
     shown.add_row("records", f"{saved.records:,}")

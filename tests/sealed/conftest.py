@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
+from safetyfilter import Policy, Run, SafetyFilter, open_source, scan
+from safetyfilter.hashes.lists import HashLists
 from safetyfilter.sealed import chunks as chunk_module
 from safetyfilter.sealed import private_keys
 from safetyfilter.sealed.chunks import seal
 from safetyfilter.sealed.evidence import Evidence, PictureDigests
 from safetyfilter.sealed.private_keys import PrivateKeys
+from tests.conftest import good_images
+from tests.writers import write_files
 
 RUN, PART = "a run's number", "a part's fingerprint"
+PICTURES = {**good_images(), "broken.jpg": b"no picture"}
+LISTED = sorted(PICTURES)[1::4]
+"""One in each part, so that every part has a record."""
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +61,18 @@ def quick_passphrase(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(private_keys, "OPERATIONS", 1)
     monkeypatch.setattr(private_keys, "MEMORY_BYTES", 8192)
     return "a phrase of several words"
+
+
+@pytest.fixture(scope="session")
+def sealed_run(tmp_path_factory: pytest.TempPathFactory, encoder, probes, keys: PrivateKeys) -> Run:
+    """A run of several parts with sealed records, of which tests change copies alone."""
+    folder = tmp_path_factory.mktemp("sealed-run")
+    (folder / "list.txt").write_text("".join(f"{hashlib.sha256(PICTURES[key]).hexdigest()}\n" for key in LISTED))
+    safe = SafetyFilter(
+        encoder,
+        probes,
+        Policy(thresholds={"explicit": 0.25, "minor": 0.5}),
+        hash_lists=HashLists.load([f"sha256={folder / 'list.txt'}"]),
+    )
+    source = open_source(write_files(folder / "pictures", PICTURES), part_size=4)
+    return scan(source, folder / "run", safe, officer=keys.public)
