@@ -61,10 +61,10 @@ def emit_lines(lines: Iterable[str]) -> None:
 
 def emit_items(result: Mapping[str, Any], name: str, items: Iterable[Mapping[str, Any]]) -> None:
     """Print one JSON object whose last field is a list, item by item, however many they are."""
-    sys.stdout.write(f"{json.dumps(result)[:-1]}, {json.dumps(name)}: [")
-    for number, item in enumerate(items):
-        sys.stdout.write(f"{', ' if number else ''}{json.dumps(item)}")
-    sys.stdout.write("]}\n")
+    with suppress(BrokenPipeError):
+        sys.stdout.write(f"{json.dumps(result)[:-1]}, {json.dumps(name)}: [")
+        sys.stdout.writelines(f"{', ' if number else ''}{json.dumps(item)}" for number, item in enumerate(items))
+        sys.stdout.write("]}\n")
 
 
 def show_error(message: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, overload
 
 import numpy as np
@@ -62,7 +63,7 @@ class Explanation:
             "key": self.key,
             "known": self.known,
             "keep": self.keep,
-            "reasons": list(self.reasons.names),
+            "reasons": list(_names(int(self.reasons))),
             "causes": list(self.causes),
             "words": list(self.words),
         }
@@ -94,6 +95,9 @@ class Explanations(Sequence[Explanation]):
     reason_bits: ReasonBits
     causes: Mapping[int, tuple[str, ...]]
     meanings: Mapping[str, str]
+    _found: dict[tuple[bool, int, tuple[str, ...]], tuple[Reason, tuple[str, ...]]] = field(
+        default_factory=dict, init=False, repr=False
+    )  # millions of samples have few sets of reasons
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -122,15 +126,25 @@ class Explanations(Sequence[Explanation]):
         }
 
     def _at(self, place: int) -> Explanation:
-        known, reasons = bool(self.known[place]), Reason(int(self.reason_bits[place]))
-        causes = self.causes.get(place, ())
-        words = (_NOT_KNOWN,) if not known else tuple(self._words(reasons, causes))
+        known, causes = bool(self.known[place]), self.causes.get(place, ())
+        alike = known, int(self.reason_bits[place]), causes
+        if (found := self._found.get(alike)) is None:
+            found = self._found[alike] = Reason(alike[1]), tuple(self._words(*alike))
+        reasons, words = found
         return Explanation(key=self.keys[place], known=known, reasons=reasons, causes=causes, words=words)
 
-    def _words(self, reasons: Reason, causes: Sequence[str]) -> Iterator[str]:
-        for name in reasons.names:
+    def _words(self, known: bool, bits: int, causes: Sequence[str]) -> Iterator[str]:
+        if not known:
+            yield _NOT_KNOWN
+            return
+        for name in _names(bits):
             told = [f"{cause} ({FAILURES[cause]})" for cause in causes] if name == "unscored" else []
             yield f"{name}: {', '.join(told) or self.meanings[name]}"
+
+
+@cache
+def _names(bits: int) -> tuple[str, ...]:
+    return Reason(bits).names
 
 
 def why(run: Run, keys: Sequence[str]) -> Explanations:

@@ -119,6 +119,8 @@ class FolderSource:
         return self._listing.state([*names, *sorted(captions)]) + self._urls.state
 
     def _url_state(self, names: Sequence[str]) -> str:
+        if not self._beside:
+            return ""
         described = {other for name in names for other in self._sidecars(name) if _extension(other) == "json"}
         return self._listing.state(sorted(described)) if described else ""
 
