@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetyfilter.errors import SealedError
@@ -73,6 +73,7 @@ TAMPERING: dict[str, tuple[Callable[[list[bytes], int, int], None], str]] = {
 
 
 @pytest.mark.parametrize("how", TAMPERING)
+@settings(max_examples=30)
 @given(at=st.integers(0, 4), number=st.integers(0, 1 << 16))
 def test_tampering_is_told_and_adds_no_record(how: str, at: int, number: int) -> None:
     tamper, message = TAMPERING[how]
@@ -85,6 +86,7 @@ def test_tampering_is_told_and_adds_no_record(how: str, at: int, number: int) ->
     assert all(record in RECORDS for record in part.records)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 4), max_size=7))
 def test_all_are_whole_only_in_their_one_order(places: list[int]) -> None:
     assert (opened([CHUNKS[place] for place in places]).faults == ()) == (places == [0, 1, 2, 3, 4])
