@@ -1,11 +1,11 @@
 """A scan that never has peace: killed at random moments, with little room, slow and failing storage, broken samples.
 
-Each round makes a source of generated pictures (a folder, tars or a table, 5 % broken), scans it once in peace, and scans it
-again into a disk that is at times too small, from storage that is late and fails, in processes with a limit on memory that
-are killed (SIGKILL to the group) at random moments; each goes on where the last one stopped, until the run is done. Then
-every sample must be accounted for once, the run must be the same, byte for byte, as that of the scan in peace, an export
-must hold the kept samples and no other, and the memory of this process, which has done the scans in peace, the checks and
-the exports of all rounds, must not grow.
+Each round makes a source of generated pictures (a folder, tars or a table, 5 % broken), scans it once in peace, and
+scans it again into a disk that is at times too small, from storage that is late and fails, in processes with a limit on
+memory that are killed (SIGKILL to the group) at random moments; each goes on where the last one stopped, until the run
+is done. Then every sample must be accounted for once, the run must be the same, byte for byte, as that of the scan in
+peace, an export must hold the kept samples and no other, and the memory of this process, which has done the scans in
+peace, the checks and the exports of all rounds, must not grow.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     asked = _arguments()
     minutes = asked.minutes or (QUICK_MINUTES if asked.quick else MINUTES)
     result = soak(minutes, QUICK_SAMPLES if asked.quick else SAMPLES, asked.seed, asked.json)
-    show("soak", ("what", "number"), list(result["counts"].items()) + [("faults", len(result["faults"]))])
+    show("soak", ("what", "number"), [*result["counts"].items(), ("faults", len(result["faults"]))])
     if result["faults"]:
         raise SystemExit("\n".join(result["faults"]))
 

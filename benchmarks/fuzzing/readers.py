@@ -33,10 +33,12 @@ def cases_of(cases: int) -> dict[str, int]:
 
 _WEIGHTS = {
     "-at-full-size": 0.5,
+    **dict.fromkeys(("labels-parquet", "embedding-"), 15),
     **dict.fromkeys(("jpeg", "png", "webp", "gif", "bmp", "tiff"), 100),
-    **dict.fromkeys(("policy", "probes", "tar", "parquet"), 35),
-    **dict.fromkeys(("data-set-", "attest"), 4),
-    **dict.fromkeys(("npy", "embedding-", "labels-csv", "hash-lines", "configuration"), 20),
-    **dict.fromkeys(("run-scores", "run-embeddings", "run-decisions", "sealed"), 8),
+    **dict.fromkeys(("policy", "probes", "configuration"), 50),
+    **dict.fromkeys(("secret", "officer-", "hash-lines", "hash-ncmec", "hash-threatexchange", "npy"), 30),
+    **dict.fromkeys(("tar", "parquet"), 20),
+    **dict.fromkeys(("run-json", "run-scores", "run-decisions", "run-embeddings", "sealed"), 4),
+    **dict.fromkeys(("data-set-", "attest"), 1.5),
 }
-"""Shares by how names begin or end; of others, 15."""
+"""Shares by how names begin or end, the first that fits; of others, 15."""

@@ -6,20 +6,19 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from soaking.storage import CALM, SoakFileSystem, Weather
-
 import safetyfilter as sf
 from safetyfilter.runs import checkpoints
 from safetyfilter.standin import ENCODER, PROMPTS
 from safetyfilter.storage import retries
+from soaking.storage import CALM, SoakFileSystem, Weather
 
 SECRET = "5e" * 32
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -153,7 +152,7 @@ def _perform(job: ScanJob, cache_folder: Path, connection: Connection) -> None:
     try:
         scan(job)
     except Exception as raised:  # noqa: BLE001 - for who started it to judge
-        error = type(raised).__name__, str(raised)
+        error = type(raised).__name__, str(raised) or "".join(traceback.format_tb(raised.__traceback__)[-4:])
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     connection.send({"error": error, "peak_mb": peak_mb, "faults": SoakFileSystem.faults})
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+import safetyfilter as sf
 from soaking.jobs import Ended, ScanJob, attempt, scan
 from soaking.room import Room, room
 from soaking.source import KINDS, Made, make
 from soaking.storage import Weather
-
-import safetyfilter as sf
 
 _ATTEMPTS = 14
 _KILLED_FIRST = 2

@@ -1,8 +1,9 @@
-"""Files of this machine behind a storage that is slow and fails: ``soak:///path``, no local file system to the library."""
+"""Files of this machine as storage that is slow and fails: ``soak:///path``, no local file system to the library."""
 
 from __future__ import annotations
 
 import io
+import os
 import random
 import time
 from dataclasses import dataclass
@@ -71,7 +72,14 @@ class SoakFileSystem(fsspec.AbstractFileSystem):
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> io.BufferedReader:
         self.step()
-        return io.BufferedReader(_SoakFile(path, mode), 16_384)
+        return _Reader(_SoakFile(path, mode), 16_384)
+
+
+class _Reader(io.BufferedReader):
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes, without making room for more than there are."""
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 class _SoakFile(io.FileIO):
