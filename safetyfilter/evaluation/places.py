@@ -77,7 +77,24 @@ def read_table_and_digest(place: str | Path, what: str) -> tuple[pa.Table, str]:
 
 def _parse_csv(data: bytes) -> pa.Table:
     convert = csv.ConvertOptions(column_types={"key": pa.string(), "key_digest": pa.string()})
-    table = csv.read_csv(pa.BufferReader(data), convert_options=convert)
+    wrong: list[csv.InvalidRow] = []
+
+    def note(row: csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "error"
+
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(data), convert_options=convert, parse_options=csv.ParseOptions(invalid_row_handler=note)
+        )
+    except pa.ArrowInvalid:
+        if not wrong:
+            raise
+        row = wrong[0]  # Arrow's own text quotes it, with the key in it
+        where = "a row" if row.number is None else f"row {row.number}"
+        raise ValueError(
+            f"{where} has {row.actual_columns} columns, and the first line names {row.expected_columns}"
+        ) from None
     require_names(table)
     return table
 

@@ -15,6 +15,7 @@ import urllib.parse
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,8 @@ def layers(data: bytes, depth: int = 0) -> Iterator[bytes]:
 def _opened(data: bytes) -> Iterator[bytes]:
     for magic, decompress in _COMPRESSED.items():
         if data.startswith(magic):
-            try:
+            with suppress(OSError, EOFError, zlib.error, lzma.LZMAError, ValueError):
                 yield decompress(data)
-            except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError):
-                pass
     if data[:4] == b"PAR1" == data[-4:]:
         yield from _of_parquet(data)
     if data.startswith(b"\x93NUMPY"):
@@ -104,10 +103,8 @@ def _of_text(data: bytes) -> Iterator[bytes]:
         text = data.decode()
     except UnicodeDecodeError:
         return
-    try:
+    with suppress(ValueError, RecursionError):
         yield from _of_values(list(_flat(json.loads(text))))
-    except (ValueError, RecursionError):
-        pass
     if _ESCAPED.search(data):
         yield html.unescape(text).encode("utf-8", "replace")
         yield urllib.parse.unquote_to_bytes(text)

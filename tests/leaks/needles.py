@@ -84,11 +84,10 @@ class Finder:
 
     @classmethod
     def of(cls, texts: Mapping[str, str], contents: Mapping[str, bytes]) -> Finder:
-        """Return a finder of texts by name, and of digests of them and of contents by name."""
+        """Return a finder of texts by name, and of digests of contents by name."""
         needles: dict[bytes, str] = {}
         for name, text in texts.items():
             needles |= {form: f"{name} ({how})" for how, form in forms_of(text).items()}
-            needles |= {form: f"{name} ({how})" for how, form in digest_forms(text.encode())}
         for name, content in contents.items():
             needles |= {form: f"{name} ({how})" for how, form in digest_forms(content)}
         return cls(needles)
