@@ -12,6 +12,8 @@ from safetyfilter.hashes.digest_index import KEPT_BYTES, GrowingHashes
 from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 
 _AT_ONCE = 1 << 16
+_MOST_NAMES = 20
+_OTHER = "of another kind"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 
@@ -60,7 +62,10 @@ class Collected:
 
     def leave_out(self, name: str) -> None:
         """Count an entry of a kind that is not used, by its name where that is a name."""
-        self.left_out[f"of the kind {name}" if _NAME.fullmatch(name) else "of another kind"] += 1
+        words = f"of the kind {name}" if _NAME.fullmatch(name) else _OTHER
+        if words not in self.left_out and len(self.left_out) >= _MOST_NAMES:
+            words = _OTHER
+        self.left_out[words] += 1
 
     def sorted(self) -> dict[HashKind, npt.NDArray[np.uint8]]:
         """Return (N, L) uint8 distinct hashes by kind, ascending, L as `width_kept` has it; nothing is kept here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ class DigestIndex:
     (3, True, False)
     """
 
-    rows: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.uint8] = field(repr=False)
 
     @classmethod
     def of(cls, digests: npt.NDArray[np.uint8]) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Self
 
@@ -39,8 +39,8 @@ class HashList:
 
     name: str
     digest: str
-    indexes: Mapping[HashKind, DigestIndex]
-    pdq: PdqIndex | None = None
+    indexes: Mapping[HashKind, DigestIndex] = field(repr=False)  # a list is confidential
+    pdq: PdqIndex | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, name: str, collected: Collected) -> Self:

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from safetyfilter.storage import Location, shown
 
 _PEEK = 64 << 10
 _GZIP = b"\x1f\x8b"
+_INFLATED, _INFLATED_FREELY = 200, 64 << 20
+"""The most that a compressed list grows, since hashes shrink by no more than half; and what is never refused."""
 _MARK = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -111,6 +113,26 @@ def _by_numbers(name: str) -> list[tuple[int, str]]:
     return [(int(word), word) if word.isdecimal() else (-1, word) for word in re.split(r"([0-9]+)", name)]
 
 
+class _Inflated(io.RawIOBase):
+    """The content of a file that is compressed by gzip, unless it grows beyond what a list can by that."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        super().__init__()
+        self._file, self._content, self._given = file, gzip.GzipFile(fileobj=file), 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, and return the number of bytes."""
+        count = self._content.readinto(buffer)
+        self._given += count
+        if self._given > _INFLATED_FREELY + _INFLATED * self._file.tell():
+            raise NotAListError("grows too much as it is decompressed; decompress it, and look what it is")
+        return count
+
+
 @contextmanager
 def _faults_named(place: Location) -> Iterator[None]:
     name = shown(str(place))
@@ -138,7 +160,7 @@ def _read_stream(stream: io.BufferedReader, file: ListFile, entries: Entries, in
     """Add the hashes of a file that is open for reading; it is read once, and never as a whole but where it is JSON."""
     text = stream
     if stream.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
-        text = io.BufferedReader(gzip.GzipFile(fileobj=stream), _PEEK)
+        text = io.BufferedReader(_Inflated(stream), _PEEK)
     try:
         _read_text(text, file, entries, into)
     except (gzip.BadGzipFile, zlib.error, EOFError):

@@ -120,5 +120,12 @@ def test_the_digest_of_a_list_is_as_described(tmp_path: Path) -> None:
     assert known.digests == (described,)
 
 
+def test_what_is_printed_of_lists_holds_none_of_their_hashes(tmp_path: Path) -> None:
+    known = HashLists.load([put(tmp_path, "a.txt", "00" * 16)])
+    assert repr(known).startswith("HashLists(lists=(HashList(name='a.txt', digest='")
+    assert "rows" not in repr(known)
+    assert repr(known.lists[0].indexes[HashKind.MD5]) == "DigestIndex()"
+
+
 def test_the_public_name() -> None:
     assert safetyfilter.HashLists is HashLists

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from safetyfilter.hashes.forms.hexes import NotAListError
 
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 """Bytes that are read at a time."""
 MAX_LINE = 1 << 20
 """The longest line: beyond, a file is not a text of hashes."""

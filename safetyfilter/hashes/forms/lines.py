@@ -14,6 +14,7 @@ from safetyfilter.hashes.naming import kind_named
 
 _COMMENT, _RETURN, _NEWLINE = ord("#"), ord("\r"), ord("\n")
 _IS_DIGIT = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
+_IS_PASSED_OVER = np.isin(np.arange(256), list(b"#\n"))
 _IS_SPACE = np.isin(np.arange(256), list(b" \t\r\n"))
 
 
@@ -45,7 +46,7 @@ def read_lines(blocks: Iterator[tuple[int, bytes]], kind: HashKind | None, into:
     ['md5', 'sha1']
     """
     for number, block in blocks:
-        if not _add_alike(block, kind, into):
+        if not (block.isspace() or _add_alike(block, kind, into)):
             _add_each(number, block, kind, into)
 
 
@@ -76,7 +77,7 @@ def _add_each(number: int, block: bytes, kind: HashKind | None, into: Collected)
     others = np.flatnonzero(~_IS_DIGIT[text])
     stops = others[np.searchsorted(others, starts)]
     digits = np.where(_IS_SPACE[text[stops]], stops - starts, -1)
-    plain = np.zeros(len(starts), np.bool_)
+    plain = (starts == stops) & _IS_PASSED_OVER[text[stops]]
     for told in [kind] if kind else BY_DIGITS.values():
         of_kind = np.flatnonzero(digits == 2 * HASH_BYTES[told])
         if len(of_kind):

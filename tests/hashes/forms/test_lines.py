@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetyfilter.errors import HashListError
+from safetyfilter.hashes import reading
 from safetyfilter.hashes.forms.blocks import line_blocks
 from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 from tests.hashes.list_files import digest, hash_of, kept, read
@@ -120,6 +121,15 @@ def test_a_line_that_is_not_a_hash_is_told_by_its_number_alone(line: str, findin
 def test_a_line_of_another_kind_than_the_named_one_is_told(line: str, kind: str) -> None:
     with pytest.raises(HashListError, match=r"line 1 of FILE is not a hash"):
         read(line, f"{kind}=FILE")
+
+
+def test_a_compressed_text_that_grows_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = gzip.compress(f"{MD5}\n".encode() + b"# nothing\n" * 200_000)
+    assert len(read(content)) == 1
+    monkeypatch.setattr(reading, "_INFLATED_FREELY", 1 << 20)
+    monkeypatch.setattr(reading, "_INFLATED", 1)
+    with pytest.raises(HashListError, match="FILE grows too much as it is decompressed"):
+        read(content)
 
 
 @pytest.mark.parametrize(

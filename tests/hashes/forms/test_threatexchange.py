@@ -10,6 +10,7 @@ import pytest
 from safetyfilter.errors import HashListError
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import Entries
+from safetyfilter.hashes.forms import threatexchange
 from safetyfilter.hashes.forms.threatexchange import read_threatexchange
 from safetyfilter.hashes.kinds import HashKind
 from tests.hashes.list_files import digest, page_of_updates, read, update
@@ -93,6 +94,20 @@ def test_what_is_no_hash_of_its_kind_is_counted_and_ends_nothing() -> None:
     entries.settle()
     assert len(into.sorted()[HashKind.MD5]) == 1
     assert into.left_out == {"broken, and not a hash of their kind": 3}
+
+
+def test_many_kinds_are_counted_together() -> None:
+    entries, into = Entries(), Collected()
+    text = page_of_updates(*(update(number, f"KIND_{number}", MD5) for number in range(1000)))
+    read_threatexchange(io.BytesIO(text.encode()), entries, into)
+    assert len(into.left_out) < 30
+    assert sum(into.left_out.values()) == 1000
+
+
+def test_a_text_that_is_too_large_to_be_read_as_a_whole_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threatexchange, "MAX_TEXT", 1000)
+    with pytest.raises(HashListError, match="FILE is JSON of more than 0 MiB; give it in several files, in order"):
+        read("[" + " " * 1000 + "]")
 
 
 @pytest.mark.parametrize(
