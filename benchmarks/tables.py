@@ -332,6 +332,78 @@ def on_paper(result: Mapping[str, Any]) -> str:
     return f"{_table(('', 'from', 'on paper'), lines)}\n\n{textwrap.fill(prose, 120)}"
 
 
+def hash_costs(result: Mapping[str, Any]) -> str:
+    """A picture's processor time for lists of known hashes, beside a scan's."""
+    cases, found = result["cases"], result["environment"]
+    rows = {
+        "decoding and embedding it": ("embed",),
+        "decoding alone": ("decode",),
+        "MD5, SHA-1, SHA-256 and SHA-512, and looking them up": ("digests",),
+        "PDQ in all eight positions": ("pdq",),
+        "PDQ in one position": ("pdq_upright",),
+        "of either, decoding": ("pdq_decode",),
+        "looking up eight among ten million": ("look_up",),
+        "`pdqhash` by itself, one position, decoded before": ("pdqhash",),
+    }
+    lines = [(title, *(f"{sum(case['ms'][n] for n in names):.1f}" for case in cases)) for title, names in rows.items()]
+    lines += [
+        ("the four digests' share of a scan, %", *(f"{100 * case['digests_share']:.1f}" for case in cases)),
+        ("PDQ's share, looking up included, %", *(f"{100 * case['pdq_share']:.0f}" for case in cases)),
+    ]
+    first, last = cases[0]["ms"], cases[-1]
+    threads = last["two_threads_over_one"]
+    prose = (
+        f"Milliseconds of processor time a picture, JPEGs, on {found['cores']} cores of {_article(found['cpu'])}. The "
+        f"scan embeds with {result['architecture']}, the fastest of the usual models, on the processor; with slower "
+        "ones the shares are as much smaller. Where a GPU embeds, decoding is what is left for the processors, and PDQ "
+        f"takes {(first['pdq'] + first['look_up']) / first['decode']:.1f} times as long as that for pictures of "
+        f"{cases[0]['jpeg_side']} pixels and a list of ten million, so that it needs as many more cores. Two threads "
+        f"hash {threads['pdq']:.1f} times as many pictures of {last['jpeg_side']} pixels as one does, and "
+        f"{threads['pdqhash']:.1f} times as many with `pdqhash` by itself, which keeps other threads waiting."
+    )
+    head = ("", *(f"{case['jpeg_side']} px" for case in cases))
+    return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
+
+
+def hash_loading(result: Mapping[str, Any]) -> str:
+    """Seconds and memory that large lists take."""
+    rows = [("MD5 digests", result["digests_loaded"]), ("PDQ hashes, with their index", result["pdq_loaded"])]
+    return _table(
+        ("a list of", "seconds to load", "MB held", "MB at most meanwhile"),
+        [
+            (f"{found['hashes'] / 1e6:.0f} million {name}", f"{found['seconds']:.1f}", f"{found['mb']:,.0f}",
+             f"{found['peak_mb']:,.0f}")
+            for name, found in rows
+        ],
+    )  # fmt: skip
+
+
+def hash_copies(result: Mapping[str, Any]) -> str:
+    """The share of copies that perceptual hashes find, by what was done to them."""
+    kinds = result["copies"]
+
+    def shares(what: str) -> tuple[str, ...]:
+        return tuple(
+            f"{100 * copies[name] / copies['hashed']:.0f} %" if copies["hashed"] else "-"
+            for kind in kinds.values()
+            for copies in (kind["copies"][what],)
+            for name in ("found", "found_upright")
+        )
+
+    lines = [(what, *shares(what)) for what in next(iter(kinds.values()))["copies"]]
+    head = ("copy", *(title for kind in kinds for title in (f"{kind}, found", "in one position")))
+    counted = " and ".join(f"{kind['listed']} {name}" for name, kind in kinds.items())
+    left_out = sum(kind["unchecked"] for kind in kinds.values())
+    unlisted = [kind["unlisted"] for kind in kinds.values()]
+    prose = (
+        f"Listed were {counted} ({left_out} of quality under 50 were left out), and each was copied in every way; "
+        f"copies are JPEGs of quality 90 where nothing else is said. Of {sum(one['hashed'] for one in unlisted)} other "
+        f"pictures, {sum(one['found'] for one in unlisted)} were taken for listed ones, and "
+        f"{sum(one['unchecked'] for one in unlisted)} were of too little quality to tell."
+    )
+    return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
     """A passage of a page, the file of results that it comes from, and the function that writes it."""
@@ -363,6 +435,9 @@ PASSAGES: dict[str, Passage] = {
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
     "positions": Passage(page="quality.md", results="quality.json", write=positions),
     "laion": Passage(page="quality.md", results="quality.json", write=laion),
+    "hash costs": Passage(page="hash-lists.md", results="hashes.json", write=hash_costs),
+    "hash loading": Passage(page="hash-lists.md", results="hashes.json", write=hash_loading),
+    "hash copies": Passage(page="hash-lists.md", results="hashes.json", write=hash_copies),
 }
 """All passages, by name."""
 
