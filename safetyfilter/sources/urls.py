@@ -92,7 +92,7 @@ class UrlFields:
         found = sorted((name for name in there if _is_url_name(name)), key=lambda name: _RANKS[_plain_name(name)])
         urls = found if named is None else [name for name in there if name == named]
         crawl = [name for name in there if name not in urls and (name in found or _is_reference(name))]
-        return cls(urls=tuple(urls), crawl=tuple(crawl[:MAX_REFERENCES]), named=named)
+        return cls(urls=tuple(urls), crawl=tuple(crawl[: max(MAX_REFERENCES - len(urls), 0)]), named=named)
 
     @classmethod
     def of_schema(cls, schema: pa.Schema, named: str | None = None) -> UrlFields:
