@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from safetyfilter.runs.apply import apply_policy as apply_policy
     from safetyfilter.runs.decisions import Decisions as Decisions
     from safetyfilter.runs.run import Run as Run
+    from safetyfilter.runs.sealed_records import open_records as open_records
     from safetyfilter.runs.sharded import ShardedDecisions as ShardedDecisions
     from safetyfilter.runs.why import why as why
     from safetyfilter.score.bank import ProbeBank as ProbeBank
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from safetyfilter.score.zero_shot import PromptPair as PromptPair
     from safetyfilter.score.zero_shot import PromptSet as PromptSet
     from safetyfilter.score.zero_shot import zero_shot_probes as zero_shot_probes
+    from safetyfilter.sealed.hotline import draft_reports as draft_reports
+    from safetyfilter.sealed.keys import OfficerKey as OfficerKey
+    from safetyfilter.sealed.private_keys import PrivateKeys as PrivateKeys
     from safetyfilter.signals import PAIR as PAIR
     from safetyfilter.signals import SignalPair as SignalPair
     from safetyfilter.sources import open_source as open_source
@@ -76,8 +80,10 @@ _HOMES = {
     "LaionDetector": "score.laion",
     "LinearProbe": "score.linear",
     "NamedEncoder": "embed.named",
+    "OfficerKey": "sealed.keys",
     "PAIR": "signals",
     "Policy": "decide.policy",
+    "PrivateKeys": "sealed.private_keys",
     "ProbeBank": "score.bank",
     "PromptPair": "score.zero_shot",
     "PromptSet": "score.zero_shot",
@@ -98,11 +104,13 @@ _HOMES = {
     "calibrate_thresholds": "decide.risk",
     "check_model": "hashes.model_file",
     "convert_detector": "score.convert.detector",
+    "draft_reports": "sealed.hotline",
     "evaluate": "evaluation.measure",
     "export": "exports",
     "fetch_probes": "score.convert.fetch",
     "filter_dataset": "loaders.datasets",
     "join_captions": "score.bank",
+    "open_records": "runs.sealed_records",
     "open_source": "sources",
     "safety_filter": "loaders.webdataset",
     "scan": "engine.scan",
