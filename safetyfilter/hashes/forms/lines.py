@@ -12,6 +12,7 @@ from safetyfilter.hashes.forms.hexes import BY_DIGITS, NotAListError, parse_hash
 from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 from safetyfilter.hashes.naming import kind_named
 
+_LONGEST_NAME = 40
 _COMMENT, _RETURN, _NEWLINE = ord("#"), ord("\r"), ord("\n")
 _IS_DIGIT = np.isin(np.arange(256), list(b"0123456789abcdefABCDEF"))
 _IS_PASSED_OVER = np.isin(np.arange(256), list(b"#\n"))
@@ -46,7 +47,7 @@ def read_lines(blocks: Iterator[tuple[int, bytes]], kind: HashKind | None, into:
     ['md5', 'sha1']
     """
     for number, block in blocks:
-        if not (block.isspace() or _add_alike(block, kind, into)):
+        if not (block.isspace() or _add_alike(*_without_prefix(block, kind), into)):
             _add_each(number, block, kind, into)
 
 
@@ -67,6 +68,16 @@ def _add_alike(block: bytes, kind: HashKind | None, into: Collected) -> bool:
         return False
     into.add_rows(told, np.frombuffer(hashes, np.uint8).reshape(len(lines), -1))
     return True
+
+
+def _without_prefix(block: bytes, kind: HashKind | None) -> tuple[bytes, HashKind | None]:
+    """Return a block in which all lines name one kind without its name, and the kind; another block as it is."""
+    name, colon, _ = block[:_LONGEST_NAME].partition(b":")
+    told = kind_named(name.decode("ascii", "replace")) if colon else None
+    mark = b"\n" + name + colon
+    if told is None or kind not in (None, told) or block.count(mark) != block.count(b"\n") - 1:
+        return block, kind
+    return block[len(mark) - 1 :].replace(mark, b"\n"), told
 
 
 def _add_each(number: int, block: bytes, kind: HashKind | None, into: Collected) -> None:

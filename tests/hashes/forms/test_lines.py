@@ -6,7 +6,7 @@ import gzip
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetyfilter.errors import HashListError
@@ -71,6 +71,7 @@ def test_a_kind_that_is_named_is_that_of_all_lines(kind: HashKind) -> None:
     upper=st.booleans(),
     prefixed=st.booleans(),
 )
+@settings(max_examples=50)
 def test_what_is_printed_is_read_back(
     found: list[tuple[HashKind, bytes]], ends: str, upper: bool, prefixed: bool
 ) -> None:
@@ -80,6 +81,18 @@ def test_what_is_printed_is_read_back(
     ]
     assert read("".join(f"{line}{ends}" for line in lines)) == kept(found)
     assert read(ends.join(lines)) == kept(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["{kind}:", "{KIND}:", "{kind}: "])
+def test_lines_that_all_name_their_kind(kind: HashKind, name: str) -> None:
+    before = name.format(kind=kind, KIND=kind.upper())
+    values = [hash_of(kind, number) for number in range(50)]
+    lines = [f"{before}{value.hex()}\n" for value in values]
+    assert read("".join(lines)) == read("".join(lines), f"{kind}=FILE") == kept((kind, value) for value in values)
+    for wrong in (f"{before}\n", f"{before}{values[0].hex()[:-2]}\n", "nothing\n"):
+        with pytest.raises(HashListError, match="line 51 of FILE is not a hash"):
+            read("".join([*lines, wrong, *lines]))
 
 
 @pytest.mark.parametrize("block", [1, 7, 33, 66, 1000])
