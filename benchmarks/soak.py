@@ -29,7 +29,7 @@ from soaking.jobs import prepare
 from soaking.rounds import Outcome, play
 
 MINUTES, QUICK_MINUTES = 20.0, 0.5
-SAMPLES, QUICK_SAMPLES = 120, 40
+SAMPLES, QUICK_SAMPLES = 60, 40
 _GROWTH_MB = 30
 """More memory in the last quarter of the rounds than in the second: not flat."""
 

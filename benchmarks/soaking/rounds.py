@@ -85,11 +85,11 @@ def _list_of(made: Made, place: Path, rng: random.Random) -> set[str]:
 def _until_done(job: ScanJob, disk: Room, duration_s: float, rng: random.Random, outcome: Outcome) -> None:
     for number in range(_ATTEMPTS):
         last = number == _ATTEMPTS - 1
-        disk.leave(None if last or rng.random() < 0.4 else rng.randrange(60) * _PAGE)
+        disk.leave(None if last or rng.random() < 0.4 else rng.randrange(16) * _PAGE)
         fails = 0.0 if last else rng.choice((0.0, 0.05, 0.3))
         weather = Weather(seed=rng.randrange(1 << 30), fails=fails, slow=0.2)
         kill = not last and (number < _KILLED_FIRST or rng.random() < 0.6)
-        after_s = rng.uniform(0, 1.5 * duration_s) if kill else None
+        after_s = rng.uniform(0, duration_s) if kill else None
         ended = attempt(replace(job, weather=weather, often=rng.random() < 0.7), job.run.parent / "cache", after_s)
         outcome.counts.update(attempts=1, storage_faults=ended.faults)
         outcome.peak_mb = max(outcome.peak_mb, ended.peak_mb)
