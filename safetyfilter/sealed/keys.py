@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -206,8 +207,6 @@ def nacl_module(name: str) -> Any:
     >>> nacl_module("public").SealedBox.__name__
     'SealedBox'
     """
-    import importlib
-
     try:
         return importlib.import_module(f"nacl.{name}")
     except ImportError as error:

@@ -222,6 +222,21 @@ def test_decided_anew_the_records_are_still_those_of_the_scan(
     assert save_records(Run.open(copied.path), keys, tmp_path / "a.jsonl").records == len(opened)
 
 
+def test_a_copy_on_other_storage_is_opened_and_needs_no_secret(
+    sealed_run: Run, keys: PrivateKeys, opened: list[Evidence]
+) -> None:
+    place = Location.of("memory://sealed-copy/run")
+    place.fs.put(str(sealed_run.path), place.path, recursive=True)
+    try:
+        found = [record for part in open_records(Run.open(place), keys) for record in part.records]
+        assert found == opened
+        place.fs.rm(str(place.path) + "/sealed/part-00001.bin")
+        faults = [fault for part in open_records(Run.open(place), keys) for fault in part.faults]
+        assert faults[0] == "part 1: its file of sealed records is missing"
+    finally:
+        place.fs.rm("/sealed-copy", recursive=True)
+
+
 def test_other_keys_open_nothing(sealed_run: Run, keys: PrivateKeys, tmp_path: Path) -> None:
     other = PrivateKeys.generate()
     with pytest.raises(
