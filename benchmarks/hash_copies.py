@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from common import SEED
@@ -15,6 +15,11 @@ from safetyfilter.hashes.pdq_index import PdqIndex
 from safetyfilter.standin.backgrounds import PHOTOGRAPHS, photograph
 from safetyfilter.standin.render import render
 
+BACKGROUNDS: dict[str, tuple[str, ...]] = {
+    "train": PHOTOGRAPHS["train"] + PHOTOGRAPHS["validation"],
+    "test": PHOTOGRAPHS["test"],
+}
+"""Photographs that are listed, and those that are not."""
 QUALITIES = (95, 90, 80, 70, 60, 50)
 CROPS = (0.01, 0.02, 0.05, 0.10)
 """Of each side, half of it at either end."""
@@ -24,13 +29,10 @@ _CROPPED = (0.5, 0.9)
 """Of a photograph's sides, so much is in a picture that is made of it."""
 
 
-def pictures(kind: str, split: str, count: int) -> Iterator[Image.Image]:
+def pictures(kind: str, split: Literal["train", "test"], count: int) -> Iterator[Image.Image]:
     """Pictures without people: photographs and crops of them, or scenes of digits; splits share no background."""
     rng = np.random.default_rng(SEED + (split == "test"))
-    # the validation split has two photographs, which are listed with those of the training split
-    names = [
-        name for part in (("train", "validation") if split == "train" else ("test",)) for name in PHOTOGRAPHS[part]
-    ]
+    names = BACKGROUNDS[split]
     for number in range(count):
         width, height = (int(side) for side in rng.integers(320, 800, 2))
         if kind == "scenes":
