@@ -29,6 +29,8 @@ from safetyfilter import (
     open_source,
     scan,
 )
+from safetyfilter.hashes.lists import HashLists
+from safetyfilter.sealed.private_keys import PrivateKeys
 from safetyfilter.signals import PAIR
 from safetyfilter.storage import holding
 from tests.conftest import write_tiny_clip
@@ -36,6 +38,11 @@ from tests.crash.operations import Operations
 from tests.crash.power import PowerLosses
 
 SECRET = "5e" * 32
+
+
+def officer_keys() -> PrivateKeys:
+    """The keys of the officer to whom records are sealed, always the same."""
+    return PrivateKeys(sealing=b"s" * 32, signing_seed=b"v" * 32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +57,10 @@ class Job:
         Their places.
     to : str
         The place of an export, or of what a command says to standard error.
-    embeddings, captions : bool
-        Embeddings are kept; probes take captions too.
+    embeddings, captions, sealed : bool
+        Embeddings are kept; probes take captions too; records of exclusions are sealed to `OFFICER`.
+    hash_list : str
+        The name of a list of known content; none is read where it is empty.
     batch_size : int
         Images in a forward pass.
     part_size : int or None
@@ -90,6 +99,8 @@ class Job:
     to: str = ""
     embeddings: bool = False
     captions: bool = False
+    sealed: bool = False
+    hash_list: str = ""
     batch_size: int = 1
     part_size: int | None = None
     checkpoints: int = 0
@@ -169,12 +180,14 @@ def _probes(captions: bool) -> ProbeBank:
 def safety_filter(job: Job) -> SafetyFilter:
     """The filter of a scan: a small model that open_clip makes, and probes that know nothing."""
     options = EmbedOptions(views="whole", batch_size=job.batch_size, workers=2)
-    return SafetyFilter(_encoder(), _probes(job.captions), Policy.preset(job.policy), options)
+    lists = HashLists.load([job.hash_list]) if job.hash_list else None
+    return SafetyFilter(_encoder(), _probes(job.captions), Policy.preset(job.policy), options, hash_lists=lists)
 
 
 def _scan(job: Job) -> None:
     source = open_source(job.source, part_size=job.part_size) if job.part_size else open_source(job.source)
-    scan(source, job.run, safety_filter(job), keep_embeddings=job.embeddings)
+    officer = officer_keys().public if job.sealed else None
+    scan(source, job.run, safety_filter(job), keep_embeddings=job.embeddings, officer=officer)
 
 
 def _wait_at(gate: str, connection: Connection) -> None:

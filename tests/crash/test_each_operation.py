@@ -5,6 +5,7 @@ That which is left after an operation is what is left before the next one, so ea
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,9 +18,10 @@ from safetyfilter import Decisions, Policy, Run, open_source
 from safetyfilter.errors import UnfinishedRunError
 from safetyfilter.runs.decided import read_decisions
 from safetyfilter.runs.parts import read_scores
+from safetyfilter.runs.sealed_records import open_records
 from safetyfilter.storage import Location
 from tests.crash.conftest import noise
-from tests.crash.jobs import Job
+from tests.crash.jobs import Job, officer_keys
 from tests.crash.processes import KILLED, contents, done, finished, left_over
 from tests.writers import write_files
 
@@ -171,3 +173,41 @@ def test_an_export(place: Path, folder: Path, here: Do, format: str) -> None:
             here(job)
             assert exported() == whole, where
             assert left_over(place) == [], where
+
+
+def records_in(run: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """The keys and reasons in the sealed records of a run, of which nothing is missing, doubled or altered."""
+    found = list(open_records(Run.open(run), officer_keys()))
+    assert [fault for part in found for fault in part.faults] == []
+    return sorted((record.key, record.reasons) for part in found for record in part.records)
+
+
+def test_a_scan_with_sealed_records(place: Path, folder: Path, here: Do) -> None:
+    """Killed about all that it does to the files of sealed records, whose bytes are others each time."""
+    pytest.importorskip("nacl", reason="PyNaCl is not installed: pip install 'safetyfilter[sealed]'")
+    listed = [hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())[:3]]
+    (place / "list.txt").write_text("\n".join(listed))
+    job = Job(
+        run=str(place / "run"),
+        source=str(folder),
+        sealed=True,
+        hash_list=str(place / "list.txt"),
+        checkpoints=2,
+        below=str(place / "run"),
+    )
+    operations = finished(job).operations
+    part = Location.of(place / "run" / "decisions" / "part-00000.parquet")
+    whole, decisions = records_in(place / "run"), read_decisions(part).content
+    assert len(whole) == 3
+    of_records = {number for number, one in enumerate(operations) if one.path.startswith("sealed")}
+    about = sorted(number for number in of_records | {n + 1 for n in of_records} if operations[number].changed)
+    assert len(about) > 5
+    for number in about:
+        shutil.rmtree(place / "run", ignore_errors=True)
+        assert done(replace(job, kill_at=number)).status in (KILLED, 0)
+        where = f"before operation {number} of {len(operations)}, {operations[number]}"
+        require_no_broken_part(place / "run")
+        here(job)
+        assert records_in(place / "run") == whole, where
+        assert read_decisions(part).content == decisions, where
+        assert left_over(place) == [], where
