@@ -32,7 +32,7 @@ HELD_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a record says of a sample, should it be excluded.
+    """The part of a record that is known before a sample is scored.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
-    """What is kept of a sample while it is embedded and scored.
+    """A sample whose bytes were read, while it is embedded and scored.
 
     Attributes
     ----------

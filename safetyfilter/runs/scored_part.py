@@ -13,7 +13,7 @@ from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_or
 from safetyfilter.sources.base import NO_SHARDS, Shards
 
 UNCHECKED, KNOWN = 1, 2
-"""What `known_codes` has for a sample that could not be held against all lists, and for one that is on a list."""
+"""The codes of `known_codes` for a sample that could not be held against all lists, and for one that is on a list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
