@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from safetyfilter.cli.app import JsonOption, KeyOption, app
-from safetyfilter.cli.output import emit_items, emit_lines, show_note
+from safetyfilter.cli.output import emit_items, emit_lines, show_note, show_warning
 from safetyfilter.errors import UsageError
 
 
@@ -43,6 +43,8 @@ def why(
         emit_items({"run": run, "counts": counts}, "samples", (each.as_dict() for each in found))
     else:
         emit_lines(f"{one_line(each.key)}\t{each}" for each in found)
+    if notice := opened.record.setup.pair.notice:
+        show_warning(notice)
     if counts["not_known"]:
         show_note(
             f"{counts['not_known']:,} of {counts['asked']:,} keys are not known to {run}, whose keys are "

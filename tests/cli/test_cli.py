@@ -103,6 +103,7 @@ def test_a_scan_with_the_stand_in_encoder_says_so_whatever_the_probes_are_called
     assert done.message.count(STANDIN_PAIR.notice) == 1
     assert pair.notice in done.message
     assert STANDIN_PAIR.notice in Run.open(tmp_path / "run").record.setup.pair.notice
+    assert STANDIN_PAIR.notice in command("why", tmp_path / "run", "a key").message
 
 
 @pytest.mark.parametrize(
