@@ -26,6 +26,7 @@ MOST_CHUNK_BYTES = 1 << 26
 """Of a sealed chunk that is read; the largest that is written has less."""
 _MOST_RECORDS, _ENOUGH_BYTES = 256, 1 << 18
 """A chunk is full with so many records, or once it has so many bytes."""
+_MOST_CHUNKS = 1 << 32
 _LENGTH_BYTES = 4
 
 
@@ -143,8 +144,8 @@ def _chunk(fields: Any) -> Chunk:
     values = (chunk.run, chunk.part, chunk.number, chunk.last)
     if any(type(value) is not kind for value, kind in zip(values, kinds, strict=True)):
         raise ValueError("a field of another kind")
-    if chunk.number < 0:
-        raise ValueError("a number below 0")
+    if not 0 <= chunk.number < _MOST_CHUNKS:
+        raise ValueError("a number that no chunk has")
     if fields["count"] != len(chunk.records):
         raise ValueError(f"{fields['count']!r} records are said to be in it and {len(chunk.records)} are")
     return chunk

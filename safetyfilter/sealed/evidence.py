@@ -131,8 +131,8 @@ def _picture(values: Any) -> PictureDigests:
     if not isinstance(values, Mapping):
         raise ValueError("a picture's digests are not an object")
     quality = values["pdq_quality"]
-    if quality is not None and type(quality) is not int:
-        raise ValueError("pdq_quality is not a whole number")
+    if quality is not None and not (type(quality) is int and 0 <= quality <= 100):
+        raise ValueError("pdq_quality is not a whole number from 0 to 100")
     texts = {name: _text(values[name], name) for name in ("md5", "sha1", "sha256", "pdq")}
     return PictureDigests(**texts, pdq_quality=quality)
 

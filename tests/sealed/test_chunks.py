@@ -100,6 +100,7 @@ def forged(content: Any) -> bytes:
 
 HEADER = {"version": 1, "run": RUN, "part": PART, "number": 0, "last": True, "count": 0, "records": []}
 RECORD = RECORDS[0].as_dict()
+PICTURE = {"md5": "", "sha1": "", "sha256": "", "pdq": "", "pdq_quality": 100}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,8 @@ RECORD = RECORDS[0].as_dict()
         [],
         HEADER | {"version": 2},
         HEADER | {"number": -1},
+        HEADER | {"number": 1 << 32},
+        HEADER | {"number": 10**4299},
         HEADER | {"number": True},
         HEADER | {"number": 0.5},
         HEADER | {"number": "0"},
@@ -129,6 +132,8 @@ RECORD = RECORDS[0].as_dict()
         HEADER | {"count": 1, "records": [RECORD | {"crawl": {"a": 1}}]},
         HEADER | {"count": 1, "records": [RECORD | {"pictures": [{}]}]},
         HEADER | {"count": 1, "records": [RECORD | {"pictures": 1}]},
+        HEADER | {"count": 1, "records": [RECORD | {"pictures": [PICTURE | {"pdq_quality": 101}]}]},
+        HEADER | {"count": 1, "records": [RECORD | {"pictures": [PICTURE | {"pdq_quality": True}]}]},
         HEADER | {"count": 1, "records": [{}]},
     ],
     ids=lambda content: repr(content)[-60:],
@@ -144,8 +149,8 @@ def test_a_length_beyond_the_end_is_told() -> None:
 
 
 def test_a_forged_number_costs_nothing() -> None:
-    part = opened([forged(HEADER | {"number": 10**30})])
-    assert part.faults == (f"{10**30:,} of chunks 0 to {10**30} missing: 0, 1, 2, 3, 4, …",)
+    part = opened([forged(HEADER | {"number": (1 << 32) - 1})])
+    assert part.faults == ("4,294,967,295 of chunks 0 to 4294967295 missing: 0, 1, 2, 3, 4, …",)
 
 
 @pytest.mark.parametrize(
