@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import WITHDRAWN
 from safetyfilter.hashes.forms.hexes import HEX_DIGITS, NotAListError, parse_hash
-from safetyfilter.hashes.forms.threatexchange import kind_of_type
+from safetyfilter.hashes.forms.threatexchange import INDICATORS, TYPES, kind_of_type
 from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.naming import kind_named, plain
 
 DELIMITERS = ",;\t"
 _UNNAMED = {"hash", "hashes", "hashvalue", "digest", "digests", "checksum", "fingerprint", "value"}
 """Names of a column that say that it holds hashes, and not of which kind; as `plain` has them."""
-_TYPED = (("signaltype", "signalstr"), ("type", "indicator"), ("type", "rawindicator"))
+_TYPED = tuple((plain(typed), plain(hashed)) for typed in TYPES for hashed in INDICATORS)
 """The columns with the kind and the hash in ThreatExchange's tables."""
 _VOTES = {"status": "NON_MALICIOUS", "category": "NEGATIVE_CLASS"}
 """Columns of ThreatExchange's tables, and the word there for a member's vote against an entry."""

@@ -5,7 +5,7 @@ https://developers.facebook.com/docs/threat-exchange/reference/apis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from safetyfilter.hashes.collecting import Collected
@@ -16,6 +16,9 @@ from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.naming import kind_named
 from safetyfilter.storage import parse_json
 
+TYPES = ("type", "signal_type")
+INDICATORS = ("indicator", "raw_indicator", "signal_str", "signal_value", "signal_hash")
+"""Names of an entry's type and of its hash: in the API, and in what the command line and HMA, the service, print."""
 MAX_TEXT = 256 << 20
 """The largest JSON text that is read as a whole."""
 _STATUSES = {"NON_MALICIOUS": 1, "MALICIOUS": -1}
@@ -101,14 +104,14 @@ def _items(value: Any) -> Iterator[Mapping[str, Any]]:
     match value:
         case {"data": list(inner)} | list(inner):
             found: list[Any] = inner
-        case {"type": _}:
+        case {"type": _} | {"signal_type": _}:
             found = [value]
         case dict() if value:
             found = [one for one in value.values() if one is not None]
         case _:
             found = [None]
     for item in found:
-        if not isinstance(item, dict) or not isinstance(item.get("type"), str):
+        if not isinstance(item, dict) or not isinstance(_first(item, TYPES), str):
             raise NotAListError(
                 "is JSON, and holds something else than ThreatExchange's entries, objects with a type and an "
                 "indicator; give a page of its API, a list of entries, or one a line"
@@ -116,13 +119,18 @@ def _items(value: Any) -> Iterator[Mapping[str, Any]]:
         yield item
 
 
+def _first(item: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Return the value of the first of these names that an entry has; None where it has none."""
+    return next((item[name] for name in names if name in item), None)
+
+
 def _take(item: Mapping[str, Any], entries: Entries, into: Collected) -> None:
-    kind = kind_of_type(item["type"])
+    name, text = str(_first(item, TYPES)), _first(item, INDICATORS)
+    kind = kind_of_type(name)
     if kind is None:
-        into.leave_out(item["type"])
+        into.leave_out(name)
         return
-    text = item.get("indicator", item.get("raw_indicator"))
-    identity = f"{item['type']} {item['id']}" if isinstance(item.get("id"), str | int) else f"{item['type']}={text}"
+    identity = f"{name} {item['id']}" if isinstance(item.get("id"), str | int) else f"{name}={text}"
     gone = item.get("should_delete") or ("should_delete" in item and "descriptors" not in item)
     if gone or _against(item) > 0:
         entries.withdraw(identity, into)

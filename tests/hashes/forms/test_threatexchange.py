@@ -31,6 +31,8 @@ DESCRIPTOR = {"id": "9", "raw_indicator": MD5.upper(), "type": "HASH_MD5", "stat
         "\ufeff" + json.dumps(DESCRIPTOR) + "\n\n" + json.dumps(DESCRIPTOR) + "\n",
         page_of_updates(update(1, "HASH_MD5", MD5)) + "\n" + page_of_updates() + "\n",
         json.dumps({"indicator": MD5, "type": "HASH_MD5"}),
+        json.dumps([{"signal_type": "md5", "signal_value": MD5}]),
+        json.dumps({"signal_type": "md5", "signal_hash": MD5, "signal_id": 1}),
     ],
 )
 def test_each_shape_is_read(text: str) -> None:
