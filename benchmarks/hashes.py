@@ -29,6 +29,7 @@ from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.headers import DEFAULT_LIMITS
+from safetyfilter.embed.lumas import lumas_of
 from safetyfilter.hashes import pdq
 from safetyfilter.hashes.lists import HashLists
 from safetyfilter.hashes.pdq import pdq_of
@@ -96,7 +97,7 @@ def costs(encoder: ClipEncoder, side: int, lists: HashLists, index: PdqIndex, co
     pdqhash = pdq._pdqhash()
 
     def upright(file: bytes) -> None:
-        for luma in pdq._lumas(file, DEFAULT_LIMITS):
+        for luma in lumas_of(file, DEFAULT_LIMITS):
             pdq._bits(pdqhash, _sampled(np.ascontiguousarray(_sampled(luma).T)).T)
 
     def each(work: Callable[[Any], object], over: Sequence[Any] = files) -> float:
@@ -107,7 +108,7 @@ def costs(encoder: ClipEncoder, side: int, lists: HashLists, index: PdqIndex, co
         "decode": each(prepare),
         "digests": each(lambda file: lists.match([file])),
         "pdq": each(pdq_of),
-        "pdq_decode": each(lambda file: list(pdq._lumas(file, DEFAULT_LIMITS))),
+        "pdq_decode": each(lambda file: list(lumas_of(file, DEFAULT_LIMITS))),
         "pdq_upright": each(upright),
         "pdqhash": each(pdqhash.compute, pixels),
         "look_up": each(index.found, hashes),

@@ -6,34 +6,22 @@ https://github.com/facebook/ThreatExchange/blob/main/hashing/hashing.pdf
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
 
-from safetyfilter.batches import Unreadable
-from safetyfilter.embed.frames import pictures_in
-from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, failures_named, open_header
-from safetyfilter.embed.jpeg import Jpeg
-from safetyfilter.embed.renderings import renderings
+from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
+from safetyfilter.embed.lumas import Lumas, lumas_of
 from safetyfilter.errors import MissingExtraError
 from safetyfilter.hashes.pdq_sampling import Samples, samples_of
 
 MIN_QUALITY = 50
 """A hash of less quality says little: as ThreatExchange recommends, neither a match nor a miss is concluded from it."""
-_SIDE = 512
-"""Larger pictures are made smaller first, by a whole number along each side, to no less than this: as far as the
-reference does, whose own way to do it differs from one implementation to the next."""
 _NARROWEST = 5
 """Pixels of a side below which the reference gives no hash."""
-_ONE_LARGE_PICTURE = threading.Semaphore(1)
 _SHARES = (0.299, 0.587, 0.114)
 """Of red, green and blue in the luma that ``pdqhash`` takes."""
 _ONE_MORE = np.array(sorted(product((0, 1), repeat=3), key=lambda added: float(np.dot(added, _SHARES))), np.uint8)
@@ -62,7 +50,7 @@ class PdqHash:
     dihedral: npt.NDArray[np.uint8]
 
 
-def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[PdqHash, ...]:
+def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS, lumas: Lumas = lumas_of) -> tuple[PdqHash, ...]:
     """Return the PDQ hashes of each picture that an encoded image holds, each once.
 
     An image may hold several: frames or pages (`embed.frames.pictures_in`), and what usual loaders make of each
@@ -74,6 +62,8 @@ def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[PdqHash
         An encoded image.
     limits : DecodeLimits
         What it may cost to decode.
+    lumas : callable
+        Decodes it.
 
     Returns
     -------
@@ -98,7 +88,7 @@ def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[PdqHash
     """
     pdqhash = _pdqhash()
     found: dict[bytes, PdqHash] = {}
-    for luma in _lumas(image, limits):
+    for luma in lumas(image, limits):
         made = _hash(pdqhash, luma)
         found.setdefault(made.dihedral.tobytes(), made)
     return tuple(found.values())
@@ -111,35 +101,6 @@ def _pdqhash() -> ModuleType:
         raise MissingExtraError("pdqhash", "hashes") from error
     module: ModuleType = pdqhash
     return module
-
-
-def _lumas(image: bytes, limits: DecodeLimits) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the luma of each picture that an image holds, at a size near that at which it is hashed."""
-    if len(image) > limits.max_bytes:
-        raise Unreadable("too_many_bytes")
-    with failures_named():
-        header = open_header(image, limits)
-    for picture, scans in pictures_in(header, image, limits):
-        full = prod(picture.size)
-        with failures_named():
-            if isinstance(picture, Jpeg):
-                picture.draft("L", (_SIDE, _SIDE))  # libjpeg makes it smaller, and decodes no colours
-        held = full if scans > 1 else prod(picture.size)
-        with _ONE_LARGE_PICTURE if held > limits.large_pixels else nullcontext(), failures_named():
-            lumas = _shown(picture)
-        yield from lumas
-
-
-def _shown(picture: ImageFile.ImageFile) -> list[npt.NDArray[np.uint8]]:
-    picture.load()
-    if picture.mode == "L" and "transparency" not in picture.info:
-        return [_smaller(picture)]
-    return [_smaller(rgb.convert("L")) for rgb in renderings(picture)]
-
-
-def _smaller(grey: Image.Image) -> npt.NDArray[np.uint8]:
-    factors = (max(1, grey.width // _SIDE), max(1, grey.height // _SIDE))
-    return np.asarray(grey.reduce(factors) if factors != (1, 1) else grey)
 
 
 def _hash(pdqhash: ModuleType, luma: npt.NDArray[np.uint8]) -> PdqHash:
