@@ -1,4 +1,4 @@
-"""What the designated reporter needs to know of one excluded sample."""
+"""The record of one excluded sample: all that the designated reporter needs to know of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sealed chunks lie in a file: a mark, and each chunk after its length."""
+"""The file that sealed chunks lie in: a mark, and each chunk after its length."""
 
 from __future__ import annotations
 

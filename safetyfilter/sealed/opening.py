@@ -18,7 +18,7 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPart:
-    """What could be opened of a part's sealed records.
+    """A part's sealed records as far as they could be opened.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from typing import TypeAlias, Union
 from xml.etree import ElementTree
 
 Value: TypeAlias = Union[str, bool, int, "Mapping[str, Value]", "Sequence[Value]"]
-"""What a field holds: a text, true or false, a number, fields of its own, or several of these."""
+"""The content of a field: a text, true or false, a number, fields of its own, or several of these."""
 
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may hold; file names can."""
