@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 """The type of a payload that is an in-toto statement."""
 REMEDY = "restore the file, or run `safetyfilter attest` again"
-"""What to do about an attestation that can't be read."""
+"""The remedy for an attestation that can't be read."""
 _FIELDS, _SIGNATURE_FIELDS = {"payload", "payloadType", "signatures"}, {"keyid", "sig"}
 
 

@@ -116,7 +116,7 @@ def folder_digest(files: Iterable[str]) -> str:
 
 
 def _further_files(root: Location, folder: str, parts: int) -> str:
-    """How many files there are that are none of the run's parts and would be read with them by ``*``; else empty."""
+    """The number of files that are none of the run's parts and would be read with them by ``*``; else empty."""
     own = {part_file(root, folder, number).name for number in range(parts)}
     further = [name for name in (root / folder).names() if name not in own and not name.startswith(".")]
     return f"{len(further)} file{'' if len(further) == 1 else 's'}" if further else ""

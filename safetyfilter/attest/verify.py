@@ -112,7 +112,7 @@ def _current(root: Location) -> Run | None:
 
 
 def _story(statement: Statement, now: Mapping[str, Any], found: Measured, current: Run | None) -> str:
-    """Why the decisions differ from those that were attested; empty where they don't, or no more is known.
+    """The reason why the decisions differ from those attested; empty where they don't, or no more is known.
 
     They were decided anew if they are what the run says now, and follow from its scores by the policy that it has now.
     """
