@@ -204,11 +204,11 @@ def test_a_sample_that_says_far_too_much_is_cut_short_and_says_so() -> None:
     picture = PictureDigests(md5="0" * 32, sha1="1" * 40, sha256="2" * 64, pdq="3" * 64, pdq_quality=100)
     record = Evidence(
         source="/data",
-        key="\U0001f4a5" * 1_000_000,
-        url="\udcff" * 1_000_000,
+        key="\U0001f4a5" * 50_000,
+        url="\udcff" * 50_000,
         reasons=("known_hash",),
         pictures=(picture,) * (MOST_PICTURES + 1),
-        crawl={str(n): "x" * 1_000_000 for n in range(100)},
+        crawl={str(n): "x" * 50_000 for n in range(100)},
     )
     (chunk,) = seal([record], KEYS.public, run=RUN, part=PART, first=0, last=True)
     assert len(chunk) < MOST_CHUNK_BYTES / 4
