@@ -22,7 +22,8 @@ import torch
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, ImageInput, Unreadable
 from safetyfilter.embed.buffers import POLL_S, Buffer, Embedded, Further, Mailbox
-from safetyfilter.embed.decoding.decoders import Decoder, FaultError, ProcessDecoder, ThreadDecoder
+from safetyfilter.embed.decoding.decoders import Decoder, ProcessDecoder, ThreadDecoder
+from safetyfilter.embed.decoding.processes import FaultError
 from safetyfilter.embed.faults import where
 from safetyfilter.embed.forward import Forward, out_of_memory
 from safetyfilter.embed.images import ImagePreparer

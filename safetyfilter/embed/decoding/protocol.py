@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.lumas import Luma
 from safetyfilter.embed.views import Geometry
 
 _HEAD = struct.Struct("<QI")
 _LENGTH = struct.Struct("<Q")
+_SIDES = struct.Struct("<II")
 
 
 class Answer(enum.IntEnum):
@@ -67,6 +71,50 @@ class DecodingSetup:
             geometry=Geometry(**geometry), decode=told["decode"], limits=DecodeLimits(**told["limits"])
         )
         return cls(preparer=preparer, shape=tuple(told["shape"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LumaSetup:
+    """The setup of a process that decodes the pictures of which perceptual hashes are taken.
+
+    Attributes
+    ----------
+    limits : DecodeLimits
+        What an image may cost.
+    """
+
+    limits: DecodeLimits
+
+    def to_json(self) -> bytes:
+        """Return the setup as bytes, which `setup_from_json` reads back."""
+        return json.dumps({"lumas": asdict(self.limits)}).encode()
+
+
+def setup_from_json(data: bytes) -> DecodingSetup | LumaSetup:
+    """Return the setup of either kind.
+
+    >>> setup = LumaSetup(limits=DecodeLimits(max_frames=3))
+    >>> setup_from_json(setup.to_json()) == setup
+    True
+    """
+    told: dict[str, Any] = json.loads(data)
+    if "lumas" in told:
+        return LumaSetup(limits=DecodeLimits(**told["lumas"]))
+    return DecodingSetup.from_json(data)
+
+
+def luma_message(luma: Luma) -> bytes:
+    """Return the message that is a picture's luma.
+
+    >>> luma_of(luma_message(np.eye(2, 3, dtype=np.uint8))).tolist()
+    [[1, 0, 0], [0, 1, 0]]
+    """
+    return _SIDES.pack(*luma.shape) + luma.tobytes()
+
+
+def luma_of(message: bytes) -> Luma:
+    """Return the luma of a `luma_message`."""
+    return np.frombuffer(message, np.uint8, offset=_SIDES.size).reshape(_SIDES.unpack_from(message))
 
 
 def request(row: int, images: Sequence[bytes]) -> bytes:

@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from math import prod
 from multiprocessing.connection import Connection
 
@@ -22,10 +23,10 @@ import numpy as np
 import torch
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.decoding.protocol import Answer, DecodingSetup, parsed_request
+from safetyfilter.embed.decoding.protocol import Answer, LumaSetup, luma_message, parsed_request, setup_from_json
 from safetyfilter.embed.faults import where
 from safetyfilter.embed.forward import out_of_memory
-from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.lumas import lumas_of
 from safetyfilter.embed.views import Pixels
 
 CPU_SECONDS = 120
@@ -58,28 +59,39 @@ def serve(control: socket.socket) -> None:
 
 def _decode(setup: bytes, connection_fd: int, rows_fd: int) -> None:
     """Answer requests until nobody asks."""
-    told = DecodingSetup.from_json(setup)
-    rows = np.frombuffer(mmap.mmap(rows_fd, 0), np.uint8, count=prod(told.shape)).reshape(told.shape)
-    preparer = replace(told.preparer, large=_Turn(rows_fd))
-    connection = Connection(connection_fd)
+    told = setup_from_json(setup)
+    connection, turn = Connection(connection_fd), _Turn(rows_fd)
+    if isinstance(told, LumaSetup):
+        limits = told.limits
+
+        def answer(row: int, images: list[bytes]) -> None:
+            for luma in _timed(chain.from_iterable(lumas_of(image, limits, turn) for image in images)):
+                _say(connection, Answer.FURTHER, luma_message(luma))
+    else:
+        rows = np.frombuffer(mmap.mmap(rows_fd, 0), np.uint8, count=prod(told.shape)).reshape(told.shape)
+        preparer = replace(told.preparer, large=turn)
+
+        def answer(row: int, images: list[bytes]) -> None:
+            first = True
+            for picture in _timed(preparer.pictures(*images)):
+                if first:
+                    rows[row][:] = picture
+                    first = False
+                else:
+                    _say(connection, Answer.FURTHER, picture.tobytes())
+
     _say(connection, Answer.READY)
     while True:
         try:
-            row, images = parsed_request(connection.recv_bytes())
+            asked = parsed_request(connection.recv_bytes())
         except EOFError:
             return
-        _answer(connection, preparer, rows[row], images)
+        _answer(connection, answer, asked)
 
 
-def _answer(connection: Connection, preparer: ImagePreparer, row: Pixels, images: list[bytes]) -> None:
-    first = True
+def _answer(connection: Connection, answer: Callable[[int, list[bytes]], None], asked: tuple[int, list[bytes]]) -> None:
     try:
-        for picture in _timed(preparer.pictures(*images)):
-            if first:
-                row[:] = picture
-                first = False
-            else:
-                _say(connection, Answer.FURTHER, picture.tobytes())
+        answer(*asked)
     except Unreadable as unreadable:
         _say(connection, Answer.UNREADABLE, unreadable.failure.encode())
     except Exception as error:  # noqa: BLE001 - a fault of ours or of a decoder: whoever asked tells it

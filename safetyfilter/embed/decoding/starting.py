@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from safetyfilter.embed.decoding.protocol import DecodingSetup
+from safetyfilter.embed.decoding.protocol import DecodingSetup, LumaSetup
 from safetyfilter.errors import EngineError
 
 _BOOT = (
@@ -40,7 +40,7 @@ class DecodingServer:
                 env=environment,
             )
 
-    def fork(self, setup: DecodingSetup, rows_fd: int) -> socket.socket:
+    def fork(self, setup: DecodingSetup | LumaSetup, rows_fd: int) -> socket.socket:
         """Have a decoding process forked, and return the socket that leads to it; `OSError` where the server ended."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -70,7 +70,7 @@ _lock = threading.Lock()
 _server: DecodingServer | None = None
 
 
-def forked(setup: DecodingSetup, rows_fd: int) -> socket.socket:
+def forked(setup: DecodingSetup | LumaSetup, rows_fd: int) -> socket.socket:
     """Return a socket that leads to a new decoding process; the server is started where there is none.
 
     Raises

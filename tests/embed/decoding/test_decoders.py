@@ -17,8 +17,11 @@ import pytest
 from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
-from safetyfilter.batches import STATUS_NAMES, EmbeddingBatch, ImageInput
-from safetyfilter.embed.decoding import decoders, starting
+from safetyfilter.batches import STATUS_NAMES, EmbeddingBatch, ImageInput, Unreadable
+from safetyfilter.embed.decoding import processes, starting
+from safetyfilter.embed.decoding.lumas import LumaProcesses
+from safetyfilter.embed.headers import DEFAULT_LIMITS
+from safetyfilter.embed.lumas import lumas_of
 from safetyfilter.errors import EngineError, UsageError
 from tests.conftest import bad_images, encoded, good_images
 
@@ -43,6 +46,12 @@ def pictures(self, *encoded):
         raise KeyError(encoded[0])
     yield from whole(self, *encoded)
 images.ImagePreparer.pictures = pictures
+lumas = server.lumas_of
+def marked(image, limits, turn):
+    if b"mark: crash" in image:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return lumas(image, limits, turn)
+server.lumas_of = marked
 server.main(int(sys.argv[1]))
 """
 """A server whose processes do as a mark in an image says."""
@@ -100,6 +109,25 @@ def test_a_crash_of_a_decoder_costs_the_one_image(
     assert "mark" not in caplog.text
 
 
+def test_what_perceptual_hashes_are_taken_of_is_decoded_likewise(caplog: pytest.LogCaptureFixture) -> None:
+    animated = encoded(Image.new("L", (30, 900)), "GIF", save_all=True, append_images=[Image.new("L", (30, 900), 200)])
+    decoded = LumaProcesses(DEFAULT_LIMITS)
+    try:
+        for image in (*GOOD, animated):
+            here = list(lumas_of(image, DEFAULT_LIMITS))
+            there = decoded(image, DEFAULT_LIMITS)
+            assert [luma.tobytes() for luma in here] == [luma.tobytes() for luma in there]
+            assert [luma.shape for luma in here] == [luma.shape for luma in there]
+        with pytest.raises(Unreadable, match="truncated"):
+            decoded(GOOD[0][:-20], DEFAULT_LIMITS)
+        with pytest.raises(Unreadable, match="decoder_crashed"):
+            decoded(GOOD[0] + b"mark: crash", DEFAULT_LIMITS)
+        assert len(decoded(animated, DEFAULT_LIMITS)) == 2
+    finally:
+        decoded.close()
+    assert "mark" not in caplog.text
+
+
 def test_one_that_is_killed_once_costs_nothing(encoder: ClipEncoder, tmp_path: Path) -> None:
     killed = GOOD[0] + b"mark: once " + os.fsencode(tmp_path / "killed")
     assert statuses(embed(encoder, [*GOOD, killed])) == ["ok"] * (len(GOOD) + 1)
@@ -121,7 +149,7 @@ def test_a_fault_is_told_without_its_words(encoder: ClipEncoder, caplog: pytest.
 def test_processes_that_end_at_every_image_end_the_stream(
     encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "MOST_CRASHES", 3)
+    monkeypatch.setattr(processes, "MOST_CRASHES", 3)
     with pytest.raises(EngineError, match="ended at each of the last 3 images; decode in threads"):
         embed(encoder, [image + b"mark: crash" for image in GOOD])
 

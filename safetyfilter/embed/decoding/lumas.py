@@ -1,0 +1,51 @@
+"""The pictures of which perceptual hashes are taken, decoded in processes of their own."""
+
+from __future__ import annotations
+
+import os
+
+from safetyfilter.embed.decoding.processes import DecodingProcesses
+from safetyfilter.embed.decoding.protocol import LumaSetup, luma_of, request
+from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.lumas import Luma
+
+
+class LumaProcesses:
+    """Decodes as `lumas_of` does, in a process for each thread that asks: a decoder that crashes costs the one image.
+
+    Parameters
+    ----------
+    limits : DecodeLimits
+        What an image may cost.
+
+    Examples
+    --------
+    >>> from safetyfilter.embed.headers import DEFAULT_LIMITS
+    >>> lumas = LumaProcesses(DEFAULT_LIMITS)
+    >>> lumas(b"no image", DEFAULT_LIMITS)
+    Traceback (most recent call last):
+        ...
+    safetyfilter.batches.Unreadable: not_an_image
+    >>> lumas.close()
+    """
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._fd = os.memfd_create("turns")
+        self._processes = DecodingProcesses(LumaSetup(limits=limits), self._fd)
+
+    def __call__(self, image: bytes, limits: DecodeLimits) -> list[Luma]:
+        """Return what `lumas_of` yields; the limits are those of the processes."""
+        del limits
+        found: list[bytes] = []
+
+        def more(message: bytes) -> bool:
+            found.append(message)
+            return True
+
+        self._processes.ask(request(0, [image]), more)
+        return [luma_of(message) for message in found]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._processes.close():
+            os.close(self._fd)
