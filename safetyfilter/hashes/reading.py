@@ -17,8 +17,9 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.errors import HashListError, SafetyFilterError
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import Entries
-from safetyfilter.hashes.forms.blocks import Readable, line_blocks, text_lines
-from safetyfilter.hashes.forms.columns import is_header, read_columns
+from safetyfilter.hashes.forms.blocks import Readable, line_blocks
+from safetyfilter.hashes.forms.columns import read_columns
+from safetyfilter.hashes.forms.header import is_header
 from safetyfilter.hashes.forms.hexes import NotAListError
 from safetyfilter.hashes.forms.lines import read_lines
 from safetyfilter.hashes.forms.ncmec import read_ncmec
@@ -180,7 +181,7 @@ def _read_text(stream: io.BufferedReader, file: ListFile, entries: Entries, into
     elif first.startswith((b"{", b"[")):
         read_threatexchange(stream, entries, into)
     elif file.column is not None or is_header(first.decode("utf-8", "replace")):
-        read_columns(text_lines(line_blocks(stream)), file.kind, file.column, into)
+        read_columns(line_blocks(stream), file.kind, file.column, into)
     else:
         read_lines(line_blocks(stream), file.kind, into)
 

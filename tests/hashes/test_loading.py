@@ -214,4 +214,4 @@ def test_loading_takes_a_few_times_what_decoding_and_sorting_take(many: str) -> 
         work()
         return time.process_time() - began
 
-    assert min(processor_s(lambda: HashLists.load([many])) for _ in range(2)) < 4 * processor_s(decoded_and_sorted)
+    assert processor_s(lambda: HashLists.load([many])) < 4 * processor_s(decoded_and_sorted)

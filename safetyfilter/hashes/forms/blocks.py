@@ -54,21 +54,11 @@ def line_blocks(stream: Readable, block: int = BLOCK) -> Iterator[tuple[int, byt
 
 
 def text_lines(blocks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text in UTF-8 with their numbers, each with its end.
+    """Yield the lines of a text in UTF-8 with their numbers, each with its end; other bytes stand for no hash.
 
-    Raises
-    ------
-    NotAListError
-        A line is not UTF-8.
-
-    Examples
-    --------
-    >>> list(text_lines(iter([(7, "ü\\n".encode())])))
-    [(7, 'ü\\n')]
+    >>> list(text_lines(iter([(7, "ü".encode() + b"\\n\\xff\\n")])))
+    [(7, 'ü\\n'), (8, '\ufffd\\n')]
     """
     for first, block in blocks:
         for number, line in enumerate(block.split(b"\n")[:-1], first):
-            try:
-                yield number, line.decode("utf-8") + "\n"
-            except UnicodeDecodeError as error:
-                raise NotAListError("is not UTF-8; save the file as UTF-8", number) from error
+            yield number, line.decode("utf-8", "replace") + "\n"

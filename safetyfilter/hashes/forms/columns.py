@@ -3,76 +3,32 @@
 from __future__ import annotations
 
 import csv
-import string
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from safetyfilter.hashes.collecting import Collected
 from safetyfilter.hashes.entries import WITHDRAWN
-from safetyfilter.hashes.forms.hexes import HEX_DIGITS, NotAListError, parse_hash
-from safetyfilter.hashes.forms.threatexchange import INDICATORS, TYPES, kind_of_type
+from safetyfilter.hashes.forms.blocks import text_lines
+from safetyfilter.hashes.forms.header import DELIMITERS, Columns, columns_of
+from safetyfilter.hashes.forms.hexes import NotAListError, parse_hash
+from safetyfilter.hashes.forms.lines import add_alike
+from safetyfilter.hashes.forms.threatexchange import kind_of_type
 from safetyfilter.hashes.kinds import HashKind
-from safetyfilter.hashes.naming import kind_named, plain
 
-DELIMITERS = ",;\t"
-_UNNAMED = {"hash", "hashes", "hashvalue", "digest", "digests", "checksum", "fingerprint", "value"}
-"""Names of a column that say that it holds hashes, and not of which kind; as `plain` has them."""
-_TYPED = tuple((plain(typed), plain(hashed)) for typed in TYPES for hashed in INDICATORS)
-"""The columns with the kind and the hash in ThreatExchange's tables."""
-_VOTES = {"status": "NON_MALICIOUS", "category": "NEGATIVE_CLASS"}
-"""Columns of ThreatExchange's tables, and the word there for a member's vote against an entry."""
-_REMEDY = (
-    "name the kind and the column, as in sha256:NAME=FILE, or by its number where there is no header, as in "
-    "sha256:1=FILE"
-)
+_QUOTE = b'"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Columns:
-    """The places of the hashes in a row.
-
-    Attributes
-    ----------
-    hashes : tuple of (int, HashKind or None)
-        The columns, with the kind that each holds; None where the length tells.
-    typed : int or None
-        The column with the kind.
-    votes : tuple of (int, str)
-        Columns, and the words there that take an entry out.
-    last : int
-        The last column that a row must have.
-    """
-
-    hashes: tuple[tuple[int, HashKind | None], ...]
-    typed: int | None = None
-    votes: tuple[tuple[int, str], ...] = ()
-
-    last: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "last", max(self.typed or 0, *(at for at, _ in (*self.hashes, *self.votes))))
-
-
-def is_header(line: str) -> bool:
-    """Return True for a first line that is the header of a table, or a row of one.
-
-    >>> is_header("md5"), is_header("a;b"), is_header("0cc175b9c0f1b6a831c399e269772661")
-    (True, True, False)
-    """
-    words = line.split(maxsplit=1)
-    if words and _is_hash(words[0]):
-        return False  # what follows is a file's name, with whatever in it
-    name = line.strip().strip('"')
-    return any(mark in line for mark in DELIMITERS) or _kind_of_header(name) is not None or plain(name) in _UNNAMED
-
-
-def read_columns(lines: Iterator[tuple[int, str]], kind: HashKind | None, column: str | None, into: Collected) -> None:
+def read_columns(
+    blocks: Iterator[tuple[int, bytes]], kind: HashKind | None, column: str | None, into: Collected
+) -> None:
     """Add the hashes of a CSV, with commas, semicolons or tabs between its columns.
+
+    Empty lines and those that begin with ``#`` are passed over before the header.
 
     Parameters
     ----------
-    lines : iterator of (int, str)
-        Numbered lines.
+    blocks : iterator of (int, bytes)
+        As of `line_blocks`.
     kind : HashKind or None
         The kind of the hashes; None where the header tells, or the length.
     column : str or None
@@ -88,84 +44,75 @@ def read_columns(lines: Iterator[tuple[int, str]], kind: HashKind | None, column
     Examples
     --------
     >>> collected = Collected()
-    >>> read_columns(enumerate(["id,MD5\\n", f"1,{'00' * 16}\\n"], 1), None, None, collected)
+    >>> read_columns(iter([(1, b"id,MD5\\n1," + b"00" * 16 + b"\\n")]), None, None, collected)
     >>> collected.sorted()[HashKind.MD5].shape
     (1, 16)
     """
+    number, block = _from_header(blocks)
+    header = block[: block.find(b"\n") + 1]
+    delimiter = max(DELIMITERS, key=header.decode("utf-8", "replace").count)
+    rest = chain([(number, block)], blocks)
+    if _QUOTE in header:  # it may go on in the next line
+        table = _rows(rest, delimiter)
+    else:
+        table = _rows([(number, header)], delimiter)
+        rest = chain([(number + 1, block[len(header) :])], blocks)
+    number, names = next(table)
+    columns, has_header = columns_of(names, kind, column, number)
+    _add_rows(table if has_header else chain([(number, names)], table), columns, into)
+    for number, block in rest:
+        if _QUOTE in block:  # quoted cells may hold delimiters and ends of lines, also that of the block
+            _add_rows(_rows(chain([(number, block)], rest), delimiter), columns, into)
+        elif not _add_cells(block, delimiter.encode(), columns, into):
+            _add_rows(_rows([(number, block)], delimiter), columns, into)
+
+
+def _from_header(blocks: Iterator[tuple[int, bytes]]) -> tuple[int, bytes]:
+    """Return the first block with anything in it, without what is passed over before the header."""
+    for number, block in blocks:
+        at = 0
+        for skipped, line in enumerate(block.split(b"\n")[:-1]):
+            if line.strip() and not line.startswith(b"#"):
+                return number + skipped, block[at:]
+            at += len(line) + 1
+    raise NotAListError("holds no row; give a file of hashes")
+
+
+def _rows(blocks: Iterable[tuple[int, bytes]], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that are not empty, each with the number of its last line."""
     at = 0
 
-    def counted() -> Iterator[str]:
+    def lines() -> Iterator[str]:
         nonlocal at
-        begun = False
-        for at, line in lines:  # noqa: B007 - read where an error is told
-            begun = begun or not (line.isspace() or line.startswith("#"))
-            if begun:
-                yield line
+        for at, line in text_lines(iter(blocks)):  # noqa: B007 - read where an error is told
+            yield line
 
-    first = counted()
-    header = next(first, "")
-    delimiter = max(DELIMITERS, key=header.count)
-
-    def rows() -> Iterator[list[str]]:
-        def again() -> Iterator[str]:
-            yield header
-            yield from first
-
-        try:
-            yield from csv.reader(again(), delimiter=delimiter, strict=True)
-        except csv.Error as error:
-            raise NotAListError(f"is not a row of a CSV ({error}); correct it", at) from None
-
-    table = rows()
-    if not (names := next(table, [])):
-        raise NotAListError("holds no row; give a file of hashes")
-    columns, has_header = _columns_of(names, kind, column, at)
-    if not has_header:
-        _add_row(names, columns, at, into)
-    for row in table:
-        if row:
-            _add_row(row, columns, at, into)
+    try:
+        for row in csv.reader(lines(), delimiter=delimiter, strict=True):
+            if row:
+                yield at, row
+    except csv.Error as error:
+        raise NotAListError(f"is not a row of a CSV ({error}); correct it", at) from None
 
 
-def _columns_of(names: Sequence[str], kind: HashKind | None, column: str | None, line: int) -> tuple[_Columns, bool]:
-    """Return the columns that a header, or a first row, tells of, and True where it is a header."""
-    known = [plain(name) for name in names]
-    if column is not None:
-        same = [at for at, name in enumerate(names) if name.strip() == column.strip()]
-        same = same or [at for at, name in enumerate(known) if name == plain(column)]
-        if len(same) > 1:
-            raise NotAListError("has several columns of the name that was given; give each a name of its own", line)
-        if same:
-            return _Columns(hashes=((same[0], kind),)), True
-        if column.isdecimal() and 1 <= int(column) <= len(names):
-            return _Columns(hashes=((int(column) - 1, kind),)), False
-        raise NotAListError(f"has no such column as the one that was named; {_REMEDY}", line)
-    for typed, hashed in _TYPED:
-        if typed in known and hashed in known:
-            votes = tuple((known.index(name), word) for name, word in _VOTES.items() if name in known)
-            return _Columns(hashes=((known.index(hashed), None),), typed=known.index(typed), votes=votes), True
-    of_kind = [(at, told) for at, name in enumerate(names) if (told := _kind_of_header(name)) and kind in (None, told)]
-    if of_kind:
-        return _Columns(hashes=tuple(of_kind)), True
-    unnamed = [at for at, name in enumerate(known) if name in _UNNAMED]
-    if len(unnamed) == 1:
-        return _Columns(hashes=((unnamed[0], kind),)), True
-    raise NotAListError(f"is not a header that says which column holds hashes; {_REMEDY}", line)
+def _add_cells(block: bytes, delimiter: bytes, columns: Columns, into: Collected) -> bool:
+    """Add a block in which one column holds hashes of one kind and is all that counts; False where it is not so."""
+    if len(columns.hashes) > 1 or columns.typed is not None:
+        return False
+    ((at, kind),) = columns.hashes
+    try:
+        cells = [line.split(delimiter, at + 1)[at].strip() for line in block.split(b"\n")[:-1]]
+    except IndexError:
+        return False
+    return not cells or add_alike(b"\n".join(cells) + b"\n", kind, into)
 
 
-def _is_hash(word: str) -> bool:
-    return len(word) in HEX_DIGITS and all(digit in string.hexdigits for digit in word)
+def _add_rows(rows: Iterable[tuple[int, list[str]]], columns: Columns, into: Collected) -> None:
+    for line, row in rows:
+        _add_row(row, columns, line, into)
 
 
-def _kind_of_header(name: str) -> HashKind | None:
-    """Return the kind that a column's name tells: ``md5``, ``SHA-256``, ``pdq_hash``, ``md5sum``."""
-    word = plain(name)
-    for affix in ("hash", "digest", "sum", "hex"):
-        word = word.removesuffix(affix).removeprefix(affix)
-    return kind_named(word)
-
-
-def _add_row(row: Sequence[str], columns: _Columns, line: int, into: Collected) -> None:
+def _add_row(row: Sequence[str], columns: Columns, line: int, into: Collected) -> None:
     if len(row) <= columns.last:
         raise NotAListError("has fewer columns than the header; correct it", line)
     if any(row[at].strip().upper() == word for at, word in columns.votes):
@@ -176,7 +123,7 @@ def _add_row(row: Sequence[str], columns: _Columns, line: int, into: Collected) 
         if told is None:
             into.leave_out(row[columns.typed].strip())
             return
-        columns = _Columns(hashes=((columns.hashes[0][0], told),))
+        columns = Columns(hashes=((columns.hashes[0][0], told),))
     cells = [(row[at].strip(), told) for at, told in columns.hashes]
     if not any(text for text, _ in cells):
         into.left_out["without a hash"] += 1

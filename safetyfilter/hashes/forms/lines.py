@@ -47,12 +47,16 @@ def read_lines(blocks: Iterator[tuple[int, bytes]], kind: HashKind | None, into:
     ['md5', 'sha1']
     """
     for number, block in blocks:
-        if not (block.isspace() or _add_alike(*_without_prefix(block, kind), into)):
+        if not (block.isspace() or add_alike(*_without_prefix(block, kind), into)):
             _add_each(number, block, kind, into)
 
 
-def _add_alike(block: bytes, kind: HashKind | None, into: Collected) -> bool:
-    """Add a block in which all lines are hashes of one kind and nothing else; False, and nothing done, for others."""
+def add_alike(block: bytes, kind: HashKind | None, into: Collected) -> bool:
+    """Add a block in which all lines are hashes of one kind and nothing else; False, and nothing done, for others.
+
+    >>> add_alike(b"00" * 16 + b"\\n", None, Collected()), add_alike(b"none\\n", None, Collected())
+    (True, False)
+    """
     width = block.find(b"\n") + 1
     ends = [_RETURN, _NEWLINE] if block[width - 2 : width] == b"\r\n" else [_NEWLINE]
     digits = width - len(ends)

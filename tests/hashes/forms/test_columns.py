@@ -25,6 +25,26 @@ def test_a_table_of_one_column(text: str) -> None:
     assert read(text) == ONE_MD5
 
 
+@pytest.mark.parametrize("note", ["ü", '"ü"'])
+def test_other_cells_may_be_in_any_encoding(note: str) -> None:
+    assert read(f"note,md5\n{note},{MD5}\n".encode("latin-1")) == ONE_MD5
+
+
+@pytest.mark.parametrize("quote_at", [None, 0, 1, 3000, 3999])
+def test_rows_are_the_same_whether_they_are_read_at_once_or_singly(quote_at: int | None) -> None:
+    """A quoted cell may hold delimiters and ends of lines; what is behind it is read singly."""
+    values = [hash_of(HashKind.MD5, number) for number in range(4000)]
+    filler = "x" * 300  # so that there are several blocks
+    rows = [f"{number},{value.hex()},{filler}" for number, value in enumerate(values)]
+    if quote_at is not None:
+        rows[quote_at] = f'"a,""b""\n{quote_at}",{values[quote_at].hex()},x'
+    text = "id,md5,c\r\n" + "\r\n".join(rows)
+    assert read(text) == kept((HashKind.MD5, value) for value in values)
+    added = 2 if quote_at is None else 3
+    with pytest.raises(HashListError, match=f"line {4000 + added:,} of FILE has a cell that is not a hash"):
+        read(f"{text}\n1,00,x\n")
+
+
 def test_all_columns_that_name_a_kind_are_taken() -> None:
     text = table([["md5", "SHA-1", "sha256", "size"], [MD5, SHA1, SHA256, 3], ["", "", SHA256, 3]])
     assert set(read(text)) == {HashKind.MD5, HashKind.SHA1, HashKind.SHA256}
@@ -98,7 +118,7 @@ def test_the_tables_of_threatexchange() -> None:
         (table([["a", "a"], [1, MD5]]), "md5:a=FILE", "line 1 of FILE has several columns of the name"),
         (table([["A b", "a-b"], [1, MD5]]), "md5:ab=FILE", "line 1 of FILE has several columns of the name"),
         (f'a,md5\n"1,{MD5}\n', "FILE", "of FILE is not a row of a CSV"),
-        (f"a,md5\nü,{MD5}\n".encode("latin-1"), "FILE", "line 2 of FILE is not UTF-8"),
+        (f"a,md5\nb,ü{MD5}\n".encode("latin-1"), "FILE", "line 2 of FILE has a cell that is not a hash: it has 33"),
         ("# nothing\n", "md5:a=FILE", "FILE holds no row"),
     ],
 )  # fmt: skip
