@@ -1,5 +1,6 @@
 """``scan`` and ``decide``: what they say of policies, of failures and of what to do next."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from safetyfilter import Run
 from safetyfilter.batches import STATUS_NAMES
+from safetyfilter.sealed.private_keys import PrivateKeys
 from safetyfilter.standin import STANDIN_PAIR
 from tests.cli.commands import command
 from tests.conftest import bad_images, good_images
@@ -48,6 +50,44 @@ def test_why_samples_are_unscored_is_told_by_cause(run: Path) -> None:
     for cause in causes:
         assert f"    {cause} " in shown
     assert shown.index("unscored") < shown.index("truncated")
+
+
+def test_hash_lists_and_an_officers_key(pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nacl", reason="PyNaCl is not installed: pip install 'safetyfilter[sealed]'")
+    key = PrivateKeys.generate().public
+    (tmp_path / "officer.key.pub").write_text(key.to_text())
+    (tmp_path / "list.txt").write_text(hashlib.sha256(GOOD["coffee.jpg"]).hexdigest())
+    words = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
+    lists = ["--hash-list", f"sha256={tmp_path / 'list.txt'}"]
+    done = command(*words, *lists, "--officer-key", tmp_path / "officer.key.pub", "--json")
+    assert (done.json["known_hash"], done.json["hash_unchecked"]) == (1, 0)
+    assert done.json["sealed_records"] == done.json["co_occurrence"] + 1 - both(tmp_path / "run")
+    told = command("status", tmp_path / "run", "--json").json
+    assert (told["officer"], len(told["hash_lists"])) == (key.fingerprint, 1)
+    assert {name: told[name] for name in ("hash_unchecked", "sealed_records")} == {
+        name: done.json[name] for name in ("hash_unchecked", "sealed_records")
+    }
+    shown = command("status", tmp_path / "run").stdout
+    for text in (key.fingerprint, told["hash_lists"][0][:12], "hash unchecked", "sealed records"):
+        assert text in shown
+    assert "list.txt" not in shown
+    other = command(*words, *lists)
+    assert other.status == 1
+    assert "another officer's key (--officer-key)" in " ".join(other.stderr.split())
+    for option, file, error in (
+        ("--hash-list", "missing.txt", "missing.txt"),
+        ("--officer-key", "list.txt", "list.txt is not a key file"),
+    ):
+        failed = command("scan", pictures, "--out", tmp_path / "new", option, tmp_path / file, *STAND_IN)
+        assert failed.status in (1, 2)
+        assert error in " ".join(failed.stderr.split())
+        assert not (tmp_path / "new").exists()
+
+
+def both(run: Path) -> int:
+    """The samples that are excluded both for co-occurrence and as known content."""
+    found = [pq.read_table(path)["reasons"].to_pylist() for path in (run / "decisions").iterdir()]
+    return sum({"co_occurrence", "known_hash"} <= set(reasons) for part in found for reasons in part)
 
 
 @pytest.mark.parametrize(("threshold", "warned"), [(0.98, False), (0.99, True), (1.0, True)])
