@@ -25,7 +25,7 @@ _NOT_KNOWN = "the run does not know this key, and loaders exclude it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What a run decided on one key, and the reasons; no score.
+    """A run's decision on one key, and the reasons; no score.
 
     Attributes
     ----------
