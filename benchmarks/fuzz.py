@@ -51,16 +51,19 @@ def main() -> None:
     if asked.case:
         _write_case(asked.case, asked.seed)
         return
+    if asked.json and not asked.target:
+        asked.json.unlink(missing_ok=True)
     shares = cases_of(asked.cases or (QUICK if asked.quick else CASES))
     results: dict[str, dict[str, Any]] = {}
     for name in asked.target or targets:
         started = time.perf_counter()
         tally = run(lambda name=name: targets[name], asked.seed, shares[name], keep=asked.keep)
-        results[name] = _result(tally, time.perf_counter() - started)
+        results[name] = _result(tally, time.perf_counter() - started, asked.seed)
         progress(f"{name}: {tally.cases:,} cases, {len(tally.faults)} faults, {results[name]['seconds']:.0f} s")
         for fault in tally.faults[:5]:
             progress(f"  {fault}")
-        finish(_whole(results, asked), asked.json)
+        if asked.json:
+            finish(_whole({name: results[name]}, asked), asked.json)
     columns = ("target", "cases", "accepted", "refused", "faults", "slowest, ms", "most memory, MB")
     fields = ("cases", "accepted", "rejected", "faults", "slowest_ms", "peak_mb")
     show("mutated files", columns, [(name, *(result[field] for field in fields)) for name, result in results.items()])
@@ -75,23 +78,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, help=f"in all targets together; {CASES:,} where not given")
     parser.add_argument("--target", action="append", default=[], help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="add cases of another seed to those in the JSON file")
     parser.add_argument("--keep", type=Path, help="a folder for the files of faults")
     parser.add_argument("--case", help="TARGET:NUMBER; writes the file of this case and does nothing else")
     return parser.parse_args()
 
 
-def _result(tally: Tally, seconds: float) -> dict[str, Any]:
+def _result(tally: Tally, seconds: float, seed: int) -> dict[str, Any]:
     found = asdict(tally)
     details = found.pop("faults")
-    found |= {"faults": len(details), "seconds": round(seconds, 1)}
+    found |= {"faults": len(details), "seconds": round(seconds, 1), "seeds": [seed]}
     found["slowest_ms"], found["peak_mb"] = round(tally.slowest_ms, 1), round(tally.peak_mb, 1)
     return found | ({"details": details[:20]} if details else {})
 
 
 def _whole(results: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace) -> dict[str, Any]:
     """The results with those of other targets that the file has already."""
-    before = json.loads(asked.json.read_text()) if asked.target and asked.json and asked.json.exists() else {}
-    targets = before.get("targets", {}) | results
+    before = json.loads(asked.json.read_text()) if asked.json.exists() else {}
+    earlier = before.get("targets", {})
+    if asked.add:
+        results = {name: _added(earlier[name], one) if name in earlier else one for name, one in results.items()}
+    targets = earlier | results
     by_name = {name: targets[name] for name in all_targets() if name in targets}
     found = environment("pyarrow", "safetensors", "webdataset", "datasets", "pdqhash", "PyNaCl", "securesystemslib")
     found["versions"] |= {name: features.version(name) for name in _CODECS}
@@ -99,6 +106,19 @@ def _whole(results: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace) 
         field: sum(one[field] for one in targets.values()) for field in ("cases", "accepted", "rejected", "faults")
     }
     return found | {"seed": asked.seed, "targets": by_name, "total": totals, "ratios": {}}
+
+
+def _added(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of a target's cases of one seed and of others together; the same ones again are not more cases."""
+    if set(later["seeds"]) <= set(earlier.get("seeds", [0])):
+        return dict(later)
+    slowest = max(earlier, later, key=lambda one: one["slowest_ms"])
+    found = {name: earlier[name] + later[name] for name in ("cases", "accepted", "rejected", "faults", "seconds")}
+    found |= {name: slowest[name] for name in ("slowest_ms", "slowest_case")}
+    found |= {"peak_mb": max(earlier["peak_mb"], later["peak_mb"])}
+    found |= {"seeds": sorted({*earlier.get("seeds", [0]), *later["seeds"]})}
+    details = [*earlier.get("details", []), *later.get("details", [])]
+    return found | ({"details": details} if details else {})
 
 
 def _write_case(case: str, seed: int) -> None:

@@ -114,6 +114,7 @@ def _seen(data: bytes, limits: DecodeLimits) -> Iterator[bytes]:
 
 def _shown(data: bytes) -> Iterator[bytes]:
     """What a loader gets that opens a file with Pillow and goes through its frames, as far as it comes."""
+    Image.init()  # else a format that is not loaded yet is an error, and nothing is compared
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
