@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from safetyfilter.batches import EmbeddingBatch, Reason, ScoreBatch, Unreadable
 from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.lumas import Lumas, lumas_of
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import MissingExtraError
@@ -25,6 +27,7 @@ from safetyfilter.hashes.pdq import pdq_of
 from safetyfilter.runs.digests import NO_CONTENT
 from safetyfilter.sealed.evidence import Evidence, PictureDigests
 from safetyfilter.sources.base import Sample
+from safetyfilter.storage import Location
 
 HELD_BYTES = 128 << 20
 """Of encoded pictures that wait for their scores, at most; beyond, a perceptual hash is computed at once."""
@@ -89,12 +92,22 @@ class Inspector:
         Lists of known content.
     limits : DecodeLimits
         What one image may cost.
+    lumas : callable
+        Decodes pictures for perceptual hashes.
     threads : int
         Threads that compute perceptual hashes of what is excluded.
     """
 
-    def __init__(self, job: PartJob, hash_lists: HashLists | None, limits: DecodeLimits, *, threads: int) -> None:
-        self._job, self._lists, self._limits = job, hash_lists, limits
+    def __init__(
+        self,
+        job: PartJob,
+        hash_lists: HashLists | None,
+        limits: DecodeLimits,
+        lumas: Lumas = lumas_of,
+        *,
+        threads: int,
+    ) -> None:
+        self._job, self._lists, self._limits, self._lumas = job, hash_lists, limits, lumas
         self._room = _Room(HELD_BYTES)
         self._pool = ThreadPoolExecutor(threads, "records")  # starts none before it is asked
 
@@ -115,9 +128,13 @@ class Inspector:
         try:
             images = encoded = sample.read_all(self._job.max_bytes)
             content = digester.content(*encoded)
-        except Unreadable as finding:
-            images, encoded, content = finding, (), NO_CONTENT
-        found = self._lists.match(encoded, sample.url, self._limits) if self._lists else HashFindings()
+        except Unreadable as finding:  # of one of several pictures perhaps: the others are looked at all the same
+            images, encoded, content = finding, _readable(sample, self._job.max_bytes), NO_CONTENT
+        found = HashFindings()
+        if self._lists is not None:
+            found = self._lists.match(encoded, sample.url, self._limits, self._lumas)
+            in_part = isinstance(images, Unreadable) and any(not kind.of_url for kind in self._lists.kinds)
+            found = replace(found, unchecked=found.unchecked or in_part)
         provenance = self._provenance(sample, encoded) if self._job.sealing else None
         digests = digester.key(key) + content
         return Inspected(digests=digests, caption=sample.caption, found=found, provenance=provenance), images
@@ -175,7 +192,7 @@ class Inspector:
         )
 
     def _with_pdq(self, pictures: tuple[PictureDigests, ...], images: tuple[bytes, ...]) -> tuple[PictureDigests, ...]:
-        return tuple(_with_pdq(*each, self._limits) for each in zip(pictures, images, strict=True))
+        return tuple(_with_pdq(*each, self._limits, self._lumas) for each in zip(pictures, images, strict=True))
 
 
 class _Room:
@@ -196,6 +213,19 @@ class _Room:
         """Give room back."""
         with self._lock:
             self._left += size
+
+
+def _readable(sample: Sample, max_bytes: int) -> tuple[bytes, ...]:
+    """The pictures of a sample that can be read, though others of its can't."""
+    found = []
+    others = [
+        Sample(key="", place=other) if isinstance(other, Location) else Sample(key="", image=other)
+        for other in sample.others
+    ]
+    for picture in (sample, *others):
+        with suppress(Unreadable):
+            found.append(picture.read(max_bytes))
+    return tuple(found)
 
 
 def now() -> str:
@@ -224,10 +254,10 @@ def _digests(image: bytes) -> PictureDigests:
 _ALGORITHMS = ("md5", "sha1", "sha256")
 
 
-def _with_pdq(digests: PictureDigests, image: bytes, limits: DecodeLimits) -> PictureDigests:
+def _with_pdq(digests: PictureDigests, image: bytes, limits: DecodeLimits, lumas: Lumas) -> PictureDigests:
     """Digests with the perceptual hash of the image's first picture, where it can be had."""
     try:
-        first, *_ = pdq_of(image, limits)
+        first, *_ = pdq_of(image, limits, lumas)
     except (Unreadable, MissingExtraError):
         return digests
     return replace(digests, pdq=first.hash.hex(), pdq_quality=first.quality)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from PIL import Image
-
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.images import read_bytes
+from safetyfilter.embed.lumas import Lumas, lumas_of
 
 if TYPE_CHECKING:
     from safetyfilter.hashes.lists import HashLists
@@ -16,7 +15,9 @@ if TYPE_CHECKING:
 Images: TypeAlias = "ImageInput | tuple[ImageInput, ...] | Unreadable"
 
 
-def matched(lists: HashLists, images: Images, url: str | None, limits: DecodeLimits) -> tuple[bool, Images]:
+def matched(
+    lists: HashLists, images: Images, url: str | None, limits: DecodeLimits, lumas: Lumas = lumas_of
+) -> tuple[bool, Images]:
     """Return True for a sample that is on a list, and its images with their bytes in the place of paths.
 
     Parameters
@@ -29,6 +30,8 @@ def matched(lists: HashLists, images: Images, url: str | None, limits: DecodeLim
         Where it was found, where that is known.
     limits : DecodeLimits
         What one image may cost.
+    lumas : callable
+        Decodes pictures for perceptual hashes.
 
     Raises
     ------
@@ -40,20 +43,18 @@ def matched(lists: HashLists, images: Images, url: str | None, limits: DecodeLim
     >>> from safetyfilter.embed.headers import DEFAULT_LIMITS
     >>> from safetyfilter.hashes.lists import HashLists
     >>> matched(HashLists(()), b"GIF89a", None, DEFAULT_LIMITS)
-    (False, (b'GIF89a',))
+    (False, b'GIF89a')
     """
-    given = images if isinstance(images, tuple) else (images,)
-    try:
-        read = tuple(_read(image, limits) for image in given)
-    except Unreadable as finding:
-        return bool(lists.match((), url, limits).lists), finding
-    except TypeError:  # not an image of any kind, of which the encoder tells
-        return False, images
-    encoded = tuple(image for image in read if isinstance(image, bytes))
-    return bool(lists.match(encoded, url, limits).lists), read
-
-
-def _read(image: ImageInput | Unreadable, limits: DecodeLimits) -> bytes | Image.Image:
-    if isinstance(image, Unreadable):
-        raise image
-    return read_bytes(image, limits)
+    given = () if isinstance(images, Unreadable) else images if isinstance(images, tuple) else (images,)
+    read: list[ImageInput] = []
+    finding = images if isinstance(images, Unreadable) else None
+    for image in given:
+        try:
+            read.append(read_bytes(image, limits))
+        except Unreadable as found:  # the others of the sample are looked at all the same
+            finding = finding or found
+        except TypeError:  # not an image of any kind, of which the encoder tells
+            read.append(image)
+    encoded = [image for image in read if isinstance(image, bytes)]
+    known = bool(lists.match(encoded, url, limits, lumas).lists)
+    return known, finding or (tuple(read) if isinstance(images, tuple) else read[0])

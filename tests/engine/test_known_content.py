@@ -34,6 +34,7 @@ from safetyfilter.runs.start import started
 from safetyfilter.sealed.evidence import Evidence
 from safetyfilter.sealed.private_keys import PrivateKeys
 from safetyfilter.sources.base import Sample
+from safetyfilter.storage import Location
 from tests.conftest import bad_images, encoded, good_images
 from tests.engine.memory import MemorySource
 from tests.engine.pictures import rows_of
@@ -272,6 +273,28 @@ def test_of_one_sample_that_comes_twice_both_are_out(safe: SafetyFilter, tmp_pat
     source = open_source(tmp_path / "s.parquet", key_column="key")
     run = scan(source, tmp_path / "run", replace(safe, hash_lists=lists))
     assert (run.counts["known_hash"], run.record.hash_unchecked) == (2, 1)
+
+
+def test_of_several_pictures_each_is_held_against_the_lists(case: Case, tmp_path: Path) -> None:
+    """Though another of the same sample can't be read, and the sample is unscored for that."""
+    listed, missing = IMAGES[LISTED["md5"]], tmp_path / "missing.png"
+    others: tuple[tuple[bytes | Location, ...], ...] = ((GOOD["rocket-2.png"], listed), (Location.of(missing),))
+    samples = [
+        Sample(key="second", image=GOOD["chelsea-2.png"], others=others[0], url="u"),
+        Sample(key="first", image=listed, others=others[1], url="u"),
+        Sample(key="neither", image=GOOD["chelsea-2.png"], others=others[1], url="u"),
+    ]
+    run = scan(MemorySource(listed=[samples]), tmp_path / "run", case.safe, officer=case.keys.public)
+    names = {sample.key: sample for sample in samples}
+    reasons, found = reasons_of(run, names), records_of(run, case.keys)
+    assert "known_hash" in reasons["second"]
+    assert (reasons["first"], reasons["neither"]) == ({"known_hash", "unscored"}, {"unscored"})
+    assert rows_of(run, names)["known_hash"].to_pylist() == [True, True, None]
+    assert [len(found[name].pictures) for name in ("second", "first")] == [3, 1]
+    assert found["first"].pictures[0].md5 == hashlib.md5(listed).hexdigest()
+    safe = replace(case.safe, hash_lists=lists_in(tmp_path, md5=hashlib.md5(listed).hexdigest()))
+    ((_, _, decided),) = safe.stream([(listed, missing), (missing, listed), (missing,)], lambda images: (None, images))
+    assert list(decided.reasons) == [Reason.KNOWN_HASH | Reason.UNSCORED] * 2 + [Reason.UNSCORED]
 
 
 @pytest.mark.parametrize("room", [0, inspection.HELD_BYTES])
