@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
+
+from safetyfilter.batches import Unreadable
 from safetyfilter.embed.decoding.processes import DecodingProcesses
 from safetyfilter.embed.decoding.protocol import LumaSetup, luma_of, request
 from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.lumas import Luma
+from safetyfilter.embed.lumas import Luma, Lumas, lumas_of
+from safetyfilter.embed.options import EmbedOptions
 
 
 class LumaProcesses:
@@ -43,9 +49,29 @@ class LumaProcesses:
             return True
 
         self._processes.ask(request(0, [image]), more)
+        if not found:  # the processes were ended meanwhile
+            raise Unreadable("decoder_crashed")
         return [luma_of(message) for message in found]
 
     def close(self) -> None:
         """End the processes."""
         if self._processes.close():
             os.close(self._fd)
+
+
+@contextmanager
+def luma_decoder(options: EmbedOptions, device: torch.device) -> Iterator[Lumas]:
+    """Give what decodes as images are decoded for a model on a device: in this process, or in processes until the end.
+
+    >>> with luma_decoder(EmbedOptions(), torch.device("cpu")) as lumas:
+    ...     lumas is lumas_of
+    True
+    """
+    if not options.decodes_in_processes(device):
+        yield lumas_of
+        return
+    processes = LumaProcesses(options.limits)
+    try:
+        yield processes
+    finally:
+        processes.close()

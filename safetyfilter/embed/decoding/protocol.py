@@ -15,6 +15,7 @@ from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.lumas import Luma
 from safetyfilter.embed.views import Geometry
+from safetyfilter.storage import parse_json
 
 _HEAD = struct.Struct("<QI")
 _LENGTH = struct.Struct("<Q")
@@ -65,7 +66,7 @@ class DecodingSetup:
         >>> DecodingSetup.from_json(setup.to_json()) == setup
         True
         """
-        told: dict[str, Any] = json.loads(data)
+        told: dict[str, Any] = parse_json(data.decode())
         geometry = told["geometry"] | {"image_size": tuple(told["geometry"]["image_size"])}
         preparer = ImagePreparer(
             geometry=Geometry(**geometry), decode=told["decode"], limits=DecodeLimits(**told["limits"])
