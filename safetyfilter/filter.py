@@ -10,6 +10,7 @@ import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
 from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.decoding.lumas import luma_decoder
 from safetyfilter.embed.images import several
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pipeline import ReadItem
@@ -127,10 +128,11 @@ class SafetyFilter:
         lists, limits = self.hash_lists, self.options.limits
 
         def read(item: tuple[ImageInput, str | None]) -> tuple[bool, Images]:
-            return matched(lists, *item, limits)
+            return matched(lists, *item, limits, lumas)
 
         items = zip(images, urls or [None] * len(images), strict=True)
-        found = list(self.encoder.embed_stream(items, read, self.options))
+        with luma_decoder(self.options, self.encoder.device) as lumas:
+            found = list(self.encoder.embed_stream(items, read, self.options))
         batches = [batch for _, batch in found] or [self.encoder.embed([], self.options)]
         decided = self.decide(self._with_captions(EmbeddingBatch.joined(batches), captions))
         return _with_known(decided, [known for flags, _ in found for known in flags])
@@ -191,13 +193,14 @@ class SafetyFilter:
 
         def read_and_matched(item: T) -> tuple[tuple[R, bool], Images]:
             record, images = read(item)
-            known, images = matched(lists, images, url and url(record), self.options.limits)
+            known, images = matched(lists, images, url and url(record), self.options.limits, lumas)
             return (record, known), images
 
         of_both = None if caption is None else lambda both: caption(both[0])
-        for pairs, batch, scores in self.score_stream(items, read_and_matched, of_both):
-            known = [on_list for _, on_list in pairs]
-            yield [record for record, _ in pairs], batch, _with_known(self.policy.decide(scores), known)
+        with luma_decoder(self.options, self.encoder.device) as lumas:
+            for pairs, batch, scores in self.score_stream(items, read_and_matched, of_both):
+                known = [on_list for _, on_list in pairs]
+                yield [record for record, _ in pairs], batch, _with_known(self.policy.decide(scores), known)
 
     def _with_captions(self, batch: EmbeddingBatch, captions: Sequence[str | None] | None) -> EmbeddingBatch:
         """The embeddings that the probes take; a sample without the caption that they need is a failure."""

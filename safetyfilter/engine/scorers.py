@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from safetyfilter.embed.decoding.lumas import luma_decoder
 from safetyfilter.embed.threads import cores
 from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.engine.inspection import Inspected, Inspector
@@ -112,12 +113,14 @@ class ImageScorer:
         """
         options = self.safety_filter.options
         safety_filter = replace(self.safety_filter, options=replace(options, full_batches=True))
-        inspector = Inspector(job, safety_filter.hash_lists, options.limits, threads=options.workers or cores())
-        try:
-            for inspected, embedded, scores in safety_filter.score_stream(samples, inspector.read, _caption):
-                yield inspector.scored(inspected, embedded, scores)
-        finally:
-            inspector.close()
+        with luma_decoder(options, safety_filter.encoder.device) as lumas:
+            threads = options.workers or cores()
+            inspector = Inspector(job, safety_filter.hash_lists, options.limits, lumas, threads=threads)
+            try:
+                for inspected, embedded, scores in safety_filter.score_stream(samples, inspector.read, _caption):
+                    yield inspector.scored(inspected, embedded, scores)
+            finally:
+                inspector.close()
 
 
 def _caption(inspected: Inspected) -> str | None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
+from safetyfilter.embed.lumas import Lumas, lumas_of
 from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.known_list import HashList
 from safetyfilter.hashes.loading import load_lists
@@ -113,7 +114,11 @@ class HashLists:
         return sum(map(len, self.lists))
 
     def match(
-        self, images: Sequence[bytes], url: str | None = None, limits: DecodeLimits = DEFAULT_LIMITS
+        self,
+        images: Sequence[bytes],
+        url: str | None = None,
+        limits: DecodeLimits = DEFAULT_LIMITS,
+        lumas: Lumas = lumas_of,
     ) -> HashFindings:
         """Return the lists that a sample is on.
 
@@ -125,6 +130,8 @@ class HashLists:
             The place where it was found, of which the UTF-8 bytes are digested to the letter; it is not opened.
         limits : DecodeLimits
             For the pictures that are decoded, which they are only for perceptual hashes.
+        lumas : callable
+            Decodes them.
         """
         found = self._with_digests(images, of_url=False)
         unchecked = not images and any(not kind.of_url for kind in self.kinds)
@@ -132,7 +139,7 @@ class HashLists:
             unchecked |= url is None
             found |= self._with_digests([] if url is None else [_utf_8(url)], of_url=True)
         if self.needs_pdq:
-            looks, unclear = _looks(images, limits)
+            looks, unclear = _looks(images, limits, lumas)
             unchecked |= unclear
             found |= {number for number, one in enumerate(self.lists) if one.has_like(looks)}
         names = dict.fromkeys(self.lists[number].name for number in sorted(found))
@@ -181,12 +188,12 @@ def _digests(kinds: Iterable[HashKind], contents: Sequence[bytes]) -> dict[HashK
     }
 
 
-def _looks(images: Sequence[bytes], limits: DecodeLimits) -> tuple[npt.NDArray[np.uint8], bool]:
+def _looks(images: Sequence[bytes], limits: DecodeLimits, lumas: Lumas) -> tuple[npt.NDArray[np.uint8], bool]:
     """Return (M, 32) perceptual hashes of pictures, turned and mirrored, and True where one says too little."""
     looks, unclear = [np.empty((0, 32), np.uint8)], False
     for image in images:
         try:
-            found = pdq_of(image, limits)
+            found = pdq_of(image, limits, lumas)
         except Unreadable:
             unclear = True
             continue

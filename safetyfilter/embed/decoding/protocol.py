@@ -98,7 +98,7 @@ def setup_from_json(data: bytes) -> DecodingSetup | LumaSetup:
     >>> setup_from_json(setup.to_json()) == setup
     True
     """
-    told: dict[str, Any] = json.loads(data)
+    told: dict[str, Any] = parse_json(data.decode())
     if "lumas" in told:
         return LumaSetup(limits=DecodeLimits(**told["lumas"]))
     return DecodingSetup.from_json(data)

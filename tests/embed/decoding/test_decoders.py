@@ -16,13 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter import ClipEncoder, EmbedOptions, HashLists, Reason, SafetyFilter, zero_shot_probes
 from safetyfilter.batches import STATUS_NAMES, EmbeddingBatch, ImageInput, Unreadable
 from safetyfilter.embed.decoding import processes, starting
 from safetyfilter.embed.decoding.lumas import LumaProcesses
 from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.embed.lumas import lumas_of
 from safetyfilter.errors import EngineError, UsageError
+from safetyfilter.hashes.pdq import pdq_of
+from safetyfilter.standin import PROMPTS
+from safetyfilter.standin.backgrounds import photograph
 from tests.conftest import bad_images, encoded, good_images
 
 GOOD = [encoded(Image.new("RGB", (48, 40), (40 * number, 90, 10)), "PNG") for number in range(6)]
@@ -128,6 +131,17 @@ def test_what_perceptual_hashes_are_taken_of_is_decoded_likewise(caplog: pytest.
     assert "mark" not in caplog.text
 
 
+def test_a_filter_with_a_list_of_perceptual_hashes_outlives_a_crash(encoder: ClipEncoder, tmp_path: Path) -> None:
+    listed, crashing = (encoded(photograph("coffee"), "JPEG", quality=quality) for quality in (90, 60))
+    (tmp_path / "listed.txt").write_text(pdq_of(listed)[0].hash.hex())
+    options = EmbedOptions(decoders="processes", batch_size=4, workers=2)
+    lists = HashLists.load([f"pdq={tmp_path / 'listed.txt'}"])
+    safe = SafetyFilter(encoder, zero_shot_probes(encoder, PROMPTS), options=options, hash_lists=lists)
+    result = safe([listed, crashing + b"mark: crash", GOOD[0]])
+    assert [Reason.KNOWN_HASH in Reason(reasons) for reasons in result.reasons] == [True, False, False]
+    assert result.scores.failures[1] == "decoder_crashed"
+
+
 def test_one_that_is_killed_once_costs_nothing(encoder: ClipEncoder, tmp_path: Path) -> None:
     killed = GOOD[0] + b"mark: once " + os.fsencode(tmp_path / "killed")
     assert statuses(embed(encoder, [*GOOD, killed])) == ["ok"] * (len(GOOD) + 1)
@@ -195,7 +209,7 @@ def test_nothing_is_left_open(encoder: ClipEncoder) -> None:
 def test_processes_end_with_the_one_that_started_them(tiny_clip: Path) -> None:
     script = f"""
 import itertools, sys
-from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter import ClipEncoder, EmbedOptions, HashLists, Reason, SafetyFilter, zero_shot_probes
 encoder = ClipEncoder.load("local-dir:{tiny_clip}", device="cpu", precision="fp32")
 image = bytes.fromhex(sys.argv[1])
 options = EmbedOptions(decoders="processes", batch_size=4, workers=2)
