@@ -30,7 +30,8 @@ _STRUCTURES: dict[str, Structure] = {"jpeg": JPEG, "png": PNG, "webp": WEBP, "gi
 _GEOMETRY = Geometry(image_size=(32, 32), views="whole")
 SMALL = DecodeLimits(max_pixels=1 << 20, max_bytes=1 << 20, max_segments=20_000, large_pixels=1 << 18)
 """Limits in the measure of small files, so that what goes up to them is reached often and costs little."""
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""JPEG stands for MPO too; a name that Pillow does not know would be an error with each file."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,7 +115,6 @@ def _seen(data: bytes, limits: DecodeLimits) -> Iterator[bytes]:
 
 def _shown(data: bytes) -> Iterator[bytes]:
     """What a loader gets that opens a file with Pillow and goes through its frames, as far as it comes."""
-    Image.init()  # else a format that is not loaded yet is an error, and nothing is compared
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
