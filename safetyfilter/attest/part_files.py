@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,7 @@ def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles
     """
     faults: dict[str, str] = {}
     part = decided = None
+    meta: dict[str, Any] = {}
     scores = ""
     beside = dict.fromkeys(BESIDE, "")
     try:
@@ -75,7 +77,7 @@ def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles
         faults["decisions"] = str(error)
     if decided is None:
         return PartFiles(scores=scores, embeddings=beside["embeddings"], sealed=beside["sealed"], faults=faults)
-    if part is not None and (fault := rule_fault(record, part, decided)):
+    if part is not None and (fault := rule_fault(record, part, meta, decided)):
         faults["rule"] = f"part {number}: {fault}"
     return PartFiles(
         rows=encoded_rows(decided.keys, decided.contents, decided.reason_bits),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from safetyfilter.errors import PolicyError
 from safetyfilter.runs.reasons import own_reasons
 from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.shards import carried_meta
 
 if TYPE_CHECKING:
     from safetyfilter.runs.decided import DecidedPart
@@ -24,7 +26,7 @@ def is_exact(record: RunRecord) -> bool:
     return not record.decided_with and not record.applied_from
 
 
-def rule_fault(record: RunRecord, part: ScoredPart, decided: DecidedPart) -> str:
+def rule_fault(record: RunRecord, part: ScoredPart, meta: Mapping[str, Any], decided: DecidedPart) -> str:
     """Return what is wrong with the decisions on a part, held against its scores; empty where nothing is.
 
     Parameters
@@ -33,11 +35,19 @@ def rule_fault(record: RunRecord, part: ScoredPart, decided: DecidedPart) -> str
         Says by what was decided.
     part : ScoredPart
         The scores.
+    meta : mapping
+        The metadata of their file.
     decided : DecidedPart
         The decisions.
     """
     if decided.policy != record.decided_by:
         return "it was decided by another policy than the run says"
+    if (decided.fingerprint, decided.scores, decided.shards) != (
+        meta["fingerprint"],
+        meta["content"],
+        carried_meta(meta),
+    ):
+        return "its decisions say that they are on other scores"
     if not (np.array_equal(decided.keys, part.keys) and np.array_equal(decided.contents, part.contents)):
         return "its decisions are on other samples than its scores"
     exact = is_exact(record)

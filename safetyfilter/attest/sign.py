@@ -90,7 +90,7 @@ def _tally(run: Run) -> Tally:
 def _require_agreement(root: Location, record: RunRecord, found: Measured) -> None:
     """Raise `AttestationError` unless the files of a run are those that its record speaks of."""
     for what, fault in found.faults.items():
-        raise AttestationError(f"{root} can't be attested: the {what} do not hold: {fault.rstrip('.')}; {_REMEDY}")
+        raise AttestationError(f"{root} can't be attested, by its {what}: {fault}; {_REMEDY}")
     told = (
         ("scores", digest_of(found.scores), record.scores),
         ("scores", checks_of(found.scores), record.scores_checks or checks_of(found.scores)),
@@ -100,4 +100,4 @@ def _require_agreement(root: Location, record: RunRecord, found: Measured) -> No
     )
     for what, there, expected in told:
         if there != expected:
-            raise AttestationError(f"{root} can't be attested: the {what} are not those of its run.json; {_REMEDY}")
+            raise AttestationError(f"{root} can't be attested: its {what} are not those of its run.json; {_REMEDY}")

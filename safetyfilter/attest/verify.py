@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -84,6 +85,7 @@ def verify_run(
     signature = Claim(what="signature", holds=True, found=f"by {officer.fingerprint}, {statement.attested}")
     claims = [
         signature,
+        *_form(root, now),
         *record_claims(statement.run, now, record, story),
         *file_claims(statement, now, found, record, story),
         *([index] if (index := index_claim(current)) else []),
@@ -101,6 +103,13 @@ def _unsigned(error: AttestationError) -> tuple[Claim, ...]:
         Claim(what="signature", holds=False, found=str(error)),
         Claim(what="all else", holds=None, found=rest),
     )
+
+
+def _form(root: Location, now: Mapping[str, Any]) -> list[Claim]:
+    """A claim that fails where another reader may find other values in ``run.json``: a field that stands twice."""
+    found, expected = ("".join(text.split()) for text in ((root / "run.json").read_text(), json.dumps(now)))
+    said = "run.json has a field twice, or spells a value otherwise than this library does"
+    return [] if found == expected else [Claim(what="form", holds=False, found=said)]
 
 
 def _current(root: Location) -> Run | None:

@@ -136,7 +136,8 @@ def read_decisions(place: Location) -> DecidedPart:
     """
     table, meta = read_table(place)
     found = {field.name: field.type for field in table.schema}
-    if any(found.get(name) != kind for name, kind in _COLUMNS.items()) or table.column("key_digest").null_count:
+    others = found != _COLUMNS or len(table.schema) != len(_COLUMNS)  # what no digest covers may say anything
+    if others or table.column("key_digest").null_count:
         raise SchemaError(f"{place} does not hold the columns of decisions; run `safetyfilter decide` again")
     keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
     bits = _reasons(table, place)

@@ -77,6 +77,8 @@ def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, 
     for name in ("embeddings", "repeated"):
         fields.get_or_none(name, str)
     try:
+        if further := sorted(set(table.column_names) - {*signals, *RESERVED_COLUMNS}):
+            raise ValueError(f"there is {further[0]} too, which no digest covers")
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
         scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
         keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))

@@ -15,7 +15,7 @@ from safetyfilter.attest.verify import verify_run
 from safetyfilter.batches import Reason
 from safetyfilter.errors import AttestationError, RunError, UnfinishedRunError
 from safetyfilter.runs.indexed import index_of
-from safetyfilter.runs.parts import read_scores, write_scores
+from safetyfilter.runs.parts import read_scores, read_table, write_scores, write_table
 from safetyfilter.runs.stored import file_digest
 from safetyfilter.sealed.private_keys import PrivateKeys
 from tests.attest.changing import (
@@ -112,7 +112,7 @@ def test_a_missing_file_is_found(run: Run, keys: PrivateKeys, folder: str) -> No
 
 
 @pytest.mark.parametrize("name", ["part-00003.parquet", "further.parquet"])
-@pytest.mark.parametrize("folder", ["scores", "decisions"])
+@pytest.mark.parametrize("folder", ["scores", "decisions", "embeddings"])
 def test_a_further_file_is_found(run: Run, keys: PrivateKeys, folder: str, name: str) -> None:
     (Path(run.path) / folder / name).write_bytes(run.file(folder, 0).read_bytes())
     assert failed(verify_run(run, keys.public)) == {folder}
@@ -150,6 +150,27 @@ def test_each_field_of_the_record_is_held_against_what_was_attested(run: Run, ke
 def test_a_further_or_missing_field_is_found(run: Run, keys: PrivateKeys, change) -> None:
     edit_json(Path(run.path) / "run.json", change)
     assert failed(verify_run(run.path, keys.public)) <= {"other fields", "versions"}
+
+
+def test_a_field_that_is_there_twice_is_found(run: Run, keys: PrivateKeys) -> None:
+    """Of two, this library reads the last; another reader may take the first."""
+    place = Path(run.path) / "run.json"
+    place.write_text('{"complete": false,' + place.read_text().removeprefix("{"))
+    assert failed(verify_run(run.path, keys.public)) == {"form"}
+
+
+@pytest.mark.parametrize(("folder", "name"), [("decisions", "keep_all"), ("scores", "path")])
+def test_a_further_column_is_found(run: Run, keys: PrivateKeys, folder: str, name: str) -> None:
+    rewrite_raw(run, folder, 1, lambda table: table.append_column(name, pa.array([True] * len(table))))
+    assert folder in failed(verify_run(run, keys.public))
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "scores", "shards", "shards_in_keys"])
+def test_changed_metadata_of_decisions_are_found(run: Run, keys: PrivateKeys, name: str) -> None:
+    place = run.file("decisions", 1)
+    table, meta = read_table(place)
+    write_table(table, place, meta | {name: ["00" * 8] if name == "shards" else "x"})
+    assert failed(verify_run(run, keys.public)) == {"rule"}
 
 
 def test_a_number_of_another_type_is_found(run: Run, keys: PrivateKeys) -> None:
@@ -199,6 +220,7 @@ def test_sealed_records_are_attested_by_their_bytes(run: Run, keys: PrivateKeys,
     place.write_bytes(b"sealed")
     part, meta = read_scores(run.file("scores", 0))
     write_scores(part, run.file("scores", 0), meta | {"sealed": file_digest(run.file("sealed", 0))})
+    rewrite(run, 0)
     agree(run)
     attest_run(run, keys)
     assert verify_run(run, keys.public).holds
@@ -227,7 +249,7 @@ def test_decisions_by_near_duplicates_have_at_least_the_reasons_of_their_scores(
     assert "what else decided is not checked" in str(done.claims)
     rewrite(run, 1, bits=flip_a_keep)
     agree(run)
-    with pytest.raises(AttestationError, match="can't be attested: the rule"):
+    with pytest.raises(AttestationError, match="can't be attested, by its rule: part 1: 1 of its 21 rows"):
         attest_run(run, keys)
 
 
