@@ -1,0 +1,6 @@
+"""The harness of the benchmarks, which these tests run for a few cases."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
