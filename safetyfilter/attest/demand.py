@@ -6,6 +6,7 @@ from safetyfilter.attest.record_claims import DECIDED
 from safetyfilter.attest.signed import officer_key, present_fields, signed_statement
 from safetyfilter.attest.statement import attested_fields, differing
 from safetyfilter.errors import AttestationError
+from safetyfilter.html_table import visible
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.sharded import ShardedDecisions
 from safetyfilter.sealed.keys import OfficerKey
@@ -52,4 +53,4 @@ def _changed(run: Location, names: list[str]) -> str:
     remedy = "`safetyfilter verify` tells what holds, and whoever may attest it can attest it again"
     if {*names} <= {*DECIDED, "complete"}:
         return f"the run {run} was decided anew after it was attested, or its decisions were changed; {remedy}"
-    return f"the run {run} is not as it was attested: run.json has another {', '.join(names)}; {remedy}"
+    return f"the run {run} is not as it was attested: run.json has another {visible(', '.join(names))}; {remedy}"

@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from safetyfilter.errors import AttestationError, MissingExtraError
+from safetyfilter.html_table import visible
 from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.storage import parse_json
 
@@ -85,9 +86,9 @@ def checked_payload(content: bytes, key: OfficerKey, place: object) -> bytes:
     from securesystemslib.exceptions import Error, UnverifiedSignatureError
 
     data = _envelope(content, place)
-    if data["signatures"][0]["keyid"] != public.keyid:
+    if (keyid := data["signatures"][0]["keyid"]) != public.keyid:
         raise AttestationError(
-            f"{place} is signed with the key {data['signatures'][0]['keyid']:.40}, and not with {key.fingerprint}; "
+            f"{place} is signed with the key {visible(keyid[:40])}, and not with {key.fingerprint}; "
             "give the public key of whoever attested the run, or let the run be attested anew"
         )
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from safetyfilter.attest.statement import attested_fields, differing
 from safetyfilter.attest.verification import Claim
 from safetyfilter.decide.sentences import excluded_alone, listed_thresholds
+from safetyfilter.html_table import visible
 from safetyfilter.runs.record import RunRecord
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +57,7 @@ def record_claims(attested: Mapping[str, Any], now: Mapping[str, Any], record: R
 
 
 def _said(names: list[str], story: str) -> str:
-    which = f"the field{'' if len(names) == 1 else 's'} {', '.join(names)} of run.json"
+    which = f"the field{'' if len(names) == 1 else 's'} {visible(', '.join(names))} of run.json"
     return f"{which} {'is' if len(names) == 1 else 'are'} not as attested" + (f": {story}" if story else "")
 
 

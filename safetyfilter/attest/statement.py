@@ -10,6 +10,7 @@ from typing import Any
 from safetyfilter.attest.envelope import REMEDY
 from safetyfilter.attest.merkle import ROOT_NAME
 from safetyfilter.errors import AttestationError, RunError
+from safetyfilter.html_table import visible
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.storage import parse_json
@@ -99,7 +100,7 @@ class Statement:
             raise AttestationError(f"{place} does not hold a statement ({error}); {REMEDY}") from error
         try:
             fields = Fields(data, place, remedy=REMEDY)
-            kinds = fields.get("_type", str), fields.get("predicateType", str)
+            kinds = visible(fields.get("_type", str)), visible(fields.get("predicateType", str))
         except RunError:
             kinds = ("nothing of the kind", "")
         if kinds != (STATEMENT_TYPE, PREDICATE_TYPE):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
 from safetyfilter import Run
@@ -19,8 +22,10 @@ from safetyfilter.attest.verify import verify_run
 from safetyfilter.errors import AttestationError, OfficerKeyError
 from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.sealed.private_keys import PrivateKeys
+from tests.attest.changing import edit_json
 
 PAYLOAD = b'{"a": 1}'
+ENVELOPES: dict[str, bytes] = {}
 Fields = dict[str, Any]
 
 
@@ -82,6 +87,15 @@ def test_another_key_is_refused(keys: PrivateKeys) -> None:
         checked_payload(signed_envelope(PAYLOAD, keys), other, "a file")
 
 
+def test_what_a_stranger_wrote_is_shown_without_its_hidden_characters(run: Run, keys: PrivateKeys) -> None:
+    fields = json.loads(signed_envelope(PAYLOAD, keys))
+    fields["signatures"][0]["keyid"] = "\x1b[2J\u202e"
+    with pytest.raises(AttestationError, match=r"with the key \\u001b\[2J\\u202e, and"):
+        checked_payload(json.dumps(fields).encode(), keys.public, "a file")
+    edit_json(Path(run.path) / "run.json", lambda record: record.update({"\x1b[2J": 1}))
+    assert "\\u001b[2J" in verify_run(run.path, keys.public).failed[0].found
+
+
 def test_the_other_half_of_the_key_counts(keys: PrivateKeys) -> None:
     """The fingerprint is of both halves, so an attester is the officer whose records these are."""
     half = OfficerKey(sealing_key=bytes(32), verify_key=keys.public.verify_key)
@@ -139,3 +153,23 @@ def test_a_huge_attestation_is_not_read(run: Run, keys: PrivateKeys) -> None:
         file.truncate(1 << 30)
     with pytest.raises(AttestationError, match="can't be read"):
         verify_run(run, keys.public).require()
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_a_mutated_envelope_is_refused_or_says_the_same(keys: PrivateKeys, data: st.DataObject) -> None:
+    content = bytearray(ENVELOPES.setdefault("whole", signed_envelope(PAYLOAD, keys)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        kind = data.draw(st.sampled_from(["flip", "drop", "double", "cut"]))
+        if kind == "flip":
+            content[at] ^= 1 << data.draw(st.integers(0, 7))
+        elif kind == "drop":
+            del content[at]
+        elif kind == "double":
+            content[at:at] = content[at : at + 9]
+        else:
+            del content[at:]
+        content = content or bytearray(b"0")
+    with suppress(AttestationError):
+        assert checked_payload(bytes(content), keys.public, "a file") == PAYLOAD
