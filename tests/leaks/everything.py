@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,42 @@ class Machine:
             DONE["errors"][name] = "\n".join(text)
         else:
             DONE["errors"][name] = None
+
+
+CHANGING = ("os.chflags", "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir",
+            "os.setxattr", "os.symlink", "os.truncate", "os.utime")  # fmt: skip
+FETCHING = ("ftplib.connect", "http.client.connect", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname",
+            "urllib.Request", "webbrowser.open")  # fmt: skip
+
+
+def watch(sources: Path) -> None:
+    """Note what changes a file below a folder or reaches for the network, from now on and to the process's end."""
+    events = DONE["events"] = []
+    inside = f"{sources}/"
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in FETCHING:
+            events.append(event)
+        elif (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
+            if inside in str(arguments[0]):
+                events.append("open for writing")
+        elif event in CHANGING and any(inside in str(each) for each in arguments):
+            events.append(event)
+
+    sys.addaudithook(hook)
+
+
+def provoke_watch(sources: Path) -> None:
+    """Do each of what is watched for, so that it is seen that it would be seen."""
+    DONE["events so far"] = [*DONE["events"]]
+    file = sources / "control"
+    file.write_text("x")
+    file.chmod(0o600)
+    file.unlink()
+    with socket.socket() as one, suppress(OSError):
+        one.connect(("127.0.0.1", 9))
 
 
 def killed(action: Callable[[], object], after: int) -> int:
@@ -232,11 +269,13 @@ def main_of(place: Path) -> None:
     checkpoint_often()
     machine = Machine(place)
     sources = machine.plan["sources"]
+    watch(place / "sources")
     hard_ends(machine, Path(sources["folder"]["place"]))
     for kind, about in sources.items():
         every_kind(machine, kind, about)
         storage_faults(machine, kind, Path(about["place"]), about["mark"])
     more_of_one(machine, "folder", sources["folder"])
+    provoke_watch(place / "sources")
     (place / "done.json").write_text(json.dumps(DONE))
 
 

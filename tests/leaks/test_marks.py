@@ -47,6 +47,8 @@ class Trial:
         The commands' exit statuses, and what the errors said that were provoked.
     finder : Finder
         Looks for all marks at once.
+    unchanged : bool
+        True where each file of the sources is the one that was written, with its times.
     """
 
     place: Path
@@ -55,6 +57,7 @@ class Trial:
     printed: bytes
     done: dict[str, Any]
     finder: Finder
+    unchanged: bool
 
     def of_samples(self, *pieces: bytes) -> set[str]:
         """Return the marks in some pieces; the name of a shard, a table or a folder may stand there."""
@@ -91,6 +94,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path, probes: Pro
     (place / "officer").mkdir()
     with patch.object(private_keys, "OPERATIONS", 1), patch.object(private_keys, "MEMORY_BYTES", 1 << 13):
         private_keys.write_keys(place / "officer.key", "a phrase for tests")
+    before = states_in(place / "sources")
     plan = {
         "model": str(tiny_clip),
         "probes": str(place / "probes.safetensors"),
@@ -113,7 +117,14 @@ def trial(tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path, probes: Pro
         printed=printed,
         done=json.loads((place / "done.json").read_text()),
         finder=finder_of(sources),
+        unchanged=states_in(place / "sources") == before,
     )
+
+
+def states_in(place: Path) -> dict[str, tuple[int, int, int]]:
+    """The inode, size and time of change of each file, and of each folder."""
+    states = {str(path): path.lstat() for path in place.rglob("*")}
+    return {name: (state.st_ino, state.st_size, state.st_ctime_ns) for name, state in states.items()}
 
 
 def heard(arguments: list[str], place: Path) -> tuple[bytes, bytes]:
@@ -200,3 +211,22 @@ def test_no_error_has_a_mark(trial: Trial) -> None:
 def test_a_list_of_what_is_kept_does_hold_keys(trial: Trial, kind: str) -> None:
     """It is an export, and no part of a run: the marks would be found there as well."""
     assert trial.of_samples((trial.place / "runs" / kind / "kept").read_bytes())
+
+
+def test_no_command_changes_a_source_or_reaches_for_the_network(trial: Trial) -> None:
+    assert trial.done["events so far"] == []
+    assert trial.unchanged
+    assert {"open for writing", "os.chmod", "os.remove", "socket.connect"} <= set(trial.done["events"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_is_said_names_a_row(trial: Trial, kind: str) -> None:
+    """Neither a log nor a result nor a report lists the samples of a run, be it by their digests alone."""
+    run = Run.open(trial.place / "runs" / kind / "run")
+    table = run.read_scores()
+    digests = {*table["key_digest"].to_pylist(), *table["content_digest"].to_pylist()} - {None}
+    needles = {form: "a digest" for each in digests for form in (each[:8], each.hex()[:16].encode())}
+    finder = Finder(needles)
+    report = (Path(run.path) / "report.html").read_bytes().replace(get_plotlyjs().encode(), b"")
+    assert not finder.found_in([*layers(report), trial.said, trial.printed])
+    assert finder.found((Path(run.path) / "index" / "decisions.bin").read_bytes())
