@@ -78,8 +78,10 @@ def play(number: int, seed: int, place: Path, samples: int) -> Outcome:
 def _list_of(made: Made, place: Path, rng: random.Random) -> set[str]:
     """Write a list of the digests of a few pictures, and return their keys."""
     listed = rng.sample(sorted(made.pictures), _LISTED)
-    place.write_text("".join(f"{hashlib.md5(made.pictures[key]).hexdigest()}\n" for key in listed))
-    return set(listed)
+    digests = {hashlib.md5(made.pictures[key]).hexdigest() for key in listed}
+    place.write_text("".join(f"{digest}\n" for digest in sorted(digests)))
+    # of the broken ones, some may have the same bytes
+    return {key for key, content in made.pictures.items() if hashlib.md5(content).hexdigest() in digests}
 
 
 def _until_done(job: ScanJob, disk: Room, duration_s: float, rng: random.Random, outcome: Outcome) -> None:
@@ -103,7 +105,7 @@ def _is_done(ended: Ended, outcome: Outcome) -> bool:
     name, words = ended.error or ("", "")
     if ended.killed:
         outcome.counts["kills"] += 1
-    elif name == "OutputError" and "No space left" in words:
+    elif name == "OutputError" and "make room" in words:
         outcome.counts["full_disk"] += 1
     elif name == "StorageError":
         outcome.counts["storage_failed"] += 1

@@ -61,8 +61,15 @@ def replacing(place: Place) -> Iterator[IO[bytes]]:
     except OSError as error:
         here = "" if location.is_local or not is_full(error) else f" in {tempfile.gettempdir()}, by $TMPDIR,"
         raise OutputError(
-            f"can't write {location}: {error.strerror or error}; make room{here} or choose a writable place"
+            f"can't write {location}: {_cause(error)}; make room{here} or choose a writable place"
         ) from error
+
+
+def _cause(error: OSError) -> str:
+    """Return what an error says; NumPy's, on a disk that fills as it writes an array, gives only two numbers."""
+    if error.strerror is None and "requested and" in str(error):
+        return "a part of it was written, and no more, as where no space is left on the device"
+    return error.strerror or str(error)
 
 
 @contextmanager
