@@ -42,6 +42,8 @@ def facts(record: RunRecord) -> dict[str, list[Fact]]:
         "Probes": [
             Fact(name=f"Probe {at}", value=probe, digest=True) for at, probe in enumerate(record.setup.probes, 1)
         ],
+        **({"Lists of known content": list(_lists(record))} if record.setup.hash_lists else {}),
+        **({"Sealed records": list(_sealed(record))} if record.setup.officer else {}),
         "Software": [Fact(name=name, value=version) for name, version in record.versions.items()],
     }
 
@@ -101,6 +103,17 @@ def _encoder(record: RunRecord) -> Iterator[Fact]:
     yield Fact(name="Resizing", value=f"{spec.resize_mode}, {spec.interpolation}, filled with {spec.fill_color}")
     yield Fact(name="Embedding", value=f"{spec.width:,} numbers")
     yield Fact(name="Encoder", value=spec.digest, digest=True)
+
+
+def _lists(record: RunRecord) -> Iterator[Fact]:
+    for at, digest in enumerate(record.setup.hash_lists, 1):
+        yield Fact(name=f"List {at}", value=digest, digest=True)
+    yield Fact(name="Samples not held against all of one", value=f"{record.hash_unchecked:,}")
+
+
+def _sealed(record: RunRecord) -> Iterator[Fact]:
+    yield Fact(name="Records", value=f"{record.sealed:,}")
+    yield Fact(name="Fingerprint of the officer's key", value=record.setup.officer, digest=True)
 
 
 def _pictures(record: RunRecord) -> Iterator[Fact]:
