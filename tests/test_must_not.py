@@ -146,7 +146,7 @@ def test_nothing_that_is_shown_lists_rows(run: sf.Run, name: str) -> None:
     told = {f"{score:.6f}"[1:] for score in SCORES.ravel()}
     for text in texts:
         assert not [digest for digest in digests if digest in text]
-        # An evaluation says at which threshold each of four shares is excluded, which is a score, and nobody's in a list.
+        # An evaluation says at which threshold each of four shares is excluded, for each signal: a score, of no key.
         assert len([score for score in told if score in text]) <= (8 if name == "an evaluation" else 0)
 
 
