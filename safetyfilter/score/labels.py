@@ -95,7 +95,7 @@ def _number(value: object) -> float:
             return _TEXTS[value]
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.inf
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ _BYTE_ORDER_MARK = "\ufeff"
 _DEEPEST = 64
 """Levels of objects and lists in a text; ours have fewer than ten."""
 _TOO_DEEP = "it is nested too deeply"
+_DIGITS = 300
+"""Digits of a whole number in a text: no float has more, and of very many Python makes no text for an error."""
+_TOO_LARGE = f"it holds a whole number of more than {_DIGITS} digits"
 
 
 def read_image(place: Place, max_bytes: int) -> bytes:
@@ -111,7 +115,8 @@ def parse_json(data: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        It is not JSON, or not UTF-8, or nested too deeply to be read: never a RecursionError.
+        It is not JSON, or not UTF-8, or nested too deeply to be read: never a RecursionError. Or it holds a whole
+        number that no float holds.
 
     Examples
     --------
@@ -124,7 +129,7 @@ def parse_json(data: bytes | str) -> Any:
     """
     text = data.decode("utf-8") if isinstance(data, bytes) else data
     try:
-        return _not_too_deep(json.loads(text.removeprefix(_BYTE_ORDER_MARK)))
+        return _not_too_deep(json.loads(text.removeprefix(_BYTE_ORDER_MARK), parse_int=_whole_number))
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
 
@@ -140,7 +145,24 @@ def parse_toml(text: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     _not_too_deep(content)
+    if any(isinstance(value, int) and abs(value) >= 10**_DIGITS for value in _values(content)):  # in hex, say
+        raise ValueError(_TOO_LARGE)
     return content
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(_TOO_LARGE)
+    return int(text)
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """Yield the values in objects and lists, which are not nested too deeply."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _values(inner)
+    else:
+        yield value
 
 
 def _not_too_deep(value: Any) -> Any:
