@@ -96,7 +96,8 @@ def retried(action: Callable[[], T], what: object, forget: Callable[[], None] | 
         if forget is not None:
             with suppress(Exception):
                 forget()
-        time.sleep(wait * random.uniform(0.5, 1))  # many threads that failed together must not come back together
+        # Many threads that failed together must not come back together.
+        time.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 - a pause is no key
         wait = min(2 * wait, LONGEST_WAIT_S)
     raise AssertionError  # pragma: no cover
 
