@@ -28,7 +28,7 @@ from safetyfilter.runs import index_check
 from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.sealed.private_keys import PrivateKeys
 from tests.attest.changing import agree, edit_json, flip_a_keep, forge, rewrite
-from tests.attest.runs import PARTS, finished, source
+from tests.attest.runs import PARTS, copied, finished, source
 
 KEYS = [key for rows in PARTS.values() for key, *_ in rows]
 
@@ -52,11 +52,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, keys: PrivateKeys) -> Run:
 
 
 @pytest.fixture
-def own(tmp_path: Path, keys: PrivateKeys) -> Run:
-    """An attested run with its secret, for one test."""
-    run = finished(tmp_path / "run")
-    attest_run(run, keys)
-    return run
+def own(whole: Run, tmp_path: Path) -> Run:
+    """A copy of the attested run with its secret, for one test."""
+    (tmp_path / "run.secret").write_bytes((whole.path.folder / "run.secret").read_bytes())
+    return copied(whole, tmp_path / "run")
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -155,7 +155,7 @@ def test_a_huge_attestation_is_not_read(run: Run, keys: PrivateKeys) -> None:
         verify_run(run, keys.public).require()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_mutated_envelope_is_refused_or_says_the_same(keys: PrivateKeys, data: st.DataObject) -> None:
     content = bytearray(ENVELOPES.setdefault("whole", signed_envelope(PAYLOAD, keys)))
