@@ -404,6 +404,47 @@ def hash_copies(result: Mapping[str, Any]) -> str:
     return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
 
 
+def fuzz(result: Mapping[str, Any]) -> str:
+    """Mutated files by what reads them."""
+    total = result["total"]
+    lines = [
+        (
+            name,
+            f"{one['cases']:,}",
+            f"{one['rejected']:,}",
+            f"{one['accepted']:,}",
+            str(one["faults"]),
+            _number(one["slowest_ms"]),
+            f"{one['peak_mb']:.0f}",
+        )
+        for name, one in result["targets"].items()
+    ]
+    whole = ("**all**", *(f"{total[name]:,}" for name in ("cases", "rejected", "accepted", "faults")), "", "")
+    head = ("target", "cases", "refused", "accepted", "faults", "slowest, ms", "most memory more, MB")
+    versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items() if found)
+    prose = textwrap.fill(f"Measured with {versions}; Python {result['python']}.", 120)
+    return f"{_table(head, [*lines, whole])}\n\n{prose}"
+
+
+def soak(result: Mapping[str, Any]) -> str:
+    """A scan under faults."""
+    counts = result["counts"]
+    return _table(
+        (f"{result['minutes']:.0f} minutes", ""),
+        [
+            ("rounds, each a scan from its first sample to its last", f"{counts['rounds']:,}"),
+            ("samples, of which broken", f"{counts['samples']:,}, {counts['broken']:,}"),
+            ("attempts at these scans", f"{counts['attempts']:,}"),
+            ("ended by SIGKILL at a random moment", f"{counts['kills']:,}"),
+            ("ended by a full disk", f"{counts['full_disk']:,}"),
+            ("ended by storage that failed five times on end", f"{counts['storage_failed']:,}"),
+            ("faults of storage in attempts that came to their own end", f"{counts['storage_faults']:,}"),
+            ("memory: last quarter of the rounds, less the second", f"{result['growth_mb']:.1f} MB"),
+            ("faults found", str(len(result["faults"]))),
+        ],
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
     """A passage of a page, the file of results that it comes from, and the function that writes it."""
@@ -431,6 +472,8 @@ PASSAGES: dict[str, Passage] = {
     "laion hours": Passage(page="embeddings.md", results="scan.json", write=laion_hours),
     "laion in short": Passage(page="../README.md", results="scan.json", write=laion_in_short),
     "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
+    "fuzz": Passage(page="security-tests.md", results="fuzz.json", write=fuzz),
+    "soak": Passage(page="security-tests.md", results="soak.json", write=soak),
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
     "positions": Passage(page="quality.md", results="quality.json", write=positions),
