@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -298,3 +299,13 @@ def test_excluded_rows_have_another_root_than_kept_ones(attested: Run, keys: Pri
     assert statement.rows != statement.kept
     assert Reason.UNSCORED in Reason(16)
     assert sum(map(len, PARTS.values())) == attested.counts["seen"]
+
+
+def test_a_run_that_an_older_version_wrote_is_attested(tmp_path: Path, keys: PrivateKeys) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "runs" / "fixtures" / "schema-3", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    assert not run.record.scores_checks
+    attest_run(run, keys)
+    assert verify_run(run, keys.public).holds
+    rewrite(run, 0, rows=lambda rows: rows[1:])
+    assert failed(verify_run(run, keys.public)) >= {"scores", "decisions", "data set"}
