@@ -189,7 +189,8 @@ def test_all_that_scores_depend_on_is_in_the_digest(change: dict, name: str) -> 
 def test_each_option_of_embedding_is_in_the_setup_or_changes_no_score() -> None:
     options = {field.name for field in dataclasses.fields(EmbedOptions)}
     fixed = {"full_batches"}  # every scan sets it
-    assert options - {field.name for field in dataclasses.fields(RunSetup)} == {"batch_size", "workers", "decoders"} | fixed
+    besides = {"batch_size", "workers", "decoders"} | fixed
+    assert options - {field.name for field in dataclasses.fields(RunSetup)} == besides
     limits = {field.name for field in dataclasses.fields(DecodeLimits)}
     assert set(json.loads(COMPLETE.to_json())["limits"]) == limits
 
