@@ -107,7 +107,8 @@ def _unsigned(error: AttestationError) -> tuple[Claim, ...]:
 
 def _form(root: Location, now: Mapping[str, Any]) -> list[Claim]:
     """A claim that fails where another reader may find other values in ``run.json``: a field that stands twice."""
-    found, expected = ("".join(text.split()) for text in ((root / "run.json").read_text(), json.dumps(now)))
+    place = root / "run.json"
+    found, expected = ("".join(text.split()) for text in (place.read_text(), json.dumps(now)))
     said = "run.json has a field twice, or spells a value otherwise than this library does"
     return [] if found == expected else [Claim(what="form", holds=False, found=said)]
 
