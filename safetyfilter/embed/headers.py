@@ -1,12 +1,13 @@
 """A picture's header, read within limits: nothing is decoded before its size is known to be bearable.
 
 Bytes are untrusted: only six parsers are reached, and the time and memory that one file can cost are bounded. Nothing
-of Pillow's or the process's global state is changed.
+of Pillow's or the process's global state is changed, but that its reader of TIFF no longer logs the texts in a file.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,12 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.embed.gif import gif_blocks
 from safetyfilter.embed.jpeg import Jpeg, count_jpeg_scans
 from safetyfilter.embed.tiff import longest_list
+
+_log_of_tiff = logging.getLogger(TiffImageFile.__module__)
+if (
+    _log_of_tiff.level == logging.NOTSET
+):  # at DEBUG it logs what a picture's description says, be it a name or an address
+    _log_of_tiff.setLevel(logging.INFO)
 
 _SCANNED = 6
 """The most that all scans of a JPEG may decode, in multiples of `DecodeLimits.max_pixels`: a few seconds."""

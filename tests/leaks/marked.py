@@ -85,7 +85,9 @@ def picture(text: str, seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
     image = Image.fromarray(pixels).resize((40, 40))
     buffer = io.BytesIO()
-    if seed % 2:
+    if seed % 5 == 4:
+        image.save(buffer, "TIFF", description=text)
+    elif seed % 2:
         note = PngImagePlugin.PngInfo()
         note.add_text("Description", text)
         image.save(buffer, "PNG", pnginfo=note)
@@ -123,7 +125,7 @@ def _sample(marked: Marked, number: int, image: bytes | None = None) -> Marks:
 
 
 def _extension(image: bytes) -> str:
-    return "png" if image.startswith(b"\x89PNG") else "jpg"
+    return {b"\x89PNG": "png", b"II*\0": "tif"}.get(image[:4], "jpg")
 
 
 def folder(place: Path) -> Marked:
