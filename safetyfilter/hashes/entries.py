@@ -11,6 +11,8 @@ from safetyfilter.hashes.kinds import HashKind
 
 WITHDRAWN = "deleted or voted down"
 """The words for entries that their members took back or rejected."""
+REPLACED = "replaced by a later one of the same number"
+"""The words for entries whose number another has further on, with other hashes."""
 
 _Hashes = tuple[tuple[HashKind, bytes], ...]
 
@@ -36,8 +38,12 @@ class Entries:
     _lists: set[Collected] = field(default_factory=set)
 
     def put(self, identity: str, hashes: Iterable[tuple[HashKind, bytes]], into: Collected) -> None:
-        """Take an entry's hashes for a list, in the place of those that it had before."""
-        self._found[_key(identity)] = into, tuple(hashes)
+        """Take an entry's hashes for a list, in the place of those that it had before, and count where these differ."""
+        key, new = _key(identity), tuple(hashes)
+        before, old = self._found.get(key, (into, new))
+        if set(old) - set(new):
+            before.left_out[REPLACED] += 1
+        self._found[key] = into, new
         self._lists.add(into)
 
     def withdraw(self, identity: str, into: Collected) -> None:

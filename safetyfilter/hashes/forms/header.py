@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from safetyfilter.hashes.forms.hexes import HEX_DIGITS, NotAListError
+from safetyfilter.hashes.forms.hexes import NotAListError, is_hash
 from safetyfilter.hashes.forms.threatexchange import INDICATORS, TYPES
 from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.naming import kind_named, plain
 
 DELIMITERS = ",;\t"
-_UNNAMED = {"hash", "hashes", "hashvalue", "digest", "digests", "checksum", "fingerprint", "value"}
+_VALUE = "value"
+_UNNAMED = {"hash", "hashes", "hashvalue", "digest", "digests", "checksum", "fingerprint", _VALUE}
 """Names of a column that say that it holds hashes, and not of which kind; as `plain` has them."""
 _TYPED = tuple((plain(typed), plain(hashed)) for typed in TYPES for hashed in INDICATORS)
 """The columns with the kind and the hash in ThreatExchange's tables."""
@@ -57,7 +57,7 @@ def is_header(line: str) -> bool:
     (True, True, False)
     """
     words = line.split(maxsplit=1)
-    if words and _is_hash(words[0]):
+    if words and is_hash(words[0]):
         return False  # what follows is a file's name, with whatever in it
     name = line.strip().strip('"')
     return any(mark in line for mark in DELIMITERS) or _kind_of_header(name) is not None or plain(name) in _UNNAMED
@@ -102,16 +102,14 @@ def columns_of(names: Sequence[str], kind: HashKind | None, column: str | None, 
             votes = tuple((known.index(name), word) for name, word in _VOTES.items() if name in known)
             return Columns(hashes=((known.index(hashed), None),), typed=known.index(typed), votes=votes), True
     of_kind = [(at, told) for at, name in enumerate(names) if (told := _kind_of_header(name)) and kind in (None, told)]
-    if of_kind:
-        return Columns(hashes=tuple(of_kind)), True
     unnamed = [at for at, name in enumerate(known) if name in _UNNAMED]
+    if of_kind:
+        if kind is None and any(known[at] != _VALUE for at in unnamed):
+            raise NotAListError(f"has a column of hashes of which no kind is told, beside others; {_REMEDY}", line)
+        return Columns(hashes=tuple(of_kind)), True
     if len(unnamed) == 1:
         return Columns(hashes=((unnamed[0], kind),)), True
     raise NotAListError(f"is not a header that says which column holds hashes; {_REMEDY}", line)
-
-
-def _is_hash(word: str) -> bool:
-    return len(word) in HEX_DIGITS and all(digit in string.hexdigits for digit in word)
 
 
 def _kind_of_header(name: str) -> HashKind | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 
 BY_DIGITS = {2 * HASH_BYTES[kind]: kind for kind in (HashKind.MD5, HashKind.SHA1, HashKind.SHA512)}
@@ -28,6 +30,15 @@ class NotAListError(Exception):
     def __init__(self, finding: str, line: int | None = None) -> None:
         super().__init__(finding)
         self.finding, self.line = finding, line
+
+
+def is_hash(word: str) -> bool:
+    """Return True for a word of as many hex digits as a hash has.
+
+    >>> is_hash("0" * 31 + "f"), is_hash("0" * 31)
+    (True, False)
+    """
+    return len(word) in HEX_DIGITS and all(digit in string.hexdigits for digit in word)
 
 
 def parse_hash(text: str, kind: HashKind | None) -> tuple[HashKind, bytes]:

@@ -6,9 +6,10 @@ import binascii
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from safetyfilter.hashes.collecting import Collected
-from safetyfilter.hashes.forms.hexes import BY_DIGITS, NotAListError, parse_hash
+from safetyfilter.hashes.forms.hexes import BY_DIGITS, HEX_DIGITS, NotAListError, is_hash, parse_hash
 from safetyfilter.hashes.kinds import HASH_BYTES, HashKind
 from safetyfilter.hashes.naming import kind_named
 
@@ -37,7 +38,7 @@ def read_lines(blocks: Iterator[tuple[int, bytes]], kind: HashKind | None, into:
     Raises
     ------
     NotAListError
-        A line is not a hash, or not of that kind.
+        A line is not a hash, or not of that kind, or has several.
 
     Examples
     --------
@@ -92,6 +93,7 @@ def _add_each(number: int, block: bytes, kind: HashKind | None, into: Collected)
     others = np.flatnonzero(~_IS_DIGIT[text])
     stops = others[np.searchsorted(others, starts)]
     digits = np.where(_IS_SPACE[text[stops]], stops - starts, -1)
+    digits[np.searchsorted(ends, _further_hashes(others, ends))] = -1
     plain = (starts == stops) & _IS_PASSED_OVER[text[stops]]
     for told in [kind] if kind else BY_DIGITS.values():
         of_kind = np.flatnonzero(digits == 2 * HASH_BYTES[told])
@@ -102,6 +104,14 @@ def _add_each(number: int, block: bytes, kind: HashKind | None, into: Collected)
             into.add_rows(told, np.frombuffer(binascii.unhexlify(joined), np.uint8).reshape(len(of_kind), -1))
     for at in np.flatnonzero(~plain).tolist():
         _add_one(number + at, block[starts[at] : ends[at]].strip(), kind, into)
+
+
+def _further_hashes(others: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return where as many digits begin as a hash has, within lines, by the places of what is not a digit."""
+    before = np.concatenate(([-1], others[:-1]))
+    several = np.isin(others - before - 1, list(HEX_DIGITS)) & (before >= 0)
+    begins = before[several]
+    return begins[~np.isin(begins, ends, assume_unique=True)]
 
 
 def _add_one(number: int, text: bytes, kind: HashKind | None, into: Collected) -> None:
@@ -119,5 +129,9 @@ def _hash_in(text: str, kind: HashKind | None) -> tuple[HashKind, bytes]:
         if kind not in (None, told):
             raise ValueError(f"it names another kind than {kind}; correct or remove it")
         text, kind = after.strip(), told
-    digits, *_ = text.split(maxsplit=1) or [""]  # a file's name may follow
+    digits, *rest = text.split() or [""]  # a file's name may follow
+    # With two spaces before it, as checksums are printed, a name may look like a hash.
+    named = len(rest) == 1 and text[len(digits) :].startswith("  ")
+    if not named and any(is_hash(word.rpartition(":")[2]) for word in rest):
+        raise ValueError("it holds several; give one a line, or name the kind and the column, as in md5:1=FILE")
     return parse_hash(digits, kind)

@@ -89,6 +89,18 @@ def test_a_later_entry_replaces_an_earlier_one_of_its_number() -> None:
     assert read(page_of_updates(update(1, "HASH_MD5", MD5), update(2, "HASH_MD5", MD5), gone)) == ONE_MD5
 
 
+def test_entries_that_others_of_their_number_replace_are_counted_where_hashes_are_lost() -> None:
+    entries, earlier, later = Entries(), Collected(), Collected()
+    pages = (
+        [update(1, "HASH_MD5", MD5), update(2, "HASH_SHA1", SHA1)],
+        [update(1, "HASH_MD5", MD5), update(2, "HASH_SHA1", SHA1[::-1])],
+    )
+    for page, into in zip(pages, (earlier, later), strict=True):
+        read_threatexchange(io.BytesIO(page_of_updates(*page).encode()), entries, into)
+    assert earlier.left_out == {"replaced by a later one of the same number": 1}
+    assert not later.left_out
+
+
 def test_what_is_no_hash_of_its_kind_is_counted_and_ends_nothing() -> None:
     entries, into = Entries(), Collected()
     wrong = [update(1, "HASH_MD5", SHA1), update(2, "HASH_MD5", "-"), {"id": "3", "type": "HASH_MD5"}]
