@@ -1,14 +1,14 @@
 """Mutated files for every reader of foreign bytes: a million cases, each in a process under limits.
 
-Real files are made first: pictures of all formats, tars, tables, arrays, runs, policies, probes, labels, hash lists, keys,
-sealed records and attestations. Each case mutates one (bytes flipped, numbers of headers set to what overflows, pieces
-doubled, lost, swapped or spliced, ends cut off), and gives it to its reader. A fault is
+Real files are made first: pictures of all formats, tars, tables, arrays, runs, policies, probes, labels, hash lists,
+keys, sealed records and attestations. Each case mutates one (bytes flipped, numbers of headers set to what overflows,
+pieces doubled, lost, swapped or spliced, ends cut off), and gives it to its reader. A fault is
 
 - an error that is not documented, `MemoryError` and `RecursionError` among them;
 - a process that ends, more processor time than a limit, more memory than a limit, or a leak;
-- a file that passes though what came of it is not what it holds: a picture that a usual loader shows and the scan did not
-  see, a sample that is not accounted for, an excluded sample that is kept after its run was damaged, a hash list that
-  loads with fewer hashes without a word.
+- a file that passes though what came of it is not what it holds: a picture that a usual loader shows and the scan did
+  not see, a sample that is not accounted for, an excluded sample that is kept after its run was damaged, a hash list
+  that loads with fewer hashes without a word.
 
 A case is told by its target's name, the seed and its number: ``--case`` writes its file. Files of runs and keys have
 random numbers in them, so that theirs come out otherwise each time: ``--keep`` keeps the files of faults. Targets that

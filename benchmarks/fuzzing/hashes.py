@@ -14,7 +14,6 @@ from fuzzing.files import FileTarget
 from fuzzing.mutations import Mutant
 from fuzzing.structures import LINES, WORDS, XML
 from fuzzing.target import require
-
 from safetyfilter.hashes.lists import HashLists
 
 _ENTRIES = 12
@@ -57,6 +56,7 @@ class HashListFile(FileTarget):
         super(HashListFile, self).prepare(folder)
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         self.heard.count = 0
         lists = HashLists.load([f"{self.named}{self.place}"])
         require(len(lists) > 0, "an empty list is loaded")
@@ -73,12 +73,14 @@ class HashLines(HashListFile):
     """One hash a line."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         plain = "\n".join(_hexes(32)).encode()
         mixed = "\r\n".join([f"# a comment\r\nmd5:{_hexes(32)[0]}", *_hexes(40)]).encode()
         sums = "".join(f"{digest}  a/file.bin\n" for digest in _hexes(128)).encode()
         return [plain + b"\n", plain.upper(), mixed, sums, gzip.compress(plain, mtime=0)]
 
     def count(self, mutant: Mutant, loaded: int) -> None:
+        """Hold the number of hashes that were loaded against that of the entries in the file."""
         if mutant.seed > 1 or b":" in mutant.data or mutant.data[:2] == b"\x1f\x8b":
             return
         lines = {line.strip().lower() for line in mutant.data.removeprefix(b"\xef\xbb\xbf").split(b"\n")}
@@ -91,6 +93,7 @@ class PdqLines(HashListFile):
     """One perceptual hash a line."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         return ["".join(f"{value}\n" for value in _hexes(64)).encode()]
 
 
@@ -99,6 +102,7 @@ class HashColumns(HashListFile):
     """CSV, with a column of hashes and others."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         rows = [f'{number},{value},"a, b",note' for number, value in enumerate(_hexes(64))]
         semicolons = [f"{value};{number}" for number, value in enumerate(_hexes(64))]
         return [
@@ -107,6 +111,7 @@ class HashColumns(HashListFile):
         ]
 
     def count(self, mutant: Mutant, loaded: int) -> None:
+        """Hold the number of hashes that were loaded against that of the entries in the file."""
         header, *rows = mutant.data.split(b"\n")
         rows = [row for row in rows if row.strip()]
         if header == b"id,hash,text,more" and b"\r" not in mutant.data and all(map(_ROW.fullmatch, rows)):
@@ -119,6 +124,7 @@ class ThreatExchange(HashListFile):
     """ThreatExchange's JSON, as a page and one object a line."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         kinds = [("HASH_MD5", 32), ("HASH_SHA1", 40), ("HASH_SHA256", 64), ("HASH_PDQ", 64)]
         entries = [
             {"id": str(number), "type": kind, "indicator": _hexes(digits)[number], "should_delete": False,
@@ -134,6 +140,7 @@ class Ncmec(HashListFile):
     """Pages of NCMEC's hash sharing, as XML."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         images = "".join(
             f'<image><member id="{number}">A member</member><timestamp>2020-01-01</timestamp><id>{number:04d}</id>'
             f"<classification>A1</classification><fingerprints><md5>{md5}</md5><sha1>{sha1}</sha1></fingerprints>"
@@ -142,10 +149,8 @@ class Ncmec(HashListFile):
             for number, (md5, sha1) in enumerate(zip(_hexes(32, 4), _hexes(40, 4), strict=True))
         )
         deleted = '<deletedImage><member id="1">A</member><id>0009</id><timestamp>2020-01-02</timestamp></deletedImage>'
-        page = f'<?xml version="1.0" encoding="UTF-8"?><queryResult xmlns="https://hashsharing.ncmec.org/hashsharing/v2"><images count="4">{images}{deleted}</images></queryResult>'
-        return [
-            page.replace("https://hashsharing.ncmec.org/hashsharing/v2", "urn:x").replace(' xmlns="urn:x"', "").encode()
-        ]
+        head = '<?xml version="1.0" encoding="UTF-8"?>'
+        return [f'{head}<queryResult><images count="4">{images}{deleted}</images></queryResult>'.encode()]
 
 
 def hash_targets() -> list[FileTarget]:

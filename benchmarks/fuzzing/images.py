@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageSequence
+
 from fuzzing.mutations import Mutant, Structure, mutant
 from fuzzing.pictures import SEEDS
 from fuzzing.structures import GIF, JPEG, PNG, WEBP
 from fuzzing.target import require
-from PIL import Image, ImageSequence
-
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.frames import pictures_in
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, failures_named, open_header

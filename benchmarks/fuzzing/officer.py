@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+import safetyfilter as sf
 from fuzzing.files import FileTarget
 from fuzzing.mutations import Mutant
 from fuzzing.runs import RunFile
 from fuzzing.structures import WORDS
 from fuzzing.target import require
-
-import safetyfilter as sf
 from safetyfilter.attest.sign import attest_run
 from safetyfilter.attest.verify import verify_run
 from safetyfilter.errors import AttestationError, SealedError
@@ -33,9 +32,11 @@ class PublicKey(FileTarget):
     """The officer's public key: that key, or an error."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         return [KEYS.public.to_text().encode()]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         require(OfficerKey.load(self.place) == KEYS.public, "another key passes for the officer's")
 
 
@@ -46,12 +47,14 @@ class PrivateKeyFile(FileTarget):
     made: OfficerKey | None = None
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         private_keys.OPERATIONS, private_keys.MEMORY_BYTES = 1, 8192
         place = self.folder / "made.key"
         self.made = write_keys(place, _PASSPHRASE)
         return [place.read_bytes()]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         require(PrivateKeys.open(self.place, _PASSPHRASE).public == self.made, "other keys pass for the officer's")
 
 
@@ -62,6 +65,7 @@ class SealedFile(FileTarget):
     records: frozenset[str] = field(default_factory=frozenset)
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         picture = PictureDigests(md5="0" * 32, sha1="1" * 40, sha256="2" * 64)
         records = [
             Evidence(source="s", key=f"key {number}", reasons=("known_hash",), pictures=(picture,), url="u" * 300)
@@ -72,6 +76,7 @@ class SealedFile(FileTarget):
         return [self.place.read_bytes()]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         opened = open_part(read_chunks(Location.of(self.place)), KEYS, run="r", part="p")
         if opened.faults:
             require(self.records >= {record.key for record in opened.records}, "records that nobody sealed")
@@ -84,10 +89,12 @@ class AttestedFile(RunFile):
     """A file of an attested run: whatever still verifies says what was attested."""
 
     def set_up(self) -> None:
+        """Make the run, and attest it."""
         super(AttestedFile, self).set_up()
         attest_run(sf.Run.open(self.folder / "run"), KEYS, progress=False)
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         verification = verify_run(self.folder / "run", KEYS.public, progress=False)
         if not verification.holds:
             raise AttestationError("it does not hold")

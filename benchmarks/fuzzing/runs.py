@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+import safetyfilter as sf
 from fuzzing.files import FileTarget
 from fuzzing.mutations import Mutant
 from fuzzing.structures import WORDS
 from fuzzing.target import require
-
-import safetyfilter as sf
 from safetyfilter.embed.named import NamedEncoder
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.runs.scored_part import ScoredPart
@@ -65,6 +65,7 @@ class RunFile(FileTarget):
     embeddings: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         self.set_up()
         self.whole = {path: path.read_bytes() for path in (self.folder / "run").rglob("*") if path.is_file()}
         return [self.place.read_bytes()]
@@ -90,6 +91,7 @@ class RunFile(FileTarget):
                     path.write_bytes(content)
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         run = sf.Run.open(self.folder / "run")
         found = sf.Decisions.of(run).reasons(keys())
         require(not (found[self.reasons != 0] == 0).any(), "what was excluded is kept")
@@ -108,6 +110,7 @@ class Checkpoint(FileTarget):
     run: sf.Run | None = None
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         self.run = scanned(self.folder)
         from safetyfilter.runs.parts import read_scores
 
@@ -120,7 +123,9 @@ class Checkpoint(FileTarget):
         return [self.place.read_bytes()]
 
     def read(self, mutant: Mutant) -> None:
-        assert self.run is not None and self.kept is not None
+        """Read it, and hold what comes of it against what must be."""
+        assert self.run is not None
+        assert self.kept is not None
         found = self.run.checkpoints().load(0, self.kept.state)
         if found is None:
             raise sf.errors.RunError("no checkpoint")

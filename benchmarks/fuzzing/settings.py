@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+import safetyfilter as sf
 from fuzzing.files import FileTarget
 from fuzzing.mutations import Mutant
 from fuzzing.runs import probes
 from fuzzing.structures import LINES, TENSORS, WORDS
 from fuzzing.target import require
-
-import safetyfilter as sf
 from safetyfilter.batches import Reason, ScoreBatch
 from safetyfilter.embed.configuration import read_configuration
 from safetyfilter.embed.preprocessing import Preprocessing
@@ -34,6 +34,7 @@ class PolicyFile(FileTarget):
     """Policies; one that is accepted never keeps a sample with both signals, or with no score."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         texts = [sf.Policy.preset(name).to_toml() for name in ("strict", "laion-0.98", "no-minors")]
         texts.append('[signals]\nexplicit = "circle"\nminor = "square"\n\n[thresholds]\ncircle = 0.25\nsquare = 0.75\n')
         texts.append(
@@ -42,6 +43,7 @@ class PolicyFile(FileTarget):
         return [text.encode() for text in texts]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         policy = sf.Policy.load(self.place)
         signals = tuple(policy.thresholds)
         require(all(0 <= policy.thresholds[name] <= 1 for name in signals), "a threshold outside [0, 1]")
@@ -60,6 +62,7 @@ class ProbeFile(FileTarget):
     """Probe files; one that is accepted gives scores in [0, 1] or none."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         bank = probes()
         bank.save(self.place)
         linear = self.place.read_bytes()
@@ -67,6 +70,7 @@ class ProbeFile(FileTarget):
         return [linear, self.place.read_bytes(), linear]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         bank = sf.ProbeBank.load(self.place)
         require(bank.width <= 1 << 20, "a probe of more columns than its file can hold")
         vectors = np.random.default_rng(0).normal(size=(4, bank.width)).astype(np.float32)
@@ -84,6 +88,7 @@ class LabelFile(FileTarget):
     scores: bool = False
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         keys = [f"k{number:03d}" for number in range(_ROWS)]
         rng = random.Random(0)
         scores = {"key": keys, **{name: [round(rng.random(), 3) for _ in keys] for name in ("explicit", "minor")}}
@@ -98,6 +103,7 @@ class LabelFile(FileTarget):
         return self.folder / "other.parquet"
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         scores, labels = (self.place, self._other) if self.scores else (self._other, self.place)
         found = read_labelled_scores(scores, labels)
         require(len(found.scores) == len(found.labels), "rows do not match")
@@ -130,6 +136,7 @@ class ConfigurationFile(FileTarget):
     """open_clip's configurations, with the preprocessing in them."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         text = """{"model_cfg": {"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}},
         "preprocess_cfg": {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic",
@@ -137,6 +144,7 @@ class ConfigurationFile(FileTarget):
         return [text.encode()]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         found = read_configuration(self.place)
         if found.preprocessing is not None:
             made = Preprocessing.of(found.preprocessing)
@@ -148,13 +156,16 @@ class SecretFile(FileTarget):
     """A run's secret: the run's own, or an error."""
 
     def prepare(self, folder: Path) -> None:
+        """Make the file, without a secret in the environment."""
         os.environ.pop(VARIABLE, None)
         super(SecretFile, self).prepare(folder)
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         return [b"5e" * 32 + b"\n", (b"0123456789abcdef" * 2)]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         from safetyfilter.runs.digests import Digester
 
         for secret in {bytes.fromhex(seed.decode().strip()) for seed in self.seeds}:

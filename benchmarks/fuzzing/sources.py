@@ -6,18 +6,21 @@ import gzip
 import io
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from fuzzing.files import FileTarget
 from fuzzing.mutations import Mutant
 from fuzzing.pictures import encoded, frames
 from fuzzing.structures import TAR, WORDS
 from fuzzing.target import require
 from safetyfilter.batches import Unreadable
+from safetyfilter.errors import SourceError
 from safetyfilter.sources import Sample, Source, open_source
 from safetyfilter.sources.embeddings import EmbeddingSource
 
@@ -57,10 +60,8 @@ class SourceTarget(FileTarget):
             of_part = list(source.samples(part, captions=True, max_bytes=_MAX_BYTES))
             require(part.count is None or len(of_part) == part.count, f"{len(of_part)} of {part.count} samples")
             for sample in of_part:
-                try:
+                with suppress(Unreadable):
                     sample.read_all(_MAX_BYTES)
-                except Unreadable:
-                    pass
             again = [s.key for batch in source.batches(part, max_bytes=_MAX_BYTES) for s in batch.samples]
             require(again == [s.key for s in of_part], "an export has other samples than a scan")
             found += of_part
@@ -79,6 +80,7 @@ class Tar(SourceTarget):
     """Tars in the WebDataset layout, plain, with long names, and compressed."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         plain = _tar(tarfile.USTAR_FORMAT, "")
         return [
             plain,
@@ -88,6 +90,7 @@ class Tar(SourceTarget):
         ]
 
     def account(self, mutant: Mutant, samples: Sequence[Sample]) -> None:
+        """Hold the samples against those that must be there."""
         # the records of long names have no checksum of their own, so that a change of one is a change of the name
         if mutant.in_place and mutant.seed in (0, 3) and not any(sample.failure for sample in samples):
             missing = set(self.expected[mutant.seed]) - {sample.key for sample in samples}
@@ -110,6 +113,7 @@ class Parquet(SourceTarget):
     """Tables of pictures and captions, with several codecs, row groups and types."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         pictures = _pictures()
         captions = [f"caption {number}" for number in range(_SAMPLES)]
         plain = pa.table({"image": pa.array(pictures, pa.binary()), "caption": captions})
@@ -123,6 +127,7 @@ class Parquet(SourceTarget):
         ]
 
     def account(self, mutant: Mutant, samples: Sequence[Sample]) -> None:
+        """Hold the samples against those that must be there."""
         rows = _rows(mutant.data)
         require(rows is None or len(samples) == rows, f"{len(samples)} samples of {rows} rows")
 
@@ -147,6 +152,7 @@ class Saved(SourceTarget):
     """A data set as ``Dataset.save_to_disk`` writes it, of which one file is mutated."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         import datasets
 
         datasets.disable_progress_bars()
@@ -156,9 +162,11 @@ class Saved(SourceTarget):
         return [self.place.read_bytes()]
 
     def opened(self) -> Source:
+        """Open the source."""
         return open_source(self.place.parent)
 
     def account(self, mutant: Mutant, samples: Sequence[Sample]) -> None:
+        """Hold the samples against those that must be there."""
         if self.structure is None and mutant.in_place:
             numbers = [str(number) for number in range(len(samples))]
             require([sample.key for sample in samples] == numbers, "rows are missing, and nothing says so")
@@ -169,8 +177,10 @@ class Vectors(SourceTarget):
     """Stored embeddings: an array, a table with a column of vectors, or the metadata beside an array."""
 
     def samples(self) -> list[Sample]:
+        """Read all rows, and hold their arrays against one another."""
         source = self.opened()
-        require(isinstance(source, EmbeddingSource), "not a source of stored embeddings")
+        if not isinstance(source, EmbeddingSource):  # vectors that are none any more: each sample is then no picture
+            raise SourceError("a source of another kind")
         found: list[Sample] = []
         for part in source.parts():
             rows = 0
@@ -183,6 +193,7 @@ class Vectors(SourceTarget):
         return found
 
     def opened(self) -> Source:
+        """Open the source."""
         return open_source(self.place.parents[1] if self.file.startswith("job/") else self.place, **self.options)
 
 
@@ -191,6 +202,7 @@ class Arrays(Vectors):
     """``.npy`` files."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         rng = np.random.default_rng(0)
         vectors = rng.normal(size=(40, 8)).astype(np.float32)
         return [_npy(vectors), _npy(vectors.astype(np.float16)), _npy(vectors, (2, 0))]
@@ -207,6 +219,7 @@ class VectorTable(Vectors):
     """Parquet files with a column of vectors."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
         keys = pa.array([f"key {number}" for number in range(40)])
         lists = pa.array(list(vectors), pa.list_(pa.float32()))
@@ -217,6 +230,7 @@ class VectorTable(Vectors):
         ]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         rows, found = _rows(mutant.data), self.samples()
         require(rows is None or len(found) == rows, f"{len(found)} of {rows} rows")
 
@@ -226,6 +240,7 @@ class Metadata(Vectors):
     """The metadata beside an array, as clip-retrieval lays it out."""
 
     def make(self) -> list[bytes]:
+        """Return the files that are mutated."""
         vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float16)
         job = self.place.parents[1]
         (job / "img_emb").mkdir(parents=True)
@@ -235,6 +250,7 @@ class Metadata(Vectors):
         return [_parquet(table, compression="snappy", row_group_size=16), _parquet(table, compression="none")]
 
     def read(self, mutant: Mutant) -> None:
+        """Read it, and hold what comes of it against what must be."""
         require(len(self.samples()) == 40, "rows are missing")
 
 

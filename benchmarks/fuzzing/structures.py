@@ -1,4 +1,4 @@
-"""The pieces that formats are made of: chunks of PNG and WebP, segments of JPEG, blocks of GIF, members of tar, lines."""
+"""The pieces that formats are made of: chunks, segments, blocks, members of tars, lines, words and tags."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _split_gif(data: bytes) -> Pieces:
     return pieces
 
 
-def _joined(pieces: Pieces, right: bool) -> bytes:  # noqa: ARG001 - a format without lengths or checksums
+def _joined(pieces: Pieces, right: bool) -> bytes:
     return b"".join(pieces)
 
 
