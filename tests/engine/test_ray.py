@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal as signals
@@ -23,6 +24,9 @@ from safetyfilter.engine.base import Engine
 from safetyfilter.engine.cluster import connected
 from safetyfilter.engine.ray import RayEngine
 from safetyfilter.errors import EngineError, SourceError
+from safetyfilter.hashes.lists import HashLists
+from safetyfilter.runs.sealed_records import open_records
+from safetyfilter.sealed.private_keys import PrivateKeys
 from tests.engine.contract import EngineContract, done_by
 from tests.engine.pictures import ALL, SIGNALS, rows_of
 from tests.engine.stuck import StuckFolder, WrongScorer
@@ -117,6 +121,27 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_done_twice(
     for signal in SIGNALS:
         np.testing.assert_allclose(found[signal].to_numpy(), expected[signal].to_numpy(), atol=1e-3)
     assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_lists_and_the_officers_key_go_to_workers(
+    cluster: Path, folder: Path, tmp_path: Path, safe: SafetyFilter, scanned: Run
+) -> None:
+    pytest.importorskip("nacl", reason="PyNaCl is not installed: pip install 'safetyfilter[sealed]'")
+    keys, listed = PrivateKeys.generate(), [name for name in ALL if ALL[name]][:2]
+    (tmp_path / "list.txt").write_text("".join(f"{hashlib.md5(ALL[name]).hexdigest()}\n" for name in listed))
+    safe = replace(safe, hash_lists=HashLists.load([str(tmp_path / "list.txt")]))
+    source = open_source(folder, part_size=6)
+    run = scan(source, tmp_path / "run", safe, engine=RayEngine(workers=2), officer=keys.public)
+    opened = list(open_records(run, keys))
+    assert [fault for part in opened for fault in part.faults] == []
+    found = {record.key: set(record.reasons) for part in opened for record in part.records}
+    assert {name for name, reasons in found.items() if "known_hash" in reasons} == set(listed)
+    assert {record.source for part in opened for record in part.records} == {str(folder)}
+    excluded = {name for name, reasons in found.items() if "co_occurrence" in reasons}
+    assert len(excluded) == scanned.counts["co_occurrence"]
+    assert run.record.sealed == len(found) == len(excluded | set(listed))
+    for path in (file for file in cluster.rglob("*") if file.is_file()):  # no plain key lies about on its way
+        assert not [name for name in found if "/" in name and name.encode() in path.read_bytes()], path
 
 
 _DRIVER = """
