@@ -179,7 +179,7 @@ def _is_vector(schema: pa.Schema, name: str) -> bool:
 
 def _width(file: pq.ParquetFile, column: str, name: str) -> int:
     kind = file.schema_arrow.field(column).type
-    if pa.types.is_fixed_size_list(kind):
+    if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
     for batch in file.iter_batches(64, columns=[column], use_threads=False):
         for row in batch.column(0):

@@ -47,6 +47,11 @@ def metadata(file: Path, folder: Path) -> None:
     list(source.samples(source.parts()[0]))
 
 
+def table(file: Path, _: Path) -> None:
+    source = open_source(file)
+    list(source.samples(source.parts()[0]))
+
+
 @pytest.mark.parametrize(
     ("name", "read", "error", "words"),
     [
@@ -55,6 +60,7 @@ def metadata(file: Path, folder: Path) -> None:
         ("labels-column-name.csv", labels, CalibrationError, "the name of a column is not UTF-8"),
         ("labels-key-twice.csv", labels, CalibrationError, "several columns are called 'key'"),
         ("labels-text.parquet", labels, CalibrationError, "UTF8"),
+        ("embeddings-of-no-width.parquet", table, SourceError, "no row of 'embedding' holds numbers"),
         ("keys-fewer-rows.parquet", metadata, SourceError, "0 of 40 rows are there"),
     ],
 )
