@@ -90,7 +90,8 @@ class Sample:
     place : Location or None
         A file to read the image from, in the thread that decodes it: of the listing, or as `PathRule` allows.
     others : tuple of bytes or Location
-        Every other picture that belongs to the sample: all are scored, and the highest score counts.
+        Every other picture that belongs to the sample: all are scored, and the highest score counts; where there is a
+        failure, none is scored, and these are the pictures that are there all the same.
     listed : bool
         True for a `place` that was there when the source was listed, by which a file that is missing is told from
         storage that went away.

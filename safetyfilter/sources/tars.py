@@ -192,7 +192,7 @@ class WebDatasetSource:
     def _sample(self, shard: str, group: Group, *, captions: bool, urls: bool, full: bool) -> Sample:
         fields = group.fields
         extension, failure = ("", group.failure) if group.failure else image_of(fields, self._image_field)
-        found = other_pictures(fields, extension) if failure is None else ()
+        found = other_pictures(fields, extension)  # of a failed sample all: they are held against lists all the same
         texts = {name: value for name, value in fields.items() if name not in group.cut}
         url, crawl = self._found_at(texts) if urls else (None, {})
         return Sample(

@@ -38,6 +38,7 @@ from safetyfilter.storage import Location
 from tests.conftest import bad_images, encoded, good_images
 from tests.engine.memory import MemorySource
 from tests.engine.pictures import rows_of
+from tests.writers import write_tars
 
 URL = "https://host.invalid/{}"
 GOOD = {name: image for name, image in good_images().items() if name.endswith("-2.png")}
@@ -133,6 +134,25 @@ def test_what_is_on_a_list_is_excluded_whatever_its_scores(case: Case) -> None:
     kept = apply_policy(copy_of(case), Policy(thresholds={"explicit": 1, "minor": 1})).counts
     assert kept["known_hash"] == len(LISTED)
     assert kept["co_occurrence"] == 0
+
+
+@pytest.mark.parametrize("listed", ["coffee-2.png", "rocket-2.png"])
+def test_each_picture_of_a_sample_that_is_not_scored_is_held_against_lists(
+    tmp_path: Path, case: Case, listed: str
+) -> None:
+    images, beside = {"coffee-2.png": GOOD["coffee-2.png"], "flat.png": FLAT}, GOOD["rocket-2.png"]
+    tars = write_tars(tmp_path / "tars", images, members={"webp": beside})
+    safe = replace(case.safe, hash_lists=lists_in(tmp_path, md5=hashlib.md5(GOOD[listed]).hexdigest()))
+    run = scan(open_source(tars), tmp_path / "run", safe, officer=case.keys.public)
+    keys = {"0.tar/000": "coffee-2.png", "0.tar/001": "flat.png"}
+    expected = {
+        key: {"unscored"} | ({"known_hash"} if listed in (name, "rocket-2.png") else set())
+        for key, name in keys.items()
+    }
+    assert reasons_of(run, keys) == expected
+    first = records_of(run, case.keys)["0.tar/000"]
+    digests = {hashlib.md5(image).hexdigest() for image in (images["coffee-2.png"], beside)}
+    assert {picture.md5 for picture in first.pictures} == digests
 
 
 def test_what_nobody_can_tell_is_null_and_counted(case: Case) -> None:

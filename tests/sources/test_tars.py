@@ -192,6 +192,7 @@ def test_a_picture_under_any_name_is_a_second_one(tmp_path: Path, name: str) -> 
     for captions in (False, True):
         (sample,) = samples_of(open_source(path), captions=captions)
         assert sample.failure == "several_images"
+        assert set(sample.others) == {JPEG, PNG}  # to be held against lists of known content
         (named,) = samples_of(open_source(path, image_column="jpg"), captions=captions)
         assert named.read_all(LIMIT) == (JPEG, PNG)
         assert named.caption is None
