@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, Shards
 from safetyfilter.sources.files import Extent, Listing
+from safetyfilter.sources.footer import column_chunks
 from safetyfilter.sources.kinds import tables_of
 from safetyfilter.sources.parts import gathered
 from safetyfilter.sources.paths import PathRule
@@ -90,10 +91,13 @@ class ParquetSource:
 
     def _add(self, name: str, metadata: pq.FileMetaData, columns: Columns) -> None:
         row = 0
-        for number in range(metadata.num_row_groups):
+        for number, chunks in enumerate(column_chunks(metadata)):
             described = metadata.row_group(number)
-            chunks = [described.column(index) for index in range(described.num_columns)]
-            largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+            if described.num_rows < 0:
+                raise SourceError(
+                    f"{name} says that a row group has {described.num_rows:,} rows; replace it or leave it out"
+                )
+            largest = max((chunk.size for chunk in chunks), default=0)
             if largest > LARGE_CHUNK:
                 self._large.add(name)
             self._groups.append(
@@ -164,10 +168,9 @@ class ParquetSource:
             return
         columns = self._readers[name].columns
         with self._open(name) as (file, stream):
+            chunks = column_chunks(file.metadata)
             for group in groups:
-                described = file.metadata.row_group(group.number)
-                chunks = [described.column(index) for index in range(described.num_columns)]
-                leaves = list(path_leaves(chunks, (columns.image, *columns.others)))
+                leaves = list(path_leaves(chunks[group.number], (columns.image, *columns.others)))
                 if not leaves:
                     continue
                 try:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from safetyfilter.errors import SourceError
 from safetyfilter.sources.base import BATCH_BYTES, BATCH_SIZE
+from safetyfilter.sources.footer import ColumnChunk
 from safetyfilter.sources.reading import WatchedFile
 from safetyfilter.storage import PARQUET_ERRORS
 
@@ -55,14 +57,29 @@ class ReadRows:
 def read_group(
     file: pq.ParquetFile, stream: WatchedFile, group: RowGroup, names: list[str] | None, key: str | None
 ) -> Iterator[ReadRows]:
-    """Yield the rows of a row group; those that are damaged, and all behind them, as lost."""
+    """Yield the rows of a row group; those that are damaged, and all behind them, as lost.
+
+    Raises
+    ------
+    SourceError
+        There are more than the file says.
+    """
     row, stop = group.first_row, group.first_row + group.rows
     batches: Iterator[pa.RecordBatch] = iter(())
     try:
         batches = file.iter_batches(group.batch_size, row_groups=[group.number], columns=names)
         while (batch := next(batches, None)) is not None:
+            if (
+                row + len(batch) > stop
+            ):  # rows behind it would have other numbers than whoever reads the file gives them
+                raise SourceError(
+                    f"{group.file} holds more rows in a row group than the {group.rows:,} that it says; replace it or "
+                    "leave it out"
+                )
             yield ReadRows(file=group.file, first=row, count=len(batch), table=pa.Table.from_batches([batch]))
             row += len(batch)
+    except SourceError:
+        raise
     except PARQUET_ERRORS:
         if stream.fault is not None:
             raise
@@ -96,15 +113,10 @@ def batch_size_of(group: pq.RowGroupMetaData, largest: int) -> int:
     return int(max(1, min(BATCH_SIZE, BATCH_BYTES // mean, repeated)))
 
 
-def path_leaves(chunks: Sequence[pq.ColumnChunkMetaData], columns: Sequence[str]) -> Iterator[str]:
+def path_leaves(chunks: Sequence[ColumnChunk], columns: Sequence[str]) -> Iterator[str]:
     """Yield the columns of paths within these columns, but those whose rows all have their bytes beside the path."""
-    nulls = {chunk.path_in_schema: _null_count(chunk) for chunk in chunks}
+    nulls = {chunk.path: chunk.nulls for chunk in chunks}
     for leaf in nulls:
         above, dot, name = leaf.rpartition(".")
         if dot and name == "path" and leaf.split(".", 1)[0] in columns and nulls.get(f"{above}.bytes") != 0:
             yield leaf
-
-
-def _null_count(chunk: pq.ColumnChunkMetaData) -> int | None:
-    statistics = chunk.statistics if chunk.is_stats_set else None
-    return int(statistics.null_count) if statistics is not None and statistics.has_null_count else None
