@@ -1,25 +1,27 @@
 """The column chunks that a Parquet file's footer lists, read from its bytes.
 
 pyarrow's own objects for them end the process on a damaged footer: errors of its C++ library pass through functions
-that are not made for them. The footer is taken as pyarrow writes it back, in Thrift's compact protocol:
+that are not made for them. So does writing the footer anew. It is in Thrift's compact protocol:
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md,
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from safetyfilter.sources.reading import WatchedFile
 
 _ROW_GROUPS, _COLUMNS, _META = 4, 1, 3
 _PATH, _SIZE, _STATISTICS, _NULLS = 3, 6, 12, 3
-_ENDS = 4, 8
-"""The bytes before the footer, and behind it: ``PAR1``, and its length and ``PAR1``."""
+_TAIL = 8
+"""The bytes behind the footer: its length, and ``PAR1``."""
 _DEEPEST = 32
+_LONGEST = 63
+"""Bits of the numbers that a reader of this protocol takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,33 +43,45 @@ class ColumnChunk:
     nulls: int | None
 
 
-def column_chunks(metadata: pq.FileMetaData) -> list[list[ColumnChunk]]:
+def read_footer(file: WatchedFile | IO[bytes]) -> bytes:
+    """Return the footer of a Parquet file that pyarrow has opened; ValueError where it is not all there.
+
+    >>> import io
+    >>> read_footer(io.BytesIO(b"PAR1..." + bytes([3, 0, 0, 0]) + b"PAR1"))
+    b'...'
+    """
+    end = file.seek(-_TAIL, os.SEEK_END)
+    length = int.from_bytes(file.read(4), "little")
+    file.seek(max(end - length, 0))
+    footer = file.read(length)
+    if length > end or len(footer) != length:
+        raise ValueError("its footer is not all there")
+    return footer
+
+
+def column_chunks(footer: bytes) -> list[list[ColumnChunk]]:
     """Return the column chunks of each row group; ValueError where the footer is damaged.
 
     Examples
     --------
-    >>> import io
+    >>> import io, pyarrow as pa, pyarrow.parquet as pq
     >>> file = io.BytesIO()
     >>> pq.write_table(pa.table({"a": ["x", None]}), file, compression="none")
-    >>> [[(chunk.path, chunk.nulls) for chunk in group] for group in column_chunks(pq.read_metadata(file))]
+    >>> [[(chunk.path, chunk.nulls) for chunk in group] for group in column_chunks(read_footer(file))]
     [[('a', 1)]]
     """
-    sink = pa.BufferOutputStream()
-    metadata.write_metadata_file(sink)
-    data = sink.getvalue().to_pybytes()
     try:
-        footer, _ = _struct(data[: len(data) - _ENDS[1]], _ENDS[0], 0)
-        return [[_chunk(each[_META]) for each in group.get(_COLUMNS, ())] for group in footer.get(_ROW_GROUPS, ())]
+        fields, _ = _struct(footer, 0, 0)
+        return [[_chunk(each[_META]) for each in group.get(_COLUMNS, ())] for group in fields.get(_ROW_GROUPS, ())]
     except (LookupError, TypeError, AttributeError, struct.error) as error:
         raise ValueError(f"its footer can't be read ({type(error).__name__})") from error
 
 
 def _chunk(fields: dict[int, Any]) -> ColumnChunk:
-    return ColumnChunk(
-        path=".".join(part.decode("utf-8") for part in fields[_PATH]),
-        size=fields[_SIZE],
-        nulls=fields.get(_STATISTICS, {}).get(_NULLS),
-    )
+    size, nulls = fields[_SIZE], fields.get(_STATISTICS, {}).get(_NULLS)
+    if type(size) is not int or type(nulls) not in (int, type(None)):
+        raise TypeError("a number of another type")
+    return ColumnChunk(path=".".join(part.decode("utf-8") for part in fields[_PATH]), size=size, nulls=nulls)
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
@@ -97,7 +111,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         length, at = _unsigned(data, at)
         return data[at : at + length], at + length
     if kind in (9, 10):
-        return _list(data, at, depth)
+        return _list(data, at, depth + 1)
     if kind == 12:
         return _struct(data, at, depth + 1)
     if kind in (1, 2, 3):
@@ -108,6 +122,8 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
 
 
 def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    if depth > _DEEPEST:
+        raise ValueError("its footer is nested too deeply")
     head = data[at]
     at, length = at + 1, head >> 4
     if length == 15:
@@ -133,3 +149,5 @@ def _unsigned(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
+        if shift > _LONGEST:
+            raise ValueError("its footer has a number that is too long")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, Shards
 from safetyfilter.sources.files import Extent, Listing
-from safetyfilter.sources.footer import column_chunks
+from safetyfilter.sources.footer import ColumnChunk, column_chunks, read_footer
 from safetyfilter.sources.kinds import tables_of
 from safetyfilter.sources.parts import gathered
 from safetyfilter.sources.paths import PathRule
@@ -77,21 +77,23 @@ class ParquetSource:
         self._groups: list[RowGroup] = []
         ends = set()
         for name in tables_of(listing):
-            with self._open(name) as (file, _):
+            with self._open(name) as (file, stream):
                 try:
                     columns = Columns.of(file.schema_arrow, image_column, key_column)
                     urls = UrlFields.of_schema(file.schema_arrow, url_column)
                 except SourceError as error:
                     raise SourceError(f"{name}: {error}") from None
-                self._add(name, file.metadata, columns)
+                self._add(name, file.metadata, column_chunks(read_footer(stream)), columns)
             rule = PathRule(folder=listing.place(name).folder, within=listing.base, root=root)
             self._readers[name] = RowReader(columns=columns, rule=rule, prefix=f"{name}#", urls=urls)
             ends.add(len(self._groups) - 1)
         self._ranges = gathered([group.rows for group in self._groups], part_size, ends)
 
-    def _add(self, name: str, metadata: pq.FileMetaData, columns: Columns) -> None:
+    def _add(
+        self, name: str, metadata: pq.FileMetaData, groups: Sequence[Sequence[ColumnChunk]], columns: Columns
+    ) -> None:
         row = 0
-        for number, chunks in enumerate(column_chunks(metadata)):
+        for number, chunks in enumerate(groups):
             described = metadata.row_group(number)
             if described.num_rows < 0:
                 raise SourceError(
@@ -168,7 +170,7 @@ class ParquetSource:
             return
         columns = self._readers[name].columns
         with self._open(name) as (file, stream):
-            chunks = column_chunks(file.metadata)
+            chunks = column_chunks(read_footer(stream))
             for group in groups:
                 leaves = list(path_leaves(chunks[group.number], (columns.image, *columns.others)))
                 if not leaves:

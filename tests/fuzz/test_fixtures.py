@@ -21,7 +21,7 @@ from safetyfilter.evaluation.inputs import read_labelled_scores
 from safetyfilter.storage import read_parquet
 
 FIXTURES = Path(__file__).with_name("fixtures")
-PASSED = ("footer-of-another-type.parquet", "footer-levels.parquet")
+PASSED = ("footer-of-another-type.parquet", "footer-levels.parquet", "footer-that-is-not-written-back.parquet")
 
 
 def picture(file: Path, _: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter.errors import SourceError
-from safetyfilter.sources.footer import column_chunks
+from safetyfilter.sources.footer import column_chunks, read_footer
 from safetyfilter.sources.row_groups import RowGroup, read_group
 
 TABLE = pa.table(
@@ -43,7 +43,7 @@ def test_they_are_those_that_pyarrow_tells_of(options: dict[str, object]) -> Non
         group = metadata.row_group(number)
         chunks = [group.column(index) for index in range(group.num_columns)]
         told.append([(c.path_in_schema, c.total_uncompressed_size, nulls_of(c)) for c in chunks])
-    assert [[(c.path, c.size, c.nulls) for c in group] for group in column_chunks(metadata)] == told
+    assert [[(c.path, c.size, c.nulls) for c in group] for group in column_chunks(read_footer(file))] == told
 
 
 def nulls_of(chunk: pq.ColumnChunkMetaData) -> int | None:
@@ -55,7 +55,7 @@ def test_many_columns_and_groups() -> None:
     file = io.BytesIO()
     wide = pa.table({f"column {number}": [1, 2, 3] for number in range(40)})
     pq.write_table(wide, file, row_group_size=1)
-    found = column_chunks(pq.read_metadata(file))
+    found = column_chunks(read_footer(file))
     assert [len(group) for group in found] == [40] * 3
     assert [chunk.path for chunk in found[2]] == wide.column_names
 
@@ -66,3 +66,26 @@ def test_rows_beyond_those_that_a_row_group_says_are_an_error() -> None:
     group = RowGroup(file="a.parquet", number=0, first_row=0, rows=30, batch_size=16, has_paths=False)
     with pytest.raises(SourceError, match=r"a\.parquet holds more rows in a row group than the 30 that it says"):
         list(read_group(pq.ParquetFile(file), None, group, None, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        b"",
+        b"\x19" * 100_000,
+        b"\x16" + b"\xff" * 100_000,
+        b"\x1c" * 100_000,
+        b"\x49\xfc\xff\xff\xff\xff\x0f",
+        b"\x1b\x05",
+        b"\x49\x1c\x19\x1c\x3c\x36\x02\x00\x00\x00\x00",
+    ],
+)
+def test_a_damaged_footer_is_told_as_such(footer: bytes) -> None:
+    with pytest.raises(ValueError, match="its footer"):
+        column_chunks(footer)
+
+
+@pytest.mark.parametrize("file", [b"\xff\xff\xff\x7fPAR1", b"PAR1" + b"\x09\0\0\0PAR1"])
+def test_a_footer_longer_than_its_file(file: bytes) -> None:
+    with pytest.raises(ValueError, match="its footer is not all there"):
+        read_footer(io.BytesIO(file))
