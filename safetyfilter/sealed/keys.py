@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.errors import MissingExtraError, OfficerKeyError
+from safetyfilter.errors import MissingExtraError, OfficerKeyError, UsageError
 from safetyfilter.storage import Location, Place, parse_json
 
 KEY_BYTES = 32
@@ -83,9 +83,16 @@ class OfficerKey:
         OfficerKeyError
             It is not there, can't be read, is not a public key, or is the private keys' file, which has no business on
             a machine that scans.
+        UsageError
+            It is of another type.
         StorageError
             The storage failed each time it was asked.
         """
+        if not isinstance(place_or_text, str | os.PathLike | Location):
+            raise UsageError(
+                f"the officer's public key is a {type(place_or_text).__name__}; give its file, as officer.key.pub, "
+                "or an OfficerKey"
+            )
         if isinstance(place_or_text, str) and place_or_text.lstrip().startswith("{"):
             return cls.from_fields(key_fields(place_or_text.encode(), "the text"), "the text")
         return cls.from_fields(key_fields(key_content(place_or_text), place_or_text), place_or_text)

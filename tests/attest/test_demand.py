@@ -23,7 +23,7 @@ from safetyfilter import (
 )
 from safetyfilter.attest.demand import require_attested
 from safetyfilter.attest.sign import attest_run
-from safetyfilter.errors import AttestationError, RunError
+from safetyfilter.errors import AttestationError, RunError, UsageError
 from safetyfilter.runs import index_check
 from safetyfilter.sealed.keys import OfficerKey
 from safetyfilter.sealed.private_keys import PrivateKeys
@@ -49,6 +49,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, keys: PrivateKeys) -> Run:
     run = finished(tmp_path_factory.mktemp("whole") / "run")
     attest_run(run, keys)
     return run
+
+
+@pytest.mark.parametrize("key", [True, False, 0, b"officer.key.pub"], ids=repr)
+def test_what_is_not_a_key_is_an_error(whole: Run, key: Any) -> None:
+    with pytest.raises(UsageError, match=r"public key is a \w+; give its file, as officer\.key\.pub, or"):
+        LOADERS["safety_filter"](whole, key)
 
 
 @pytest.fixture
