@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.decoding.protocol import Answer, DecodingSetup, LumaSetup
+from safetyfilter.embed.decoding.protocol import Answer, DecodingSetup, LumaSetup, parsed_request, request
 from safetyfilter.embed.decoding.starting import NOT_STARTED, forked
 from safetyfilter.errors import EngineError
 
@@ -20,7 +20,9 @@ TRIES = 2
 """Processes that an image is given to: one may have ended for reasons of its own, such as too little memory."""
 MOST_STARTS = 3
 MOST_CRASHES = 20
-"""Images one after the other at which processes may end: beyond, it is not the images."""
+"""Images one after the other at which processes may end: then they are tried with one that is known to be sound."""
+SOUND = bytes.fromhex("424d1e000000000000001a0000000c000000010001000100180000000000")
+"""A BMP of one black pixel."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,18 +77,26 @@ class DecodingProcesses:
                 self._own.connection = None
                 if self._closed:
                     return
-        self._crashed()
+        self._crashed(parsed_request(message)[0])
 
-    def _crashed(self) -> NoReturn:
+    def _crashed(self, row: int) -> NoReturn:
         with self._lock:
             self._crashes += 1
         if self._crashes > MOST_CRASHES:
-            raise EngineError(
-                f"processes that decode images ended at each of the last {MOST_CRASHES} images; decode in threads "
-                "(decoders='threads', --decoders threads), or give this machine more memory"
-            )
+            self._require_sound(row)
         _log.warning("processes that decode images ended at one of them, which can't be decoded so, and are replaced")
         raise Unreadable("decoder_crashed") from None
+
+    def _require_sound(self, row: int) -> None:
+        """Raise `EngineError` where processes end at a sound image too; else it was the images, however many."""
+        try:
+            self._ask(request(row, [SOUND]), lambda _: True)
+        except (EOFError, OSError) as error:
+            self._own.connection = None
+            raise EngineError(
+                f"processes that decode images ended at each of the last {MOST_CRASHES} images and at a sound one; "
+                "decode in threads (decoders='threads', --decoders threads), or give this machine more memory"
+            ) from error
 
     def _ask(self, message: bytes, further: Callable[[bytes], bool]) -> None:
         connection = self._connection()

@@ -39,6 +39,8 @@ def serve(control: socket.socket) -> None:
     """Fork a decoding process for each request, until the other end of the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all, and whoever asks ends by it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # what the caller ignores or blocks would be so here, and no time end
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     warnings.simplefilter("ignore")  # about pictures: what counts becomes a status
     torch.set_num_threads(1)
     while True:

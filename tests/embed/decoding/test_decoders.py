@@ -164,8 +164,40 @@ def test_processes_that_end_at_every_image_end_the_stream(
     encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "MOST_CRASHES", 3)
-    with pytest.raises(EngineError, match="ended at each of the last 3 images; decode in threads"):
+    monkeypatch.setattr(processes, "SOUND", GOOD[0] + b"mark: crash")  # nothing is sound to such processes
+    with pytest.raises(EngineError, match="each of the last 3 images and at a sound one; decode in threads"):
         embed(encoder, [image + b"mark: crash" for image in GOOD])
+
+
+def test_however_many_crash_the_others_are_decoded(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "MOST_CRASHES", 1)
+    found = embed(encoder, [*(image + b"mark: crash" for image in GOOD[:4]), GOOD[4]])
+    assert statuses(found) == ["decoder_crashed"] * 4 + ["ok"]
+
+
+def test_the_sound_image_is_one() -> None:
+    decoded = LumaProcesses(DEFAULT_LIMITS)
+    try:
+        assert [luma.tolist() for luma in decoded(processes.SOUND, DEFAULT_LIMITS)] == [[[0]]]
+    finally:
+        decoded.close()
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    """A program that ignores and blocks the signal by which the time of decoding ends, and a server started by it."""
+    starting._close()
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
+    yield
+    starting._close()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.usefixtures("ignored")
+def test_a_signal_that_the_program_ignores_still_ends_decoding(encoder: ClipEncoder) -> None:
+    assert statuses(embed(encoder, [GOOD[1] + b"mark: hang", GOOD[2]])) == ["decoder_crashed", "ok"]
 
 
 @pytest.mark.parametrize("boot", ["import sys; sys.exit(3)", "import nothing_of_that_name"])
