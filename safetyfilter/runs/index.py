@@ -35,6 +35,7 @@ HEADER, WIDTH = 4096, 10
 """Bytes of the header, and of a row."""
 MAGIC = "safetyfilter decisions 3"
 """The first field of the header."""
+_MOST_BUCKET_BITS = 31
 _KEY_AND_BUCKET = struct.Struct(">8s4xI")
 
 Bytes = npt.NDArray[np.uint8]
@@ -69,12 +70,16 @@ class DecisionIndex:
         try:
             self._map = place if isinstance(place, bytes) else mapped(place)
             header = parse_json(self._map[:HEADER].rstrip(b"\0"))
-            layout = Layout(capacity=header["capacity"], bucket_bits=header["bucket_bits"])
-            if header["magic"] != MAGIC or len(self._map) != layout.rows + header["rows"] * WIDTH:
+            numbers: list[int] = [header[name] for name in ("capacity", "bucket_bits", "rows", "longest")]
+            size = len(self._map)
+            if header["magic"] != MAGIC or not all(type(number) is int and 0 <= number <= size for number in numbers):
+                raise ValueError("another layout")
+            capacity, bucket_bits, rows, longest = numbers
+            layout = Layout(capacity=capacity, bucket_bits=bucket_bits)
+            if not 1 <= bucket_bits <= _MOST_BUCKET_BITS or rows > capacity or size != layout.rows + rows * WIDTH:
                 raise ValueError("another layout, or cut short")
             self.fingerprint = str(header["fingerprint"])
-            rows = self._length = int(header["rows"])
-            self._window = int(header["longest"]) * WIDTH
+            self._length, self._window = rows, longest * WIDTH
             if verify and header["checks"] != _checks(self._map, layout, rows):
                 raise ValueError("it does not hold what was written")
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -163,7 +168,7 @@ class Layout:
     @classmethod
     def of(cls, rows: int) -> Layout:
         """Return the layout of an index of so many rows."""
-        return cls(capacity=rows, bucket_bits=min(31, max(1, (rows // 10).bit_length())))
+        return cls(capacity=rows, bucket_bits=min(_MOST_BUCKET_BITS, max(1, (rows // 10).bit_length())))
 
     @property
     def start_type(self) -> np.dtype[Any]:

@@ -1,5 +1,6 @@
 """The index of decisions: right answers, one at a time and many, whatever the digests."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetyfilter.errors import RunError
 from safetyfilter.runs import index_file
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.digests import Digester
-from safetyfilter.runs.index import DecisionIndex
+from safetyfilter.runs.index import HEADER, DecisionIndex
 from safetyfilter.runs.index_file import records, write_index
 
 DIGESTER = Digester(bytes(range(32)))
@@ -106,6 +107,17 @@ def test_a_flipped_bit_is_told_when_it_is_verified(tmp_path: Path, column: str) 
     with pytest.raises(RunError, match="does not hold what was written"):
         DecisionIndex(tmp_path / "i")
     assert len(DecisionIndex(tmp_path / "i", verify=False)) == 500
+
+
+@pytest.mark.parametrize("field", ["capacity", "bucket_bits", "rows", "longest"])
+@pytest.mark.parametrize("value", [-1, 3.5, True, "x", None, 1 << 40, 10**30], ids=str)
+def test_a_header_that_somebody_else_wrote_is_refused(tmp_path: Path, field: str, value: object) -> None:
+    indexed(tmp_path / "i", [DIGESTER.key("a")], [bytes(16)], [0])
+    content = (tmp_path / "i").read_bytes()
+    header = json.loads(content[:HEADER].rstrip(b"\0")) | {field: value}
+    (tmp_path / "i").write_bytes(json.dumps(header).encode().ljust(HEADER, b"\0") + content[HEADER:])
+    with pytest.raises(RunError, match="another layout; remove it, and it is built again"):
+        DecisionIndex(tmp_path / "i", verify=False)
 
 
 def test_keys_hash_as_the_scan_hashes_them(tmp_path) -> None:
