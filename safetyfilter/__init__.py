@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from safetyfilter.signals import SignalPair as SignalPair
     from safetyfilter.sources import open_source as open_source
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOMES = {
     "Calibration": "decide.calibration",
