@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
+
+from PIL import Image
 
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.headers import DecodeLimits
@@ -11,6 +15,8 @@ from safetyfilter.embed.lumas import Lumas, lumas_of
 
 if TYPE_CHECKING:
     from safetyfilter.hashes.lists import HashLists
+
+_log = logging.getLogger(__name__)
 
 Images: TypeAlias = "ImageInput | tuple[ImageInput, ...] | Unreadable"
 
@@ -25,7 +31,8 @@ def matched(
     lists : HashLists
         The lists.
     images : bytes, path, PIL.Image, tuple of these, or Unreadable
-        The sample's images, or why there is none. A PIL image has no encoded bytes any more, and is on no list.
+        The sample's images, or why there is none. A PIL image has no encoded bytes any more, and is on no list; the
+        first one of a process is told by a warning.
     url : str or None
         Where it was found, where that is known.
     limits : DecodeLimits
@@ -55,6 +62,16 @@ def matched(
             finding = finding or found
         except TypeError:  # not an image of any kind, of which the encoder tells
             read.append(image)
+    if any(isinstance(image, Image.Image) for image in read):
+        _warn_of_decoded()
     encoded = [image for image in read if isinstance(image, bytes)]
     known = bool(lists.match(encoded, url, limits, lumas).lists)
     return known, finding or (tuple(read) if isinstance(images, tuple) else read[0])
+
+
+@cache
+def _warn_of_decoded() -> None:
+    _log.warning(
+        "a PIL image came, which has no encoded bytes any more: such images are held against no list of known content; "
+        "pass encoded bytes or paths, or scan the source and decide by the run"
+    )
