@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.errors import OutputError, RunError, SealedError, StorageError
@@ -14,7 +15,7 @@ from safetyfilter.sealed.file import read_chunks
 from safetyfilter.sealed.opened import OpenedRecord
 from safetyfilter.sealed.opening import OpenedPart, open_part
 from safetyfilter.sealed.private_keys import PrivateKeys
-from safetyfilter.storage import Location, Place, creating_private, local_path
+from safetyfilter.storage import Place, creating_private, local_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,8 @@ def save_records(run: Run, keys: PrivateKeys, to: Place, *, damaged: bool = Fals
         As of `open_records`.
     """
     path = local_path(to, "opened records")
-    if run.path.is_local and Location.local(str(path)).path.startswith(f"{run.path.path.rstrip('/')}/"):
+    # by their real places: a link may lead into the run
+    if run.path.is_local and path.resolve().is_relative_to(Path(run.path).resolve()):
         raise OutputError(f"{path} is in the run, which names no sample; give a place outside it")
     records, faults = 0, list[str]()
     with creating_private(path) as file:

@@ -167,6 +167,8 @@ def require_new(place: Place) -> Path:
     'officer.key'
     """
     path = local_path(place, "an officer's key")
+    if not path.name:
+        raise OutputError(f"{str(place)!r} names no file; give a name for the officer's keys")
     for file in (path, public_path(path)):
         if file.is_symlink() or file.exists():
             raise OutputError(f"{file} is there already, and a key is never replaced; give another name")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetyfilter.errors import OfficerKeyError, OutputError, UsageError
 from safetyfilter.sealed import private_keys
 from safetyfilter.sealed.keys import OfficerKey
-from safetyfilter.sealed.private_keys import PrivateKeys, write_keys
+from safetyfilter.sealed.private_keys import PrivateKeys, require_new, write_keys
 
 
 @pytest.fixture
@@ -198,3 +198,9 @@ def test_private_keys_are_not_shown_or_sent(keys: PrivateKeys) -> None:
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(keys)
     assert pickle.loads(pickle.dumps(keys.public)) == keys.public
+
+
+@pytest.mark.parametrize("place", ["", ".", "/"])
+def test_a_place_without_a_name_is_told(place: str) -> None:
+    with pytest.raises(OutputError, match="names no file; give a name for the officer's keys"):
+        require_new(place)

@@ -255,6 +255,12 @@ def test_nothing_is_replaced_and_nothing_goes_into_the_run(copied: Run, keys: Pr
         save_records(copied, keys, tmp_path / "run" / "a.jsonl")
     with pytest.raises(OutputError, match="opened records can't be at memory://a/b yet; give a path on this machine"):
         save_records(copied, keys, "memory://a/b")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    through = Run.open(tmp_path / "link")
+    for run, to in ((copied, tmp_path / "link" / "a.jsonl"), (through, tmp_path / "run" / "a.jsonl")):
+        with pytest.raises(OutputError, match="is in the run"):
+            save_records(run, keys, to)
+    assert not (tmp_path / "run" / "a.jsonl").exists()
 
 
 def test_the_run_holds_nothing_of_it_in_the_clear(sealed_run: Run, opened: list[Evidence]) -> None:
