@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels
 from safetyfilter.errors import UsageError
 from safetyfilter.storage import Location, read_image
 
-PREPARATION = 1
+PREPARATION = 2
 """Goes up whenever another set of pictures is found in the same bytes, or they are prepared in another way: a scan does
 not go on from scores for which less was looked at."""
 _TRANSPOSITIONS = {
@@ -68,6 +69,29 @@ def read_bytes(image: ImageInput, limits: DecodeLimits = DEFAULT_LIMITS) -> byte
     if not isinstance(image, (str, os.PathLike)):
         raise TypeError(f"an image is encoded bytes, a path or a PIL image, not {type(image).__name__}")
     return read_image(Location.local(os.fspath(image)), limits.max_bytes)
+
+
+def as_bitmaps(image: Image.Image) -> list[bytes]:
+    """Return what usual loaders make of a PIL image, as it is now, each as an encoded bitmap.
+
+    Raises
+    ------
+    Unreadable
+        Its pixels can't be had.
+
+    Examples
+    --------
+    >>> [bitmap[:2] for bitmap in as_bitmaps(Image.new("L", (4, 4)))]
+    [b'BM']
+    """
+    bitmaps = []
+    with _LOAD_LOCKS[id(image) // 64 % len(_LOAD_LOCKS)], failures_named():
+        image.load()
+        for rgb in renderings(image):
+            file = io.BytesIO()
+            rgb.save(file, "BMP")
+            bitmaps.append(file.getvalue())
+    return bitmaps
 
 
 def several(images: Iterable[ImageInput]) -> list[ImageInput]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,8 +11,9 @@ from PIL import Image
 
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.images import read_bytes
+from safetyfilter.embed.images import as_bitmaps, read_bytes
 from safetyfilter.embed.lumas import Lumas, lumas_of
+from safetyfilter.hashes.kinds import HashKind
 
 if TYPE_CHECKING:
     from safetyfilter.hashes.lists import HashLists
@@ -31,8 +33,8 @@ def matched(
     lists : HashLists
         The lists.
     images : bytes, path, PIL.Image, tuple of these, or Unreadable
-        The sample's images, or why there is none. A PIL image has no encoded bytes any more, and is on no list; the
-        first one of a process is told by a warning.
+        The sample's images, or why there is none. A PIL image has no encoded bytes any more: as it looks now it is held
+        against perceptual hashes, and against no other list, which a warning says once a process.
     url : str or None
         Where it was found, where that is known.
     limits : DecodeLimits
@@ -62,9 +64,14 @@ def matched(
             finding = finding or found
         except TypeError:  # not an image of any kind, of which the encoder tells
             read.append(image)
-    if any(isinstance(image, Image.Image) for image in read):
-        _warn_of_decoded()
     encoded = [image for image in read if isinstance(image, bytes)]
+    for image in read:
+        if isinstance(image, Image.Image):
+            if lists.kinds - {HashKind.PDQ}:
+                _warn_of_decoded()
+            if lists.needs_pdq:
+                with suppress(Unreadable):  # of which the encoder tells
+                    encoded += as_bitmaps(image)
     known = bool(lists.match(encoded, url, limits, lumas).lists)
     return known, finding or (tuple(read) if isinstance(images, tuple) else read[0])
 
@@ -72,6 +79,6 @@ def matched(
 @cache
 def _warn_of_decoded() -> None:
     _log.warning(
-        "a PIL image came, which has no encoded bytes any more: such images are held against no list of known content; "
-        "pass encoded bytes or paths, or scan the source and decide by the run"
+        "a PIL image came, which has no encoded bytes any more: such images are held against perceptual hashes (PDQ) "
+        "alone, and against no digest on a list; pass encoded bytes or paths, or scan the source and decide by the run"
     )
