@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from safetyfilter.cli.app import JsonOption, app
 from safetyfilter.cli.output import emit, titled
@@ -27,15 +27,17 @@ def attest(
     """Sign a statement that binds the data, encoder, probes, policy and decisions of RUN together."""
     from safetyfilter.attest.sign import attest_run
     from safetyfilter.runs.run import Run
+    from safetyfilter.sealed.keys import key_content
     from safetyfilter.sealed.private_keys import PrivateKeys
 
     opened = Run.open(run)
     seen = opened.counts["seen"]  # a run that is not finished is told of before a passphrase is asked for
+    key_content(key)  # nor where there is no key
     keys = PrivateKeys.open(key, passphrase_from(passphrase_file))
     with sample_progress("reading", seen, unit="samples") as progress:
         statement = attest_run(opened, keys, progress=progress)
     place = str(opened.path / "attestation.json")
-    shown = Table(show_header=False)
+    shown = Table("what", Column("is", overflow="fold"), show_header=False)
     shown.add_row("attestation", place)
     shown.add_row("key", keys.public.spoken_fingerprint)
     shown.add_row("rows", f"{opened.counts['seen']:,}, Merkle root {statement.rows}")
@@ -64,7 +66,7 @@ def verify(
 
     with sample_progress("verifying", None, unit="samples") as progress:
         done = verify_run(run, key, progress=progress)
-    shown = Table("what", "state", "found")
+    shown = Table("what", "state", Column("found", overflow="fold"))
     for claim in done.claims:
         shown.add_row(claim.what, claim.state, claim.found, style=None if claim.holds else _STYLES[claim.holds])
     emit(done.as_dict(), as_json=json, shown=titled(str(done.run), shown))

@@ -53,9 +53,11 @@ def open_(
     """Decrypt the sealed records of RUN to a new file that its owner alone can read."""
     from safetyfilter.runs.run import Run
     from safetyfilter.runs.sealed_records import save_records
+    from safetyfilter.sealed.keys import key_content
     from safetyfilter.sealed.private_keys import PrivateKeys
 
     opened = Run.open(run)
+    key_content(key)  # there must be one before a passphrase is asked for
     keys = PrivateKeys.open(key, passphrase_from(passphrase_file))
     with err.status("opening sealed records"):
         saved = save_records(opened, keys, to, damaged=damaged)

@@ -18,7 +18,7 @@ def reason_meanings(pair: SignalPair) -> Mapping[str, str]:
         "explicit": f"{pair.explicit} is present, and the policy excludes it by itself",
         "minor": f"{pair.minor} is present, and the policy excludes it by itself",
         "other_signal": "a further signal is present that the policy excludes by itself",
-        "known_hash": "the picture is on a list of known content",
+        "known_hash": "the picture's bytes, its looks (PDQ) or its URL are on a list of known content",
         "near_excluded": "a near-duplicate of a sample that is excluded for co-occurrence",
         "unscored": "the sample could not be scored, and so nothing is known of it",
         "drifted": "the bytes are not those that were scored",

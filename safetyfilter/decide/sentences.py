@@ -69,7 +69,7 @@ def policy_changes(before: PolicyFields, now: PolicyFields) -> list[str]:
     >>> from safetyfilter.decide.fields import parse_policy
     >>> for change in policy_changes(parse_policy(""), parse_policy("[thresholds]\\nminor = 0.50001\\nother = 0.3")):
     ...     print(change)
-    The threshold of minor was 0.5 and is now 0.50001.
+    The threshold of minor was 0.5 and is now 0.50001. Higher, it excludes less.
     The threshold of other is new: 0.3.
     """
     were, are = before["thresholds"], now["thresholds"]
@@ -80,7 +80,8 @@ def policy_changes(before: PolicyFields, now: PolicyFields) -> list[str]:
         elif signal not in are:
             changes.append(f"The threshold of {signal} was {were[signal]!r} and is gone: its scores no longer count.")
         elif were[signal] != are[signal]:
-            changes.append(f"The threshold of {signal} was {were[signal]!r} and is now {are[signal]!r}.")
+            looser = " Higher, it excludes less." if are[signal] > were[signal] else ""
+            changes.append(f"The threshold of {signal} was {were[signal]!r} and is now {are[signal]!r}.{looser}")
     for signal in sorted(before["exclude"] | now["exclude"]):
         was, is_now = _exclusion(before, signal), _exclusion(now, signal)
         if was != is_now:

@@ -183,7 +183,7 @@ class Inspector:
             source=self._job.source.location,
             key=own.key,
             reasons=Reason(bits).names,
-            lists=inspected.found.lists,
+            lists=inspected.found.told,
             pictures=self._with_pdq(own.pictures, own.held) if own.held else own.pictures,
             caption_sha256=own.caption_sha256,
             url=own.url,

@@ -169,7 +169,7 @@ class VectorScorer:
         if self.hash_lists is not None:
             urls = pa.nulls(len(block), pa.large_string()) if block.urls is None else block.urls
             told = self.hash_lists.match_urls(urls)
-            lists = tuple(one.lists for one in told)
+            lists = tuple(one.told for one in told)
             blind = any(not kind.of_url for kind in self.hash_lists.kinds)
             known = np.array([bool(names) for names in lists], np.bool_)
             unchecked = np.array([blind or one.unchecked for one in told], np.bool_) & ~known

@@ -34,16 +34,22 @@ class Entries:
     (1, 1)
     """
 
-    _found: dict[bytes, tuple[Collected, _Hashes]] = field(default_factory=dict)
+    _found: dict[bytes, tuple[tuple[Collected, _Hashes], ...]] = field(default_factory=dict)
     _lists: set[Collected] = field(default_factory=set)
 
     def put(self, identity: str, hashes: Iterable[tuple[HashKind, bytes]], into: Collected) -> None:
-        """Take an entry's hashes for a list, in the place of those that it had before, and count where these differ."""
+        """Take an entry's hashes for a list, in the place of those that it had there, and count where these differ.
+
+        Those that another list has for this identity stay: two lists may number their entries alike.
+        """
         key, new = _key(identity), tuple(hashes)
-        before, old = self._found.get(key, (into, new))
-        if set(old) - set(new):
-            before.left_out[REPLACED] += 1
-        self._found[key] = into, new
+        others = []
+        for list_, old in self._found.get(key, ()):
+            if list_ is not into:
+                others.append((list_, old))
+            elif set(old) - set(new):
+                into.left_out[REPLACED] += 1
+        self._found[key] = (*others, (into, new))
         self._lists.add(into)
 
     def withdraw(self, identity: str, into: Collected) -> None:
@@ -58,9 +64,10 @@ class Entries:
 
     def settle(self) -> None:
         """Give each list the hashes of its entries."""
-        for into, hashes in self._found.values():
-            for kind, value in hashes:
-                into.add(kind, value)
+        for entry in self._found.values():
+            for into, hashes in entry:
+                for kind, value in hashes:
+                    into.add(kind, value)
         self._found.clear()
 
 

@@ -76,9 +76,9 @@ class HashList:
     def __len__(self) -> int:
         return sum(map(len, self.indexes.values())) + (0 if self.pdq is None else len(self.pdq))
 
-    def has(self, digests: Mapping[HashKind, Sequence[bytes]]) -> bool:
-        """Return True where any of these digests, by their kind, is on the list."""
-        return any(index.has(one) for kind, index in self.indexes.items() for one in digests.get(kind, ()))
+    def having(self, digests: Mapping[HashKind, Sequence[bytes]]) -> list[HashKind]:
+        """Return the kinds of which any of these digests, by their kind, is on the list."""
+        return [kind for kind, index in self.indexes.items() if any(map(index.has, digests.get(kind, ())))]
 
     def has_like(self, looks: npt.NDArray[np.uint8]) -> bool:
         """Return True where a hash of the list is near any of (M, 32) uint8 perceptual hashes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -31,10 +31,13 @@ class HashFindings:
     unchecked : bool
         True where it can't be held against all of a list: there is no picture or no URL where the list has hashes of
         such, or a picture of which no perceptual hash can be had that says enough.
+    told : tuple of str
+        The same names, each with the kinds of hashes that matched, as ``listed.txt (md5, pdq)``.
     """
 
     lists: tuple[str, ...] = ()
     unchecked: bool = False
+    told: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,17 +136,25 @@ class HashLists:
         lumas : callable
             Decodes them.
         """
-        found = self._with_digests(images, of_url=False)
+        found = self._with_digests(images, of_url=False)  # the kinds that matched, by the number of the list
         unchecked = not images and any(not kind.of_url for kind in self.kinds)
         if self.needs_urls:
             unchecked |= url is None
-            found |= self._with_digests([] if url is None else [_utf_8(url)], of_url=True)
+            for number, kinds in self._with_digests([] if url is None else [_utf_8(url)], of_url=True).items():
+                found.setdefault(number, []).extend(kinds)
         if self.needs_pdq:
             looks, unclear = _looks(images, limits, lumas)
             unchecked |= unclear
-            found |= {number for number, one in enumerate(self.lists) if one.has_like(looks)}
-        names = dict.fromkeys(self.lists[number].name for number in sorted(found))
-        return HashFindings(lists=tuple(names), unchecked=unchecked)
+            for number, one in enumerate(self.lists):
+                if one.has_like(looks):
+                    found.setdefault(number, []).append(HashKind.PDQ)
+        return self._findings(found, unchecked=unchecked)
+
+    def _findings(self, found: Mapping[int, Sequence[HashKind]], *, unchecked: bool) -> HashFindings:
+        by_list = {number: found[number] for number in sorted(found)}
+        names = dict.fromkeys(self.lists[number].name for number in by_list)
+        told = dict.fromkeys(f"{self.lists[number].name} ({', '.join(kinds)})" for number, kinds in by_list.items())
+        return HashFindings(lists=tuple(names), unchecked=unchecked, told=tuple(told))
 
     def match_urls(self, urls: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> tuple[HashFindings, ...]:
         """Return, for each of many URLs, the lists that it is on; unchecked where it is null, or as of `match`.
@@ -155,27 +166,27 @@ class HashLists:
         """
         texts: list[str | None] = urls.to_pylist() if isinstance(urls, pa.Array | pa.ChunkedArray) else list(urls)
         given = [number for number, text in enumerate(texts) if text is not None]
-        found: list[list[str]] = [[] for _ in texts]
+        found: list[dict[int, list[HashKind]]] = [{} for _ in texts]
         contents = [_utf_8(text) for text in texts if text is not None]
-        for one in self.lists:
-            on_it = np.zeros(len(contents), np.bool_)
+        for number, one in enumerate(self.lists):
             for kind, index in one.indexes.items():
                 if kind.of_url and contents:
                     joined = b"".join(_digests([kind], contents)[kind])
-                    on_it |= index.have(np.frombuffer(joined, np.uint8).reshape(len(contents), -1))
-            for number in np.flatnonzero(on_it):
-                found[given[number]].append(one.name)
+                    on_it = index.have(np.frombuffer(joined, np.uint8).reshape(len(contents), -1))
+                    for row in np.flatnonzero(on_it):
+                        found[given[row]].setdefault(number, []).append(kind)
         missing = self.needs_urls
         return tuple(
-            HashFindings(lists=tuple(dict.fromkeys(names)), unchecked=missing and text is None)
-            for names, text in zip(found, texts, strict=True)
+            self._findings(by_list, unchecked=missing and text is None)
+            for by_list, text in zip(found, texts, strict=True)
         )
 
-    def _with_digests(self, contents: Sequence[bytes], *, of_url: bool) -> set[int]:
-        """Return the numbers of the lists that hold a digest of one of these, as bytes or as URLs."""
+    def _with_digests(self, contents: Sequence[bytes], *, of_url: bool) -> dict[int, list[HashKind]]:
+        """Return the kinds of digests of these, as bytes or as URLs, that lists hold, by the numbers of the lists."""
         kinds = [kind for kind in self.kinds if (kind.of_url if of_url else kind.of_bytes)]
         digests = _digests(kinds, contents)
-        return {number for number, one in enumerate(self.lists) if one.has(digests)}
+        found = {number: one.having(digests) for number, one in enumerate(self.lists)}
+        return {number: kinds for number, kinds in found.items() if kinds}
 
 
 def _utf_8(url: str) -> bytes:

@@ -81,7 +81,7 @@ def check_model(file: Place, hash_lists: HashLists, *, progress: Progress | None
     with notebook_progress(progress, lambda: _tally(place), after_s=2) as told:
         size, digests = _read(place, kinds, told)
     return ModelFindings(
-        lists=tuple(one.name for one in hash_lists.lists if one.has({kind: [digests[kind]] for kind in kinds})),
+        lists=tuple(one.name for one in hash_lists.lists if one.having({kind: [digests[kind]] for kind in kinds})),
         size_bytes=size,
         kinds=tuple(kind.value for kind in kinds),
     )

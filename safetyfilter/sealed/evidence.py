@@ -49,7 +49,7 @@ class Evidence:
     reasons : tuple of str
         Why it was excluded, by the names of `Reason`.
     lists : tuple of str
-        The names of the lists that it is on.
+        The names of the lists that it is on, each with the kinds of hashes that matched, as ``listed.txt (pdq)``.
     pictures : tuple of PictureDigests
         Of the sample's own picture, and of others that it holds; empty where no bytes were read.
     caption_sha256 : str

@@ -59,7 +59,7 @@ def draft_reports(records: Iterable[OpenedRecord], folder: Place) -> Drafts:
     Raises
     ------
     OutputError
-        The folder is there already, can't be written, or the place is on other storage. Nothing of it is left.
+        The folder is there already, can't be written, or the place is on other storage or in a run. Nothing is left.
     SealedError
         There are no records; or as of `read_records`.
 
@@ -73,6 +73,8 @@ def draft_reports(records: Iterable[OpenedRecord], folder: Place) -> Drafts:
     (1, ['known_hash-0001.json', 'known_hash-0001.xml'])
     """
     path = local_path(folder, "drafts of reports")
+    if inside := [str(above) for above in path.resolve().parents if (above / "run.json").exists()]:
+        raise OutputError(f"{path} is in the run {inside[0]}, which names no sample; give a place outside it")
     groups: dict[str, list[OpenedRecord]] = {}
     numbers: dict[str, Iterator[int]] = {}
     counts: dict[str, int] = {}

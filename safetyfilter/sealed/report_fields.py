@@ -35,7 +35,8 @@ UNKNOWN: Mapping[str, str] = {
 """The fields that the library can't know, each with what to do about it."""
 
 _SUSPICION = {
-    "known_hash": "The file, or its URL, is on a list of known content, which is not a finding of this sender.",
+    "known_hash": "The file's bytes or its URL are on a list of known content; or, where (pdq) alone follows its "
+    "name, the picture resembles one on it, as copies do. That is not a finding of this sender.",
     "co_occurrence": "A classifier excluded the file from a training set; that is a suspicion and may well be wrong.",
 }
 

@@ -52,7 +52,7 @@ THREE = {"explicit": 0.5, "minor": 0.5, "other": 0.5}
     [
         (Policy(), Policy(), []),
         (Policy(), Policy(thresholds={"explicit": 0.5, "minor": 0.50001}), [
-            "The threshold of minor was 0.5 and is now 0.50001."]),
+            "The threshold of minor was 0.5 and is now 0.50001. Higher, it excludes less."]),
         (Policy(thresholds={"explicit": 0.1 + 0.2, "minor": 0.5}), Policy(thresholds={"explicit": 0.3, "minor": 0.5}), [
             "The threshold of explicit was 0.30000000000000004 and is now 0.3."]),
         (Policy(), Policy(thresholds=THREE, exclude=["other"]), [

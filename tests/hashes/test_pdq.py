@@ -152,7 +152,11 @@ def test_pictures_of_any_mode_are_hashed_as_loaders_show_them(mode):
     assert min(distance(one.hash, expected) for one in found) <= (60 if mode == "1" else 12)
 
 
-@pytest.mark.parametrize("image", [Image.new("RGB", (200, 200), "teal"), picture((4, 300)), picture((300, 4))], ids=str)
+@pytest.mark.parametrize(
+    "image",
+    [Image.new("RGB", (200, 200), "teal"), picture((4, 300)), picture((300, 4))],
+    ids=lambda image: f"{image.width} x {image.height}",
+)
 def test_too_little_in_a_picture_is_told_by_its_quality(image):
     (found,) = pdq_of(encoded(image))
     assert found.quality < MIN_QUALITY

@@ -100,7 +100,9 @@ def test_known_content_and_causes_of_another_run_are_told(tmp_path: Path) -> Non
         run.write(ScoredPart.in_order(0, "s", digests, scores, np.array([True])))
         run.seal_scores(source_of(["s"]).parts())
     (found,) = why(apply_policy(run, Policy()), ["a"])
-    assert str(found) == "excluded: known_hash: the picture is on a list of known content"
+    assert str(found) == (
+        "excluded: known_hash: the picture's bytes, its looks (PDQ) or its URL are on a list of known content"
+    )
 
 
 def test_every_reason_and_every_cause_has_words() -> None:

@@ -16,7 +16,7 @@ REASON_WORDS = {
     "explicit": "the first of the two signals is present, and the policy excludes it by itself",
     "minor": "the second of the two signals is present, and the policy excludes it by itself",
     "other_signal": "a further signal is present that the policy excludes by itself",
-    "known_hash": "the picture is on a list of known content",
+    "known_hash": "the picture's bytes, its looks (PDQ) or its URL are on a list of known content",
     "unscored": "the sample could not be decoded, embedded or scored",
     "drifted": "the pictures were not those that were scored",
     "unknown": "the run whose decisions were applied does not have these bytes",

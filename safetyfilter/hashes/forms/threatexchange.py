@@ -32,10 +32,10 @@ def kind_of_type(text: str) -> HashKind | None:
 
     Its digests of URLs are not: they are taken after the URL was changed.
 
-    >>> kind_of_type("HASH_SHA1"), kind_of_type("pdq"), kind_of_type("HASH_URL_MD5"), kind_of_type("HASH_TMK")
-    (<HashKind.SHA1: 'sha1'>, <HashKind.PDQ: 'pdq'>, None, None)
+    >>> kind_of_type("photo_md5"), kind_of_type("pdq"), kind_of_type("HASH_URL_MD5"), kind_of_type("HASH_TMK")
+    (<HashKind.MD5: 'md5'>, <HashKind.PDQ: 'pdq'>, None, None)
     """
-    kind = kind_named(text.strip().upper().removeprefix("HASH_"))
+    kind = kind_named(text.strip().upper().removeprefix("HASH_").removeprefix("PHOTO_"))
     return None if kind is None or kind.of_url else kind
 
 

@@ -89,16 +89,20 @@ def test_a_later_entry_replaces_an_earlier_one_of_its_number() -> None:
     assert read(page_of_updates(update(1, "HASH_MD5", MD5), update(2, "HASH_MD5", MD5), gone)) == ONE_MD5
 
 
-def test_entries_that_others_of_their_number_replace_are_counted_where_hashes_are_lost() -> None:
-    entries, earlier, later = Entries(), Collected(), Collected()
+@pytest.mark.parametrize("same", [True, False], ids=["pages of one list", "two lists"])
+def test_entries_of_one_number_replace_each_other_in_one_list_alone_and_are_counted(same: bool) -> None:
+    entries, earlier = Entries(), Collected()
+    later = earlier if same else Collected()
     pages = (
         [update(1, "HASH_MD5", MD5), update(2, "HASH_SHA1", SHA1)],
         [update(1, "HASH_MD5", MD5), update(2, "HASH_SHA1", SHA1[::-1])],
     )
     for page, into in zip(pages, (earlier, later), strict=True):
         read_threatexchange(io.BytesIO(page_of_updates(*page).encode()), entries, into)
-    assert earlier.left_out == {"replaced by a later one of the same number": 1}
-    assert not later.left_out
+    assert earlier.left_out == ({"replaced by a later one of the same number": 1} if same else {})
+    assert not (later.left_out and not same)
+    entries.settle()
+    assert [len(each.sorted()[HashKind.SHA1]) for each in {earlier: 0, later: 0}] == ([1] if same else [1, 1])
 
 
 def test_what_is_no_hash_of_its_kind_is_counted_and_ends_nothing() -> None:
