@@ -193,7 +193,9 @@ def test_each_such_exclusion_has_a_record(case: Case) -> None:
         caption = CAPTIONS.get(name)
         assert record.caption_sha256 == ("" if caption is None else hashlib.sha256(caption.encode()).hexdigest())
         assert record.source == str(case.table)
-        assert record.lists == tuple(f"{kind.replace('-', '_')}.txt" for kind, one in LISTED.items() if one == name)
+        assert record.lists == tuple(
+            f"{kind.replace('-', '_')}.txt ({kind})" for kind, one in LISTED.items() if one == name
+        )
         assert record.time > case.run.record.created[:10]
 
 
@@ -365,9 +367,10 @@ def test_checkpoints_keep_records_and_number_them_on(
     found = records_of(run, case.keys)
     listed = hashlib.md5(IMAGES[LISTED["md5"]]).hexdigest()
     expected = {sample.key for sample in samples if hashlib.md5(sample.image or b"").hexdigest() == listed}
-    assert {record.key for record in found.values() if "md5.txt" in record.lists} == expected
+    assert {record.key for record in found.values() if "md5.txt (md5)" in record.lists} == expected
     assert all(
-        bool(record.pictures[0].pdq) == (HAVE_PDQ and record.lists != ("sha256.txt",)) for record in found.values()
+        bool(record.pictures[0].pdq) == (HAVE_PDQ and record.lists != ("sha256.txt (sha256)",))
+        for record in found.values()
     )
     assert sorted(path.name for path in (tmp_path / "run" / "sealed").iterdir()) == ["part-00000.bin"]
 
@@ -395,7 +398,7 @@ def test_stored_embeddings_are_known_by_their_urls(case: Case, stored: Path, tmp
     assert {name: set(record.reasons) for name, record in found.items()} == {
         name: own for name, own in reasons.items() if own & {"co_occurrence", "known_hash"}
     }
-    assert (found[listed].url, found[listed].lists) == (URL.format(listed), ("url_sha1.txt",))
+    assert (found[listed].url, found[listed].lists) == (URL.format(listed), ("url_sha1.txt (url-sha1)",))
     assert found[listed].crawl == {"warc_filename": f"{listed}.gz"}
     assert found[listed].pictures == ()
     assert run.record.hash_unchecked == 1

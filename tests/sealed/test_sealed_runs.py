@@ -67,7 +67,7 @@ def test_a_record_says_what_the_picture_was(opened: list[Evidence]) -> None:
         content = PICTURES[record.key]
         assert picture.md5 == hashlib.md5(content, usedforsecurity=False).hexdigest()
         assert picture.sha256 == hashlib.sha256(content).hexdigest()
-        assert (record.lists == ("list.txt",)) == (record.key in LISTED) == ("known_hash" in record.reasons)
+        assert (record.lists == ("list.txt (sha256)",)) == (record.key in LISTED) == ("known_hash" in record.reasons)
 
 
 def test_no_score_and_no_order_is_in_it(sealed_run: Run, opened: list[Evidence]) -> None:
