@@ -45,9 +45,9 @@ class SafetyFilter:
     normalise : bool
         Take stored embeddings of any norm, as if they were divided by it; else one that is not 1 is an error.
     hash_lists : HashLists or None
-        Lists of known content: a sample that is on one is excluded, whatever its scores. What is held against them are
-        encoded bytes: a PIL image, which has none any more, is on no list. A picture without a clear perceptual hash is
-        not on a list of such hashes for that; a scan counts such samples.
+        Lists of known content: a sample that is on one is excluded, whatever its scores. A PIL image, which has no
+        encoded bytes any more, is held as it looks now against perceptual hashes alone; a warning says so. A picture
+        without a clear perceptual hash is not on a list of such hashes for that; a scan counts such samples.
 
     Raises
     ------
