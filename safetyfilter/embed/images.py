@@ -199,13 +199,15 @@ class ImagePreparer:
         source = read_bytes(image, self.limits)
         if isinstance(source, Image.Image):
             with _LOAD_LOCKS[id(source) // 64 % len(_LOAD_LOCKS)]:
-                yield from list(self._of_image(source))
+                shown = list(self._of_image(source))
+            yield from shown
             return
         with failures_named():
             header = open_header(source, self.limits)
         if prod(header.picture.size) > self.limits.large_pixels and header.count > 1:
             with self.large:  # a large animation is held from its first frame to its last, and has few
-                yield from list(self._of_file(header, source, nullcontext()))
+                found = list(self._of_file(header, source, nullcontext()))
+            yield from found  # outside: whoever asks for no more must not keep the turn
         else:
             yield from self._of_file(header, source, self.large)
 

@@ -209,6 +209,15 @@ def test_a_large_animation_is_held_by_one_thread_at_a_time(monkeypatch: pytest.M
     assert most == [1]
 
 
+def test_a_large_animation_that_is_left_halfway_keeps_no_turn() -> None:
+    data, limits = film("WEBP", colours(4)), DecodeLimits(large_pixels=SIZE[0] * SIZE[1] - 1)
+    begun = preparer(limits).pictures(data)
+    next(begun)
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(preparer(limits), data).result(timeout=60)) == 4
+    begun.close()
+
+
 def test_pictures_of_a_file_come_one_by_one() -> None:
     begun = list(itertools.islice(preparer().pictures(film("GIF", colours(5))), 2))
     np.testing.assert_allclose(middles(np.stack(begun)), colours(2), atol=6)
