@@ -191,5 +191,5 @@ def test_excluding_near_duplicates_tells_of_no_pair(tmp_path: Path) -> None:
     assert not re.search(r"\ba\b|0\.9", sf.why(near, ["b"])[0].words[0].replace(" a ", " "))
 
 
-def test_a_list_of_hashes_answers_with_names_alone() -> None:
-    assert {field.name for field in dataclasses.fields(HashFindings)} == {"lists", "unchecked"}
+def test_a_list_of_hashes_answers_with_names_and_kinds_alone() -> None:
+    assert {field.name for field in dataclasses.fields(HashFindings)} == {"lists", "unchecked", "told"}
