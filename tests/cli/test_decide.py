@@ -134,7 +134,7 @@ def test_near_duplicates(copies: list[Path], caplog: pytest.LogCaptureFixture) -
         k: b for k, b in before.items() if after[k] != 256
     }
     assert set(found) == {"run", "seen", "kept", "excluded", *REASON_NAMES, "unscored_by_cause", "policy_warning",
-                          "also_near", "joined", "policy"}  # fmt: skip
+                          "also_near", "joined", "policy", "hash_unchecked", "sealed_records"}  # fmt: skip
     assert not any(name in done.stdout + done.stderr for name in PICTURES)
     shown = " ".join(command("status", run).stdout.replace("│", " ").split())
     assert f"excluded from a cosine of {cosine!r}"[:40] in shown

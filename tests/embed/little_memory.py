@@ -20,7 +20,7 @@ if __name__ == "__main__":
     images = [encoded(picture, "BMP") for picture in pictures] * 250
     expected = encoder.embed(images[:8], EmbedOptions(batch_size=4, workers=1)).vectors
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    limit = pages * resource.getpagesize() + 110 * 2**20
+    limit = pages * resource.getpagesize() + 130 * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     batch = encoder.embed(images, EmbedOptions(batch_size=len(images), workers=1))
     wrong = int((np.abs(batch.vectors - np.tile(expected, (250, 1))).max(axis=1) > 1e-4).sum())
