@@ -74,7 +74,7 @@ class DecodingProcesses:
                 self._ask(message, further)
                 return
             except (EOFError, OSError):
-                self._own.connection = None
+                self._drop()
                 if self._closed:
                     return
         self._crashed(parsed_request(message)[0])
@@ -92,7 +92,7 @@ class DecodingProcesses:
         try:
             self._ask(request(row, [SOUND]), lambda _: True)
         except (EOFError, OSError) as error:
-            self._own.connection = None
+            self._drop()
             raise EngineError(
                 f"processes that decode images ended at each of the last {MOST_CRASHES} images and at a sound one; "
                 "decode in threads (decoders='threads', --decoders threads), or give this machine more memory"
@@ -126,13 +126,23 @@ class DecodingProcesses:
                     raise EOFError
                 there = forked(self._setup, self._fd)
                 self._sockets.add(there)
-            found = Connection(os.dup(there.fileno()))
+                self._own.socket = there
+            found = self._own.connection = Connection(os.dup(there.fileno()))
             try:
                 found.recv_bytes()  # that it is ready
             except (EOFError, OSError):
+                self._drop()
                 found = None
-            self._own.connection = found
         raise EngineError(NOT_STARTED)
+
+    def _drop(self) -> None:
+        """Close what leads to this thread's process, which has ended: many crashes must not use up the descriptors."""
+        there: socket.socket | None = getattr(self._own, "socket", None)
+        self._own.connection = self._own.socket = None
+        if there is not None:
+            with self._lock:
+                self._sockets.discard(there)
+                there.close()
 
     def close(self) -> bool:
         """End the processes; a thread that waits for one need not wait any longer. False where that was done before."""

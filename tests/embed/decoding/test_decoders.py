@@ -175,6 +175,14 @@ def test_however_many_crash_the_others_are_decoded(encoder: ClipEncoder, monkeyp
     assert statuses(found) == ["decoder_crashed"] * 4 + ["ok"]
 
 
+def test_crashes_leave_no_descriptor_open(encoder: ClipEncoder) -> None:
+    images = iter([*(image + b"mark: crash" for image in GOOD * 2), *GOOD])
+    options = EmbedOptions(decoders="processes", batch_size=1, workers=1)
+    stream = encoder.embed_stream(images, lambda image: (None, image), options)
+    opened = [sum(1 for _ in Path("/proc/self/fd").iterdir()) for _ in stream]
+    assert max(opened) - min(opened) <= 4  # one or two processes at a time, however many ended
+
+
 def test_the_sound_image_is_one() -> None:
     decoded = LumaProcesses(DEFAULT_LIMITS)
     try:
