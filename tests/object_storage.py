@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -13,7 +14,11 @@ from typing import Any
 import fsspec
 import pytest
 
+PATIENCE = {"config_kwargs": {"connect_timeout": 60, "read_timeout": 60}}
+"""What a client waits for a server that shares two cores with several tests."""
+fsspec.config.conf["s3"] = PATIENCE
 ENVIRONMENT = {
+    "FSSPEC_S3": json.dumps(PATIENCE),  # the same, for processes that are started
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_DEFAULT_REGION": "us-east-1",
