@@ -22,7 +22,6 @@ from soaking.storage import CALM, SoakFileSystem, Weather
 
 SECRET = "5e" * 32
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["soaking.ready"])
 _PATIENCE_S = 900.0
 
 
@@ -111,6 +110,7 @@ def prepare(cache_folder: Path) -> None:
 
 def attempt(job: ScanJob, cache_folder: Path, kill_after_s: float | None) -> Ended:
     """Do a scan in a process of its own, and kill it, with all processes of its group, after so long."""
+    _CONTEXT.set_forkserver_preload(["soaking.ready"])  # here: it is one for all of a process, which others set too
     ours, theirs = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_perform, args=(job, cache_folder, theirs))
     process.start()

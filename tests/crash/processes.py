@@ -17,7 +17,6 @@ from tests.crash.jobs import Job, perform
 from tests.crash.operations import Operation
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.crash.ready"])
 _PATIENCE_S = 300
 KILLED = -signal.SIGKILL
 
@@ -34,6 +33,7 @@ class Outcome:
 @contextmanager
 def started(job: Job, barrier: Barrier | None = None) -> Iterator[tuple[BaseProcess, Connection]]:
     """Start a job, and leave no process behind; with a barrier, when all others have come to it."""
+    _CONTEXT.set_forkserver_preload(["tests.crash.ready"])  # here: it is one for all of a process, which others set too
     ours, theirs = _CONTEXT.Pipe()
     process = _CONTEXT.Process(target=perform, args=(job, theirs, barrier))
     process.start()
