@@ -12,6 +12,7 @@ import torch
 
 from safetyfilter.batches import OK, Floats, StatusCodes
 from safetyfilter.embed.views import Pixels
+from safetyfilter.errors import StorageError
 
 R = TypeVar("R")
 
@@ -30,8 +31,8 @@ class Buffer(Generic[R]):
         (N,) uint8, a code each.
     first : int
         The buffer's first row among those of the decoder.
-    rows : list of Future
-        What to keep of each item, once it is decoded.
+    slices : list of Future
+        The items, a slice of some of them at a time, once these are decoded.
     others : list of Embedded
         The embeddings of the items' further pictures, as they come.
     """
@@ -39,8 +40,16 @@ class Buffer(Generic[R]):
     pixels: torch.Tensor
     status: StatusCodes
     first: int = 0
-    rows: list[Future[R]] = field(default_factory=list)
+    slices: list[Future[Decoded[R]]] = field(default_factory=list)
     others: list[Embedded] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded(Generic[R]):
+    """Items that were decoded: what to keep of each, and the fault of storage that ended them, if any."""
+
+    records: list[R]
+    fault: StorageError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class Further(Generic[R]):
 
 
 class Mailbox(Generic[R]):
-    """A queue from the decoding threads to the caller's: further pictures, and word that a row is decoded.
+    """A queue from the decoding threads to the caller's: further pictures, and word that a slice is decoded.
 
     Items may hold many pictures, and no buffer has room for them; so at most so many of them wait to be embedded, and a
     thread that has one more waits meanwhile.
@@ -89,16 +98,16 @@ class Mailbox(Generic[R]):
         self._events.put(picture)
         return True
 
-    def row_done(self, _: object) -> None:
-        """Wake the caller's thread; what the row's item had to send was sent before."""
+    def slice_done(self, _: object) -> None:
+        """Wake the caller's thread; what the slice's items had to send was sent before."""
         self._events.put(None)
 
     def get(self) -> Further[R] | None:
-        """Return a picture, or None for a row that is done; wait for either."""
+        """Return a picture, or None for a slice that is done; wait for either."""
         return self._events.get()
 
     def get_nowait(self) -> Further[R] | None:
-        """Return a picture, or None for a row that is done; `queue.Empty` where there is neither."""
+        """Return a picture, or None for a slice that is done; `queue.Empty` where there is neither."""
         return self._events.get_nowait()
 
     def embedded(self, count: int) -> None:

@@ -9,38 +9,30 @@ at a time than one buffer holds.
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, ImageInput, Unreadable
-from safetyfilter.embed.buffers import POLL_S, Buffer, Embedded, Further, Mailbox
+from safetyfilter.batches import EmbeddingBatch
+from safetyfilter.embed.buffers import Buffer, Embedded, Further, Mailbox
 from safetyfilter.embed.decoding.decoders import Decoder, ProcessDecoder, ThreadDecoder
-from safetyfilter.embed.decoding.processes import FaultError
-from safetyfilter.embed.faults import where
-from safetyfilter.embed.forward import Forward, out_of_memory
+from safetyfilter.embed.feeding import BUFFERS, Feed, Reading
+from safetyfilter.embed.feeding import ReadItem as ReadItem
+from safetyfilter.embed.forward import Forward
 from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.launched import Launched, statuses_of
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.embed.threads import cores, torch_threads
-from safetyfilter.errors import EngineError, StorageError
+from safetyfilter.embed.threads import cores
+from safetyfilter.errors import StorageError
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-ReadItem: TypeAlias = Callable[[T], tuple[R, "ImageInput | tuple[ImageInput, ...] | Unreadable"]]
-"""An item of a stream -> what to keep of it, and its encoded image, or all of its images, or why there is none."""
-
-_log = logging.getLogger(__name__)
-_BUFFERS = 3  # one in the model, one full, one that is being filled
 
 
 class EmbeddingPipeline:
@@ -104,32 +96,18 @@ class EmbeddingPipeline:
             A file could not be read though it was tried again; what came before it is yielded first.
         """
         decoder = self._new_decoder()
-        free: queue.SimpleQueue[Buffer[R]] = queue.SimpleQueue()
-        for number, pixels in enumerate(decoder.rows().split(self._batch_size)):
-            free.put(Buffer(pixels, np.zeros(self._batch_size, np.uint8), number * self._batch_size))
-        filled: queue.SimpleQueue[Buffer[R] | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         mailbox: Mailbox[R] = Mailbox(self._batch_size, stop)
-        pool = torch_threads(self._workers, "decode", 1)
         compute = self._forward.threads()
-
-        def decode(item: T, buffer: Buffer[R], row: int) -> R:
-            return _decode(item, read, decoder, buffer, row, mailbox)
-
-        reader = threading.Thread(
-            target=self._read,
-            args=(items, decode, pool, free, filled, mailbox, stop),
-            name="reader",
-            daemon=True,
-        )
-        reader.start()
+        reading = Reading(items=items, read=read)
+        feed = Feed(reading, decoder, self._batch_size, self._workers, mailbox, stop)
         pending: Launched[R] | None = None
         try:
-            while (buffer := filled.get()) is not None:
-                if isinstance(buffer, BaseException):
-                    raise buffer
+            for buffer in feed:
                 records, fault = self._gather(buffer, mailbox, compute)
-                launched = self._launch(buffer, records, free if fault is None else None, compute)
+                launched = self._launch(buffer, records, compute)
+                if fault is None:  # else rows behind it may still be decoded into the buffer
+                    feed.give_back(buffer)
                 if pending is not None:
                     yield pending.collect(self._spec)
                 pending = launched
@@ -143,57 +121,20 @@ class EmbeddingPipeline:
                 yield pending.collect(self._spec)
         finally:
             stop.set()
-            for threads in filter(None, (pool, compute)):
-                threads.shutdown(wait=False, cancel_futures=True)
+            if compute is not None:
+                compute.shutdown(wait=False, cancel_futures=True)
             decoder.close()
-            reader.join(timeout=1)  # a reader blocked in slow storage is a daemon: it ends with the process
-            with suppress(queue.Empty):  # an error in it holds, by its traceback, all of this
-                while True:
-                    filled.get_nowait()
+            feed.close()
 
     def _new_decoder(self) -> Decoder:
         kind = ProcessDecoder if self._options.decodes_in_processes(self._device) else ThreadDecoder
-        shape = (_BUFFERS * self._batch_size, self._prepare.view_count, *self._spec.image_size, 3)
+        shape = (BUFFERS * self._batch_size, self._prepare.view_count, *self._spec.image_size, 3)
         return kind(self._prepare, shape, pinned=self._device.type == "cuda")
-
-    def _read(
-        self,
-        items: Iterable[T],
-        decode: Callable[[T, Buffer[R], int], R],
-        pool: ThreadPoolExecutor,
-        free: queue.SimpleQueue[Buffer[R]],
-        filled: queue.SimpleQueue[Buffer[R] | BaseException | None],
-        mailbox: Mailbox[R],
-        stop: threading.Event,
-    ) -> None:
-        """Hand each item to the pool with a row to decode into; runs in the reader thread."""
-        buffer: Buffer[R] | None = None
-        try:
-            for item in items:
-                if buffer is None:
-                    while (buffer := _get(free)) is None:
-                        if stop.is_set():
-                            return
-                row = pool.submit(decode, item, buffer, len(buffer.rows))
-                buffer.rows.append(row)
-                row.add_done_callback(mailbox.row_done)
-                if len(buffer.rows) == self._batch_size:
-                    filled.put(buffer)
-                    buffer = None
-                if stop.is_set():
-                    return
-            if buffer is not None:
-                filled.put(buffer)
-            filled.put(None)
-        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
-            if buffer is not None:
-                filled.put(buffer)  # what came before the error is still embedded
-            filled.put(error)
 
     def _gather(
         self, buffer: Buffer[R], mailbox: Mailbox[R], threads: ThreadPoolExecutor | None
     ) -> tuple[list[R], StorageError | None]:
-        """Wait for a buffer's rows and embed their further pictures as they come.
+        """Wait for a buffer's slices and embed their further pictures as they come.
 
         Returns
         -------
@@ -210,15 +151,15 @@ class EmbeddingPipeline:
                 if len(waiting) == mailbox.room:
                     self._embed_further(waiting, mailbox, threads)
 
-        for row in buffer.rows:
-            while not row.done():
+        for each in buffer.slices:
+            while not each.done():
                 take(mailbox.get())
-            try:
-                records.append(row.result())
-            except StorageError as error:
-                fault = error
+            decoded = each.result()
+            records.extend(decoded.records)
+            fault = decoded.fault
+            if fault is not None:
                 break
-        while True:  # what these rows sent is here; and the word that they are done must not pile up
+        while True:  # what these slices sent is here; and the word that they are done must not pile up
             try:
                 take(mailbox.get_nowait())
             except queue.Empty:
@@ -240,14 +181,8 @@ class EmbeddingPipeline:
         mailbox.embedded(len(waiting))
         waiting.clear()
 
-    def _launch(
-        self,
-        buffer: Buffer[R],
-        records: list[R],
-        free: queue.SimpleQueue[Buffer[R]] | None,
-        threads: ThreadPoolExecutor | None,
-    ) -> Launched[R]:
-        """Move a buffer to the device and start the model on it; give the buffer back to those free, if any."""
+    def _launch(self, buffer: Buffer[R], records: list[R], threads: ThreadPoolExecutor | None) -> Launched[R]:
+        """Move a buffer to the device and start the model on it; the buffer may be filled again then."""
         status = buffer.status[: len(records)].copy()
         pixels = buffer.pixels[: len(records)].flatten(0, 1)
         ready: torch.cuda.Event | None = None
@@ -268,41 +203,4 @@ class EmbeddingPipeline:
             ready = compute.record_event()
             copied.synchronize()  # only the copy: the model is still running
         vectors = vectors.unflatten(0, (len(records), self._prepare.view_count))
-        launched = Launched(records, status, vectors, ready, buffer.others)
-        if free is not None:  # else rows behind a fault may still be decoded into it
-            buffer.rows, buffer.others = [], []
-            free.put(buffer)
-        return launched
-
-
-def _decode(item: T, read: ReadItem[T, R], decoder: Decoder, buffer: Buffer[R], row: int, mailbox: Mailbox[R]) -> R:
-    """Decode one item's first picture into its row, and send the others; runs in the pool."""
-    record, images = read(item)
-    try:
-        if isinstance(images, Unreadable):
-            raise images
-        several = images if isinstance(images, tuple) else (images,)
-        decoder.decode(several, buffer.first + row, lambda picture: mailbox.send(Further(buffer, row, picture)))
-    except Unreadable as unreadable:
-        failure = unreadable.failure
-    except (StorageError, EngineError):  # says nothing about the image: the stream ends here
-        raise
-    except Exception as error:  # noqa: BLE001 - a fault of ours or of a decoder: this image is unscored
-        failure = "out_of_memory" if out_of_memory(error) else "internal_error"
-        if failure == "internal_error":
-            told = str(error) if isinstance(error, FaultError) else where(error)
-            _log.error("a sample could not be prepared and is unscored: %s", told)
-    else:
-        buffer.status[row] = OK
-        return record
-    buffer.status[row] = STATUS_CODES[failure]
-    buffer.pixels[row] = 0
-    return record
-
-
-def _get(free: queue.SimpleQueue[Buffer[R]]) -> Buffer[R] | None:
-    """A free buffer, or None after a moment without one, so that the reader can look for a request to stop."""
-    try:
-        return free.get(timeout=POLL_S)
-    except queue.Empty:
-        return None
+        return Launched(records, status, vectors, ready, buffer.others)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -14,12 +14,20 @@ from PIL import Image
 
 from safetyfilter.batches import ImageInput
 from safetyfilter.embed.decoding.processes import DecodingProcesses
-from safetyfilter.embed.decoding.protocol import DecodingSetup, request
+from safetyfilter.embed.decoding.protocol import Asked, DecodingSetup
 from safetyfilter.embed.images import ImagePreparer, read_bytes
 from safetyfilter.embed.views import Pixels
+from safetyfilter.errors import EngineError, StorageError
 
-SendFurther = Callable[[Pixels], bool]
-"""Takes a further picture, (V, H, W, 3) uint8; False where nobody embeds any more."""
+ToDecode: TypeAlias = tuple[int, tuple[ImageInput, ...]]
+"""A row, and the images of an item, of which the first picture goes into it."""
+SendFurther: TypeAlias = Callable[[int, Pixels], bool]
+"""Takes an item's row and a further picture of it, (V, H, W, 3) uint8; False where nobody embeds any more."""
+Outcome: TypeAlias = tuple[int, Exception | None]
+"""A row, and None or why it has no pixels: `Unreadable`, or a fault that is not the images'."""
+
+AT_ONCE_BYTES = 4 << 20
+"""Encoded images that are given to a process at once are together not much larger."""
 
 
 class Decoder(Protocol):
@@ -28,13 +36,21 @@ class Decoder(Protocol):
     def rows(self) -> torch.Tensor:
         """Return the (N, V, H, W, 3) uint8 that rows are decoded into."""
 
-    def decode(self, images: tuple[ImageInput, ...], row: int, further: SendFurther) -> None:
-        """Decode the first picture that images hold into a row, and send the others.
+    def decode(self, items: Iterable[ToDecode], further: SendFurther) -> Iterator[Outcome]:
+        """Decode the first picture of each item into its row, and send the others.
+
+        Yields
+        ------
+        int, Exception or None
+            Each row once, in any order.
 
         Raises
         ------
-        Unreadable
-            Why the images can't be decoded, all of them.
+        StorageError
+            An item could not be had, or a path of it not be read, though it was tried again. The outcome of all items
+            before it is yielded first.
+        EngineError
+            Decoding can't go on.
         """
 
     def close(self) -> None:
@@ -47,14 +63,16 @@ class ThreadDecoder:
     def __init__(self, preparer: ImagePreparer, shape: tuple[int, ...], *, pinned: bool) -> None:
         self._prepare = preparer
         self._rows = torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned)
+        self._pixels: Pixels = self._rows.numpy()
 
     def rows(self) -> torch.Tensor:
         """As `Decoder.rows`."""
         return self._rows
 
-    def decode(self, images: tuple[ImageInput, ...], row: int, further: SendFurther) -> None:
+    def decode(self, items: Iterable[ToDecode], further: SendFurther) -> Iterator[Outcome]:
         """As `Decoder.decode`."""
-        decode_into(self._rows[row].numpy(), self._prepare, images, further)
+        for row, images in items:
+            yield row, decode_into(self._pixels, row, self._prepare, images, further)
 
     def close(self) -> None:
         """Do nothing: nothing was started."""
@@ -69,11 +87,11 @@ class ProcessDecoder:
 
     def __init__(self, preparer: ImagePreparer, shape: tuple[int, ...], *, pinned: bool) -> None:
         self._prepare = preparer
-        self._shape = shape
         self._fd = os.memfd_create("pixels")  # without a name: nothing is left, however this process ends
         size = prod(shape)
         os.ftruncate(self._fd, size)
         self._rows = torch.frombuffer(mmap.mmap(self._fd, size), dtype=torch.uint8).reshape(shape)
+        self._pixels: Pixels = self._rows.numpy()
         self._pinned = pinned and int(torch.cuda.cudart().cudaHostRegister(self._rows.data_ptr(), size, 0)) == 0
         self._processes = DecodingProcesses(DecodingSetup(preparer=preparer, shape=shape), self._fd)
 
@@ -81,16 +99,41 @@ class ProcessDecoder:
         """As `Decoder.rows`."""
         return self._rows
 
-    def decode(self, images: tuple[ImageInput, ...], row: int, further: SendFurther) -> None:
+    def decode(self, items: Iterable[ToDecode], further: SendFurther) -> Iterator[Outcome]:
         """As `Decoder.decode`; `EngineError` where processes can't be started, or end at whatever they are given."""
-        encoded = [read_bytes(image, self._prepare.limits) for image in images]
-        asked = [image for image in encoded if not isinstance(image, Image.Image)]
-        if len(asked) < len(encoded):
-            decode_into(self._rows[row].numpy(), self._prepare, tuple(encoded), further)
-            return
-        self._processes.ask(
-            request(row, asked), lambda what: further(np.frombuffer(what, np.uint8).reshape(self._shape[1:]))
-        )
+        waiting: list[Asked] = []
+        size = 0
+        try:
+            for row, images in items:
+                try:
+                    encoded = [read_bytes(image, self._prepare.limits) for image in images]
+                except (StorageError, EngineError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - a finding, or a fault of whoever gave it
+                    yield row, error
+                    continue
+                asked = Asked(row, tuple(image for image in encoded if not isinstance(image, Image.Image)))
+                if len(asked.images) < len(encoded):
+                    yield row, decode_into(self._pixels, row, self._prepare, tuple(encoded), further)
+                    continue
+                waiting.append(asked)
+                size += sum(asked.lengths)
+                if size > AT_ONCE_BYTES:
+                    yield from self._ask(waiting, further)
+                    waiting, size = [], 0
+        except StorageError:
+            yield from self._ask(waiting, further)
+            raise
+        yield from self._ask(waiting, further)
+
+    def _ask(self, asked: list[Asked], further: SendFurther) -> Iterator[Outcome]:
+        shape = self._pixels.shape[1:]
+
+        def send(number: int, what: bytes) -> bool:
+            return further(asked[number].row, np.frombuffer(what, np.uint8).reshape(shape))
+
+        found = self._processes.ask(asked, send)
+        return zip((each.row for each in asked), found, strict=True)
 
     def close(self) -> None:
         """As `Decoder.close`."""
@@ -100,12 +143,20 @@ class ProcessDecoder:
                 torch.cuda.cudart().cudaHostUnregister(self._rows.data_ptr())
 
 
-def decode_into(row: Pixels, preparer: ImagePreparer, images: tuple[ImageInput, ...], further: SendFurther) -> None:
-    """Decode images in this thread; as `Decoder.decode`."""
+def decode_into(
+    rows: Pixels, row: int, preparer: ImagePreparer, images: tuple[ImageInput, ...], further: SendFurther
+) -> Exception | None:
+    """Decode an item's images in this thread, and return what became of it, as in an `Outcome`."""
     first = True
-    for picture in preparer.pictures(*images):
-        if first:
-            row[:] = picture
-            first = False
-        elif not further(picture):
-            return
+    try:
+        for picture in preparer.pictures(*images):
+            if first:
+                rows[row] = picture
+                first = False
+            elif not further(row, picture):
+                break
+    except (StorageError, EngineError):  # says nothing about the images
+        raise
+    except Exception as error:  # noqa: BLE001 - a finding, or a fault of ours or of a decoder
+        return error
+    return None

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from safetyfilter.batches import Unreadable
 from safetyfilter.embed.decoding.processes import DecodingProcesses
-from safetyfilter.embed.decoding.protocol import LumaSetup, luma_of, request
+from safetyfilter.embed.decoding.protocol import Asked, LumaSetup, luma_of
 from safetyfilter.embed.headers import DecodeLimits
 from safetyfilter.embed.lumas import Luma, Lumas, lumas_of
 from safetyfilter.embed.options import EmbedOptions
@@ -44,13 +43,13 @@ class LumaProcesses:
         del limits
         found: list[bytes] = []
 
-        def more(message: bytes) -> bool:
+        def more(_: int, message: bytes) -> bool:
             found.append(message)
             return True
 
-        self._processes.ask(request(0, [image]), more)
-        if not found:  # the processes were ended meanwhile
-            raise Unreadable("decoder_crashed")
+        (error,) = self._processes.ask([Asked(0, (image,))], more)
+        if error is not None:
+            raise error
         return [luma_of(message) for message in found]
 
     def close(self) -> None:

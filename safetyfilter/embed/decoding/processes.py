@@ -6,18 +6,18 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import NoReturn
 
-from safetyfilter.batches import Unreadable
-from safetyfilter.embed.decoding.protocol import Answer, DecodingSetup, LumaSetup, parsed_request, request
+from safetyfilter.batches import OK, STATUS_NAMES, Unreadable
+from safetyfilter.embed.decoding.exchange import FAULT, WAITING, Exchange
+from safetyfilter.embed.decoding.protocol import Answer, Asked, DecodingSetup, LumaSetup, parsed_answer, request
 from safetyfilter.embed.decoding.starting import NOT_STARTED, forked
 from safetyfilter.errors import EngineError
 
-TRIES = 2
-"""Processes that an image is given to: one may have ended for reasons of its own, such as too little memory."""
 MOST_STARTS = 3
 MOST_CRASHES = 20
 """Images one after the other at which processes may end: then they are tried with one that is known to be sound."""
@@ -50,86 +50,112 @@ class DecodingProcesses:
         self._closed = False
         self._crashes = 0
 
-    def ask(self, message: bytes, further: Callable[[bytes], bool]) -> None:
-        """Ask for what a message says, and hand on what comes, from the beginning where a process crashed meanwhile.
+    def ask(self, asked: Sequence[Asked], further: Callable[[int, bytes], bool]) -> list[Exception | None]:
+        """Have the images of some items decoded, and hand on their further pictures.
+
+        Where a process ends meanwhile, what it had done is not done again: the item that it ended at is given to
+        another process by itself, and then those behind it.
 
         Parameters
         ----------
-        message : bytes
-            A `request`.
+        asked : sequence of Asked
+            The items.
         further : callable
-            Takes what a process sends; False where nobody wants more of it.
+            Takes an item's number in this sequence and what a process sends of it; False where nobody wants any more.
+
+        Returns
+        -------
+        list of Exception or None
+            Of each item, `Unreadable` where its images can't be decoded (``decoder_crashed``: two processes ended at
+            them), and `FaultError` for a fault that is not theirs.
 
         Raises
         ------
-        Unreadable
-            Why it can't be decoded; ``decoder_crashed`` where two processes ended at it.
-        FaultError
-            A fault that is not the image's.
         EngineError
             Processes can't be started, or end at whatever they are given.
         """
-        for _ in range(TRIES):
-            try:
-                self._ask(message, further)
-                return
-            except (EOFError, OSError):
-                self._drop()
-                if self._closed:
-                    return
-        self._crashed(parsed_request(message)[0])
+        found: list[Exception | None] = []
+        handed: Counter[int] = Counter()
+        again = False  # the first of those that are left is tried by itself, since a process ended at it
+        while (first := len(found)) < len(asked):
+            now = asked[first : first + 1] if again else asked[first:]
+            done, ended = self._ask(now, _Handing(further, first, handed))
+            found += done
+            if not ended:
+                again = False
+            elif self._closed:
+                return found + [Unreadable("decoder_crashed") for _ in asked[len(found) :]]  # nobody looks at them
+            elif again:
+                found.append(self._crashed(now[0].row))
+                again = False
+            else:
+                again = True
+        return found
 
-    def _crashed(self, row: int) -> NoReturn:
+    def _crashed(self, row: int) -> Unreadable:
         with self._lock:
             self._crashes += 1
         if self._crashes > MOST_CRASHES:
             self._require_sound(row)
         _log.warning("processes that decode images ended at one of them, which can't be decoded so, and are replaced")
-        raise Unreadable("decoder_crashed") from None
+        return Unreadable("decoder_crashed")
 
     def _require_sound(self, row: int) -> None:
         """Raise `EngineError` where processes end at a sound image too; else it was the images, however many."""
-        try:
-            self._ask(request(row, [SOUND]), lambda _: True)
-        except (EOFError, OSError) as error:
-            self._drop()
+        _, ended = self._ask([Asked(row, (SOUND,))], lambda number, what: True)
+        if ended and not self._closed:
             raise EngineError(
                 f"processes that decode images ended at each of the last {MOST_CRASHES} images and at a sound one; "
                 "decode in threads (decoders='threads', --decoders threads), or give this machine more memory"
-            ) from error
+            )
 
-    def _ask(self, message: bytes, further: Callable[[bytes], bool]) -> None:
-        connection = self._connection()
-        connection.send_bytes(message)
-        sending = True
-        while True:
-            said = connection.recv_bytes()
-            answer, what = Answer(said[0]), said[1:]
-            if answer is Answer.FURTHER:
-                sending = sending and further(what)
-                continue
+    def _ask(
+        self, asked: Sequence[Asked], further: Callable[[int, bytes], bool]
+    ) -> tuple[list[Exception | None], bool]:
+        """What became of the first of some items, and True where this thread's process ended before all were done."""
+        faults: dict[int, FaultError] = {}
+        exchange: Exchange | None = None
+        try:
+            link = self._linked()
+            link.exchange.put(asked)
+            exchange = link.exchange  # from here on it says which of these are done
+            link.connection.send_bytes(request(asked))
+            sending = True
+            while True:
+                answer, number, what = parsed_answer(link.connection.recv_bytes())
+                if answer is Answer.DONE:
+                    break
+                if answer is Answer.FAULT:
+                    faults[number] = FaultError(what.decode())
+                else:
+                    sending = sending and further(number, what)
+        except (EOFError, OSError):
+            self._drop()
+            codes = b"" if exchange is None else exchange.codes(len(asked)).partition(bytes([WAITING]))[0]
+            ended = True
+        else:
+            codes, ended = exchange.codes(len(asked)), False
+            exchange.tidy(asked)
+        if codes:
             self._crashes = 0
-            if answer is Answer.UNREADABLE:
-                raise Unreadable(what.decode())
-            if answer is Answer.FAULT:
-                raise FaultError(what.decode())
-            return
+        return [_outcome(code, faults.get(number)) for number, code in enumerate(codes)], ended
 
-    def _connection(self) -> Connection:
-        """The connection to this thread's process, which is forked where there is none."""
-        found: Connection | None = getattr(self._own, "connection", None)
+    def _linked(self) -> _Link:
+        """What leads to this thread's process, which is forked where there is none."""
+        found: _Link | None = getattr(self._own, "link", None)
         for _ in range(MOST_STARTS):
             if found is not None:
                 return found
+            exchange = Exchange()
             with self._lock:
                 if self._closed:
                     raise EOFError
-                there = forked(self._setup, self._fd)
+                there = forked(self._setup, self._fd, exchange.fd)
                 self._sockets.add(there)
                 self._own.socket = there
-            found = self._own.connection = Connection(os.dup(there.fileno()))
+            found = self._own.link = _Link(Connection(os.dup(there.fileno())), exchange)
             try:
-                found.recv_bytes()  # that it is ready
+                found.connection.recv_bytes()  # that it is ready
             except (EOFError, OSError):
                 self._drop()
                 found = None
@@ -138,7 +164,7 @@ class DecodingProcesses:
     def _drop(self) -> None:
         """Close what leads to this thread's process, which has ended: many crashes must not use up the descriptors."""
         there: socket.socket | None = getattr(self._own, "socket", None)
-        self._own.connection = self._own.socket = None
+        self._own.link = self._own.socket = None
         if there is not None:
             with self._lock:
                 self._sockets.discard(there)
@@ -156,3 +182,48 @@ class DecodingProcesses:
                 there.close()
             self._sockets.clear()
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What leads to a process: a thread's own copies, which end with it."""
+
+    connection: Connection
+    exchange: Exchange
+
+
+@dataclass(slots=True)
+class _Handing:
+    """Hands on what processes send of items: of one that is decoded again, what was not handed on before.
+
+    Attributes
+    ----------
+    further : callable
+        Takes an item's number and what is sent.
+    first : int
+        The number of the first item that is asked for now.
+    handed : Counter
+        By an item's number, what was handed on of it.
+    """
+
+    further: Callable[[int, bytes], bool]
+    first: int
+    handed: Counter[int]
+    _come: Counter[int] = field(default_factory=Counter)
+
+    def __call__(self, number: int, what: bytes) -> bool:
+        item = self.first + number
+        self._come[item] += 1
+        if self._come[item] <= self.handed[item]:
+            return True
+        self.handed[item] += 1
+        return self.further(item, what)
+
+
+def _outcome(code: int, fault: FaultError | None) -> Exception | None:
+    if code == OK:
+        return None
+    if code == FAULT:
+        return fault or FaultError("")
+    # any other number can only be written by a process that is out of its mind
+    return Unreadable(STATUS_NAMES[code] if code < len(STATUS_NAMES) else "decoder_crashed")

@@ -17,19 +17,33 @@ from safetyfilter.embed.lumas import Luma
 from safetyfilter.embed.views import Geometry
 from safetyfilter.storage import parse_json
 
+_COUNT = struct.Struct("<I")
 _HEAD = struct.Struct("<QI")
 _LENGTH = struct.Struct("<Q")
+_ANSWER = struct.Struct("<BI")
 _SIDES = struct.Struct("<II")
 
 
 class Answer(enum.IntEnum):
-    """The first byte of what a decoding process says."""
+    """The kind of what a decoding process says."""
 
     READY = 0
     DONE = 1
     FURTHER = 2
-    UNREADABLE = 3
-    FAULT = 4
+    FAULT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Encoded images of one item, to be decoded: the first of their pictures into a row."""
+
+    row: int
+    images: tuple[bytes, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The length of each image in bytes."""
+        return tuple(map(len, self.images))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,22 +132,42 @@ def luma_of(message: bytes) -> Luma:
     return np.frombuffer(message, np.uint8, offset=_SIDES.size).reshape(_SIDES.unpack_from(message))
 
 
-def request(row: int, images: Sequence[bytes]) -> bytes:
-    """Return the message that asks for images to be decoded into a row.
+def request(asked: Sequence[Asked]) -> bytes:
+    """Return the message that asks for the images of some items to be decoded, whose bytes go another way.
 
-    >>> parsed_request(request(3, [b"one", b"three"]))
-    (3, [b'one', b'three'])
+    >>> parsed_request(request([Asked(3, (b"one", b"three")), Asked(4, ())]))
+    [(3, (3, 5)), (4, ())]
     """
-    return b"".join([_HEAD.pack(row, len(images)), *(_LENGTH.pack(len(image)) for image in images), *images])
+    parts = [_COUNT.pack(len(asked))]
+    for each in asked:
+        parts.append(_HEAD.pack(each.row, len(each.images)))
+        parts.extend(map(_LENGTH.pack, each.lengths))
+    return b"".join(parts)
 
 
-def parsed_request(message: bytes) -> tuple[int, list[bytes]]:
-    """Return the row and the images of a `request`."""
-    row, count = _HEAD.unpack_from(message)
-    start = _HEAD.size + count * _LENGTH.size
-    images = []
-    for number in range(count):
-        (length,) = _LENGTH.unpack_from(message, _HEAD.size + number * _LENGTH.size)
-        images.append(message[start : start + length])
-        start += length
-    return row, images
+def parsed_request(message: bytes) -> list[tuple[int, tuple[int, ...]]]:
+    """Return each item's row and the lengths of its images, of a `request`."""
+    (count,) = _COUNT.unpack_from(message)
+    at, items = _COUNT.size, []
+    for _ in range(count):
+        row, images = _HEAD.unpack_from(message, at)
+        at += _HEAD.size
+        end = at + images * _LENGTH.size
+        items.append((row, tuple(length for (length,) in _LENGTH.iter_unpack(message[at:end]))))
+        at = end
+    return items
+
+
+def answer_message(answer: Answer, number: int = 0, what: bytes = b"") -> bytes:
+    """Return the message that a decoding process says, of the item of this number in the request.
+
+    >>> parsed_answer(answer_message(Answer.FURTHER, 7, b"pixels"))
+    (<Answer.FURTHER: 2>, 7, b'pixels')
+    """
+    return _ANSWER.pack(answer, number) + what
+
+
+def parsed_answer(message: bytes) -> tuple[Answer, int, bytes]:
+    """Return the kind, the item's number and the rest of an `answer_message`."""
+    answer, number = _ANSWER.unpack_from(message)
+    return Answer(answer), number, message[_ANSWER.size :]

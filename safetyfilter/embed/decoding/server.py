@@ -18,12 +18,21 @@ from dataclasses import replace
 from itertools import chain
 from math import prod
 from multiprocessing.connection import Connection
+from typing import TypeAlias
 
 import numpy as np
 import torch
 
-from safetyfilter.batches import Unreadable
-from safetyfilter.embed.decoding.protocol import Answer, LumaSetup, luma_message, parsed_request, setup_from_json
+from safetyfilter.batches import OK, STATUS_CODES, Unreadable
+from safetyfilter.embed.decoding.exchange import FAULT, Desk
+from safetyfilter.embed.decoding.protocol import (
+    Answer,
+    LumaSetup,
+    answer_message,
+    luma_message,
+    parsed_request,
+    setup_from_json,
+)
 from safetyfilter.embed.faults import where
 from safetyfilter.embed.forward import out_of_memory
 from safetyfilter.embed.lumas import lumas_of
@@ -32,7 +41,9 @@ from safetyfilter.embed.views import Pixels
 CPU_SECONDS = 120
 """Seconds of a processor's time that decoding one picture may take; several times the worst that the limits allow."""
 SETUP_BYTES = 1 << 14
-_FDS = 2
+_FDS = 3
+_Decode: TypeAlias = Callable[[int, int, tuple[bytes, ...]], None]
+"""Decodes an item, by its number in the request, its row and its encoded images."""
 
 
 def serve(control: socket.socket) -> None:
@@ -59,50 +70,67 @@ def serve(control: socket.socket) -> None:
             os.close(fd)
 
 
-def _decode(setup: bytes, connection_fd: int, rows_fd: int) -> None:
+def _decode(setup: bytes, connection_fd: int, rows_fd: int, encoded_fd: int) -> None:
     """Answer requests until nobody asks."""
-    told = setup_from_json(setup)
-    connection, turn = Connection(connection_fd), _Turn(rows_fd)
-    if isinstance(told, LumaSetup):
-        limits = told.limits
-
-        def answer(row: int, images: list[bytes]) -> None:
-            for luma in _timed(chain.from_iterable(lumas_of(image, limits, turn) for image in images)):
-                _say(connection, Answer.FURTHER, luma_message(luma))
-    else:
-        rows = np.frombuffer(mmap.mmap(rows_fd, 0), np.uint8, count=prod(told.shape)).reshape(told.shape)
-        preparer = replace(told.preparer, large=turn)
-
-        def answer(row: int, images: list[bytes]) -> None:
-            first = True
-            for picture in _timed(preparer.pictures(*images)):
-                if first:
-                    rows[row][:] = picture
-                    first = False
-                else:
-                    _say(connection, Answer.FURTHER, picture.tobytes())
-
-    _say(connection, Answer.READY)
+    connection, desk = Connection(connection_fd), Desk(encoded_fd)
+    decode = _decoder(setup, rows_fd, connection)
+    connection.send_bytes(answer_message(Answer.READY))
     while True:
         try:
             asked = parsed_request(connection.recv_bytes())
         except EOFError:
             return
-        _answer(connection, answer, asked)
+        desk.take([lengths for _, lengths in asked])
+        for number, (row, _) in enumerate(asked):
+            desk.done(number, _code(connection, decode, number, row, desk))
+        connection.send_bytes(answer_message(Answer.DONE))
 
 
-def _answer(connection: Connection, answer: Callable[[int, list[bytes]], None], asked: tuple[int, list[bytes]]) -> None:
+def _decoder(setup: bytes, rows_fd: int, connection: Connection) -> _Decode:
+    """What decodes an item's images: into a row, or into lumas; further pictures are sent with the item's number."""
+    told, turn = setup_from_json(setup), _Turn(rows_fd)
+
+    def send(number: int, what: bytes) -> None:
+        connection.send_bytes(answer_message(Answer.FURTHER, number, what))
+
+    if isinstance(told, LumaSetup):
+        limits = told.limits
+
+        def lumas(number: int, row: int, images: tuple[bytes, ...]) -> None:
+            for luma in _timed(chain.from_iterable(lumas_of(image, limits, turn) for image in images)):
+                send(number, luma_message(luma))
+
+        return lumas
+
+    rows = np.frombuffer(mmap.mmap(rows_fd, 0), np.uint8, count=prod(told.shape)).reshape(told.shape)
+    preparer = replace(told.preparer, large=turn)
+
+    def pixels(number: int, row: int, images: tuple[bytes, ...]) -> None:
+        first = True
+        for picture in _timed(preparer.pictures(*images)):
+            if first:
+                rows[row] = picture
+                first = False
+            else:
+                send(number, picture.tobytes())
+
+    return pixels
+
+
+def _code(connection: Connection, decode: _Decode, number: int, row: int, desk: Desk) -> int:
+    """Decode an item's images, and return the code of what became of it; a fault of ours or a decoder's is told."""
     try:
-        answer(*asked)
+        decode(number, row, desk.images(number))
     except Unreadable as unreadable:
-        _say(connection, Answer.UNREADABLE, unreadable.failure.encode())
+        return STATUS_CODES[unreadable.failure]
+    except ConnectionError:  # nobody listens any more
+        raise
     except Exception as error:  # noqa: BLE001 - a fault of ours or of a decoder: whoever asked tells it
         if out_of_memory(error):
-            _say(connection, Answer.UNREADABLE, b"out_of_memory")
-        else:
-            _say(connection, Answer.FAULT, where(error).encode())
-    else:
-        _say(connection, Answer.DONE)
+            return STATUS_CODES["out_of_memory"]
+        connection.send_bytes(answer_message(Answer.FAULT, number, where(error).encode()))
+        return FAULT
+    return OK
 
 
 def _timed(pictures: Iterator[Pixels]) -> Iterator[Pixels]:
@@ -116,10 +144,6 @@ def _timed(pictures: Iterator[Pixels]) -> Iterator[Pixels]:
         if picture is None:
             return
         yield picture
-
-
-def _say(connection: Connection, answer: Answer, what: bytes = b"") -> None:
-    connection.send_bytes(bytes([answer]) + what)
 
 
 class _Turn:

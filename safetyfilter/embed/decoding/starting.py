@@ -40,12 +40,12 @@ class DecodingServer:
                 env=environment,
             )
 
-    def fork(self, setup: DecodingSetup | LumaSetup, rows_fd: int) -> socket.socket:
+    def fork(self, setup: DecodingSetup | LumaSetup, *fds: int) -> socket.socket:
         """Have a decoding process forked, and return the socket that leads to it; `OSError` where the server ended."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [setup.to_json()], [theirs.fileno(), rows_fd])
+                socket.send_fds(self._control, [setup.to_json()], [theirs.fileno(), *fds])
             except OSError:
                 ours.close()
                 raise
@@ -70,8 +70,15 @@ _lock = threading.Lock()
 _server: DecodingServer | None = None
 
 
-def forked(setup: DecodingSetup | LumaSetup, rows_fd: int) -> socket.socket:
+def forked(setup: DecodingSetup | LumaSetup, rows_fd: int, encoded_fd: int) -> socket.socket:
     """Return a socket that leads to a new decoding process; the server is started where there is none.
+
+    Parameters
+    ----------
+    setup : DecodingSetup or LumaSetup
+        All that it needs to know.
+    rows_fd, encoded_fd : int
+        Files that are shared with it: what it decodes into, and an `Exchange`'s.
 
     Raises
     ------
@@ -83,7 +90,7 @@ def forked(setup: DecodingSetup | LumaSetup, rows_fd: int) -> socket.socket:
         for _ in range(2):
             try:
                 _server = _server or DecodingServer()
-                return _server.fork(setup, rows_fd)
+                return _server.fork(setup, rows_fd, encoded_fd)
             except OSError:
                 if _server is not None:  # it ended, of too little memory perhaps
                     _server.close()

@@ -18,11 +18,15 @@ from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions, HashLists, Reason, SafetyFilter, zero_shot_probes
 from safetyfilter.batches import STATUS_NAMES, EmbeddingBatch, ImageInput, Unreadable
+from safetyfilter.embed.decoding import exchange as exchanges
 from safetyfilter.embed.decoding import processes, starting
+from safetyfilter.embed.decoding.exchange import Exchange
 from safetyfilter.embed.decoding.lumas import LumaProcesses
+from safetyfilter.embed.decoding.protocol import Asked
+from safetyfilter.embed.feeding import slice_size
 from safetyfilter.embed.headers import DEFAULT_LIMITS
 from safetyfilter.embed.lumas import lumas_of
-from safetyfilter.errors import EngineError, UsageError
+from safetyfilter.errors import EngineError, StorageError, UsageError
 from safetyfilter.hashes.pdq import pdq_of
 from safetyfilter.standin import PROMPTS
 from safetyfilter.standin.backgrounds import photograph
@@ -47,7 +51,16 @@ def pictures(self, *encoded):
         pass
     if b"mark: fault" in encoded[0]:
         raise KeyError(encoded[0])
-    yield from whole(self, *encoded)
+    counter = encoded[0].rpartition(b"mark: count ")[2]
+    if counter != encoded[0]:
+        with open(counter, "ab") as file:
+            file.write(b".")
+    midway = encoded[0].rpartition(b"mark: midway ")[2]
+    for number, picture in enumerate(whole(self, *encoded)):
+        if number == 3 and midway != encoded[0] and not os.path.exists(midway):
+            os.close(os.open(midway, os.O_CREAT))
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield picture
 images.ImagePreparer.pictures = pictures
 lumas = server.lumas_of
 def marked(image, limits, turn):
@@ -110,6 +123,93 @@ def test_a_crash_of_a_decoder_costs_the_one_image(
     np.testing.assert_allclose(rest, embed(encoder, GOOD, "threads").vectors, atol=1e-6)
     assert "processes that decode images ended at one of them" in caplog.text
     assert "mark" not in caplog.text
+
+
+def film(*colours: str) -> bytes:
+    frames = [Image.new("RGB", (30, 30), colour) for colour in colours]
+    return encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
+
+
+def test_a_slice_with_a_crash_in_its_middle_is_otherwise_as_in_threads(encoder: ClipEncoder, tmp_path: Path) -> None:
+    """One thread is given all of these at once: what is unreadable, has further pictures, crashes, or is at fault."""
+    films = [film("red", "green", "blue", "teal", "white"), film("white", "navy", "black")]
+    killed = films[0] + b"mark: midway " + os.fsencode(tmp_path / "killed")
+    images = [GOOD[0], films[1], GOOD[1][:-30], GOOD[2] + b"mark: crash", killed, b"none", films[1], GOOD[3]]
+    expected = embed(encoder, [*images[:3], b"none", films[0], *images[5:]], "threads", batch_size=8)
+    found = embed(encoder, images, batch_size=8, workers=1)
+    assert slice_size(8, 1) == len(images)
+    assert (tmp_path / "killed").exists()
+    told = statuses(expected)
+    assert statuses(found) == [*told[:3], "decoder_crashed", *told[4:]]
+    np.testing.assert_array_equal(found.owners, expected.owners)  # each further picture came once
+    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-6)
+    np.testing.assert_allclose(found.others, expected.others, atol=1e-6)
+
+
+def test_only_what_a_process_ended_at_is_decoded_again(encoder: ClipEncoder, tmp_path: Path) -> None:
+    marks = [b"", b"", b"mark: crash", b"", b"mark: fault", b""]
+    images = [
+        image + mark + b"mark: count " + os.fsencode(tmp_path / str(number))
+        for number, (image, mark) in enumerate(zip(GOOD, marks, strict=True))
+    ]
+    found = embed(encoder, images, batch_size=8, workers=1)
+    assert statuses(found) == ["ok", "ok", "decoder_crashed", "ok", "internal_error", "ok"]
+    times = [path.stat().st_size if (path := tmp_path / str(number)).exists() else None for number in range(6)]
+    assert times == [1, 1, None, 1, None, 1]  # what crashes or is at fault does so before it is counted
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize("decoder", ["threads", "processes"])
+def test_what_came_before_a_fault_of_storage_is_embedded(encoder: ClipEncoder, decoder: str, at: int) -> None:
+    def load(number: int) -> tuple[int, bytes | Unreadable]:
+        if number == at:
+            raise StorageError("can't reach the disk")
+        return number, Unreadable("missing") if number == 1 else GOOD[number % len(GOOD)]
+
+    seen: dict[int, str] = {}
+
+    def consume() -> None:
+        options = EmbedOptions(decoders=decoder, batch_size=8, workers=1)
+        for records, batch in encoder.embed_stream(range(8), load, options):
+            seen.update(zip(records, statuses(batch), strict=True))
+
+    with pytest.raises(StorageError, match="can't reach the disk"):
+        consume()
+    assert seen == {number: "missing" if number == 1 else "ok" for number in range(at)}
+
+
+def test_what_is_no_image_at_all_is_a_fault_and_costs_the_others_nothing(encoder: ClipEncoder) -> None:
+    images: list[ImageInput] = [GOOD[0], 7, "nowhere.png", Image.new("RGB", (30, 20)), GOOD[1]]  # type: ignore[list-item]
+    for decoder in ("threads", "processes"):
+        assert statuses(embed(encoder, images, decoder)) == ["ok", "internal_error", "missing", "ok", "ok"]
+
+
+def test_images_that_were_not_handed_over_are_not_taken_as_done(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file says of the request before that all was done; so only one that was written says anything."""
+    put, requests = Exchange.put, []
+
+    def full(self: Exchange, asked: list[Asked]) -> None:
+        requests.append(len(asked))
+        if len(requests) == 2:
+            raise OSError("no space left")
+        put(self, asked)
+
+    monkeypatch.setattr(Exchange, "put", full)
+    found = embed(encoder, GOOD[:4], batch_size=2, workers=1)
+    assert statuses(found) == ["ok"] * 4
+    np.testing.assert_allclose(found.vectors, embed(encoder, GOOD[:4], "threads").vectors, atol=1e-6)
+    assert requests == [2, 2, 1, 1]
+
+
+def test_large_requests_do_not_keep_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange, asked = Exchange(), [Asked(0, (b"12345", b"678"))]
+    for most, kept in ((8, 1 + 8), (7, 0)):
+        monkeypatch.setattr(exchanges, "KEPT_BYTES", most)
+        exchange.put(asked)
+        exchange.tidy(asked)
+        assert os.fstat(exchange.fd).st_size == kept
 
 
 def test_what_perceptual_hashes_are_taken_of_is_decoded_likewise(caplog: pytest.LogCaptureFixture) -> None:
