@@ -4,26 +4,34 @@ All in one run, in turn: the bare model on ready tensors, this library from JPEG
 open_clip's transform and a DataLoader in float32, clip-retrieval's own reader and mapper, and NeMo Curator's own
 embedding stage. Weights are random: speed does not depend on them, and every contender has the same architecture.
 
-    python benchmarks/throughput.py [--quick] [--json FILE]
+Besides, what the pipeline hands to a model that does nothing (`feed.py`), and the whole scan beside the pipeline alone
+(`whole_scan.py`). With ``--only`` one of these is measured, and the rest of the file of results is kept.
+
+    python benchmarks/throughput.py [--quick] [--json FILE] [--cores N] [--only rates|feed|scan]
 """
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import math
 import os
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from common import alternating, arguments, environment, finish, jpegs, ratio, show, timed
+from common import alternating, environment, finish, jpegs, ratio, show, timed
+from feed import WAYS, feed
 from parity import decode_parity
 from peers import TOOLS, Peers
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from whole_scan import whole_scan
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.threads import torch_threads
@@ -166,16 +174,23 @@ def case_name(measured: dict[str, Any]) -> str:
     return f"{measured['architecture']} {measured['jpeg_side']} px"
 
 
-def main() -> None:
-    """Measure, print, and write what was asked for."""
-    options = arguments(__doc__)
-    cases = (
-        [BAR] if options.quick else [("ViT-B-32", 384), BAR, ("ViT-B-32", 1024), ("ViT-L-14", 384), ("ViT-L-14", 1024)]
-    )
+def arguments() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer cases and repetitions")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--cores", type=int, help="cores that decode for a model that does nothing; all where left out")
+    parser.add_argument("--only", choices=("rates", "feed", "scan"), help="measure this, and keep the rest of the file")
+    return parser.parse_args()
+
+
+def rates(*, quick: bool) -> dict[str, Any]:
+    """The pipeline beside the others, and fast decoding beside exact."""
+    cases = [BAR] if quick else [("ViT-B-32", 384), BAR, ("ViT-B-32", 1024), ("ViT-L-14", 384), ("ViT-L-14", 1024)]
     # NeMo Curator's stage starts slowly and is the slowest of all: it stays out of the quick run
-    peers = ("clip_retrieval",) if options.quick else tuple(TOOLS)
-    quick = {"pass_s": 0.6} if options.quick else {"in_threads": True}
-    measured = [measure(a, s, peers=peers, **quick) for a, s in cases]
+    peers = ("clip_retrieval",) if quick else tuple(TOOLS)
+    chosen = {"pass_s": 0.6} if quick else {"in_threads": True}
+    measured = [measure(a, s, peers=peers, **chosen) for a, s in cases]
     names = tuple(measured[0]["images_per_second"])
     show(
         "Images a second, medians",
@@ -193,20 +208,70 @@ def main() -> None:
     bar = next(m for m in measured if (m["architecture"], m["jpeg_side"]) == BAR)
     for name, reason in bar["skipped"].items():
         print(f"{name} was skipped: {reason}")
-    parity = decode_parity(photographs=12 if options.quick else 48, drawn=640 if options.quick else 1000)
+    parity = decode_parity(photographs=12 if quick else 48, drawn=640 if quick else 1000)
     print(
         f"fast beside exact decoding: cosine at least {parity['cosine_min']}, "
         f"{parity['decisions_same']:.2%} of {parity['decisions']:,} decisions the same"
     )
+    return {
+        "tools": {name: list(TOOLS[name].requirements) for name in peers},
+        "ratios": bar["ratios"],
+        "cases": measured,
+        "decode_parity": parity,
+    }
+
+
+def feeding(cores: int | None, *, quick: bool) -> dict[str, Any]:
+    """The pipeline with a model that does nothing."""
+    found = feed(cores, quick=quick)
+    show(
+        f"Pictures for a model that does nothing, {found['cores']} cores: rate, and over cores times one that decodes",
+        ("JPEG size", "one core alone", *WAYS),
+        [
+            (
+                f"{case['jpeg_side']} px",
+                case["images_per_second"]["one_core"],
+                *(f"{case['images_per_second'][way]} ({case['efficiency'][way]:.2f})" for way in WAYS),
+            )
+            for case in found["cases"]
+        ],
+    )
+    return {"feed": found, "ratios": {"feed_efficiency": min(case["efficiency"]["auto"] for case in found["cases"])}}
+
+
+def scanning(*, quick: bool) -> dict[str, Any]:
+    """The whole scan beside the pipeline alone."""
+    found = whole_scan(*BAR, pass_s=2.0 if quick else 8.0, repetitions=2 if quick else 5)
+    show(
+        f"{case_name(found)}, {found['images']} files: images a second",
+        ("", ""),
+        [*found["images_per_second"].items(), ("scan over pipeline", found["scan_over_pipeline"])],
+    )
+    return {"whole_scan": found, "ratios": {"scan_over_pipeline": found["scan_over_pipeline"]}}
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    options = arguments()
+    sections: dict[str, Callable[[], dict[str, Any]]] = {
+        "rates": lambda: rates(quick=options.quick),
+        "feed": lambda: feeding(options.cores, quick=options.quick),
+        "scan": lambda: scanning(quick=options.quick),
+    }
+    result: dict[str, Any] = {}
+    if options.only and options.json and options.json.exists():
+        result = json.loads(options.json.read_text(encoding="utf-8"))
+    ratios = dict(result.get("ratios", {}))
+    dates = dict(result.get("measured", {}))
+    environment_now = environment()
+    for name, section in sections.items():
+        if options.only in (None, name):
+            found = section()
+            ratios |= found.pop("ratios")
+            dates[name] = {key: environment_now[key] for key in ("date", "cpu", "cores", "instructions")}
+            result |= found
     finish(
-        {
-            "environment": environment(),
-            "quick": options.quick,
-            "tools": {name: list(TOOLS[name].requirements) for name in peers},
-            "ratios": bar["ratios"],
-            "cases": measured,
-            "decode_parity": parity,
-        },
+        {"environment": environment_now, "quick": options.quick, **result, "measured": dates, "ratios": ratios},
         options.json,
     )
 

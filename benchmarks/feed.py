@@ -1,0 +1,111 @@
+"""Pictures a second that the pipeline hands to a model that does nothing, over cores times what one core decodes alone.
+
+The way from JPEG bytes to the model's input is the same; what it loses is what the pipeline itself costs: threads or
+processes and the messages between them. A stream is measured once it is under way, and the core alone in turn with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from common import alternating, jpegs, progress, ratio
+
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.options import Decoders, EmbedOptions
+from safetyfilter.embed.pipeline import EmbeddingPipeline
+from safetyfilter.embed.threads import torch_threads
+from safetyfilter.embed.views import Geometry
+
+SIDES = (384, 512, 1024)
+WAYS: tuple[Decoders, ...] = ("threads", "processes", "auto")
+FILES = 96
+BATCH = 32
+"""The batch of ViT-B-32 on a CPU."""
+WARM_UP_S = 0.5
+
+
+def alone(preparer: ImagePreparer, files: Sequence[bytes], count: int) -> Callable[[], float]:
+    """Seconds that one thread takes for so many pictures."""
+
+    def decode() -> float:
+        started = time.perf_counter()
+        for number in range(count):
+            preparer(files[number % len(files)])
+        return time.perf_counter() - started
+
+    def run() -> float:
+        with torch_threads(1, "alone", 1) as thread:
+            return thread.submit(decode).result()
+
+    return run
+
+
+def fed(preparer: ImagePreparer, files: Sequence[bytes], count: int, way: Decoders, cores: int) -> Callable[[], float]:
+    """Seconds in which the pipeline hands on so many pictures, in a stream that is under way."""
+    spec = NamedEncoder.named("ViT-B-32-quickgelu", "openai").spec
+    nothing = torch.full((1, spec.width), spec.width**-0.5)
+
+    def run() -> float:
+        pipeline = EmbeddingPipeline(
+            lambda pixels: nothing.expand(len(pixels), -1),
+            preparer,
+            spec=spec,
+            device=torch.device("cpu"),
+            options=EmbedOptions(decoders=way, workers=cores, batch_size=BATCH),
+            flops=0,
+        )
+        stream = pipeline.run(itertools.cycle(files), lambda image: (None, image))
+        warm = time.perf_counter() + WARM_UP_S
+        while time.perf_counter() < warm:
+            next(stream)
+        started, done = time.perf_counter(), 0
+        while done < count:
+            done += len(next(stream)[0])
+        seconds = time.perf_counter() - started
+        stream.close()
+        return seconds * count / done
+
+    return run
+
+
+def feed_case(side: int, cores: int, repetitions: int, pass_s: float) -> dict[str, Any]:
+    """Rates and efficiencies at one size of pictures."""
+    files = jpegs(FILES, side)
+    preparer = ImagePreparer(geometry=Geometry(image_size=(224, 224)))
+    one = statistics.median(alone(preparer, files, FILES)() for _ in range(3)) / FILES
+    count = max(BATCH, round(pass_s / one))  # of each, so that all take as long
+    runs = {"one_core": alone(preparer, files, count)}
+    runs |= {way: fed(preparer, files, cores * count, way, cores) for way in WAYS}
+    seconds = alternating(runs, repetitions)
+    return {
+        "jpeg_side": side,
+        "images": cores * count,
+        "seconds": seconds,
+        "images_per_second": {
+            name: round(count * (1 if name == "one_core" else cores) / statistics.median(found), 1)
+            for name, found in seconds.items()
+        },
+        "efficiency": {way: ratio(seconds, way, over="one_core") for way in WAYS},
+    }
+
+
+def feed(cores: int | None, *, quick: bool = False) -> dict[str, Any]:
+    """All sizes, on so many of the cores that this process may use."""
+    before = os.sched_getaffinity(0)
+    cores = min(cores or len(before), len(before))
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    try:
+        cases = []
+        for side in SIDES:
+            progress(f"feeding pictures of {side} pixels")
+            cases.append(feed_case(side, cores, repetitions=2 if quick else 5, pass_s=0.4 if quick else 1.0))
+    finally:
+        os.sched_setaffinity(0, before)
+    return {"cores": cores, "batch": BATCH, "cases": cases}
