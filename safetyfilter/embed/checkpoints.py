@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 import warnings
@@ -26,6 +27,7 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.|\.index\.json$")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+_READS_ITSELF = {"backend": "pread"} if "backend" in inspect.signature(load_file).parameters else {}
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _WHOLE = "give the file that the model was saved to, such as open_clip_model.safetensors or open_clip's epoch_N.pt"
 
@@ -49,7 +51,7 @@ class Checkpoint:
 def read_checkpoint(place: Place) -> Checkpoint:
     """Return the weights in a file, without the names that a wrapper put before theirs.
 
-    Python objects in it are never loaded.
+    Python objects in it are never loaded. The weights are in memory, each once, and no longer depend on the file.
 
     Parameters
     ----------
@@ -113,8 +115,10 @@ def _read_torchscript(path: str) -> Checkpoint:
 
 
 def _load_safetensors(path: str) -> object:
+    # Not mapped: weights must not change with the file while they are in use, nor the process end where it is cut off.
     try:
-        return load_file(path)
+        state = load_file(path, **_READS_ITSELF)
+        return state if _READS_ITSELF else {name: value.clone() for name, value in state.items()}
     except (SafetensorError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error
 

@@ -47,7 +47,7 @@ def fit(state: State, model: torch.nn.Module, architecture: str, *, published: b
         resize_pos_embed(converted, model)
         resize_text_pos_embed(converted, model)
         if "logit_bias" not in converted and getattr(model, "logit_bias", None) is not None:
-            converted["logit_bias"] = torch.zeros_like(model.logit_bias)  # type: ignore[arg-type]
+            converted["logit_bias"] = torch.zeros(model.logit_bias.shape)  # type: ignore[arg-type]
     expected = model.state_dict()
     if isinstance(model, ImageOnly):
         texts = {n: value for n, value in converted.items() if n not in expected and n.startswith(("text", "logit_"))}
@@ -56,7 +56,21 @@ def fit(state: State, model: torch.nn.Module, architecture: str, *, published: b
         model.keep(texts)
     else:
         _check_fit(converted, expected, architecture)
-    model.load_state_dict(converted, strict=not isinstance(model, ImageOnly))
+    for name, value in converted.items():
+        converted[name] = _own(value, expected[name].dtype)
+    model.load_state_dict(converted, strict=not isinstance(model, ImageOnly), assign=True)
+
+
+def _own(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a weight as a model computes with it, the same tensor where that is possible: a copy takes as much again.
+
+    Of a piece of a larger array, a copy is kept instead of all of that.
+    """
+    value = value.detach()
+    if value.layout is not torch.strided or value.is_quantized:
+        value = value.dequantize() if value.is_quantized else value.to_dense()
+    value = value.to(dtype).contiguous()
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def check_finite(model: torch.nn.Module) -> None:
@@ -82,6 +96,8 @@ were saved before the training failed
 
 def _is_finite(name: str, value: torch.Tensor) -> bool:
     if not value.is_floating_point():
+        return True
+    if bool(value.sum().isfinite()):  # as it is in nearly all, and three times as quick
         return True
     if name.endswith("mask"):  # an attention mask is minus infinity where it hides
         return not bool(value.isnan().any())

@@ -77,10 +77,10 @@ def load_model(
 
 def _load(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> LoadedModel:
     if origin.weights.suffix == ".npz":  # big_vision's, which open_clip converts itself
-        model = build_model(origin.config, origin.preprocessing)
+        model = build_model(origin.config, origin.preprocessing, filled=True)
         open_clip.load_checkpoint(model, str(origin.weights))
     else:
-        checkpoint = read_checkpoint(origin.weights)  # before the model is made, which takes longer
+        checkpoint = read_checkpoint(origin.weights)
         check_activation(origin.tokenizer, origin.weights, origin.config, needed=checkpoint.quick_gelu)
         model = build_model(origin.config, origin.preprocessing)
         fit(checkpoint.state, model, origin.architecture, published=origin.published)

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ import torch
 
 from safetyfilter.embed.configuration import CONFIG_NAME
 from safetyfilter.embed.preprocessing import Preprocessing
+from safetyfilter.embed.unfilled import unfilled
 from safetyfilter.errors import MissingExtraError, SafetyFilterError, WeightsError
 from safetyfilter.storage import Location, replacing
 
@@ -58,11 +60,20 @@ class ImageOnly(torch.nn.Module):
         raise self.reason
 
 
-def build_model(config: Mapping[str, Any], preprocessing: Preprocessing) -> torch.nn.Module:
-    """Return an open_clip model with random weights, in float32 on the CPU.
+def build_model(config: Mapping[str, Any], preprocessing: Preprocessing, *, filled: bool = False) -> torch.nn.Module:
+    """Return an open_clip model for weights that are to be put in, in float32.
 
     Its text tower is left out where it can't be built: those of transformers need that package and their
     configuration from a hub.
+
+    Parameters
+    ----------
+    config : mapping
+        The model's configuration, whole.
+    preprocessing : Preprocessing
+        That of its images.
+    filled : bool
+        With random weights on the CPU; else its parameters are on torch's meta device where open_clip can build it so.
 
     Raises
     ------
@@ -70,7 +81,7 @@ def build_model(config: Mapping[str, Any], preprocessing: Preprocessing) -> torc
         open_clip can't make a model of this configuration.
     """
     if not (transformer := config["text_cfg"].get("hf_model_name")):
-        return _built(config, preprocessing)
+        return _built(config, preprocessing, filled)
     try:
         import transformers  # noqa: F401
     except ImportError as error:
@@ -78,29 +89,34 @@ def build_model(config: Mapping[str, Any], preprocessing: Preprocessing) -> torc
         reason.__cause__ = error
     else:
         try:
-            return _built(config, preprocessing)
+            return _built(config, preprocessing, filled)
         except WeightsError as error:
             reason = WeightsError(f"the text tower needs the configuration of {transformer}: {error}")
             reason.__cause__ = error
     others = {"text_cfg": _LEAST_TEXT, "custom_text": True}
     images = {name: value for name, value in config.items() if name != "multimodal_cfg"} | others
-    return ImageOnly(_built(images, preprocessing), reason)
+    return ImageOnly(_built(images, preprocessing, filled), reason)
 
 
-def _built(config: Mapping[str, Any], preprocessing: Preprocessing) -> torch.nn.Module:
+def _built(config: Mapping[str, Any], preprocessing: Preprocessing, filled: bool) -> torch.nn.Module:
+    if not filled:
+        with suppress(Exception):  # what looks at its own random weights can't be built without, and is built with them
+            model = unfilled(lambda: _created(config, preprocessing, "meta"))
+            if not any(buffer.is_meta for buffer in model.buffers()):
+                return model
+    try:
+        return _created(config, preprocessing, "cpu")
+    except Exception as error:  # open_clip, timm and transformers each raise their own kinds
+        raise WeightsError(f"open_clip makes no model of its configuration: {first_line(error)}") from error
+
+
+def _created(config: Mapping[str, Any], preprocessing: Preprocessing, device: str) -> torch.nn.Module:
     with tempfile.TemporaryDirectory(prefix="safetyfilter-") as folder:  # open_clip takes configurations by their place
         with replacing(Location.local(folder) / CONFIG_NAME) as file:
             file.write(json.dumps({"model_cfg": dict(config), "preprocess_cfg": asdict(preprocessing)}).encode())
-        try:
-            model: torch.nn.Module = open_clip.create_model(
-                f"local-dir:{folder}",
-                load_weights=False,
-                pretrained_text=False,
-                precision="fp32",
-                device="cpu",
-            )
-        except Exception as error:  # open_clip, timm and transformers each raise their own kinds
-            raise WeightsError(f"open_clip makes no model of its configuration: {first_line(error)}") from error
+        model: torch.nn.Module = open_clip.create_model(
+            f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision="fp32", device=device
+        )
     return model
 
 
