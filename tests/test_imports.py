@@ -171,6 +171,7 @@ MAY_OPEN = {
     "safetyfilter.storage.durable": "the same",
     "safetyfilter.storage.memory": "the same: what the system says of its memory",
     "safetyfilter.storage.machine": "the same",
+    "safetyfilter.storage.own_files": "the same",
     "safetyfilter.storage.writing": "the same",
     "safetyfilter.storage.reading": "the same",
     "safetyfilter.embed.devices": "/proc/cpuinfo, which is no file of anybody's",

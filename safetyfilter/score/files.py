@@ -127,11 +127,19 @@ def _tensors(place: Place) -> tuple[Mapping[str, npt.NDArray[Any]], Mapping[str,
     if content and (what := other_content(content[:HEAD_BYTES])):
         raise ProbeError(f"can't read the probes in {place}: it is {what}")
     try:
-        tensors: dict[str, npt.NDArray[np.generic]] = load(content)
-        size = int.from_bytes(content[:8], "little")
-        header: dict[str, str] = parse_json(content[8 : 8 + size]).get("__metadata__", {})
+        return unpacked(content)
     except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type of number that NumPy has not
         raise _damaged(place, error) from error
+
+
+def unpacked(content: bytes) -> tuple[Mapping[str, npt.NDArray[Any]], Mapping[str, str]]:
+    """Return the arrays in a safetensors file's bytes, and the text entries of its header.
+
+    SafetensorError, ValueError or KeyError where it is damaged.
+    """
+    tensors: dict[str, npt.NDArray[np.generic]] = load(content)
+    size = int.from_bytes(content[:8], "little")
+    header: dict[str, str] = parse_json(content[8 : 8 + size]).get("__metadata__", {})
     return tensors, header
 
 

@@ -19,6 +19,7 @@ from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import ProbeError
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.score.zero_shot_cache import CacheEntry, TellsTokens
 from safetyfilter.signals import PAIR, SignalPair
 
 
@@ -164,7 +165,9 @@ DEFAULT_PROMPTS = PromptSet(
 """Prompts by signal; to replace some, pass `DEFAULT_PROMPTS | {"minor": PromptPair(…)}` to `zero_shot_probes`."""
 
 
-def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | None = None) -> ProbeBank:
+def zero_shot_probes(
+    encoder: TextEncoder, prompts: Mapping[str, PromptPair] | None = None, *, cached: bool = True
+) -> ProbeBank:
     """Make a probe for each signal from prompts alone.
 
     A starting point, not an end: prompts are worth far less than probes trained on labelled data, and for ``minor``
@@ -176,6 +179,10 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
         Embeds the prompts, and is the encoder that the probes belong to.
     prompts : PromptSet or other mapping of str to PromptPair
         By signal; `DEFAULT_PROMPTS` where None. A mapping that names no pair means the real one.
+    cached : bool
+        Take them from the user's cache where they were made before, and keep them there; only with an encoder that
+        tells the tokens of its texts, as ClipEncoder does. `safetyfilter.score.zero_shot_cache` says what the cache
+        goes by.
 
     Returns
     -------
@@ -195,11 +202,23 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
     ('three', 'seven')
     """
     chosen = DEFAULT_PROMPTS if prompts is None else prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
+    texts = {signal: (pair.present, pair.absent) for signal, pair in chosen.items()}
+    entry = CacheEntry.of(encoder, texts) if cached and isinstance(encoder, TellsTokens) else None
+    if entry is not None and (found := entry.read()):
+        return ProbeBank(found, chosen.pair)
+    probes = _made(encoder, texts)
+    if entry is not None:
+        entry.write(probes)
+    return ProbeBank(probes, chosen.pair)
+
+
+def _made(encoder: TextEncoder, texts: Mapping[str, tuple[Sequence[str], Sequence[str]]]) -> list[LinearProbe]:
     created = datetime.now(UTC).date().isoformat()
     card = ProbeCard(method="zero-shot", created=created, encoder=encoder.spec.name)
+    embedded: dict[str, Floats] = {}  # several prompts are common to both signals
     probes = []
-    for signal, prompt_pair in chosen.items():
-        present, absent = (_direction(encoder, side) for side in (prompt_pair.present, prompt_pair.absent))
+    for signal, sides in texts.items():
+        present, absent = (_direction(encoder, side, embedded) for side in sides)
         probes.append(
             LinearProbe(
                 signal=signal,
@@ -209,12 +228,14 @@ def zero_shot_probes(encoder: TextEncoder, prompts: Mapping[str, PromptPair] | N
                 card=card,
             )
         )
-    return ProbeBank(probes, chosen.pair)
+    return probes
 
 
-def _direction(encoder: TextEncoder, prompts: Sequence[str]) -> Floats:
-    """Return (D,) float32 of unit norm, the mean of the prompts' embeddings."""
-    mean = encoder.embed_text(list(prompts)).mean(axis=0)
+def _direction(encoder: TextEncoder, prompts: Sequence[str], embedded: dict[str, Floats]) -> Floats:
+    """Return (D,) float32 of unit norm, the mean of the prompts' embeddings; those embedded so far are added to."""
+    if new := [text for text in dict.fromkeys(prompts) if text not in embedded]:
+        embedded.update(zip(new, encoder.embed_text(new), strict=True))
+    mean = np.stack([embedded[text] for text in prompts]).mean(axis=0)
     norm = np.linalg.norm(mean)
     if not np.isfinite(norm) or norm < _LEAST_NORM:
         raise ProbeError(
