@@ -89,7 +89,15 @@ def scan(
     ] = None,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8; int8 is for the CPU.")] = "auto",
+    quantise_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="For int8: take the pictures that the encoder is quantised on from here.",
+            show_default="those of the scan",
+        ),
+    ] = None,
     views: Annotated[str, typer.Option(help="whole, center or multi.")] = "whole",
     decode: Annotated[str, typer.Option(help="fast or exact.")] = "fast",
     hash_list: Annotated[
@@ -159,6 +167,8 @@ def scan(
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
     policy_used = None if policy is None else Policy.load(policy)
     batch = _batch_size(batch_size)
+    if quantise_on is not None and precision != "int8":
+        raise typer.BadParameter("it is for --precision int8; leave it out", param_hint="'--quantise-on'")
     using = engine_for(engine, address=address, workers=workers, gpus_per_worker=gpus_per_worker, device=device)
     check_output(out)
     before = run_at(out)
@@ -172,6 +182,9 @@ def scan(
         source[0] if len(source) == 1 else source, image_column=image_column, key_column=key_column, **given
     )
     check_output(out, opened)
+    if precision == "int8" and opened.kind == "embeddings":
+        raise UsageError("the source holds stored embeddings, which are scored as they are; leave --precision int8 out")
+    own_pictures = None if quantise_on is None else open_source(quantise_on)
     officer = None if officer_key is None else OfficerKey.load(officer_key)
     with err.status("reading the hash lists"):
         lists = HashLists.load(hash_list) if hash_list else None
@@ -179,6 +192,7 @@ def scan(
     from safetyfilter.embed.encoder import ClipEncoder
     from safetyfilter.embed.names import resolved
     from safetyfilter.embed.options import EmbedOptions
+    from safetyfilter.engine.in_int8 import in_int8, require_int8
     from safetyfilter.engine.scan import scan as run_scan
     from safetyfilter.filter import SafetyFilter
     from safetyfilter.sources.base import samples_of
@@ -189,9 +203,16 @@ def scan(
     files = _probe_files(probes or ["zero-shot"], policy_used)
     stored = opened.kind == "embeddings"
     load: dict[str, Any] = {"preprocess": preprocess, "device": device, "precision": precision}
+    if precision == "int8":
+        require_int8(device)
+        load["precision"] = "fp32"
     with err.status("loading the encoder"):
         named = _named(encoder, pretrained) if stored else None
         loaded = named or ClipEncoder.load(encoder or _DEFAULT, pretrained=pretrained, **load)
+    if precision == "int8" and isinstance(loaded, ClipEncoder):
+        with err.status("quantising the encoder on pictures of yours"):
+            loaded = in_int8(loaded, own_pictures or opened, before if own_pictures is None else None)
+    with err.status("making the probes"):
         bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
         safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists)
     started = time.perf_counter()

@@ -37,6 +37,8 @@ class ScoredBy:
         the scores are not a run's.
     scores : str
         SHA-256 in hex over the run's scores (`RunRecord.scores`); empty where they are not a run's.
+    precision : str
+        That in which pictures were embedded, such as ``int8``; empty where nothing says which.
     """
 
     encoder: str
@@ -44,6 +46,7 @@ class ScoredBy:
     views: str
     setup: str = ""
     scores: str = ""
+    precision: str = ""
 
     def __post_init__(self) -> None:
         for name in ("encoder", "setup", "scores"):

@@ -9,7 +9,7 @@ import torch
 
 from safetyfilter.errors import DeviceError, UsageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 def resolve_device(device: str) -> torch.device:
@@ -33,18 +33,41 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+    """Return the dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
 
+    Raises
+    ------
+    UsageError
+        There is no such precision.
+    DeviceError
+        The device does not offer it.
+
+    Examples
+    --------
     >>> resolve_dtype("fp32", torch.device("cpu"))
     torch.float32
     """
     if precision in PRECISIONS:
+        if precision == "int8":
+            require_processor(device)
         return PRECISIONS[precision]
     if precision != "auto":
         raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def require_processor(device: torch.device) -> None:
+    """Raise `DeviceError` for a device on which int8 is not offered.
+
+    >>> require_processor(torch.device("cpu"))
+    """
+    if device.type != "cpu":
+        raise DeviceError(
+            f"precision int8 is for the processor, not for {device}: give device='cpu' (--device cpu), or another "
+            "precision, such as bf16"
+        )
 
 
 @lru_cache

@@ -15,14 +15,20 @@ from torch.nn import functional as F
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.configuration import model_digest
-from safetyfilter.embed.devices import resolve_device, resolve_dtype
+from safetyfilter.embed.devices import require_processor, resolve_device, resolve_dtype
 from safetyfilter.embed.fitting import check_finite
+from safetyfilter.embed.image_tower import ImageTower, TorchTower, without_image_tower
 from safetyfilter.embed.images import ImagePreparer, several
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
-from safetyfilter.embed.model import to_dtype, weights_digest, width_and_flops
+from safetyfilter.embed.model import weights_digest, width_and_flops
+from safetyfilter.embed.openvino_modules import nncf_module, openvino_module
+from safetyfilter.embed.openvino_tower import OpenvinoTower
 from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.own_pictures import quantised_on
 from safetyfilter.embed.pipeline import EmbeddingPipeline, ReadItem
 from safetyfilter.embed.preprocessing import PreprocessInput
+from safetyfilter.embed.quantised import QuantisedTower
+from safetyfilter.embed.quantised_cache import kept_tower
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.tokens import LazyTokenizer
 from safetyfilter.embed.towers import ImageOnly
@@ -53,12 +59,15 @@ class ClipEncoder:
         ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     precision : str
         ``auto``, ``fp32``, ``bf16`` or ``fp16``. On the CPU ``auto`` takes bfloat16 weights where the processor has
-        the instructions and float32 elsewhere; on CUDA bfloat16, or float16 before compute capability 8.
+        the instructions and float32 elsewhere; on CUDA bfloat16, or float16 before compute capability 8. ``int8`` needs
+        pictures: see `load` and `quantised`.
 
     Attributes
     ----------
     spec : EncoderSpec
         The encoder's identity, the same for every device and precision.
+    dtype : torch.dtype
+        That of the image tower's weights.
     flops : float
         Floating-point operations of the image tower for one image.
 
@@ -83,6 +92,8 @@ class ClipEncoder:
     ) -> None:
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(precision, self.device)
+        if self.dtype == torch.int8:
+            raise UsageError("int8 is made of float32 weights; give precision='fp32', and then call `quantised`")
         check_finite(model)
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
@@ -102,7 +113,13 @@ class ClipEncoder:
         model.eval().requires_grad_(False)
         self._model = model
         self._tokenizer = tokenizer
-        self._visual: torch.nn.Module = to_dtype(model.visual, self.dtype).to(self.device)  # type: ignore[arg-type]
+        self._tower: ImageTower = TorchTower(
+            model.visual,  # type: ignore[arg-type]
+            self.spec.mean,
+            self.spec.std,
+            dtype=self.dtype,
+            device=self.device,
+        )
         self._origin: dict[str, Any] | None = None
         self._text_device = torch.device("cpu")
 
@@ -116,6 +133,7 @@ class ClipEncoder:
         device: str = "auto",
         precision: str = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
+        quantise_on: Iterable[ImageInput] | QuantisedTower | None = None,
     ) -> ClipEncoder:
         """Load an encoder by open_clip's own naming.
 
@@ -134,9 +152,11 @@ class ClipEncoder:
             ``fill_color``. Where None, that of the tag; for a checkpoint file that of the configuration beside it, else
             what the architecture's tags agree on.
         device, precision : str
-            See the class.
+            See the class; the precision may be ``int8`` too, on the CPU.
         cache_dir : path or None
             Where downloads go; open_clip's own place where None.
+        quantise_on : iterable of bytes, path or PIL.Image, or QuantisedTower, optional
+            For ``int8`` alone, which needs it: see `quantised`.
 
         Raises
         ------
@@ -147,6 +167,9 @@ class ClipEncoder:
         WeightsError
             The weights can't be downloaded, found or read, belong to another architecture, or are not finite; or
             their configuration is damaged or their preprocessing not known.
+        UsageError, DeviceError, MissingExtraError
+            The device or precision is unknown or not offered here; or ``int8`` came without pictures, or pictures came
+            with another precision.
 
         Examples
         --------
@@ -155,7 +178,23 @@ class ClipEncoder:
         >>> encoder.embed_text(["a three"]).shape == (1, encoder.spec.width)
         True
         """
-        resolve_dtype(precision, resolve_device(device))  # what is wrong here is told before the weights are loaded
+        dtype = resolve_dtype(precision, resolve_device(device))  # what is wrong is told before the weights are loaded
+        if (dtype == torch.int8) != (quantise_on is not None):
+            raise UsageError(
+                "int8 (--precision int8) and pictures to quantise on (quantise_on) go together: give both, some "
+                "hundreds of those that are to be embedded, or neither"
+            )
+        if quantise_on is not None:
+            _ = openvino_module() if isinstance(quantise_on, QuantisedTower) else nncf_module()
+            full = cls.load(
+                model,
+                pretrained=pretrained,
+                preprocess=preprocess,
+                device=device,
+                precision="fp32",
+                cache_dir=cache_dir,
+            )
+            return full.quantised(quantise_on)
         loaded = load_model(model, pretrained, preprocess, cache_dir)
         encoder = cls(
             loaded.model,
@@ -175,12 +214,60 @@ class ClipEncoder:
         }
         return encoder
 
+    def quantised(self, on: Iterable[ImageInput] | QuantisedTower) -> ClipEncoder:
+        """Return the same encoder with its image tower in int8, run by OpenVINO on the processor.
+
+        The tower is kept in the user's cache, and made once of the same encoder, pictures and versions. Other pictures
+        give another tower, whose embeddings differ by little: a run has one tower, which its record names.
+
+        Parameters
+        ----------
+        on : iterable of bytes, path or PIL.Image, or QuantisedTower
+            Some hundreds of pictures like those that are to be embedded, of which the first 300 that can be read count;
+            or a tower that was made of such before.
+
+        Raises
+        ------
+        UsageError
+            This encoder is not in float32 on the CPU; or there is no picture that can be read.
+        EncoderMismatchError
+            The tower is that of another encoder.
+        MissingExtraError
+            OpenVINO or NNCF is not installed.
+        WeightsError
+            They can't convert this image tower.
+        OutputError
+            The cache can't be written.
+        """
+        if isinstance(on, QuantisedTower):
+            made = on
+        else:
+            made = quantised_on(self._tower, self.spec, self.preparer(EmbedOptions(views="whole")), on)
+        if made.encoder != self.spec.digest:
+            raise EncoderMismatchError(
+                f"the quantised model {made.digest[:12]} is that of the encoder {made.encoder[:12]}, not of "
+                f"{self.spec}; quantise this one"
+            )
+        encoder = object.__new__(ClipEncoder)
+        vars(encoder).update(vars(self))
+        encoder._tower, encoder.device, encoder.dtype = OpenvinoTower(made), torch.device("cpu"), torch.int8
+        encoder._model = without_image_tower(self._model)  # which is not needed there, and goes with this encoder
+        return encoder
+
+    @property
+    def quantised_tower(self) -> QuantisedTower | None:
+        """The image tower in int8; None in every other precision."""
+        return self._tower.quantised if isinstance(self._tower, OpenvinoTower) else None
+
     def on(self, device: str) -> ClipEncoder:
         """Return the same encoder loaded onto another device."""
-        return _load_again(self._require_origin(), device, self.spec)
+        return _load_again(self._require_origin(), device, self.spec, self._quantised_digest())
 
     def __reduce__(self) -> tuple[Any, ...]:  # weights are loaded where they are needed, not sent
-        return (_load_again, (self._require_origin(), str(self.device), self.spec))
+        return (_load_again, (self._require_origin(), str(self.device), self.spec, self._quantised_digest()))
+
+    def _quantised_digest(self) -> str:
+        return self.quantised_tower.digest if self.quantised_tower else ""
 
     def _require_origin(self) -> dict[str, Any]:
         if self._origin is None:
@@ -266,17 +353,7 @@ class ClipEncoder:
         Tensor
             (N, D) float32 of unit L2 norm, on the same device.
         """
-        # The same operations in the same order as open_clip's transform, so that decode="exact" is exact.
-        planes = pixels.permute(0, 3, 1, 2)
-        if self.device.type == "cpu":  # measured: the patch convolution takes a third less on contiguous planes
-            planes = planes.contiguous()
-        planes = planes.to(torch.float32).div_(255)
-        mean = torch.tensor(self.spec.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.spec.std, device=pixels.device).view(1, 3, 1, 1)
-        features = self._visual(planes.sub_(mean).div_(std).to(self.dtype))
-        if isinstance(features, tuple):  # CoCa's tower also returns tokens
-            features = features[0]
-        return F.normalize(features.float(), dim=-1)
+        return self._tower(pixels)
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str], options: EmbedOptions | None = None, *, batch_size: int = 256) -> Floats:
@@ -331,7 +408,7 @@ class ClipEncoder:
         self._require_texts()
         self._model.visual = None  # type: ignore[assignment]  # which is there already, in a precision of its own
         self._model.to(self.device)
-        self._model.visual = self._visual
+        self._model.visual = self._tower.visual if isinstance(self._tower, TorchTower) else None  # type: ignore[assignment]
         self._text_device = self.device
 
     def _require_texts(self) -> Callable[[Sequence[str]], torch.Tensor]:
@@ -344,8 +421,13 @@ class ClipEncoder:
 
     @property
     def image_tower(self) -> torch.nn.Module:
-        """The image tower, on the device in the encoder's precision: normalised pixels -> unnormalised embeddings."""
-        return self._visual
+        """The image tower, on the device in the encoder's precision: normalised pixels -> unnormalised embeddings.
+
+        `UsageError` in int8, which torch does not run.
+        """
+        if not isinstance(self._tower, TorchTower):
+            raise UsageError("this encoder's image tower is in int8, and not a module of torch; load it in fp32")
+        return self._tower.visual
 
     @property
     def logit_scale(self) -> float:
@@ -353,13 +435,16 @@ class ClipEncoder:
         return float(self._model.logit_scale.exp())  # type: ignore[operator]
 
 
-def _load_again(origin: dict[str, Any], device: str, spec: EncoderSpec) -> ClipEncoder:
+def _load_again(origin: dict[str, Any], device: str, spec: EncoderSpec, quantised: str = "") -> ClipEncoder:
+    if quantised:
+        require_processor(resolve_device(device))
+        tower = kept_tower(quantised)
     encoder = ClipEncoder.load(device=device, **origin)
     if encoder.spec != spec:
         raise EncoderMismatchError(
             f"{origin['model']} was {spec} and is now {encoder.spec}; its files have changed: load it anew everywhere"
         )
-    return encoder
+    return encoder.quantised(tower) if quantised else encoder
 
 
 def _image_alone(image: ImageInput) -> tuple[None, ImageInput]:

@@ -33,7 +33,9 @@ def unpacked_encoder(packed: bytes | memoryview, device: str) -> ClipEncoder:
     Raises
     ------
     DeviceError
-        There is no such device.
+        There is no such device, or none for this precision.
+    MissingExtraError
+        The encoder is in int8, and OpenVINO is not installed here.
     """
     target = resolve_device(device)
     with io.BytesIO(packed) as buffer:
@@ -41,5 +43,5 @@ def unpacked_encoder(packed: bytes | memoryview, device: str) -> ClipEncoder:
     encoder = object.__new__(ClipEncoder)
     vars(encoder).update(state)
     encoder.device, encoder._text_device = target, torch.device("cpu")
-    encoder._visual.to(target)
+    encoder._tower = encoder._tower.on(target)
     return encoder

@@ -80,7 +80,20 @@ class RayEngine:
         require_address(self.address)
 
     def prepared(self, safety_filter: SafetyFilter) -> SafetyFilter:
-        """Return the filter as it is; `MissingExtraError` where Ray is not installed."""
+        """Return the filter as it is.
+
+        Raises
+        ------
+        MissingExtraError
+            Ray is not installed.
+        UsageError
+            The encoder is in int8, and the workers are to use GPUs.
+        """
+        if self.gpus_per_worker and getattr(safety_filter.encoder, "quantised_tower", None) is not None:
+            raise UsageError(
+                "precision int8 is for processors, and the workers are to use GPUs; give gpus_per_worker=0 "
+                "(--device cpu), or another precision"
+            )
         imported()
         return safety_filter
 

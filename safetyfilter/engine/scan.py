@@ -201,6 +201,7 @@ def run_setup(safety_filter: SafetyFilter, *, stored: bool = False, officer: Off
     """
     encoder, probes, options = safety_filter.encoder, safety_filter.probes, safety_filter.options
     lists = safety_filter.hash_lists
+    tower = getattr(encoder, "quantised_tower", None)
     setup = RunSetup(
         encoder=encoder.spec,
         pair=probes.pair,
@@ -212,11 +213,12 @@ def run_setup(safety_filter: SafetyFilter, *, stored: bool = False, officer: Off
         limits=options.limits,
         hash_lists=tuple(sorted(set(lists.digests))) if lists is not None else (),
         officer=officer.fingerprint if officer is not None else "",
+        quantised=tower.digest if tower is not None else "",
     )
     if not stored:
         return setup
     decode = "normalised" if safety_filter.normalise else "as stored"
-    return replace(setup, views="stored", decode=decode, precision="float32", limits=DEFAULT_LIMITS)
+    return replace(setup, views="stored", decode=decode, precision="float32", limits=DEFAULT_LIMITS, quantised="")
 
 
 def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:

@@ -54,6 +54,7 @@ def scored_by(run: Run) -> ScoredBy:
         views=setup.views,
         setup=setup.digest,
         scores=run.record.scores,
+        precision=setup.precision,
     )
 
 

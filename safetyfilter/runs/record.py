@@ -24,6 +24,7 @@ from safetyfilter.storage import parse_json
 _SAID_OF = {
     "hash_lists": "set of hash lists (--hash-list)",
     "officer": "officer's key (--officer-key)",
+    "quantised": "quantised model (--precision int8, --quantise-on)",
 }
 COUNT_NAMES: tuple[str, ...] = ("seen", "kept", "excluded", *REASON_NAMES)
 """The counts of a complete run."""
@@ -45,6 +46,8 @@ class RunSetup:
         The signals scored.
     views, decode, precision : str
         How images were prepared and embedded.
+    quantised : str
+        The digest of the image tower in int8 (`QuantisedTower.digest`); empty in every other precision.
     limits : DecodeLimits
         The largest input that was decoded.
     preparation : int
@@ -66,6 +69,7 @@ class RunSetup:
     preparation: int = PREPARATION
     hash_lists: tuple[str, ...] = ()
     officer: str = ""
+    quantised: str = ""
 
     def __post_init__(self) -> None:
         if reserved := sorted(set(self.signals) & set(RESERVED_COLUMNS)):
@@ -85,6 +89,7 @@ class RunSetup:
             "preparation": self.preparation,
             **({"hash_lists": list(self.hash_lists)} if self.hash_lists else {}),
             **({"officer": self.officer} if self.officer else {}),
+            **({"quantised": self.quantised} if self.quantised else {}),
         }
 
     @property
@@ -267,6 +272,7 @@ class RunRecord:
             preparation=fields.get("preparation", int),
             hash_lists=fields.texts("hash_lists") if "hash_lists" in data else (),
             officer=fields.get("officer", str) if "officer" in data else "",
+            quantised=fields.get("quantised", str) if "quantised" in data else "",
         )
         policy = fields.built("policy", Policy.from_dict)
         fields.require("setup_digest", setup.digest)

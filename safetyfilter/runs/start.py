@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from safetyfilter.decide.policy import Policy
@@ -212,12 +213,14 @@ def _record(
             parts=len(parts),
         ),
         secret_check=digester.text("secret"),
-        versions=_versions(),
+        versions=_versions(setup),
         decided_with=before.decided_with if before else DecidedWith(),  # what only `decide` makes anew is not forgotten
         applied_from=applied_from,
     )
 
 
-def _versions() -> dict[str, str]:
-    names = ("safetyfilter", "torch", "open_clip_torch", "numpy", "pyarrow", "Pillow")
+def _versions(setup: RunSetup) -> dict[str, str]:
+    names = ["safetyfilter", "torch", "open_clip_torch", "numpy", "pyarrow", "Pillow"]
+    if setup.quantised and find_spec("openvino") is not None:  # it may not be, where decisions are only applied
+        names.append("openvino")
     return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from safetyfilter import Policy, Run
 from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.decide.risk import calibrate_thresholds
+from safetyfilter.evaluation.inputs import scored_by
 from safetyfilter.evaluation.report.provenance import provenance
 from tests.cli.commands import command
 from tests.cli.conftest import POLICY
@@ -89,6 +91,7 @@ def test_what_a_calibration_rests_on_goes_into_the_run(run: Run, truth: dict[str
         views=setup.views,
         setup=setup.digest,
         scores=run.record.scores,
+        precision=setup.precision,
     )
     said = provenance(record)
     assert "the rule misses at most" in said.guarantee
@@ -100,14 +103,14 @@ def test_what_a_calibration_rests_on_goes_into_the_run(run: Run, truth: dict[str
     [
         ("encoder", "a", "The calibration was made on the scores of another encoder."),
         ("views", "center", "The calibration was made on the scores of other views of each picture."),
+        ("precision", "int8", "was made on scores in int8, and those of this run are in float32"),
         ("threshold", 0.0, "The threshold of explicit was raised since: 0.0 was found"),
     ],
 )
 def test_a_calibration_that_is_not_one_of_the_run_is_warned_of(
     run: Run, tmp_path: Path, before: str, after: object, said: str
 ) -> None:
-    setup = run.record.setup
-    made_on = ScoredBy(encoder=setup.encoder.digest, probes=setup.probes, views=setup.views, setup=setup.digest)
+    made_on = replace(scored_by(run), scores="")
     found = calibrate_thresholds(dict.fromkeys(PAIR, [0.5] * 9), dict.fromkeys(PAIR, [1] * 9), max_miss_rate=0.8)
     policy = found.policy(record=found.record(scored_by=made_on))
     value = after * 64 if before == "encoder" else after

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from safetyfilter.decide.bounds import upper_bound
 from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord
 from safetyfilter.runs.record import RunRecord
+
+Kind: TypeAlias = Literal["same", "precision", "other", "unknown"]
+
+_VERDICTS: Mapping[Kind, str] = {
+    "same": "yes",
+    "precision": "only on scores of the same precision",
+    "unknown": "only on scores of the same encoder and probes",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,17 +26,21 @@ class CalibratedOn:
     Attributes
     ----------
     kind : str
-        ``same`` for scores of the run's own encoder, probes and views, or of a run that was joined with it; ``other``
-        for those of others; ``unknown`` where nothing on record says.
+        ``same`` for scores of the run's own encoder, probes and views, or of a run that was joined with it;
+        ``precision`` for the same in another precision; ``other`` for those of others; ``unknown`` where nothing on
+        record says.
     differing : tuple of str
         What is another in ``other`` scores.
     exactly : bool
         False where settings differ that may change the same scores by little, or where nothing is known of them.
+    precision : str
+        The precision of those scores, where it is on record and not the run's; else empty.
     """
 
-    kind: Literal["same", "other", "unknown"]
+    kind: Kind
     differing: tuple[str, ...] = ()
     exactly: bool = False
+    precision: str = ""
 
     @classmethod
     def of(cls, record: RunRecord, found: CalibrationRecord) -> CalibratedOn:
@@ -43,7 +56,13 @@ class CalibratedOn:
             "other views of each picture": by.views == setup.views,
         }
         differing = tuple(what for what, same in alike.items() if not same)
-        return cls(kind="other" if differing else "same", differing=differing, exactly=by.setup == setup.digest)
+        precision = by.precision if by.precision != setup.precision else ""
+        return cls(
+            kind="other" if differing else "precision" if precision else "same",
+            differing=differing,
+            exactly=by.setup == setup.digest,
+            precision=precision,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +101,7 @@ class SignalGuarantee:
     bound: float
     confidence: float
     grouped: bool
-    scores: Literal["same", "other", "unknown"]
+    scores: Kind
 
     @classmethod
     def of(cls, threshold: float, found: CalibratedSignal, on: CalibratedOn) -> SignalGuarantee:
@@ -113,7 +132,7 @@ class SignalGuarantee:
             return "no: the counts on record do not give it"
         if self.threshold > self.found:
             return "no: the threshold in use is higher"
-        return "yes" if self.scores == "same" else "only on scores of the same encoder and probes"
+        return _VERDICTS[self.scores]
 
     @property
     def holds(self) -> bool:

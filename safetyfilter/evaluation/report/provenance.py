@@ -74,7 +74,7 @@ def provenance(record: RunRecord, *, quote: Quote = str) -> Provenance:
         signals=signals,
         bounds=tuple(_of_signal(one, quote) for one in holding),
         rests_on=tuple(_rests_on(found)) if holding else (),
-        warnings=(*_of_scores(record, on), *_of_thresholds(policy, signals, quote)),
+        warnings=(*_of_scores(record, on, quote), *_of_thresholds(policy, signals, quote)),
     )
 
 
@@ -110,12 +110,18 @@ def _of_rule(found: CalibrationRecord, on: CalibratedOn, pair: Sequence[SignalGu
             "The confidences on record for the two signals do not give the one on record for the rule: nothing is "
             "guaranteed of the rule."
         )
-    same = "" if on.kind == "same" else "the scores were those of the same encoder and probes, and if "
     return (
-        f"If {same}each signal is missed no more often where the other is present too, the rule misses at most "
+        f"If {_IF[on.kind]}each signal is missed no more often where the other is present too, the rule misses at most "
         f"{_percent(sum(one.bound for one in pair))} of the samples that show both signals, with a confidence of "
         f"{_percent(found.confidence)} ({asked})."
     )
+
+
+_IF = {
+    "same": "",
+    "precision": "scores in this run's precision miss no more than those that were calibrated on, and if ",
+    "unknown": "the scores were those of the same encoder and probes, and if ",
+}
 
 
 def _of_signal(one: SignalGuarantee, quote: Quote) -> str:
@@ -165,7 +171,7 @@ def _of_thresholds(policy: Policy, signals: Sequence[SignalGuarantee], quote: Qu
             yield f"The threshold of {quote(signal)} was not calibrated: it counts as chosen by hand."
 
 
-def _of_scores(record: RunRecord, on: CalibratedOn) -> Iterator[str]:
+def _of_scores(record: RunRecord, on: CalibratedOn, quote: Quote) -> Iterator[str]:
     """The reasons that bounds that were found on other scores may not hold for those of the run."""
     if on.kind == "unknown":
         yield (
@@ -176,6 +182,12 @@ def _of_scores(record: RunRecord, on: CalibratedOn) -> Iterator[str]:
         yield (
             f"The calibration was made on the scores of {' and of '.join(on.differing)}. Its thresholds mean something "
             "else on this run's scores."
+        )
+    elif on.precision:
+        yield (
+            f"The calibration was made on scores in {quote(on.precision)}, and those of this run are in "
+            f"{quote(record.setup.precision)}: they differ by little, and a bound that was found on the ones is not "
+            "one for the others. Calibrate on scores of this run's precision."
         )
     elif not on.exactly:
         yield (

@@ -114,6 +114,17 @@ def test_a_guarantee_made_on_other_scores_is_none(scored_by: object, said: str) 
     assert {one.verdict for one in found.signals} == {"no: it was found on other scores"}
 
 
+def test_another_precision_is_told_with_both_names() -> None:
+    found = provenance(of_calibration(scored_by=replace(SAME, precision="float64", setup="ab" * 32)))
+    assert (
+        "If scores in this run's precision miss no more than those that were calibrated on, and if" in found.guarantee
+    )
+    assert f"on scores in float64, and those of this run are in {CALIBRATED.setup.precision}" in words(found)
+    assert {one.verdict for one in found.signals} == {"only on scores of the same precision"}
+    same = replace(SAME, precision=CALIBRATED.setup.precision)
+    assert provenance(of_calibration(scored_by=same)).warnings == ()
+
+
 def test_other_settings_are_told() -> None:
     found = provenance(of_calibration(scored_by=replace(SAME, setup="ab" * 32)))
     assert found.guarantee.startswith(RULE)
