@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
-from math import ceil, prod
+from math import prod
 from typing import Literal
 
 import numpy as np
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
 
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.frames import pictures_in
 from safetyfilter.embed.headers import ANIMATED, DEFAULT_LIMITS, DecodeLimits, Header, failures_named, open_header
+from safetyfilter.embed.inputs import as_bitmaps as as_bitmaps
+from safetyfilter.embed.inputs import load_lock
+from safetyfilter.embed.inputs import read_bytes as read_bytes
+from safetyfilter.embed.inputs import several as several
 from safetyfilter.embed.jpeg import Jpeg, exif_orientation
 from safetyfilter.embed.renderings import renderings
-from safetyfilter.embed.views import HEADROOM, VIEW_COUNTS, Geometry, Pixels
-from safetyfilter.errors import UsageError
-from safetyfilter.storage import Location, read_image
+from safetyfilter.embed.turbo import least_size, turbo_pixels
+from safetyfilter.embed.views import VIEW_COUNTS, Geometry, Pixels
 
 PREPARATION = 2
 """Goes up whenever another set of pictures is found in the same bytes, or they are prepared in another way: a scan does
@@ -39,70 +39,6 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ONE_LARGE_PICTURE = threading.Semaphore(1)
-# Pillow loads a picture on first use, and one picture may stand in a batch twice: two threads must not both load it.
-_LOAD_LOCKS = tuple(threading.Lock() for _ in range(64))
-
-
-def read_bytes(image: ImageInput, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes | Image.Image:
-    """The encoded bytes of an input, read from disk where it is a path; a PIL image is returned as it is.
-
-    Raises
-    ------
-    Unreadable
-        "missing", "unreadable" or "too_many_bytes".
-    StorageError
-        A path could not be read though it was tried again.
-    TypeError
-        An input of another type.
-
-    Examples
-    --------
-    >>> read_bytes(bytearray(b"GIF89a"))
-    b'GIF89a'
-    """
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        if memoryview(image).nbytes > limits.max_bytes:
-            raise Unreadable("too_many_bytes")
-        return bytes(image)
-    if not isinstance(image, (str, os.PathLike)):
-        raise TypeError(f"an image is encoded bytes, a path or a PIL image, not {type(image).__name__}")
-    return read_image(Location.local(os.fspath(image)), limits.max_bytes)
-
-
-def as_bitmaps(image: Image.Image) -> list[bytes]:
-    """Return what usual loaders make of a PIL image, as it is now, each as an encoded bitmap.
-
-    Raises
-    ------
-    Unreadable
-        Its pixels can't be had.
-
-    Examples
-    --------
-    >>> [bitmap[:2] for bitmap in as_bitmaps(Image.new("L", (4, 4)))]
-    [b'BM']
-    """
-    bitmaps = []
-    with _LOAD_LOCKS[id(image) // 64 % len(_LOAD_LOCKS)], failures_named():
-        image.load()
-        for rgb in renderings(image):
-            file = io.BytesIO()
-            rgb.save(file, "BMP")
-            bitmaps.append(file.getvalue())
-    return bitmaps
-
-
-def several(images: Iterable[ImageInput]) -> list[ImageInput]:
-    """Return images as a list; `UsageError` for a single image, whose characters or bytes would pass for many.
-
-    >>> several([b"GIF89a"])
-    [b'GIF89a']
-    """
-    if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
-        raise UsageError(f"a single {type(images).__name__} came where several images are expected; pass [image]")
-    return list(images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,9 +134,12 @@ class ImagePreparer:
         """Yield the pixels of all pictures of one image; large ones take turns with those of other threads."""
         source = read_bytes(image, self.limits)
         if isinstance(source, Image.Image):
-            with _LOAD_LOCKS[id(source) // 64 % len(_LOAD_LOCKS)]:
+            with load_lock(source):
                 shown = list(self._of_image(source))
             yield from shown
+            return
+        if self.decode == "fast" and (straight := turbo_pixels(source, self.geometry, self.limits)) is not None:
+            yield from straight
             return
         with failures_named():
             header = open_header(source, self.limits)
@@ -216,7 +155,8 @@ class ImagePreparer:
             full = picture.size
             with failures_named():
                 if self.decode == "fast" and isinstance(picture, Jpeg):
-                    self._draft(picture)
+                    sideways = exif_orientation(picture.info.get("exif", b"")) >= 5
+                    picture.draft(None, least_size(picture.size, self.geometry, sideways=sideways))
             # with several scans, libjpeg holds the coefficients of the whole picture, whatever the scale
             yield from self._pixels(picture, full, full if scans > 1 else picture.size, turn)
 
@@ -234,14 +174,6 @@ class ImagePreparer:
             with failures_named():
                 image.seek(number)
             yield from self._pixels(image, image.size, image.size, self.large)
-
-    def _draft(self, picture: JpegImageFile) -> None:
-        turned = exif_orientation(picture.info.get("exif", b"")) >= 5
-        needed = [self.geometry.needed(picture.size)]
-        if turned:
-            needed.append(self.geometry.needed(picture.size[::-1])[::-1])
-        width, height = (ceil(HEADROOM * max(sides)) for sides in zip(*needed, strict=True))
-        picture.draft(None, (width, height))
 
     def _pixels(
         self,

@@ -183,17 +183,34 @@ class Geometry:
             Width and height before it was scaled down: views are placed by these, since the scaled size is rounded
             and would shift the crop by up to a pixel.
         """
+        full = size or picture.size
+        if (factor := self._spare(picture.size, full)) > 1:
+            # a box filter, like libjpeg's scaling, and quicker than copying all of the pixels out of Pillow
+            picture = picture.reduce(factor)
+        return self._resized(np.array(picture), full)
+
+    def of_array(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+        """(V, H, W, 3) uint8: as `fast`, of the (H, W, 3) uint8 of a picture that once had this width and height.
+
+        >>> Geometry(image_size=(8, 8)).of_array(np.zeros((15, 20, 3), np.uint8), (40, 30)).shape
+        (1, 8, 8, 3)
+        """
+        if self._spare((pixels.shape[1], pixels.shape[0]), size) > 1:
+            return self.fast(Image.fromarray(pixels), size)
+        return self._resized(pixels, size)
+
+    def _spare(self, have: tuple[int, int], full: tuple[int, int]) -> int:
+        """The whole number by which a picture can be scaled down and keep `HEADROOM`; 0 where it has less."""
+        return int(min(side / need for side, need in zip(have, self.needed(full), strict=True)) / HEADROOM)
+
+    def _resized(self, stored: Pixels, full: tuple[int, int]) -> Pixels:
         import torch
         from torch.nn.functional import interpolate
 
         height, width = self.image_size
-        full_width, full_height = size or picture.size
-        needed = self.needed((full_width, full_height))
-        factor = int(min(have / need for have, need in zip(picture.size, needed, strict=True)) / HEADROOM)
-        if factor > 1:  # a box filter, like libjpeg's scaling, and quicker than copying all of the pixels out of Pillow
-            picture = picture.reduce(factor)
-        # channels last, as Pillow holds them: the kernel reads that layout at full speed
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        # channels last, as pictures are held, and known as such by the stride of a batch of one: the kernel reads and
+        # writes that layout at full speed
+        pixels = torch.from_numpy(stored)[None].permute(0, 3, 1, 2)
         # open_clip's Resize for inputs that are not square takes no notice of the interpolation
         ignored = not self.squashes and self.resize_mode == "shortest" and height != width
         mode = "bicubic" if ignored else self.interpolation
@@ -204,17 +221,18 @@ class Geometry:
             return result
 
         if not self.squashes:
-            return self._crop_or_pad(resize(pixels, self.resized((full_width, full_height))))[None]
-        x, y = picture.width / full_width, picture.height / full_height
-        boxes = view_boxes(full_width, full_height)[: VIEW_COUNTS[self.views]]
-        crops = (
-            pixels[:, :, floor(top * y) : ceil(low * y), floor(left * x) : ceil(right * x)]
-            for left, top, right, low in boxes
-        )
-        return np.stack([resize(crop, (width, height)) for crop in crops])
+            return self._crop_or_pad(resize(pixels, self.resized(full)))[None]
+        x, y = stored.shape[1] / full[0], stored.shape[0] / full[1]
+        seen: Pixels = np.empty((VIEW_COUNTS[self.views], height, width, 3), np.uint8)
+        for view, (left, top, right, low) in zip(seen, view_boxes(*full)[: len(seen)], strict=True):
+            crop = pixels[:, :, floor(top * y) : ceil(low * y), floor(left * x) : ceil(right * x)]
+            view[:] = resize(crop, (width, height))
+        return seen
 
     def _crop_or_pad(self, pixels: Pixels) -> Pixels:
-        target: Pixels = np.full((*self.image_size, 3), self.fill_color, dtype=np.uint8)
+        target: Pixels = np.empty((*self.image_size, 3), np.uint8)
+        if any(have < want for have, want in zip(pixels.shape[:2], self.image_size, strict=True)):
+            target[:] = self.fill_color
         source_at, target_at = [], []
         for have, want in zip(pixels.shape[:2], self.image_size, strict=True):
             start = round((have - want) / 2) if have >= want else 0

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 
 from safetyfilter.batches import FAILURES, Unreadable
-from safetyfilter.embed import images
+from safetyfilter.embed import images, turbo
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
 from safetyfilter.embed.images import ImagePreparer, read_bytes
 from safetyfilter.embed.jpeg import Jpeg, count_jpeg_scans
@@ -216,15 +216,19 @@ class TestFast:
             ("multi", (2048, 1536)),
         ],
     )
-    def test_a_large_jpeg_is_decoded_small_but_no_smaller_than_three_times_the_need(self, views, size, monkeypatch):
+    @pytest.mark.parametrize("way", ["straight", "by Pillow"])
+    def test_a_large_jpeg_is_decoded_small_but_no_smaller_than_three_times_the_need(
+        self, way, views, size, monkeypatch
+    ):
         loaded = []
-        original = Jpeg.load
-
-        def load(self):
-            loaded.append(self.size)
-            return original(self)
-
-        monkeypatch.setattr(Jpeg, "load", load)
+        load, decoded = Jpeg.load, turbo._decoded
+        if way == "by Pillow":
+            monkeypatch.setattr(turbo, "simplejpeg", None)
+            monkeypatch.setattr(Jpeg, "load", lambda self: (loaded.append(self.size), load(self))[1])
+        else:
+            monkeypatch.setattr(
+                turbo, "_decoded", lambda data, w, h, scale: (loaded.append((w, h)), decoded(data, w, h, scale))[1]
+            )
         preparer(views=views)(encode(Image.new("RGB", (4096, 3072) if views == "multi" else (2732, 2048))))
         assert loaded[0] == size
 
