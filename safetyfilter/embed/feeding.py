@@ -29,7 +29,7 @@ ReadItem: TypeAlias = Callable[[T], tuple[R, "ImageInput | tuple[ImageInput, ...
 """An item of a stream -> what to keep of it, and its encoded image, or all of its images, or why there is none."""
 
 BUFFERS = 3  # one in the model, one full, one that is being filled
-_MOST_AT_ONCE = 8
+_MOST_AT_ONCE = 16
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def slice_size(batch_size: int, workers: int) -> int:
     """Return the number of items that a thread is given at a time: its work with each is shared by them.
 
     >>> slice_size(32, 2), slice_size(8, 2), slice_size(1, 4)
-    (8, 4, 1)
+    (16, 4, 1)
     """
     return max(1, min(_MOST_AT_ONCE, batch_size // workers))
 

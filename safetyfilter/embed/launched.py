@@ -10,7 +10,6 @@ import torch
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, StatusCodes
 from safetyfilter.embed.buffers import Embedded
-from safetyfilter.embed.spec import EncoderSpec
 
 R = TypeVar("R")
 
@@ -27,8 +26,8 @@ class Launched(Generic[R]):
     ready: torch.cuda.Event | None
     others: list[Embedded]
 
-    def collect(self, spec: EncoderSpec) -> tuple[list[R], EmbeddingBatch]:
-        """Wait for the embeddings, and mark the rows that have none."""
+    def collect(self, encoder: str) -> tuple[list[R], EmbeddingBatch]:
+        """Wait for the embeddings of an encoder whose specification has this digest, and mark the rows without any."""
         if self.ready is not None:
             self.ready.synchronize()
         vectors, status = self.vectors.numpy(), self.status
@@ -39,7 +38,7 @@ class Launched(Generic[R]):
         if vectors.shape[1] == 1:
             vectors, others = vectors[:, 0], others[:, 0]
         batch = EmbeddingBatch(
-            vectors=vectors, status=status, encoder=spec.digest, others=others, owners=np.array(owners, np.int64)
+            vectors=vectors, status=status, encoder=encoder, others=others, owners=np.array(owners, np.int64)
         )
         return self.records, batch
 

@@ -66,6 +66,7 @@ class EmbeddingPipeline:
     ) -> None:
         self._prepare = preparer
         self._spec = spec
+        self._encoder = spec.digest  # which takes longer to compute than a batch's arrays to put together
         self._device = device
         self._options = options
         self._batch_size = options.resolve_batch_size(device, flops)
@@ -109,16 +110,16 @@ class EmbeddingPipeline:
                 if fault is None:  # else rows behind it may still be decoded into the buffer
                     feed.give_back(buffer)
                 if pending is not None:
-                    yield pending.collect(self._spec)
+                    yield pending.collect(self._encoder)
                 pending = launched
                 if self._device.type == "cpu" or fault:  # nothing runs behind our back: no reason to hold it
                     if records:
-                        yield pending.collect(self._spec)
+                        yield pending.collect(self._encoder)
                     pending = None
                 if fault:
                     raise fault
             if pending is not None:
-                yield pending.collect(self._spec)
+                yield pending.collect(self._encoder)
         finally:
             stop.set()
             if compute is not None:

@@ -102,22 +102,22 @@ class ProcessDecoder:
     def decode(self, items: Iterable[ToDecode], further: SendFurther) -> Iterator[Outcome]:
         """As `Decoder.decode`; `EngineError` where processes can't be started, or end at whatever they are given."""
         waiting: list[Asked] = []
-        size = 0
+        size, limits = 0, self._prepare.limits
         try:
             for row, images in items:
                 try:
-                    encoded = [read_bytes(image, self._prepare.limits) for image in images]
+                    encoded = tuple([read_bytes(image, limits) for image in images])
                 except (StorageError, EngineError):
                     raise
                 except Exception as error:  # noqa: BLE001 - a finding, or a fault of whoever gave it
                     yield row, error
                     continue
-                asked = Asked(row, tuple(image for image in encoded if not isinstance(image, Image.Image)))
-                if len(asked.images) < len(encoded):
-                    yield row, decode_into(self._pixels, row, self._prepare, tuple(encoded), further)
+                files = tuple([image for image in encoded if not isinstance(image, Image.Image)])
+                if len(files) < len(encoded):
+                    yield row, decode_into(self._pixels, row, self._prepare, encoded, further)
                     continue
-                waiting.append(asked)
-                size += sum(asked.lengths)
+                waiting.append(Asked(row, files))
+                size += sum(map(len, files))
                 if size > AT_ONCE_BYTES:
                     yield from self._ask(waiting, further)
                     waiting, size = [], 0

@@ -15,6 +15,8 @@ WAITING = 255
 """The code of an image that is not decoded yet; others are status codes, with `FAULT` besides."""
 FAULT = 254
 """The code of an image at which something went wrong that says nothing about it."""
+_MOST_PIECES = 512
+"""Pieces written at a time; the system takes up to 1024."""
 KEPT_BYTES = 32 << 20
 """The most memory that a file keeps once a request is done."""
 
@@ -41,10 +43,7 @@ class Exchange:
 
     def put(self, asked: Sequence[Asked]) -> None:
         """Write the images of some items, none of which is done."""
-        at = _write(self.fd, bytes([WAITING]) * len(asked), 0)
-        for each in asked:
-            for image in each.images:
-                at = _write(self.fd, image, at)
+        _write(self.fd, [bytes([WAITING]) * len(asked), *(image for each in asked for image in each.images)])
 
     def codes(self, count: int) -> bytes:
         """Return the codes of so many items that were put."""
@@ -85,13 +84,17 @@ class Desk:
         os.pwrite(self._fd, bytes([code]), number)
 
 
-def _write(fd: int, data: bytes, at: int) -> int:
-    """Write all of the data at a place, and return the place behind it."""
-    left = memoryview(data)
-    while left:  # of more than 2 GiB the system writes a part at a time
-        written = os.pwrite(fd, left, at)
-        left, at = left[written:], at + written
-    return at
+def _write(fd: int, pieces: list[bytes]) -> None:
+    """Write pieces one behind the other, from a file's start."""
+    at = 0
+    while pieces:
+        some = pieces[:_MOST_PIECES]
+        size = sum(map(len, some))
+        written = os.pwritev(fd, some, at) if size else 0
+        at += written
+        pieces = pieces[_MOST_PIECES:]
+        if written < size:  # of more than 2 GiB the system writes a part at a time
+            pieces = [b"".join(some)[written:], *pieces]
 
 
 def _read(fd: int, at: int, length: int) -> bytes:
