@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy.typing as npt
 import typer
 
 from safetyfilter.errors import OutputError
-from safetyfilter.storage import local_path
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pyarrow as pa
 
 LabelsArgument = Annotated[
@@ -40,6 +39,8 @@ def groups_of(labels: pa.Table, column: str | None) -> npt.NDArray[Any] | None:
 
 def new_file(path: str) -> Path:
     """Return the path of a file that is to be written; OutputError where it is there, or its folder is not."""
+    from safetyfilter.storage import local_path
+
     local = local_path(path, "the file")
     if local.exists():
         raise OutputError(f"{path} exists; choose another name, or remove it first")

@@ -9,7 +9,6 @@ import warnings
 from typing import Any, NoReturn
 
 import typer
-from rich.logging import RichHandler
 
 from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
     apply,
@@ -42,12 +41,21 @@ _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 """The root of Typer's errors of usage, which lies in another package with each of its versions."""
 
 
+class _Log(logging.Handler):
+    """Shows records as Rich does, which is imported when there is one to show."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.logging import RichHandler
+
+        RichHandler(console=err, show_time=False, show_path=False).emit(record)
+
+
 def main() -> NoReturn:
     """Run the command line: exit status 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
-        handlers=[RichHandler(console=err, show_time=False, show_path=False)],
+        handlers=[_Log()],
     )
     warnings.filterwarnings("ignore", module="PIL")  # of a damaged picture, whose status in the record says more
     exit_status = 0

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from safetyfilter.batches import Unreadable
 from safetyfilter.errors import UsageError
-from safetyfilter.storage import Location
 
 VARIABLE = "SAFETYFILTER_OFFICER_PASSPHRASE"
 _MOST_BYTES = 8192
@@ -49,6 +47,9 @@ def passphrase_from(file: str | None, *, new: bool = False) -> str:
 
 
 def _of_file(file: str) -> str:
+    from safetyfilter.batches import Unreadable
+    from safetyfilter.storage import Location
+
     try:
         text = Location.of(file).read_bytes(_MOST_BYTES).decode("utf-8-sig")
     except (OSError, ValueError, Unreadable) as error:

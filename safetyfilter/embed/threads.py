@@ -6,8 +6,6 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
-
 _share: int | None = None
 """The cores that were set for this process."""
 
@@ -24,6 +22,8 @@ def cores() -> int:
 
 def set_cores(count: int) -> None:
     """Set the share of the machine's cores that is this process's, where several processes divide them."""
+    import torch  # here, since commands that embed nothing ask for the number of cores too
+
     global _share
     _share = count
     torch.set_num_threads(cores())
@@ -32,10 +32,13 @@ def set_cores(count: int) -> None:
 def torch_threads(count: int, name: str, cores_each: int) -> ThreadPoolExecutor:
     """Return running threads in which an operation of torch takes so many cores; `RuntimeError` where none starts.
 
+    >>> import torch
     >>> with torch_threads(2, "compute", 1) as threads:
     ...     threads.submit(torch.get_num_threads).result()
     1
     """
+    import torch
+
     before = torch.get_num_threads()
 
     def begin() -> None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Self, cast
 
-from webdataset.tariterators import base_plus_ext
-
 from safetyfilter.sources.base import CAPTION_BYTES, CAPTION_EXTENSIONS
 from safetyfilter.sources.pictures import is_picture_name
 from safetyfilter.sources.reading import WatchedFile
@@ -118,6 +116,8 @@ class TarReader:
             The tar is damaged here; the sample that was being read is not yielded, but before an `EndError`.
         """
         group: Group | None = None
+        from webdataset.tariterators import base_plus_ext  # here: with it comes torch, which few commands need
+
         end: EndError | None = None
         try:
             for tar, member in members_of(self.stream):

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from lzma import LZMAError
 
-from webdataset.tariterators import base_plus_ext
-
 from safetyfilter.errors import SourceError, StorageError
 from safetyfilter.sources.base import MAX_BYTES, PART_SIZE, Part, Sample, SampleBatch, Shards, batched, caption_of
 from safetyfilter.sources.files import Extent, Listing
@@ -235,6 +233,8 @@ def image_of(fields: Mapping[str, object], wanted: str | None = None) -> tuple[s
 
 def _count(stream: WatchedFile, limit: int) -> tuple[int, int | None]:
     """Return the samples of a tar, `limit` at most, and the place in it where counting stopped before its end."""
+    from webdataset.tariterators import base_plus_ext  # here: with it comes torch, which few commands need
+
     count, last = 0, None
     try:
         for _, member in members_of(stream):

@@ -1,0 +1,72 @@
+"""What commands load: those that embed nothing answer without torch, and the help without Arrow and NumPy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter.attest.sign import attest_run
+from safetyfilter.sealed import private_keys
+from safetyfilter.sealed.private_keys import PrivateKeys, write_keys
+from tests.attest.runs import PARTS, finished
+
+PROGRAM = """
+import json, sys
+from safetyfilter.cli import main
+loaded = {}
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["safetyfilter", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        packages = [name for name in ("torch", "open_clip", "pyarrow", "numpy") if name in sys.modules]
+        loaded[arguments[0]] = [ended.code or 0, packages]
+json.dump(loaded, open("loaded.json", "w"))
+"""
+PASSPHRASE = "a phrase of several words"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    """The exit status of each command, and the packages that had been loaded by its end, in one process."""
+    place = tmp_path_factory.mktemp("startup")
+    run = finished(place / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(private_keys, "OPERATIONS", 1)
+        patch.setattr(private_keys, "MEMORY_BYTES", 8192)
+        write_keys(place / "officer.key", PASSPHRASE)
+        attest_run(run, PrivateKeys.open(place / "officer.key", PASSPHRASE))
+    rows = [row for part in PARTS.values() for row in part]
+    labels = {name: [number % 2 == 0 for number in range(len(rows))] for name in ("explicit", "minor")}
+    pq.write_table(pa.table({"key": [row[0] for row in rows], **labels}), place / "labels.parquet")
+    commands = [
+        ["--help"],
+        ["status", "run"],
+        ["why", "run", rows[1][0]],
+        ["verify", "run", "--key", "officer.key.pub"],
+        ["evaluate", "run", "labels.parquet"],
+        ["decide", "run", "--policy", "strict"],
+        ["report", "run"],
+    ]
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)], cwd=place, check=True, capture_output=True, timeout=600
+    )
+    found: dict[str, list[object]] = json.loads(Path(place / "loaded.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("command", ["--help", "status", "why", "verify", "evaluate", "decide", "report"])
+def test_what_embeds_nothing_loads_no_torch(loaded: dict[str, list[object]], command: str) -> None:
+    status, packages = loaded[command]
+    assert status == 0
+    assert not {"torch", "open_clip"} & set(packages)
+
+
+def test_the_help_loads_little(loaded: dict[str, list[object]]) -> None:
+    assert loaded["--help"][1] == []
