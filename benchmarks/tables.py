@@ -24,6 +24,8 @@ BASELINES = {
     "direct": "a direct classifier of the pair",
 }
 
+NOT_MEASURED = "Not measured yet on a machine with nothing else to do."
+
 
 def throughput(result: Mapping[str, Any]) -> str:
     """Images a second of the pipeline, and its rate over that of each other."""
@@ -41,6 +43,41 @@ def throughput(result: Mapping[str, Any]) -> str:
             for case in result["cases"]
         ],
     )  # fmt: skip
+
+
+def feed(result: Mapping[str, Any]) -> str:
+    """The rate at which a model that does nothing is fed, over cores times that of one core's decoding."""
+    if "feed" not in result:
+        return NOT_MEASURED
+    found, when = result["feed"], result["measured"]["feed"]
+    ways = ("threads", "processes", "auto")
+    table = _table(
+        ("JPEG size", "one core alone, images/s", *(f"`{way}`, images/s" for way in ways),
+         *(f"`{way}`, share" for way in ways)),
+        [
+            (
+                f"{case['jpeg_side']} px",
+                *(_number(case["images_per_second"][name]) for name in ("one_core", *ways)),
+                *(f"{case['efficiency'][way]:.2f}" for way in ways),
+            )
+            for case in found["cases"]
+        ],
+    )  # fmt: skip
+    return f"{table}\n\nMeasured on {found['cores']} cores of {_article(when['cpu'])}."
+
+
+def whole_scan(result: Mapping[str, Any]) -> str:
+    """The whole scan's rate beside the pipeline's."""
+    if "whole_scan" not in result:
+        return NOT_MEASURED
+    found, when = result["whole_scan"], result["measured"]["scan"]
+    rates = found["images_per_second"]
+    return (
+        f"With {found['architecture']} on {when['cores']} cores of {_article(when['cpu'])}, the scan of "
+        f"{found['images']:,} JPEG files of {found['jpeg_side']} pixels, from the\n"
+        f"folder to the finished run, goes at {found['scan_over_pipeline']:.2f} of the pipeline's rate on the same "
+        f"pictures in memory ({_number(rates['scan'])} and {_number(rates['pipeline'])} images a second)."
+    )
 
 
 def loader(result: Mapping[str, Any]) -> str:
@@ -134,7 +171,7 @@ def machine(result: Mapping[str, Any]) -> str:
 def other_machine(result: Mapping[str, Any]) -> str:
     """The same in short, from a machine whose processor runs the model faster."""
     found = result["environment"]
-    case = next(c for c in result["cases"] if c["ratios"] == result["ratios"])
+    case = next(c for c in result["cases"] if c["ratios"].items() <= result["ratios"].items())
     ratios = case["ratios"]
     return (
         f"On {found['cores']} cores of {_article(found['cpu'])} with {found['instructions']}, which embeds "
@@ -465,6 +502,8 @@ PASSAGES: dict[str, Passage] = {
     "loader": Passage(page="loaders.md", results="loader.json", write=loader),
     "lookups": Passage(page="loaders.md", results="lookups.json", write=lookups),
     "throughput": Passage(page="speed.md", results="throughput.json", write=throughput),
+    "feed": Passage(page="speed.md", results="throughput.json", write=feed),
+    "whole scan": Passage(page="speed.md", results="throughput.json", write=whole_scan),
     "machine": Passage(page="speed.md", results="throughput.json", write=machine),
     "other machine": Passage(page="speed.md", results="throughput_amx.json", write=other_machine),
     "parity": Passage(page="speed.md", results="throughput.json", write=parity),
