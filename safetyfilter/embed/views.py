@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from safetyfilter.embed.resizing import resize
+from safetyfilter.native.resizing import Wanted
+
 Views: TypeAlias = Literal["center", "whole", "multi"]
 Box: TypeAlias = tuple[int, int, int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -204,41 +207,30 @@ class Geometry:
         return int(min(side / need for side, need in zip(have, self.needed(full), strict=True)) / HEADROOM)
 
     def _resized(self, stored: Pixels, full: tuple[int, int]) -> Pixels:
-        import torch
-        from torch.nn.functional import interpolate
-
         height, width = self.image_size
-        # channels last, as pictures are held, and known as such by the stride of a batch of one: the kernel reads and
-        # writes that layout at full speed
-        pixels = torch.from_numpy(stored)[None].permute(0, 3, 1, 2)
-        # open_clip's Resize for inputs that are not square takes no notice of the interpolation
-        ignored = not self.squashes and self.resize_mode == "shortest" and height != width
-        mode = "bicubic" if ignored else self.interpolation
-
-        def resize(crop: torch.Tensor, to: tuple[int, int]) -> Pixels:
-            resized = interpolate(crop, size=(to[1], to[0]), mode=mode, antialias=True)
-            result: Pixels = resized[0].permute(1, 2, 0).numpy()
-            return result
-
         if not self.squashes:
-            return self._crop_or_pad(resize(pixels, self.resized(full)))[None]
+            return self._crop_or_pad(stored, self.resized(full))[None]
         x, y = stored.shape[1] / full[0], stored.shape[0] / full[1]
         seen: Pixels = np.empty((VIEW_COUNTS[self.views], height, width, 3), np.uint8)
+        wanted = Wanted(size=(width, height), box=(0, 0, width, height), cubic=self.interpolation == "bicubic")
         for view, (left, top, right, low) in zip(seen, view_boxes(*full)[: len(seen)], strict=True):
-            crop = pixels[:, :, floor(top * y) : ceil(low * y), floor(left * x) : ceil(right * x)]
-            view[:] = resize(crop, (width, height))
+            resize(stored[floor(top * y) : ceil(low * y), floor(left * x) : ceil(right * x)], wanted, view)
         return seen
 
-    def _crop_or_pad(self, pixels: Pixels) -> Pixels:
+    def _crop_or_pad(self, stored: Pixels, size: tuple[int, int]) -> Pixels:
+        """The middle of what a picture becomes at this width and height, and what fills the input around it."""
         target: Pixels = np.empty((*self.image_size, 3), np.uint8)
-        if any(have < want for have, want in zip(pixels.shape[:2], self.image_size, strict=True)):
+        starts, gaps, lengths = [], [], []
+        for have, want in zip(size, self.image_size[::-1], strict=True):
+            starts.append(round((have - want) / 2) if have >= want else 0)
+            gaps.append((want - have) // 2 if want > have else 0)
+            lengths.append(min(have, want))
+        if (*lengths,) != self.image_size[::-1]:
             target[:] = self.fill_color
-        source_at, target_at = [], []
-        for have, want in zip(pixels.shape[:2], self.image_size, strict=True):
-            start = round((have - want) / 2) if have >= want else 0
-            gap = (want - have) // 2 if want > have else 0
-            length = min(have, want)
-            source_at.append(slice(start, start + length))
-            target_at.append(slice(gap, gap + length))
-        target[tuple(target_at)] = pixels[tuple(source_at)]
+        (left, top), (column, row), (width, height) = starts, gaps, lengths
+        # open_clip's Resize for inputs that are not square takes no notice of the interpolation
+        ignored = self.resize_mode == "shortest" and self.image_size[0] != self.image_size[1]
+        cubic = ignored or self.interpolation == "bicubic"
+        wanted = Wanted(size=size, box=(left, top, left + width, top + height), cubic=cubic)
+        resize(stored, wanted, target[row : row + height, column : column + width])
         return target

@@ -14,7 +14,7 @@ import threading
 from functools import lru_cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "resize.c"))
 COMPILERS = ("cc", "gcc", "clang")
 """Compilers that are tried, where ``CC`` names none."""
 _FLAGS = ("-O3", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11")
@@ -57,7 +57,7 @@ def _compiled() -> ctypes.CDLL | None:
             made = os.path.join(folder, "kernels.so")  # noqa: PTH118
             try:
                 done = subprocess.run(
-                    [*compiler, *_FLAGS, machine, str(SOURCE), "-o", made, "-lm"],
+                    [*compiler, *_FLAGS, machine, *map(str, SOURCES), "-o", made, "-lm"],
                     capture_output=True,
                     text=True,
                     timeout=_TIMEOUT_S,
