@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
@@ -19,8 +20,8 @@ from safetyfilter.embed.devices import require_processor, resolve_device, resolv
 from safetyfilter.embed.fitting import check_finite
 from safetyfilter.embed.image_tower import ImageTower, TorchTower, without_image_tower
 from safetyfilter.embed.images import ImagePreparer, several
-from safetyfilter.embed.loading import DEFAULT_MODEL, load_model
-from safetyfilter.embed.model import weights_digest, width_and_flops
+from safetyfilter.embed.loading import DEFAULT_MODEL, load_model, naming
+from safetyfilter.embed.model import state_digest, width_and_flops
 from safetyfilter.embed.openvino_modules import nncf_module, openvino_module
 from safetyfilter.embed.openvino_tower import OpenvinoTower
 from safetyfilter.embed.options import EmbedOptions
@@ -94,13 +95,15 @@ class ClipEncoder:
         self.dtype = resolve_dtype(precision, self.device)
         if self.dtype == torch.int8:
             raise UsageError("int8 is made of float32 weights; give precision='fp32', and then call `quantised`")
-        check_finite(model)
+        with ThreadPoolExecutor(1) as other:  # the digest takes longest, and none of the interpreter's time
+            weights = other.submit(state_digest, model.state_dict())
+            check_finite(model)
+            width, self.flops = width_and_flops(model)
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
-        width, self.flops = width_and_flops(model)
         self.spec = EncoderSpec(
             architecture=architecture,
-            weights_sha256=weights_digest(model),
+            weights_sha256=weights.result(),
             config_sha256=model_digest(model, architecture, config),
             image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
             mean=tuple(preprocess["mean"]),
@@ -196,14 +199,15 @@ class ClipEncoder:
             )
             return full.quantised(quantise_on)
         loaded = load_model(model, pretrained, preprocess, cache_dir)
-        encoder = cls(
-            loaded.model,
-            architecture=loaded.architecture,
-            config=loaded.config,
-            tokenizer=loaded.tokenizer,
-            device=device,
-            precision=precision,
-        )
+        with naming(model, pretrained):
+            encoder = cls(
+                loaded.model,
+                architecture=loaded.architecture,
+                config=loaded.config,
+                tokenizer=loaded.tokenizer,
+                device=device,
+                precision=precision,
+            )
         encoder.spec = replace(encoder.spec, tag=loaded.tag)
         encoder._origin = {
             "model": model,

@@ -14,7 +14,7 @@ import open_clip
 import torch
 
 from safetyfilter.embed.checkpoints import read_checkpoint
-from safetyfilter.embed.fitting import check_finite, fit
+from safetyfilter.embed.fitting import fit
 from safetyfilter.embed.names import check_activation
 from safetyfilter.embed.origins import Origin, Weights, find
 from safetyfilter.embed.preprocessing import PreprocessInput
@@ -27,7 +27,7 @@ DEFAULT_MODEL = "ViT-L-14-quickgelu"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """An open_clip model in float32 on the CPU.
+    """An open_clip model in float32 on the CPU, not checked yet to be finite.
 
     Attributes
     ----------
@@ -57,22 +57,36 @@ def load_model(
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> LoadedModel:
     """Load a model; the arguments and errors are those of `ClipEncoder.load`."""
+    with naming(model, pretrained):
+        try:
+            with warnings.catch_warnings(), _quiet_logging():
+                warnings.simplefilter("ignore")  # what open_clip warns of is an error here
+                return _load(find(model, pretrained, preprocess, cache_dir), cache_dir)
+        except SafetyFilterError:
+            raise
+        except Exception as error:  # open_clip, torch and timm each raise their own kinds
+            raise WeightsError(
+                f"{first_line(error)}; give an open_clip checkpoint file of this architecture"
+            ) from error
+
+
+@contextmanager
+def naming(model: str, pretrained: Weights | None) -> Iterator[None]:
+    """Name the weights in an error of theirs that is raised within.
+
+    >>> with naming("ViT-B-32", "w.pt"):
+    ...     raise WeightsError("it is empty")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.WeightsError: can't load the weights of ViT-B-32 with w.pt: it is empty
+    """
     what = model if pretrained is None else f"{model} with {os.fspath(pretrained)}"
     try:
-        with warnings.catch_warnings(), _quiet_logging():
-            warnings.simplefilter("ignore")  # what open_clip warns of is an error here
-            return _load(find(model, pretrained, preprocess, cache_dir), cache_dir)
+        yield
     except WeightsError as error:
         # names in a file can hold anything, such as the end of a line
         reason = "".join(sign if sign.isprintable() else "?" for sign in str(error))
         raise WeightsError(f"can't load the weights of {what}: {reason}") from error.__cause__
-    except SafetyFilterError:
-        raise
-    except Exception as error:  # open_clip, torch and timm each raise their own kinds
-        raise WeightsError(
-            f"can't load the weights of {what}: {first_line(error)}; give an open_clip checkpoint file of this "
-            "architecture"
-        ) from error
 
 
 def _load(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> LoadedModel:
@@ -84,7 +98,6 @@ def _load(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> LoadedMod
         check_activation(origin.tokenizer, origin.weights, origin.config, needed=checkpoint.quick_gelu)
         model = build_model(origin.config, origin.preprocessing)
         fit(checkpoint.state, model, origin.architecture, published=origin.published)
-    check_finite(model)
     return LoadedModel(
         model=model,
         architecture=origin.architecture,

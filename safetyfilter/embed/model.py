@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -33,14 +33,19 @@ def weights_digest(model: torch.nn.Module) -> str:
     >>> weights_digest(layer) == weights_digest(layer), len(weights_digest(layer))
     (True, 64)
     """
+    return state_digest(model.state_dict())
+
+
+def state_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the digest of `weights_digest` for weights by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         if name.endswith("position_ids"):  # counts 0, 1, 2 …; some versions of transformers keep it, others do not
             continue
         values = tensor.detach().to("cpu").contiguous()
         values = values.float() if values.is_floating_point() else values
         digest.update(f"{name}\0{tuple(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).numpy())
+        digest.update(values.reshape(-1).numpy().data)
     return digest.hexdigest()
 
 
