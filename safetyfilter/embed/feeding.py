@@ -34,13 +34,24 @@ _MOST_AT_ONCE = 16
 _log = logging.getLogger(__name__)
 
 
-def slice_size(batch_size: int, workers: int) -> int:
-    """Return the number of items that a thread is given at a time: its work with each is shared by them.
+def slice_size(handed: int, batch_size: int, workers: int) -> int:
+    """Return the number of items that a thread is given next: its work with each is shared by them.
 
-    >>> slice_size(32, 2), slice_size(8, 2), slice_size(1, 4)
-    (16, 4, 1)
+    The first of a stream are given one by one, since few items must keep all threads busy too.
+
+    Parameters
+    ----------
+    handed : int
+        The items of the stream that were given to threads before.
+    batch_size, workers : int
+        Rows of a buffer, and threads.
+
+    Examples
+    --------
+    >>> [slice_size(handed, 32, 2) for handed in (0, 4, 20, 64, 1000)]
+    [1, 1, 5, 16, 16]
     """
-    return max(1, min(_MOST_AT_ONCE, batch_size // workers))
+    return max(1, min(_MOST_AT_ONCE, batch_size // workers, handed // (2 * workers)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +97,7 @@ class Feed(Generic[T, R]):
         stop: threading.Event,
     ) -> None:
         self._reading, self._decoder, self._mailbox, self._stop = reading, decoder, mailbox, stop
-        self._size, self._slice = batch_size, slice_size(batch_size, workers)
+        self._size, self._workers = batch_size, workers
         self._free: queue.SimpleQueue[Buffer[R]] = queue.SimpleQueue()
         self._filled: queue.SimpleQueue[Buffer[R] | BaseException | None] = queue.SimpleQueue()
         for number, pixels in enumerate(decoder.rows().split(batch_size)):
@@ -122,14 +133,15 @@ class Feed(Generic[T, R]):
         """Hand items to the pool, a slice at a time with rows to decode into; runs in the reader's thread."""
         buffer: Buffer[R] | None = None
         items: list[T] = []
-        first = 0
+        first, handed, size = 0, 0, 1
 
         def submit(to: Buffer[R]) -> None:
-            nonlocal first, items
+            nonlocal first, handed, items, size
             decoded = self._pool.submit(self._decode, items, to, first)
             to.slices.append(decoded)
             decoded.add_done_callback(self._mailbox.slice_done)
-            first, items = first + len(items), []
+            first, handed, items = first + len(items), handed + len(items), []
+            size = slice_size(handed, self._size, self._workers)
 
         try:
             for item in self._reading.items:
@@ -140,7 +152,7 @@ class Feed(Generic[T, R]):
                     first = 0
                 items.append(item)
                 full = first + len(items) == self._size
-                if full or len(items) == self._slice:
+                if full or len(items) == size:
                     submit(buffer)
                 if full:
                     self._filled.put(buffer)

@@ -45,6 +45,19 @@ def test_order_and_values_do_not_depend_on_batches(
     np.testing.assert_allclose(found, one_by_one, atol=1e-6)
 
 
+def test_few_images_keep_all_threads_busy(encoder: ClipEncoder) -> None:
+    """They come one by one to each thread that is free: here two that wait for each other."""
+    image, together = swatches(1)[0], threading.Barrier(2)
+
+    def read(number: int) -> tuple[int, bytes]:
+        together.wait(timeout=60)
+        return number, image
+
+    ((records, batch),) = encoder.embed_stream(range(4), read, EmbedOptions(batch_size=32, workers=2))
+    assert records == [0, 1, 2, 3]
+    assert not batch.failures
+
+
 def test_reading_ahead_is_bounded(encoder: ClipEncoder) -> None:
     image, read, done, ahead = swatches(1)[0], 0, 0, []
 

@@ -7,7 +7,7 @@ crashed, it is known which images were done and at which one that was.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from safetyfilter.embed.decoding.protocol import Asked
 
@@ -54,8 +54,8 @@ class Exchange:
         if sum(sum(each.lengths) for each in asked) > KEPT_BYTES:
             os.ftruncate(self.fd, 0)
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # which is there to the interpreter's end
+        close(self.fd)
 
 
 class Desk:

@@ -146,7 +146,10 @@ class DecodingProcesses:
         for _ in range(MOST_STARTS):
             if found is not None:
                 return found
-            exchange = Exchange()
+            try:
+                exchange = Exchange()
+            except OSError as error:  # no descriptor is left: that says nothing about an image
+                raise EngineError(NOT_STARTED) from error
             with self._lock:
                 if self._closed:
                     raise EOFError
