@@ -15,7 +15,7 @@ import open_clip
 import pytest
 import torch
 
-from safetyfilter import ClipEncoder, EmbedOptions
+from safetyfilter import ClipEncoder, EmbedOptions, Policy, zero_shot_probes
 from safetyfilter.embed import own_pictures
 from safetyfilter.embed.devices import resolve_dtype
 from safetyfilter.embed.openvino_modules import in_silence
@@ -23,6 +23,8 @@ from safetyfilter.embed.quantised import QuantisedTower
 from safetyfilter.embed.quantised_cache import kept_tower, quantised_folder
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from safetyfilter.errors import DeviceError, EncoderMismatchError, MissingExtraError, UsageError, WeightsError
+from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR
+from safetyfilter.standin.render import scenes
 from tests.conftest import good_images
 
 installed = find_spec("openvino") is not None and find_spec("nncf") is not None  # to import them tells their makers
@@ -183,6 +185,25 @@ def test_nothing_is_printed_or_changed(encoder: ClipEncoder, capfd, monkeypatch,
     assert logging.getLoggerClass() is kind
     assert "openvino_telemetry" not in sys.modules
     assert capfd.readouterr() == ("", "")
+
+
+@needs_openvino
+def test_few_decisions_are_others_than_in_float32() -> None:
+    """The benchmark measures it on thousands of pictures; here nothing may be far off."""
+    full = ClipEncoder.load(ENCODER, device="cpu", precision="fp32")
+    seen = [scene.image for scene in scenes(32, split="train", seed=1, pairs=False)]
+    shown = [scene.image for scene in scenes(200, split="test", seed=2, pairs=True)]
+    shown += [scene.image for scene in scenes(100, split="test", seed=2, pairs="only")]
+    probes, options = zero_shot_probes(full, PROMPTS), EmbedOptions(views="whole")
+    scores = [probes.score(each.embed(shown, options)) for each in (full, full.quantised(seen))]
+    policy = Policy(
+        thresholds={signal: float(np.quantile(scores[1][signal][200:], 0.02)) for signal in STANDIN_PAIR.names},
+        pair=STANDIN_PAIR,
+    )
+    kept, kept_in_int8 = (policy.decide(each).keep for each in scores)
+    assert (~kept[200:]).sum() > 80
+    assert (kept != kept_in_int8).mean() <= 0.01
+    assert (kept_in_int8 & ~kept)[200:].sum() <= 1
 
 
 LISTENING = """
