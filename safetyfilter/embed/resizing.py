@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 
 from safetyfilter.native.resizing import Bytes, Resizer, Wanted, by_torch, resizer
 
@@ -16,7 +17,8 @@ _loop: Resizer | None = None
 def compile_loop() -> bool:
     """Compile the loop now; False where that can't be, and torch goes on resizing, with the same pixels."""
     global _loop
-    _loop = resizer()
+    with suppress(MemoryError):  # says nothing about the picture that is about to be resized
+        _loop = resizer()
     return _loop is not None
 
 

@@ -45,7 +45,7 @@ _memory = threading.local()
 def _imported() -> ModuleType | None:
     try:
         return import_module("simplejpeg")
-    except ImportError:  # no wheel for this machine: Pillow decodes all
+    except (ImportError, ValueError, RuntimeError):  # no wheel for this machine, or for another numpy: Pillow decodes
         return None
 
 

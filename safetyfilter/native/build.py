@@ -46,8 +46,8 @@ def _compiled() -> ctypes.CDLL | None:
         return None
     if compiler is None:
         _log.warning(
-            "no C compiler is found: stored embeddings are scored and keys digested by slower functions, with the same "
-            "results; install gcc or clang, or name one in CC"
+            "no C compiler is found: stored embeddings are scored, keys digested and pictures resized by slower "
+            "functions, with the same results; install gcc or clang, or name one in CC"
         )
         return None
     said = ""
