@@ -20,6 +20,7 @@ from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.named import NamedEncoder
 from safetyfilter.embed.options import Decoders, EmbedOptions
 from safetyfilter.embed.pipeline import EmbeddingPipeline
+from safetyfilter.embed.resizing import compile_loop
 from safetyfilter.embed.threads import torch_threads
 from safetyfilter.embed.views import Geometry
 
@@ -101,6 +102,7 @@ def feed(cores: int | None, *, quick: bool = False) -> dict[str, Any]:
     before = os.sched_getaffinity(0)
     cores = min(cores or len(before), len(before))
     os.sched_setaffinity(0, sorted(before)[:cores])
+    compile_loop()  # as a long stream has it, and one core alone too
     try:
         cases = []
         for side in SIDES:

@@ -13,8 +13,7 @@ from safetyfilter.embed.decoding.protocol import DecodingSetup, LumaSetup
 from safetyfilter.errors import EngineError
 
 _BOOT = (
-    "import sys; sys.path[:] = sys.argv[2:]; from safetyfilter.embed.decoding.server import main; "
-    "main(int(sys.argv[1]))"
+    "import sys; sys.path[:] = sys.argv[2:]; from safetyfilter.embed.decoding.boot import main; main(int(sys.argv[1]))"
 )
 _END_S = 5.0
 NOT_STARTED = (
