@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from safetyfilter.cli.importing import uncollected
+
 if TYPE_CHECKING:
     from safetyfilter.engine.base import Engine
 
@@ -34,7 +36,8 @@ def engine_for(
                 "and --threads sets how many threads decode",
                 param_hint=f"'{wrong[0]}'",
             )
-        from safetyfilter.engine.local import LocalEngine
+        with uncollected():
+            from safetyfilter.engine.local import LocalEngine
 
         return LocalEngine()
     from safetyfilter.engine.ray import RayEngine

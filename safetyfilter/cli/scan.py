@@ -12,6 +12,7 @@ import typer
 
 from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, UrlColumnOption, app
 from safetyfilter.cli.engines import EngineName, engine_for
+from safetyfilter.cli.importing import uncollected
 from safetyfilter.cli.output import (
     emit,
     err,
@@ -189,14 +190,15 @@ def scan(
     with err.status("reading the hash lists"):
         lists = HashLists.load(hash_list) if hash_list else None
 
-    from safetyfilter.embed.encoder import ClipEncoder
-    from safetyfilter.embed.names import resolved
-    from safetyfilter.embed.options import EmbedOptions
-    from safetyfilter.engine.in_int8 import in_int8, require_int8
-    from safetyfilter.engine.scan import scan as run_scan
-    from safetyfilter.filter import SafetyFilter
-    from safetyfilter.sources.base import samples_of
-    from safetyfilter.standin import ENCODER, STANDIN_PAIR
+    with uncollected():
+        from safetyfilter.embed.encoder import ClipEncoder
+        from safetyfilter.embed.names import resolved
+        from safetyfilter.embed.options import EmbedOptions
+        from safetyfilter.engine.in_int8 import in_int8, require_int8
+        from safetyfilter.engine.scan import scan as run_scan
+        from safetyfilter.filter import SafetyFilter
+        from safetyfilter.sources.base import samples_of
+        from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
     decoding: dict[str, Any] = {"decode": decode, "decoders": decoders, "workers": threads}
     options = EmbedOptions(batch_size=batch, views=views, **decoding)  # type: ignore[arg-type]
