@@ -1,0 +1,59 @@
+"""The passage of the documentation that gives what int8 gains and changes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+NAMES = {
+    "torch_fp32": "torch, float32",
+    "torch_bf16": "torch, bfloat16",
+    "openvino_fp32": "OpenVINO, float32",
+    "openvino_bf16": "OpenVINO, bfloat16",
+    "openvino_int8": "OpenVINO, int8",
+}
+PROBES = {"trained": "trained probes", "zero_shot": "zero-shot probes"}
+
+
+def int8(result: Mapping[str, Any]) -> str:
+    """Rates in each precision, and decisions that are others."""
+    environment, cases, flips = result["environment"], result["cases"], result["flips"]
+    runs = list(cases[0]["images_per_second"])
+    lines = [
+        f"Measured on {environment['cores']} cores of {environment['cpu']} (instructions for bfloat16: "
+        f"{environment['instructions']}), OpenVINO {environment['versions']['openvino'].split('-')[0]}; medians, "
+        "images for each second of a processor's time:"
+    ]
+    text = "\n".join(textwrap.wrap(lines[0], 120)) + "\n\n"
+    head = ["", *(case["encoder"] for case in cases)]
+    rows = [[NAMES[run], *(f"{case['images_per_cpu_second'][run]:,.1f}" for case in cases)] for run in runs]
+    rows += [
+        [f"int8 over torch's {name}", *(f"{case['ratios'][f'int8_over_{key}']:.2f}" for case in cases)]
+        for key, name in (("fp32", "float32"), ("bf16", "bfloat16"))
+        if f"int8_over_{key}" in cases[0]["ratios"]
+    ]
+    text += _table(head, rows) + "\n\n"
+    some = next(iter(flips["probes"].values()))
+    text += "\n".join(
+        textwrap.wrap(
+            f"Of {some['decisions']:,} stand-in pictures, quantised on {flips['quantised_on']} others and with "
+            f"thresholds that were calibrated on int8's scores of {flips['calibrated_on']:,} more:",
+            120,
+        )
+    )
+    head = ["", "decisions as in float32", "pairs excluded in float32 and kept in int8"]
+    rows = [
+        [
+            PROBES[name],
+            f"{100 * row['decisions_same']:.2f} %",
+            f"{row['pairs_kept']} of {row['excluded_pairs']:,}",
+        ]
+        for name, row in flips["probes"].items()
+    ]
+    return f"{text}\n\n{_table(head, rows)}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
