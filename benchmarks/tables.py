@@ -80,6 +80,34 @@ def whole_scan(result: Mapping[str, Any]) -> str:
     )
 
 
+def decoding(result: Mapping[str, Any]) -> str:
+    """Microseconds from a JPEG's bytes to the model's pixels, and how many times libjpeg-turbo's own time."""
+    return _table(
+        ("photographs", "libjpeg-turbo alone", "this library", "by Pillow", "the library over it", "Pillow over it"),
+        [
+            (
+                f"{case['side']} px, {case['views']}",
+                *(f"{case['microseconds'][way]:,.0f}" for way in ("alone", "library", "pillow")),
+                *(f"{case['over_alone'][way]:.2f}" for way in ("library", "pillow")),
+            )
+            for case in result["cases"]
+        ],
+    )
+
+
+def decoding_machine(result: Mapping[str, Any]) -> str:
+    """The machine that decoding was measured on."""
+    environment = result["environment"]
+    how = "by the compiled loop" if result["compiled"] else "by torch"
+    return "\n".join(
+        textwrap.wrap(
+            f"Medians on one core of {_article(environment['cpu'])}, in microseconds; simplejpeg "
+            f"{environment['versions']['simplejpeg']}, Pillow {environment['versions']['Pillow']}; resized {how}.",
+            120,
+        )
+    )
+
+
 def loader(result: Mapping[str, Any]) -> str:
     """Rates of filtered loaders over unfiltered ones, lookups and memory."""
     ratios, found = result["ratios"], result["lookups"]
@@ -482,6 +510,27 @@ def soak(result: Mapping[str, Any]) -> str:
     )
 
 
+def startup(result: Mapping[str, Any]) -> str:
+    """Seconds until commands answer, and until the first image is embedded; memory of loading."""
+    seconds, machine = result["seconds"], result["environment"]
+    commands = [("`import safetyfilter`" if name == "import" else f"`{name}`", f"{seconds[name]:.2f} s")
+                for name in ("import", "--help", "status", "why", "decide")]  # fmt: skip
+    first = [
+        (f"{model}, from the command to the first image, {way}", f"{took:.1f} s")
+        for model, ways in result["first_image_s"].items()
+        for way, took in ways.items()
+    ]
+    held = [
+        (f"loading {name}: memory at most, over the file", f"{one['over_file']:.2f}")
+        for name, one in result["memory"].items()
+    ]
+    prose = (
+        f"On {machine['cores']} cores of {_article(machine['cpu'])}, each in a process of its own, all files in the "
+        "system's memory; checkpoints with random weights. The first image comes with a whole batch, filled up."
+    )
+    return f"{textwrap.fill(prose, 120)}\n\n{_table(('', ''), [*commands, *first, *held])}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
     """A passage of a page, the file of results that it comes from, and the function that writes it."""
@@ -510,7 +559,10 @@ PASSAGES: dict[str, Passage] = {
     "scan": Passage(page="embeddings.md", results="scan.json", write=scan),
     "laion hours": Passage(page="embeddings.md", results="scan.json", write=laion_hours),
     "laion in short": Passage(page="../README.md", results="scan.json", write=laion_in_short),
+    "decoding": Passage(page="speed.md", results="decoding.json", write=decoding),
+    "decoding machine": Passage(page="speed.md", results="decoding.json", write=decoding_machine),
     "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
+    "start-up": Passage(page="speed.md", results="startup.json", write=startup),
     "fuzz": Passage(page="security-tests.md", results="fuzz.json", write=fuzz),
     "soak": Passage(page="security-tests.md", results="soak.json", write=soak),
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
