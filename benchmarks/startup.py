@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--large", action="store_true", help="ViT-H-14 too")
     options = parser.parse_args()
+    load = round(os.getloadavg()[0], 1)
     repetitions = 2 if options.quick else 5
     models = ["ViT-B-32"] + ["ViT-L-14"] * (not options.quick) + ["ViT-H-14"] * options.large
     first: dict[str, dict[str, float]] = {}
@@ -191,7 +192,7 @@ def main() -> None:
                 file.unlink()
     _show(seconds, loaded, first, held)
     result: dict[str, Any] = {
-        "environment": environment("typer", "safetensors"),
+        "environment": environment("typer", "safetensors") | {"load_at_start": load},
         "quick": options.quick,
         "ratios": {f"{name}_peak_over_file": one["over_file"] for name, one in held.items()},
         "seconds": seconds,

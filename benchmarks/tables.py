@@ -526,7 +526,9 @@ def startup(result: Mapping[str, Any]) -> str:
     ]
     prose = (
         f"On {machine['cores']} cores of {_article(machine['cpu'])}, each in a process of its own, all files in the "
-        "system's memory; checkpoints with random weights. The first image comes with a whole batch, filled up."
+        "system's memory; checkpoints with random weights. The first image comes with a whole batch, filled up. When "
+        f"it began, {machine['load_at_start']:.1f} other processes ran on average: what takes seconds takes "
+        "longer where cores are busy."
     )
     return f"{textwrap.fill(prose, 120)}\n\n{_table(('', ''), [*commands, *first, *held])}"
 
