@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetyfilter.embed.devices import require_processor
 from safetyfilter.embed.openvino_modules import openvino_module
 from safetyfilter.embed.quantised import QuantisedTower
 from safetyfilter.embed.threads import cores
+from safetyfilter.errors import UsageError
 
 
 class CompiledTower:
@@ -43,9 +45,21 @@ class CompiledTower:
             config["INFERENCE_PRECISION_HINT"] = precision
         self._compiled = core.compile_model(model, "CPU", config)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._process = os.getpid()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (n, D) float32 for (n, H, W, 3) uint8."""
+        """Return (n, D) float32 for (n, H, W, 3) uint8.
+
+        Raises
+        ------
+        UsageError
+            This is a process that was forked from the one that compiled the model, and has none of its threads.
+        """
+        if os.getpid() != self._process:  # to go on would be to wait for them for ever
+            raise UsageError(
+                "an encoder in int8 can't be used in a process that was forked from the one that made it; start worker "
+                "processes by spawn (multiprocessing_context='spawn' of a DataLoader), or take another precision"
+            )
         try:
             request = self._idle.get_nowait()
         except queue.Empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -168,6 +169,21 @@ def test_a_gpu_offers_no_int8(int8: ClipEncoder) -> None:
         int8.on("meta")
     with pytest.raises(DeviceError, match="int8 is for the processor, not for meta"):
         unpacked_encoder(packed_encoder(int8), "meta")
+
+
+def test_a_forked_process_is_told_and_does_not_wait_for_ever(int8: ClipEncoder) -> None:
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            int8.forward(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+        except UsageError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        assert "start worker processes by spawn" in told.read()
+    os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("missing", ["openvino", "nncf"])
