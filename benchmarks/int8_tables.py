@@ -21,7 +21,7 @@ def int8(result: Mapping[str, Any]) -> str:
     environment, cases, flips = result["environment"], result["cases"], result["flips"]
     runs = list(cases[0]["images_per_second"])
     lines = [
-        f"Measured on {environment['cores']} cores of {environment['cpu']} (instructions for bfloat16: "
+        f"Measured on {environment['cores']} cores of {environment['cpu']} (instructions: "
         f"{environment['instructions']}), OpenVINO {environment['versions']['openvino'].split('-')[0]}; medians, "
         "images for each second of a processor's time:"
     ]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from int8_tables import int8
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 DETECTORS = {"l14": "ViT-L/14", "b32": "ViT-B/32"}
@@ -563,6 +565,7 @@ PASSAGES: dict[str, Passage] = {
     "laion in short": Passage(page="../README.md", results="scan.json", write=laion_in_short),
     "decoding": Passage(page="speed.md", results="decoding.json", write=decoding),
     "decoding machine": Passage(page="speed.md", results="decoding.json", write=decoding_machine),
+    "int8": Passage(page="precision.md", results="int8.json", write=int8),
     "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
     "start-up": Passage(page="speed.md", results="startup.json", write=startup),
     "fuzz": Passage(page="security-tests.md", results="fuzz.json", write=fuzz),

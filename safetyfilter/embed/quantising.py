@@ -27,7 +27,7 @@ from safetyfilter.storage import Location
 
 PICTURES = 300
 """Pictures that a tower is quantised on."""
-_METHOD = 1
+_METHOD = 2
 """Goes up whenever the same pictures give another model by this code."""
 
 
