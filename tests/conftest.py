@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -96,6 +97,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Shared())
+    if not hasattr(config, "workerinput"):  # workers have it from this process: the user's own cache is left alone
+        cache = tempfile.TemporaryDirectory(prefix="safetyfilter-tests-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["XDG_CACHE_HOME"] = cache.name
 
 
 @pytest.fixture(scope="session")
