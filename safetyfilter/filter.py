@@ -11,7 +11,7 @@ import numpy as np
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.decoding.lumas import luma_decoder
-from safetyfilter.embed.images import several
+from safetyfilter.embed.inputs import several
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pipeline import ReadItem
 from safetyfilter.errors import PolicyError, UsageError

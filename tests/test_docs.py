@@ -102,7 +102,7 @@ def parse(words: list[str]) -> dict[str, Any]:
 
 
 SHOWN = [words[1:] for block in blocks("shell") for words in commands_of(block.text) if words[0] == "safetyfilter"]
-OPTIONS = {
+OPTIONS = {"--help"} | {
     option
     for group in (COMMANDS, COMMANDS.commands["officer"], COMMANDS.commands["probes"])
     for command in (group, *group.commands.values())

@@ -19,7 +19,8 @@ from safetyfilter.embed.configuration import model_digest
 from safetyfilter.embed.devices import require_processor, resolve_device, resolve_dtype
 from safetyfilter.embed.fitting import check_finite
 from safetyfilter.embed.image_tower import ImageTower, TorchTower, without_image_tower
-from safetyfilter.embed.images import ImagePreparer, several
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.inputs import several
 from safetyfilter.embed.loading import DEFAULT_MODEL, load_model, naming
 from safetyfilter.embed.model import state_digest, width_and_flops
 from safetyfilter.embed.openvino_modules import nncf_module, openvino_module

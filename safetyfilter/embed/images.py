@@ -17,10 +17,7 @@ from PIL import Image
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.frames import pictures_in
 from safetyfilter.embed.headers import ANIMATED, DEFAULT_LIMITS, DecodeLimits, Header, failures_named, open_header
-from safetyfilter.embed.inputs import as_bitmaps as as_bitmaps
-from safetyfilter.embed.inputs import load_lock
-from safetyfilter.embed.inputs import read_bytes as read_bytes
-from safetyfilter.embed.inputs import several as several
+from safetyfilter.embed.inputs import load_lock, read_bytes
 from safetyfilter.embed.jpeg import Jpeg, exif_orientation
 from safetyfilter.embed.renderings import renderings
 from safetyfilter.embed.turbo import least_size, turbo_pixels

@@ -11,7 +11,7 @@ from PIL import Image
 
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.images import as_bitmaps, read_bytes
+from safetyfilter.embed.inputs import as_bitmaps, read_bytes
 from safetyfilter.embed.lumas import Lumas, lumas_of
 from safetyfilter.hashes.kinds import HashKind
 

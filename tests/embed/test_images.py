@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 from safetyfilter.batches import FAILURES, Unreadable
 from safetyfilter.embed import images, turbo
 from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
-from safetyfilter.embed.images import ImagePreparer, read_bytes
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.inputs import read_bytes
 from safetyfilter.embed.jpeg import Jpeg, count_jpeg_scans
 from safetyfilter.embed.views import Geometry
 

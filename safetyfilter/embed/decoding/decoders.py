@@ -15,7 +15,8 @@ from PIL import Image
 from safetyfilter.batches import ImageInput
 from safetyfilter.embed.decoding.processes import DecodingProcesses
 from safetyfilter.embed.decoding.protocol import Asked, DecodingSetup
-from safetyfilter.embed.images import ImagePreparer, read_bytes
+from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.inputs import read_bytes
 from safetyfilter.embed.views import Pixels
 from safetyfilter.errors import EngineError, StorageError
 

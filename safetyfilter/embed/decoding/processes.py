@@ -112,7 +112,7 @@ class DecodingProcesses:
     def _ask(
         self, asked: Sequence[Asked], further: Callable[[int, bytes], bool]
     ) -> tuple[list[Exception | None], bool]:
-        """What became of the first of some items, and True where this thread's process ended before all were done."""
+        """The outcome of the first of some items, and True where this thread's process ended before all were done."""
         faults: dict[int, FaultError] = {}
         exchange: Exchange | None = None
         try:
@@ -141,7 +141,7 @@ class DecodingProcesses:
         return [_outcome(code, faults.get(number)) for number, code in enumerate(codes)], ended
 
     def _linked(self) -> _Link:
-        """What leads to this thread's process, which is forked where there is none."""
+        """The lines to this thread's process, which is forked where there is none."""
         found: _Link | None = getattr(self._own, "link", None)
         for _ in range(MOST_STARTS):
             if found is not None:
@@ -189,7 +189,7 @@ class DecodingProcesses:
 
 @dataclass(frozen=True, slots=True)
 class _Link:
-    """What leads to a process: a thread's own copies, which end with it."""
+    """The lines to a process: a thread's own copies, which end with it."""
 
     connection: Connection
     exchange: Exchange
