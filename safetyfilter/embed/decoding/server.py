@@ -87,7 +87,7 @@ def _decode(setup: bytes, connection_fd: int, rows_fd: int, encoded_fd: int) -> 
 
 
 def _decoder(setup: bytes, rows_fd: int, connection: Connection) -> _Decode:
-    """The function that decodes an item's images: into a row, or into lumas; further pictures are sent with the item's number."""
+    """The function that decodes an item's images, into a row or into lumas; the others are sent with its number."""
     told, turn = setup_from_json(setup), _Turn(rows_fd)
 
     def send(number: int, what: bytes) -> None:
