@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,10 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path: Path, tiny_
     (save_file if ending == "safetensors" else torch.save)(state, folder / f"w.{ending}")
     del state
     load_model(f"local-dir:{tiny_clip}")  # what is used for the first time takes memory too
+    gc.collect()
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("the memory that earlier tests have left free can't be given back here")
+    ctypes.CDLL(None).malloc_trim(0)  # else it is used again, and none of it is counted
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
