@@ -177,7 +177,7 @@ def test_all_of_it_in_a_page(
     plane, _ = counted
     middle = plane.grids[0].place(0.5)
     expect_counts(explorer, counted, Policy())
-    expect(explorer.locator(".safetyfilter-figure .xtick").first).to_be_visible()  # until then it takes no change
+    expect(explorer.locator(".safetyfilter-figure .xtick").first).to_be_attached()  # until then it takes no change
 
     slider = explorer.get_by_role("slider", name="Threshold of explicit")
     slider.focus()
