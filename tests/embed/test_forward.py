@@ -12,5 +12,5 @@ def test_a_process_with_too_little_memory_embeds_all_in_smaller_batches(tiny_cli
         command, capture_output=True, text=True, timeout=300, check=False, cwd=Path(__file__).parents[2]
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"embedded": 2000, "failures": {}, "wrong": 0}
-    assert "out of memory; embedding 1000 images at a time from here on" in done.stderr
+    assert json.loads(done.stdout) == {"embedded": 6000, "failures": {}, "wrong": 0}
+    assert "out of memory; embedding 3000 images at a time from here on" in done.stderr
