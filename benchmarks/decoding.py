@@ -20,10 +20,10 @@ import simplejpeg
 import torch
 from common import alternating, arguments, environment, finish, jpegs, progress, show
 
-from safetyfilter.embed import turbo
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.resizing import compile_loop
-from safetyfilter.embed.views import Geometry
+from safetyfilter.embed.pictures import turbo
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.resizing import compile_loop
+from safetyfilter.embed.pictures.views import Geometry
 
 SIDES = (384, 512, 1024)
 FILES = 24

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from common import alternating, jpegs, progress, ratio
 
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.embed.options import Decoders, EmbedOptions
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.resizing import compile_loop
+from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.embed.pipeline import EmbeddingPipeline
-from safetyfilter.embed.resizing import compile_loop
 from safetyfilter.embed.threads import torch_threads
-from safetyfilter.embed.views import Geometry
 
 SIDES = (384, 512, 1024)
 WAYS: tuple[Decoders, ...] = ("threads", "processes", "auto")

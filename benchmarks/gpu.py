@@ -21,8 +21,8 @@ from parity import decode_parity
 from throughput import measure
 
 from safetyfilter import ClipEncoder, EmbedOptions
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.views import Geometry
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.views import Geometry
 
 _MATRIX = 8192
 _PARITY_SIDES = (256, 512, 1024, 2048)

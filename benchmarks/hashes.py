@@ -28,8 +28,8 @@ from hash_copies import found_among
 from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
-from safetyfilter.embed.headers import DEFAULT_LIMITS
-from safetyfilter.embed.lumas import lumas_of
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
+from safetyfilter.embed.pictures.lumas import lumas_of
 from safetyfilter.hashes import pdq
 from safetyfilter.hashes.lists import HashLists
 from safetyfilter.hashes.pdq import pdq_of

@@ -26,9 +26,9 @@ from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.devices import cpu_has_bfloat16
 from safetyfilter.embed.forward import Forward
 from safetyfilter.embed.image_tower import TorchTower
-from safetyfilter.embed.openvino_modules import in_silence
-from safetyfilter.embed.openvino_tower import CompiledTower
-from safetyfilter.embed.quantising import converted
+from safetyfilter.embed.int8.openvino_modules import in_silence
+from safetyfilter.embed.int8.openvino_tower import CompiledTower
+from safetyfilter.embed.int8.quantising import converted
 from safetyfilter.standin import ENCODER
 
 Run = Callable[[torch.Tensor], torch.Tensor]

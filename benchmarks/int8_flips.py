@@ -10,7 +10,7 @@ from common import SEED
 from safetyfilter import ClipEncoder, EmbedOptions, Policy
 from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.decide.risk import calibrate_thresholds
-from safetyfilter.embed.quantising import PICTURES
+from safetyfilter.embed.int8.quantising import PICTURES
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR

@@ -14,7 +14,7 @@ import numpy as np
 from common import SEED
 
 import safetyfilter as sf
-from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.pictures.headers import DecodeLimits
 from safetyfilter.runs.decided import write_decisions
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.parts import ScoredPart

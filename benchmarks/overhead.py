@@ -26,7 +26,7 @@ _SCAN = """
 import sys, time, resource
 import numpy as np, torch
 import safetyfilter as sf
-from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.standin import ENCODER, PROMPTS
 
 def forward(self, pixels):

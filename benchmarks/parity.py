@@ -7,7 +7,7 @@ from typing import Any, get_args
 from common import SEED, jpegs
 
 from safetyfilter import ClipEncoder, EmbedOptions, SafetyFilter
-from safetyfilter.embed.views import Views
+from safetyfilter.embed.pictures.views import Views
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import ENCODER, PROMPTS
 from safetyfilter.standin.pictures import pictures

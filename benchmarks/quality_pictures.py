@@ -19,7 +19,7 @@ import numpy.typing as npt
 from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
-from safetyfilter.embed.views import Views
+from safetyfilter.embed.pictures.views import Views
 from safetyfilter.standin.pictures import DIGITS, Picture, pictures
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render
 

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from common import SEED, alternating, environment, finish, progress, ratio, show, timed
 
 import safetyfilter as sf
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.native.functions import native
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.rows import RowScorer, plain_scores

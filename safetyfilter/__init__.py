@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from safetyfilter.decide.calibration import Calibration as Calibration
     from safetyfilter.decide.policy import Policy as Policy
     from safetyfilter.decide.risk import calibrate_thresholds as calibrate_thresholds
+    from safetyfilter.embed.clip.named import NamedEncoder as NamedEncoder
     from safetyfilter.embed.encoder import ClipEncoder as ClipEncoder
-    from safetyfilter.embed.headers import DecodeLimits as DecodeLimits
-    from safetyfilter.embed.named import NamedEncoder as NamedEncoder
     from safetyfilter.embed.options import EmbedOptions as EmbedOptions
+    from safetyfilter.embed.pictures.headers import DecodeLimits as DecodeLimits
     from safetyfilter.embed.spec import EncoderSpec as EncoderSpec
     from safetyfilter.engine.copies import apply_run as apply_run
     from safetyfilter.engine.ray import RayEngine as RayEngine
@@ -72,14 +72,14 @@ _HOMES = {
     "ClipEncoder": "embed.encoder",
     "DecisionBatch": "batches",
     "Decisions": "runs.decisions",
-    "DecodeLimits": "embed.headers",
+    "DecodeLimits": "embed.pictures.headers",
     "EmbedOptions": "embed.options",
     "EmbeddingBatch": "batches",
     "EncoderSpec": "embed.spec",
     "HashLists": "hashes.lists",
     "LaionDetector": "score.laion",
     "LinearProbe": "score.linear",
-    "NamedEncoder": "embed.named",
+    "NamedEncoder": "embed.clip.named",
     "OfficerKey": "sealed.keys",
     "PAIR": "signals",
     "Policy": "decide.policy",

@@ -11,16 +11,16 @@ import numpy as np
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.decoding.lumas import luma_decoder
-from safetyfilter.embed.inputs import several
 from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.pictures.inputs import several
 from safetyfilter.embed.pipeline import ReadItem
 from safetyfilter.errors import PolicyError, UsageError
 from safetyfilter.hashes.matching import Images, matched
 from safetyfilter.score.bank import ProbeBank, join_captions
 
 if TYPE_CHECKING:
+    from safetyfilter.embed.clip.named import NamedEncoder
     from safetyfilter.embed.encoder import ClipEncoder
-    from safetyfilter.embed.named import NamedEncoder
     from safetyfilter.hashes.lists import HashLists
 
 T = TypeVar("T")

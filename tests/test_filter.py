@@ -10,7 +10,7 @@ from PIL import Image
 
 from safetyfilter import EmbedOptions, SafetyFilter
 from safetyfilter.embed.options import Decode
-from safetyfilter.embed.views import Views
+from safetyfilter.embed.pictures.views import Views
 from safetyfilter.errors import UsageError
 from tests.conftest import PHOTOGRAPHS, encoded, photograph
 

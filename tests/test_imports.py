@@ -140,7 +140,7 @@ def test_circles_are_found() -> None:
         ("import safetyfilter.engine.scan", {"safetyfilter.engine.scan"}),
         ("from safetyfilter import runs", {"safetyfilter.runs"}),
         ("from . import prompts", {"safetyfilter.standin.prompts"}),
-        ("def f():\n    from safetyfilter.embed import images", {"safetyfilter.embed.images"}),
+        ("def f():\n    from safetyfilter.embed.pictures import images", {"safetyfilter.embed.pictures.images"}),
         ("if TYPE_CHECKING:\n    from safetyfilter.cli import app", set()),
     ],
 )

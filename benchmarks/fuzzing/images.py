@@ -19,11 +19,11 @@ from fuzzing.pictures import SEEDS
 from fuzzing.structures import GIF, JPEG, PNG, WEBP
 from fuzzing.target import require
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.frames import pictures_in
-from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits, failures_named, open_header
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.renderings import renderings
-from safetyfilter.embed.views import Geometry
+from safetyfilter.embed.pictures.frames import pictures_in
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits, failures_named, open_header
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.renderings import renderings
+from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.hashes.pdq import pdq_of
 
 _STRUCTURES: dict[str, Structure] = {"jpeg": JPEG, "png": PNG, "webp": WEBP, "gif": GIF}

@@ -12,7 +12,7 @@ from fuzzing.files import FileTarget
 from fuzzing.mutations import Mutant
 from fuzzing.structures import WORDS
 from fuzzing.target import require
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.sharded import ShardedDecisions

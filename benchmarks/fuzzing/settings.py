@@ -19,8 +19,8 @@ from fuzzing.runs import probes
 from fuzzing.structures import LINES, TENSORS, WORDS
 from fuzzing.target import require
 from safetyfilter.batches import Reason, ScoreBatch
-from safetyfilter.embed.configuration import read_configuration
-from safetyfilter.embed.preprocessing import Preprocessing
+from safetyfilter.embed.clip.configuration import read_configuration
+from safetyfilter.embed.clip.preprocessing import Preprocessing
 from safetyfilter.evaluation.inputs import read_labelled_scores
 from safetyfilter.runs.secret import VARIABLE, own_secret
 from safetyfilter.score.labels import Labels, column_of, scores_of

@@ -27,8 +27,8 @@ from safetyfilter.errors import UsageError
 
 if TYPE_CHECKING:
     from safetyfilter.decide.policy import Policy
+    from safetyfilter.embed.clip.named import NamedEncoder
     from safetyfilter.embed.encoder import ClipEncoder
-    from safetyfilter.embed.named import NamedEncoder
     from safetyfilter.score.bank import ProbeBank
 
 _DEFAULT = "ViT-L-14-quickgelu"
@@ -70,7 +70,8 @@ def scan(
     probes: Annotated[
         list[str] | None,
         typer.Option(
-            help="zero-shot, laion-l14, laion-b32 or a file; may be given more than once, and the higher score counts.",
+            help="zero-shot, laion-l14, laion-b32, laion-h14 or a file; may be given more than once, and the higher "
+            "score counts.",
             show_default="zero-shot",
         ),
     ] = None,
@@ -191,8 +192,8 @@ def scan(
         lists = HashLists.load(hash_list) if hash_list else None
 
     with uncollected():
+        from safetyfilter.embed.clip.names import resolved
         from safetyfilter.embed.encoder import ClipEncoder
-        from safetyfilter.embed.names import resolved
         from safetyfilter.embed.options import EmbedOptions
         from safetyfilter.engine.in_int8 import in_int8, require_int8
         from safetyfilter.engine.scan import scan as run_scan
@@ -265,7 +266,7 @@ def _named(encoder: str | None, pretrained: str | None) -> NamedEncoder | None:
     """
     import open_clip
 
-    from safetyfilter.embed.named import NamedEncoder
+    from safetyfilter.embed.clip.named import NamedEncoder
     from safetyfilter.storage import Location
 
     if encoder is None:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 
 from safetyfilter.batches import OK, Floats, StatusCodes
-from safetyfilter.embed.views import Pixels
+from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.errors import StorageError
 
 R = TypeVar("R")

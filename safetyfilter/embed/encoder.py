@@ -15,26 +15,26 @@ import torch
 from torch.nn import functional as F
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
-from safetyfilter.embed.configuration import model_digest
+from safetyfilter.embed.clip.configuration import model_digest
+from safetyfilter.embed.clip.fitting import check_finite
+from safetyfilter.embed.clip.loading import DEFAULT_MODEL, load_model, naming
+from safetyfilter.embed.clip.model import state_digest, width_and_flops
+from safetyfilter.embed.clip.preprocessing import PreprocessInput
+from safetyfilter.embed.clip.tokens import LazyTokenizer
+from safetyfilter.embed.clip.towers import ImageOnly
 from safetyfilter.embed.devices import require_processor, resolve_device, resolve_dtype
-from safetyfilter.embed.fitting import check_finite
 from safetyfilter.embed.image_tower import ImageTower, TorchTower, without_image_tower
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.inputs import several
-from safetyfilter.embed.loading import DEFAULT_MODEL, load_model, naming
-from safetyfilter.embed.model import state_digest, width_and_flops
-from safetyfilter.embed.openvino_modules import nncf_module, openvino_module
-from safetyfilter.embed.openvino_tower import OpenvinoTower
+from safetyfilter.embed.int8.cache import kept_tower
+from safetyfilter.embed.int8.openvino_modules import nncf_module, openvino_module
+from safetyfilter.embed.int8.openvino_tower import OpenvinoTower
+from safetyfilter.embed.int8.own_pictures import quantised_on
+from safetyfilter.embed.int8.quantised import QuantisedTower
 from safetyfilter.embed.options import EmbedOptions
-from safetyfilter.embed.own_pictures import quantised_on
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.inputs import several
+from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.embed.pipeline import EmbeddingPipeline, ReadItem
-from safetyfilter.embed.preprocessing import PreprocessInput
-from safetyfilter.embed.quantised import QuantisedTower
-from safetyfilter.embed.quantised_cache import kept_tower
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.embed.tokens import LazyTokenizer
-from safetyfilter.embed.towers import ImageOnly
-from safetyfilter.embed.views import Geometry
 from safetyfilter.errors import EncoderMismatchError, UsageError
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from safetyfilter.embed.decoding.decoders import Decoder, ToDecode
 from safetyfilter.embed.decoding.processes import FaultError
 from safetyfilter.embed.faults import where
 from safetyfilter.embed.forward import out_of_memory
+from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.embed.threads import torch_threads
-from safetyfilter.embed.views import Pixels
 from safetyfilter.errors import StorageError
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional as F
 
-from safetyfilter.embed.model import to_dtype
+from safetyfilter.embed.clip.model import to_dtype
 
 
 class ImageTower(Protocol):

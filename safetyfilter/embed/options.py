@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.views import VIEW_COUNTS, Views
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.views import VIEW_COUNTS, Views
 from safetyfilter.errors import UsageError
 
 Decode: TypeAlias = Literal["fast", "exact"]

@@ -24,9 +24,9 @@ from safetyfilter.embed.decoding.decoders import Decoder, ProcessDecoder, Thread
 from safetyfilter.embed.feeding import BUFFERS, Feed, Reading
 from safetyfilter.embed.feeding import ReadItem as ReadItem
 from safetyfilter.embed.forward import Forward
-from safetyfilter.embed.images import ImagePreparer
 from safetyfilter.embed.launched import Launched, statuses_of
 from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import StorageError

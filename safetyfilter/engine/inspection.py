@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from safetyfilter.batches import EmbeddingBatch, Reason, ScoreBatch, Unreadable
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.lumas import Lumas, lumas_of
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.lumas import Lumas, lumas_of
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.errors import MissingExtraError

@@ -121,7 +121,7 @@ class PartWorker:
                 self._tell(at_once=True)
 
     def _unpacked(self) -> WorkerJob:
-        """The job, with the secret that the coordinator has, on this worker's device."""
+        """The job, with the secret that the coordinator has, on this worker's device, where its encoder is checked."""
         import ray
 
         set_cores(self._cores)
@@ -129,6 +129,9 @@ class PartWorker:
         digester = ray.get(self._coordinator.digester.remote())
         job: WorkerJob = unpacked(self._sent, digester, self._device)
         require_run(job.writer.root, job.started)
+        own = job.job.scorer.self_check(job.job.self_check)
+        if (first := ray.get(self._coordinator.first_check.remote(own))) != own:
+            job.job.scorer.self_check(first)
         return job
 
     def _report(self, counts: Mapping[str, int]) -> None:
@@ -182,7 +185,7 @@ def require_run(path: Place, started: tuple[str, str]) -> None:
 def versions() -> Mapping[str, str]:
     """All that must be the same in a worker and its driver."""
     from safetyfilter import __version__
-    from safetyfilter.embed.images import PREPARATION
+    from safetyfilter.embed.pictures.images import PREPARATION
 
     return {"safetyfilter": __version__, "its preparation of images": str(PREPARATION)}
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Literal
 
-from safetyfilter.embed.headers import DEFAULT_LIMITS
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
 from safetyfilter.engine.base import Engine, Work
 from safetyfilter.engine.local import LocalEngine
 from safetyfilter.engine.parts import PartJob
@@ -85,6 +85,9 @@ def scan(
         that is only named.
     OtherRunError, OutputError, SecretError
         See `safetyfilter.runs.start.started`.
+    SelfCheckError
+        The encoder does not embed generated pictures as it should, or not as it did in this run or at its first use on
+        this machine. Nothing is scored by it.
     StorageError
         A sample could not be read though it was tried again. Finished parts are kept.
     """
@@ -129,6 +132,7 @@ def scan(
             max_bytes=safety_filter.options.limits.max_bytes,
             checkpoints=checkpoints,
             sealing=run.sealing(),
+            self_check=run.record.self_check,
         )
         device = "cpu" if scorer.stored else str(safety_filter.encoder.device)
         work = Work(run=run, job=job, parts=placement.todo, numbers=placement.numbers, device=device)

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from safetyfilter.embed.decoding.lumas import luma_decoder
+from safetyfilter.embed.pictures.views import VIEW_COUNTS
+from safetyfilter.embed.self_check.cache import require_as_first
+from safetyfilter.embed.self_check.checks import checked, require_like
+from safetyfilter.embed.self_check.embedded import CheckEmbeddings
 from safetyfilter.embed.threads import cores
-from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.engine.inspection import Inspected, Inspector
 from safetyfilter.engine.parts import PartJob, Scorer
 from safetyfilter.engine.scored import ScoredBatch
@@ -19,6 +22,11 @@ from safetyfilter.hashes.lists import HashLists
 from safetyfilter.progress import Progress
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.sources.base import Part, Sample, Source
+
+_OTHER_THAN_BEFORE = (
+    "One of the two is wrong, and a run holds the scores of one encoder: go on where they agree, or scan into a new "
+    "directory"
+)
 
 
 def scorer_for(source: Source, safety_filter: SafetyFilter) -> Scorer:
@@ -97,6 +105,16 @@ class ImageScorer:
     def stored(self) -> bool:
         """Always False: images are embedded."""
         return False
+
+    def self_check(self, first: CheckEmbeddings | None) -> CheckEmbeddings:
+        """Check the encoder on generated pictures, as `Scorer.self_check` says."""
+        encoder = self.safety_filter.encoder
+        now = checked(encoder, self.safety_filter.options)
+        if first is not None:
+            require_like(encoder, now, first, "of this run's first use, run.json", _OTHER_THAN_BEFORE)
+        tower = getattr(encoder, "quantised_tower", None)
+        require_as_first(encoder, now, "" if tower is None else tower.digest)
+        return first if first is not None and now.comparable(first) else now
 
     def on(self, device: str) -> ImageScorer:
         """Return the same scorer with its encoder loaded onto another device."""

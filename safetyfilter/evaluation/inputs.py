@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.decide.calibration_record import ScoredBy
+from safetyfilter.embed.pictures.views import VIEW_COUNTS
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.embed.views import VIEW_COUNTS
 from safetyfilter.errors import CalibrationError, ProbeError
 from safetyfilter.evaluation.joined import joined_labels, read_scores_table, require_rows
 from safetyfilter.evaluation.places import read_table, read_table_and_digest, read_vectors, run_at

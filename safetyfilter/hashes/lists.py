@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
-from safetyfilter.embed.lumas import Lumas, lumas_of
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits
+from safetyfilter.embed.pictures.lumas import Lumas, lumas_of
 from safetyfilter.hashes.kinds import HashKind
 from safetyfilter.hashes.known_list import HashList
 from safetyfilter.hashes.loading import load_lists

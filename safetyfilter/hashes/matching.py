@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from PIL import Image
 
 from safetyfilter.batches import ImageInput, Unreadable
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.inputs import as_bitmaps, read_bytes
-from safetyfilter.embed.lumas import Lumas, lumas_of
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.inputs import as_bitmaps, read_bytes
+from safetyfilter.embed.pictures.lumas import Lumas, lumas_of
 from safetyfilter.hashes.kinds import HashKind
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def matched(
 
     Examples
     --------
-    >>> from safetyfilter.embed.headers import DEFAULT_LIMITS
+    >>> from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
     >>> from safetyfilter.hashes.lists import HashLists
     >>> matched(HashLists(()), b"GIF89a", None, DEFAULT_LIMITS)
     (False, b'GIF89a')

@@ -13,8 +13,8 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.embed.headers import DEFAULT_LIMITS, DecodeLimits
-from safetyfilter.embed.lumas import Lumas, lumas_of
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits
+from safetyfilter.embed.pictures.lumas import Lumas, lumas_of
 from safetyfilter.errors import MissingExtraError
 from safetyfilter.hashes.pdq_sampling import Samples, samples_of
 
@@ -53,8 +53,8 @@ class PdqHash:
 def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS, lumas: Lumas = lumas_of) -> tuple[PdqHash, ...]:
     """Return the PDQ hashes of each picture that an encoded image holds, each once.
 
-    An image may hold several: frames or pages (`embed.frames.pictures_in`), and what usual loaders make of each
-    (`embed.renderings.renderings`).
+    An image may hold several: frames or pages (`embed.pictures.frames.pictures_in`), and what usual loaders make of each
+    (`embed.pictures.renderings.renderings`).
 
     Parameters
     ----------

@@ -11,8 +11,9 @@ from typing import Any
 
 from safetyfilter.batches import REASON_NAMES
 from safetyfilter.decide.policy import Policy
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.images import PREPARATION
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.images import PREPARATION
+from safetyfilter.embed.self_check.embedded import CheckEmbeddings
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.decided_with import DecidedWith
@@ -51,7 +52,8 @@ class RunSetup:
     limits : DecodeLimits
         The largest input that was decoded.
     preparation : int
-        Version of the code that finds and prepares a sample's pictures; see `safetyfilter.embed.images.PREPARATION`.
+        Version of the code that finds and prepares a sample's pictures; see
+        `safetyfilter.embed.pictures.images.PREPARATION`.
     hash_lists : tuple of str
         The digests of the lists of known content that samples were held against, in ascending order.
     officer : str
@@ -166,6 +168,9 @@ class RunRecord:
         Sealed records of exclusions; once all are scored.
     scores_checks, decisions_checks : str
         Four hexadecimal digits for each part, by which an error names one that was altered afterwards.
+    self_check : CheckEmbeddings or None
+        What the first encoder that scored for this run made of generated pictures, against which each process holds its
+        own; None of stored embeddings, of applied decisions, and of runs that version 0.3.0 or one before made.
     applied_from : str
         `decisions_digest` of the run whose decisions were applied to this source by content; empty for a scan.
     """
@@ -187,6 +192,7 @@ class RunRecord:
     decisions_checks: str = ""
     hash_unchecked: int = 0
     sealed: int = 0
+    self_check: CheckEmbeddings | None = None
 
     @property
     def started(self) -> tuple[str, str]:
@@ -235,6 +241,7 @@ class RunRecord:
             "counts": dict(self.counts),
             **({"hash_unchecked": self.hash_unchecked} if self.setup.hash_lists else {}),
             **({"sealed": self.sealed} if self.setup.officer else {}),
+            **({"self_check": self.self_check.as_dict()} if self.self_check else {}),
             **({"decided_with": self.decided_with.as_dict()} if self.decided_with else {}),
             **({"applied_from": self.applied_from} if self.applied_from else {}),
         }
@@ -303,6 +310,7 @@ class RunRecord:
             decisions_checks=fields.get("decisions_checks", str) if "decisions_checks" in data else "",
             hash_unchecked=fields.get("hash_unchecked", int) if setup.hash_lists else 0,
             sealed=fields.get("sealed", int) if setup.officer else 0,
+            self_check=fields.built("self_check", CheckEmbeddings.from_dict) if "self_check" in data else None,
         )
 
 

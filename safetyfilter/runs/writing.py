@@ -12,7 +12,7 @@ import numpy as np
 
 from safetyfilter.batches import ReasonBits
 from safetyfilter.decide.policy import Policy
-from safetyfilter.embed.images import PREPARATION
+from safetyfilter.embed.pictures.images import PREPARATION
 from safetyfilter.errors import RunError
 from safetyfilter.runs.decided import DecidedPart, write_decisions
 from safetyfilter.runs.digests import Digester

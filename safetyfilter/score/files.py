@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.content import HEAD_BYTES, other_content
+from safetyfilter.embed.clip.content import HEAD_BYTES, other_content
 from safetyfilter.errors import ProbeError, SchemaError, StorageError
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.linear import LinearProbe

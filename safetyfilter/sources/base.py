@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.headers import DEFAULT_LIMITS
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
 from safetyfilter.errors import UsageError
 from safetyfilter.sources.files import Extent, require_folder
 from safetyfilter.sources.signatures import format_of

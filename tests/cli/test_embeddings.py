@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from safetyfilter import ClipEncoder, LinearProbe, ProbeBank, Run
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from tests.cli.commands import command
 from tests.cli.test_scan import STAND_IN
 from tests.conftest import good_images

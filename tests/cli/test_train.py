@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import ClipEncoder, EmbedOptions, LinearProbe, ProbeBank, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.views import Views
+from safetyfilter.embed.pictures.views import Views
 from safetyfilter.signals import PAIR
 from tests.cli.commands import command
 from tests.cli.conftest import PICTURES

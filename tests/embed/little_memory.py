@@ -14,7 +14,7 @@ from safetyfilter import ClipEncoder, EmbedOptions
 from tests.conftest import encoded
 
 LEFT = 200 * 2**20
-"""Bytes: room for the pictures, and far from enough for a pass of all, whatever the process had before and gave back."""
+"""Bytes: room for the pictures, far from enough for a pass of all, whatever the process had before and gave back."""
 
 if __name__ == "__main__":
     encoder = ClipEncoder.load(f"local-dir:{sys.argv[1]}", device="cpu", precision="fp32")

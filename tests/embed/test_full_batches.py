@@ -9,7 +9,7 @@ from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.forward import Forward
-from safetyfilter.embed.views import Views
+from safetyfilter.embed.pictures.views import Views
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 40, 3), np.uint8)
 IMAGES = [Image.fromarray(pixels) for pixels in PIXELS]

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from safetyfilter import ClipEncoder, EncoderSpec, LinearProbe, ProbeBank
-from safetyfilter.embed.configuration import config_digest
+from safetyfilter.embed.clip.configuration import config_digest
 from safetyfilter.errors import EncoderMismatchError
-from safetyfilter.score.laion import CONFIGURATIONS
+from safetyfilter.score.laion_encoders import ENCODERS
 from tests.embed.models import PREPROCESS, TINY, list_tiny, tiny_model, write_config
 
 RECORDED: dict[str, Any] = {
@@ -152,4 +152,5 @@ def test_probes_of_version_0_2_0_are_bound_to_the_encoder_as_it_is_named_now() -
 
 
 def test_the_configurations_of_laions_encoders_are_open_clips() -> None:
-    assert {name: config_digest(open_clip.get_model_config(name)) for name in CONFIGURATIONS} == dict(CONFIGURATIONS)
+    for encoder in ENCODERS.values():
+        assert config_digest(open_clip.get_model_config(encoder.architecture)) == encoder.config_sha256

@@ -12,9 +12,9 @@ from PIL import Image
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.batches import EmbeddingBatch, Unreadable
 from safetyfilter.embed.buffers import Mailbox
-from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.views import Geometry, Views
 from safetyfilter.embed.pipeline import EmbeddingPipeline
-from safetyfilter.embed.views import Geometry, Views
 from safetyfilter.errors import DeviceError, StorageError
 from tests.conftest import encoded
 

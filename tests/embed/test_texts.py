@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from safetyfilter import ClipEncoder, EmbedOptions, LinearProbe, ProbeBank, SafetyFilter, zero_shot_probes
-from safetyfilter.embed.model import weights_digest
+from safetyfilter.embed.clip.model import weights_digest
 from safetyfilter.errors import MissingExtraError, WeightsError
 from tests.conftest import photograph
 from tests.embed.models import TINY, list_tiny, tiny_model, write_config

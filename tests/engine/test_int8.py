@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from safetyfilter import ClipEncoder, RayEngine, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.quantised_cache import quantised_folder
+from safetyfilter.embed.int8.cache import quantised_folder
 from safetyfilter.engine.in_int8 import in_int8
 from safetyfilter.errors import UsageError
 from tests.cli.commands import command

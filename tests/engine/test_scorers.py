@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from safetyfilter import SafetyFilter
-from safetyfilter.embed.views import Views
+from safetyfilter.embed.pictures.views import Views
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scored import ScoredBatch
 from safetyfilter.engine.scorers import ImageScorer

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import EmbedOptions, LinearProbe, Policy, ProbeBank, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import OtherRunError, SourceError, UsageError
 from tests.conftest import good_images
 from tests.writers import write_embedding_job, write_files

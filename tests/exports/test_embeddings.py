@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import EmbedOptions, LinearProbe, Policy, ProbeBank, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.exports import export
 from safetyfilter.runs.decisions import Decisions

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import Policy, SafetyFilter, apply_policy, scan, storage
-from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.pictures.headers import DecodeLimits
 from safetyfilter.errors import OutputError, RunError, SourceError, StorageError, UnfinishedRunError, UsageError
 from safetyfilter.exports import FORMATS, LEFT_OUT, export
 from safetyfilter.runs.decisions import Decisions

@@ -13,9 +13,9 @@ import pytest
 
 from safetyfilter import open_source
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.views import Geometry
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.errors import CalibrationError, SourceError
 from safetyfilter.evaluation.inputs import read_labelled_scores
 from safetyfilter.storage import read_parquet

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from safetyfilter.embed.headers import DEFAULT_LIMITS
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
 from safetyfilter.hashes import matching
 from safetyfilter.hashes.lists import HashLists
 from safetyfilter.hashes.pdq import pdq_of

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.pictures.headers import DecodeLimits
 from safetyfilter.errors import MissingExtraError
 from safetyfilter.hashes.pdq import MIN_QUALITY, pdq_of
 from safetyfilter.hashes.pdq_index import MAX_DISTANCE

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from safetyfilter import EmbedOptions, LinearProbe, ProbeBank, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.signals import PAIR
 from safetyfilter.storage import Location
 from tests.leaks.decoding import layers

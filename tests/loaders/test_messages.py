@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from safetyfilter import Policy, SafetyFilter
-from safetyfilter.embed.images import ImagePreparer
+from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.errors import SafetyFilterError
 from safetyfilter.loaders.datasets import filter_dataset
 from safetyfilter.loaders.torch_iterable import SafeIterable

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from safetyfilter import LinearProbe, Policy, ProbeBank, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.named import NamedEncoder
+from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import UsageError
 from safetyfilter.loaders.datasets import filter_dataset
 from safetyfilter.loaders.torch_iterable import SafeIterable

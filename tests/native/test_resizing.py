@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safetyfilter.embed import resizing
+from safetyfilter.embed.pictures import resizing
 from safetyfilter.native.resizing import Wanted, by_torch, resizer
 
 if resizer() is None:

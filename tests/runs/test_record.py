@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from safetyfilter import EmbedOptions, Policy, Run, SignalPair
-from safetyfilter.embed.headers import DecodeLimits
+from safetyfilter.embed.pictures.headers import DecodeLimits
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.record import COUNT_NAMES, RunRecord, RunSetup, SourceRecord

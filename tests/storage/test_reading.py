@@ -7,7 +7,7 @@ import json
 import pytest
 
 from safetyfilter import Policy
-from safetyfilter.embed.preprocessing import Preprocessing
+from safetyfilter.embed.clip.preprocessing import Preprocessing
 from safetyfilter.errors import CalibrationError, PolicyError, WeightsError
 from safetyfilter.score.labels import Labels
 from safetyfilter.storage import parse_json, parse_toml

@@ -15,7 +15,7 @@ def main(fd: int) -> None:
     compiling = threading.Thread(target=library)
     compiling.start()
     from safetyfilter.embed.decoding import server
-    from safetyfilter.embed.resizing import compile_loop
+    from safetyfilter.embed.pictures.resizing import compile_loop
 
     compiling.join()  # before anything forks
     compile_loop()

@@ -15,9 +15,9 @@ from PIL import Image
 from safetyfilter.batches import ImageInput
 from safetyfilter.embed.decoding.processes import DecodingProcesses
 from safetyfilter.embed.decoding.protocol import Asked, DecodingSetup
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.inputs import read_bytes
-from safetyfilter.embed.views import Pixels
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.inputs import read_bytes
+from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.errors import EngineError, StorageError
 
 ToDecode: TypeAlias = tuple[int, tuple[ImageInput, ...]]

@@ -10,9 +10,9 @@ import torch
 
 from safetyfilter.embed.decoding.processes import DecodingProcesses
 from safetyfilter.embed.decoding.protocol import Asked, LumaSetup, luma_of
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.lumas import Luma, Lumas, lumas_of
 from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.lumas import Luma, Lumas, lumas_of
 
 
 class LumaProcesses:
@@ -25,7 +25,7 @@ class LumaProcesses:
 
     Examples
     --------
-    >>> from safetyfilter.embed.headers import DEFAULT_LIMITS
+    >>> from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
     >>> lumas = LumaProcesses(DEFAULT_LIMITS)
     >>> lumas(b"no image", DEFAULT_LIMITS)
     Traceback (most recent call last):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from safetyfilter.embed.headers import DecodeLimits
-from safetyfilter.embed.images import ImagePreparer
-from safetyfilter.embed.lumas import Luma
-from safetyfilter.embed.views import Geometry
+from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.lumas import Luma
+from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.storage import parse_json
 
 _COUNT = struct.Struct("<I")

@@ -35,8 +35,8 @@ from safetyfilter.embed.decoding.protocol import (
 )
 from safetyfilter.embed.faults import where
 from safetyfilter.embed.forward import out_of_memory
-from safetyfilter.embed.lumas import lumas_of
-from safetyfilter.embed.views import Pixels
+from safetyfilter.embed.pictures.lumas import lumas_of
+from safetyfilter.embed.pictures.views import Pixels
 
 CPU_SECONDS = 120
 """Seconds of a processor's time that decoding one picture may take; several times the worst that the limits allow."""

@@ -24,8 +24,8 @@ from safetyfilter.embed.decoding.exchange import Exchange
 from safetyfilter.embed.decoding.lumas import LumaProcesses
 from safetyfilter.embed.decoding.protocol import Asked
 from safetyfilter.embed.feeding import slice_size
-from safetyfilter.embed.headers import DEFAULT_LIMITS
-from safetyfilter.embed.lumas import lumas_of
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
+from safetyfilter.embed.pictures.lumas import lumas_of
 from safetyfilter.errors import EngineError, StorageError, UsageError
 from safetyfilter.hashes.pdq import pdq_of
 from safetyfilter.standin import PROMPTS
@@ -36,7 +36,7 @@ GOOD = [encoded(Image.new("RGB", (48, 40), (40 * number, 90, 10)), "PNG") for nu
 PATCHED = """
 import os, signal, sys
 sys.path[:] = sys.argv[2:]
-from safetyfilter.embed import images
+from safetyfilter.embed.pictures import images
 from safetyfilter.embed.decoding import server
 server.CPU_SECONDS = 0.5
 whole = images.ImagePreparer.pictures

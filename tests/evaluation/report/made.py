@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from safetyfilter import EncoderSpec, Policy, ScoreBatch
 from safetyfilter.batches import OK, STATUS_CODES, STATUS_NAMES, Reason, count_decisions
-from safetyfilter.embed.headers import DEFAULT_LIMITS
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
 from safetyfilter.evaluation.grid import Grid
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.summary import RunSummary

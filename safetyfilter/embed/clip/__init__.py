@@ -1,0 +1,1 @@
+"""open_clip's models: names and origins, configurations, weights, towers, tokens and preprocessing."""

@@ -1,0 +1,1 @@
+"""Encoded images -> pixels: headers within limits, decoding, frames, views and resizing."""

@@ -1,0 +1,236 @@
+"""An RGB picture -> the model's input pixels: the views of it by open_clip's geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, floor
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from safetyfilter.embed.pictures.resizing import resize
+from safetyfilter.native.resizing import Wanted
+
+Views: TypeAlias = Literal["center", "whole", "multi"]
+Box: TypeAlias = tuple[int, int, int, int]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+VIEW_COUNTS: dict[str, int] = {"center": 1, "whole": 1, "multi": 5}
+RESIZE_MODES = ("shortest", "longest", "squash")
+INTERPOLATIONS = ("bicubic", "bilinear")
+HEADROOM = 3.0
+"""The multiple of the needed size that the fast path keeps when it first scales a picture down by a whole number.
+
+Measured on photographs of 256 to 2048 pixels against the exact path, the least cosine of the stand-in encoder's
+embeddings in any view: 0.994 at 2, 0.9985 at 3, the same at 4. At a model's usual 224 pixels, 3 costs no more than 2
+for pictures of 384, 512, 1024 or 2048 pixels.
+"""
+QUADRANT_SHARE = 0.6
+LONG_ASPECT = 2.0
+STRIP_SHARE = 0.3
+
+
+def view_boxes(width: int, height: int) -> tuple[Box, Box, Box, Box, Box]:
+    """The views of a picture that ``views="multi"`` looks at; the four crops cover every pixel and overlap.
+
+    Pictures whose sides differ by less than a factor of two are cut into quadrants of 60 % of each side; longer ones
+    into four crops along the long side, square as long as four squares cover it with an overlap.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the picture in pixels, at least 1.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Five boxes (left, top, right, bottom) in pixels; the first is the whole picture.
+
+    Examples
+    --------
+    >>> view_boxes(100, 50)
+    ((0, 0, 100, 50), (0, 0, 50, 50), (16, 0, 66, 50), (33, 0, 83, 50), (50, 0, 100, 50))
+    >>> view_boxes(100, 80)[1:3]
+    ((0, 0, 60, 48), (40, 0, 100, 48))
+    """
+    whole = (0, 0, width, height)
+    short, long = sorted((width, height))
+    if long < LONG_ASPECT * short:
+        w, h = ceil(QUADRANT_SHARE * width), ceil(QUADRANT_SHARE * height)
+        right, low = width - w, height - h
+        return (whole, (0, 0, w, h), (right, 0, width, h), (0, low, w, height), (right, low, width, height))
+    side = max(short, ceil(STRIP_SHARE * long))
+    starts = [i * (long - side) // 3 for i in range(4)]
+    if width >= height:
+        a, b, c, d = ((start, 0, start + side, height) for start in starts)
+    else:
+        a, b, c, d = ((0, start, width, start + side) for start in starts)
+    return (whole, a, b, c, d)
+
+
+@lru_cache(maxsize=64)
+def open_clip_geometry(
+    image_size: tuple[int, int], interpolation: str, resize_mode: str, fill_color: int
+) -> Callable[[Image.Image], Image.Image]:
+    """open_clip's inference transform without its tensor steps: an RGB picture in, the model's input as a picture out.
+
+    Taken from open_clip rather than rewritten, so that what the model was trained to see stays open_clip's business.
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    config = PreprocessCfg(size=image_size, interpolation=interpolation, resize_mode=resize_mode, fill_color=fill_color)
+    steps = image_transform_v2(config, is_train=False).transforms
+    geometry: Callable[[Image.Image], Image.Image] = Compose(
+        [step for step in steps if not isinstance(step, (ToTensor, Normalize))]
+    )
+    return geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """From an upright RGB picture to the model's input pixels, by Pillow's arithmetic or by torch's.
+
+    Attributes
+    ----------
+    image_size : tuple of int
+        Height and width of the model's input.
+    interpolation, resize_mode, fill_color
+        As in open_clip's preprocessing configuration.
+    views : {"center", "whole", "multi"}
+        The model's own crop; the whole picture squashed; or the whole and the four crops of `view_boxes`, squashed.
+
+    Examples
+    --------
+    >>> geometry = Geometry(image_size=(8, 8), views="multi")
+    >>> geometry.exact(Image.new("RGB", (40, 30))).shape
+    (5, 8, 8, 3)
+    """
+
+    image_size: tuple[int, int]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+    views: Views = "center"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("views", tuple(VIEW_COUNTS)),
+            ("resize_mode", RESIZE_MODES),
+            ("interpolation", INTERPOLATIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise ValueError(f"image_size is height and width in pixels, not {self.image_size!r}")
+
+    @property
+    def squashes(self) -> bool:
+        """True where every view is resized to the input's shape directly."""
+        return self.views != "center" or self.resize_mode == "squash"
+
+    def resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height to which open_clip resizes a picture of this width and height, before it crops or pads.
+
+        >>> Geometry(image_size=(224, 224)).resized((1024, 500))
+        (458, 224)
+        """
+        width, height = size
+        input_height, input_width = self.image_size
+        if self.squashes:
+            return (input_width, input_height)
+        if self.resize_mode == "shortest" and input_height == input_width:  # torchvision's Resize rounds down
+            short, long = sorted(size)
+            long = input_width * long // short
+            return (input_width, long) if width <= height else (long, input_height)
+        pick = max if self.resize_mode == "longest" else min
+        ratio = pick(height / input_height, width / input_width)
+        return (round(width / ratio), round(height / ratio))
+
+    def needed(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Width and height below which a picture of this size would have to be enlarged for one of the views.
+
+        >>> Geometry(image_size=(224, 224), views="multi").needed((1024, 512))
+        (448.0, 224.0)
+        """
+        if self.views != "multi":
+            return self.resized(size)
+        (width, height), (input_height, input_width) = size, self.image_size
+        _, (left, top, right, low), *_ = view_boxes(width, height)  # the four crops are of one size
+        return (input_width * width / (right - left), input_height * height / (low - top))
+
+    def exact(self, picture: Image.Image) -> Pixels:
+        """(V, H, W, 3) uint8: for ``views="center"`` what open_clip's own transform makes, bit for bit."""
+        if self.views == "center":
+            to_input = open_clip_geometry(self.image_size, self.interpolation, self.resize_mode, self.fill_color)
+            return np.array(to_input(picture))[None]
+        to_input = open_clip_geometry(self.image_size, self.interpolation, "squash", 0)
+        boxes = view_boxes(*picture.size)[: VIEW_COUNTS[self.views]]
+        return np.stack([np.asarray(to_input(picture.crop(box))) for box in boxes])
+
+    def fast(self, picture: Image.Image, size: tuple[int, int] | None = None) -> Pixels:
+        """(V, H, W, 3) uint8: as `exact`, but resized by torch, whose vectorised uint8 kernel is five times as fast.
+
+        Both filter with the same antialiased kernel in fixed point and differ by rounding, at most two levels, unless
+        the picture is so large that it is first scaled down by a whole number.
+
+        Parameters
+        ----------
+        picture : Image
+            Mode RGB, perhaps scaled down.
+        size : tuple of int, optional
+            Width and height before it was scaled down: views are placed by these, since the scaled size is rounded
+            and would shift the crop by up to a pixel.
+        """
+        full = size or picture.size
+        if (factor := self._spare(picture.size, full)) > 1:
+            # a box filter, like libjpeg's scaling, and quicker than copying all of the pixels out of Pillow
+            picture = picture.reduce(factor)
+        return self._resized(np.array(picture), full)
+
+    def of_array(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
+        """(V, H, W, 3) uint8: as `fast`, of the (H, W, 3) uint8 of a picture that once had this width and height.
+
+        >>> Geometry(image_size=(8, 8)).of_array(np.zeros((15, 20, 3), np.uint8), (40, 30)).shape
+        (1, 8, 8, 3)
+        """
+        if self._spare((pixels.shape[1], pixels.shape[0]), size) > 1:
+            return self.fast(Image.fromarray(pixels), size)
+        return self._resized(pixels, size)
+
+    def _spare(self, have: tuple[int, int], full: tuple[int, int]) -> int:
+        """The whole number by which a picture can be scaled down and keep `HEADROOM`; 0 where it has less."""
+        return int(min(side / need for side, need in zip(have, self.needed(full), strict=True)) / HEADROOM)
+
+    def _resized(self, stored: Pixels, full: tuple[int, int]) -> Pixels:
+        height, width = self.image_size
+        if not self.squashes:
+            return self._crop_or_pad(stored, self.resized(full))[None]
+        x, y = stored.shape[1] / full[0], stored.shape[0] / full[1]
+        seen: Pixels = np.empty((VIEW_COUNTS[self.views], height, width, 3), np.uint8)
+        wanted = Wanted(size=(width, height), box=(0, 0, width, height), cubic=self.interpolation == "bicubic")
+        for view, (left, top, right, low) in zip(seen, view_boxes(*full)[: len(seen)], strict=True):
+            resize(stored[floor(top * y) : ceil(low * y), floor(left * x) : ceil(right * x)], wanted, view)
+        return seen
+
+    def _crop_or_pad(self, stored: Pixels, size: tuple[int, int]) -> Pixels:
+        """The middle of what a picture becomes at this width and height, and what fills the input around it."""
+        target: Pixels = np.empty((*self.image_size, 3), np.uint8)
+        starts, gaps, lengths = [], [], []
+        for have, want in zip(size, self.image_size[::-1], strict=True):
+            starts.append(round((have - want) / 2) if have >= want else 0)
+            gaps.append((want - have) // 2 if want > have else 0)
+            lengths.append(min(have, want))
+        if (*lengths,) != self.image_size[::-1]:
+            target[:] = self.fill_color
+        (left, top), (column, row), (width, height) = starts, gaps, lengths
+        # open_clip's Resize for inputs that are not square takes no notice of the interpolation
+        ignored = self.resize_mode == "shortest" and self.image_size[0] != self.image_size[1]
+        cubic = ignored or self.interpolation == "bicubic"
+        wanted = Wanted(size=size, box=(left, top, left + width, top + height), cubic=cubic)
+        resize(stored, wanted, target[row : row + height, column : column + width])
+        return target

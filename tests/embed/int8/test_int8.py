@@ -1,0 +1,241 @@
+"""int8 on the processor: the same encoder, nearly the same embeddings, and one quantised model wherever it goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from safetyfilter import ClipEncoder, EmbedOptions, Policy, zero_shot_probes
+from safetyfilter.embed.devices import resolve_dtype
+from safetyfilter.embed.int8 import own_pictures
+from safetyfilter.embed.int8.cache import kept_tower, quantised_folder
+from safetyfilter.embed.int8.openvino_modules import in_silence
+from safetyfilter.embed.int8.quantised import QuantisedTower
+from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
+from safetyfilter.errors import DeviceError, EncoderMismatchError, MissingExtraError, UsageError, WeightsError
+from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR
+from safetyfilter.standin.render import scenes
+from tests.conftest import good_images
+
+installed = find_spec("openvino") is not None and find_spec("nncf") is not None  # to import them tells their makers
+needs_openvino = pytest.mark.skipif(
+    not installed, reason="OpenVINO or NNCF is not installed: pip install 'safetyfilter[openvino]'"
+)
+IMAGES = list(good_images().values())
+WHOLE = EmbedOptions(views="whole", batch_size=8, full_batches=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(own_cache: Path) -> Path:
+    return own_cache
+
+
+@pytest.fixture(scope="module")
+def int8(encoder: ClipEncoder) -> ClipEncoder:
+    """The small model in int8."""
+    if not installed:
+        pytest.skip("OpenVINO or NNCF is not installed: pip install 'safetyfilter[openvino]'")
+    return encoder.quantised(IMAGES)
+
+
+def test_embeddings_are_nearly_those_of_float32(int8: ClipEncoder, encoder: ClipEncoder) -> None:
+    full, batch = encoder.embed(IMAGES, WHOLE).vectors, int8.embed(IMAGES, WHOLE)
+    assert batch.vectors.dtype == np.float32
+    assert not batch.failures
+    np.testing.assert_allclose(np.linalg.norm(batch.vectors, axis=1), 1, atol=1e-5)
+    cosines = (batch.vectors * full).sum(axis=1)
+    assert 0.99 < cosines.min() < cosines.max() < 0.999999  # it is another model
+
+
+def test_it_is_the_same_encoder(int8: ClipEncoder, encoder: ClipEncoder) -> None:
+    assert int8.spec == encoder.spec
+    assert (int8.dtype, str(int8.device), encoder.quantised_tower) == (torch.int8, "cpu", None)
+    assert "dtype=int8" in repr(int8)
+    np.testing.assert_array_equal(int8.embed_text(["a boat"]), encoder.embed_text(["a boat"]))
+    assert encoder.image_tower is not None
+    with pytest.raises(UsageError, match="is in int8"):
+        _ = int8.image_tower
+
+
+def test_a_picture_gets_the_same_whatever_comes_along_with_it(int8: ClipEncoder) -> None:
+    together = int8.embed(IMAGES, WHOLE).vectors
+    np.testing.assert_array_equal(int8.embed(IMAGES[::-1], WHOLE).vectors[::-1], together)
+    np.testing.assert_array_equal(int8.embed(IMAGES[3:5], WHOLE).vectors, together[3:5])
+
+
+def test_it_goes_to_other_processes_and_machines(int8: ClipEncoder, tmp_path: Path, monkeypatch) -> None:
+    expected = int8.embed(IMAGES, WHOLE).vectors
+    packed = packed_encoder(int8)
+    for again in (pickle.loads(pickle.dumps(int8)), int8.on("cpu")):
+        assert (again.spec, again.dtype, again.quantised_tower) == (int8.spec, torch.int8, int8.quantised_tower)
+        np.testing.assert_array_equal(again.embed(IMAGES, WHOLE).vectors, expected)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # of another machine
+    np.testing.assert_array_equal(unpacked_encoder(packed, "cpu").embed(IMAGES, WHOLE).vectors, expected)
+    with pytest.raises(WeightsError, match=f"{int8.quantised_tower.digest[:12]} is not in {tmp_path}"):
+        int8.on("cpu")
+
+
+def test_captions_go_with_it(int8: ClipEncoder) -> None:
+    again = unpacked_encoder(packed_encoder(int8), "cpu")
+    words = again.embed_text(["a boat"])
+    again.text_tower_to_device()
+    np.testing.assert_array_equal(again.embed_text(["a boat"]), words)
+
+
+def test_it_is_made_once_of_the_same_pictures(int8: ClipEncoder, tiny_clip: Path, monkeypatch, caplog) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(own_pictures, "quantise", never)
+    again = ClipEncoder.load(
+        f"local-dir:{tiny_clip}", device="cpu", precision="int8", quantise_on=[b"no picture", *IMAGES]
+    )
+    assert again.quantised_tower == int8.quantised_tower
+    given = ClipEncoder.load(
+        f"local-dir:{tiny_clip}", device="cpu", precision="int8", quantise_on=kept_tower(int8.quantised_tower.digest)
+    )
+    assert given.quantised_tower == int8.quantised_tower
+    with caplog.at_level(logging.WARNING), pytest.raises(AssertionError, match="made again"):
+        ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="int8", quantise_on=IMAGES[1:])
+    assert f"quantised on {len(IMAGES) - 1} pictures" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["shortened", "changed", "of another name", "no tower", "others may write"])
+def test_a_damaged_file_is_told(int8: ClipEncoder, damage: str, tmp_path: Path, monkeypatch) -> None:
+    tower = int8.quantised_tower
+    content = (quantised_folder() / f"{tower.digest}.safetensors").read_bytes()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    quantised_folder().mkdir(parents=True, mode=0o700)
+    place = quantised_folder() / f"{tower.digest}.safetensors"
+    match damage:
+        case "shortened":
+            place.write_bytes(content[:-1])
+        case "changed":
+            place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        case "of another name":
+            place.write_bytes(QuantisedTower(encoder=tower.encoder, model=tower.model, weights=b"").to_bytes())
+        case "no tower":
+            place.write_bytes(b"no tower")
+        case _:
+            place.write_bytes(content)
+            place.chmod(0o666)
+    with pytest.raises(WeightsError, match="quantise again"):
+        kept_tower(tower.digest)
+
+
+def test_the_tower_of_another_encoder_is_refused(int8: ClipEncoder, encoder: ClipEncoder) -> None:
+    other = QuantisedTower(encoder="ab" * 32, model=b"", weights=b"")
+    with pytest.raises(EncoderMismatchError, match="abababababab"):
+        encoder.quantised(other)
+
+
+@needs_openvino
+@pytest.mark.parametrize("pictures", [[], [b"no picture"]], ids=["none", "unreadable"])
+def test_it_needs_pictures(encoder: ClipEncoder, pictures: list[bytes]) -> None:
+    with pytest.raises(UsageError, match="no picture to quantise on"):
+        encoder.quantised(pictures)
+
+
+def test_pictures_and_int8_go_together(tiny_clip: Path) -> None:
+    name = f"local-dir:{tiny_clip}"
+    for wrong in ({"precision": "int8"}, {"precision": "fp32", "quantise_on": IMAGES}):
+        with pytest.raises(UsageError, match="go together"):
+            ClipEncoder.load(name, device="cpu", **wrong)
+    with pytest.raises(UsageError, match="then call `quantised`"):
+        ClipEncoder(open_clip.create_model(name), architecture="tiny", device="cpu", precision="int8")
+    with pytest.raises(UsageError, match="float32 weights"):
+        ClipEncoder.load(name, device="cpu", precision="bf16").quantised(IMAGES)
+
+
+def test_a_gpu_offers_no_int8(int8: ClipEncoder) -> None:
+    with pytest.raises(DeviceError, match="int8 is for the processor, not for cuda"):
+        resolve_dtype("int8", torch.device("cuda"))
+    with pytest.raises(DeviceError, match="int8 is for the processor, not for meta"):
+        int8.on("meta")
+    with pytest.raises(DeviceError, match="int8 is for the processor, not for meta"):
+        unpacked_encoder(packed_encoder(int8), "meta")
+
+
+def test_a_forked_process_is_told_and_does_not_wait_for_ever(int8: ClipEncoder) -> None:
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            int8.forward(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+        except UsageError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as told:
+        assert "start worker processes by spawn" in told.read()
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("missing", ["openvino", "nncf"])
+def test_a_missing_extra_is_told_before_weights_are_loaded(missing: str, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingExtraError, match=f"{missing} is not installed: .*openvino"):
+        ClipEncoder.load("local-dir:/nowhere", device="cpu", precision="int8", quantise_on=IMAGES)
+
+
+@needs_openvino
+def test_nothing_is_printed_or_changed(encoder: ClipEncoder, capfd, monkeypatch, tmp_path: Path) -> None:
+    kind = logging.getLoggerClass()
+    with in_silence():
+        pass
+    assert logging.getLoggerClass() is kind
+    assert "openvino_telemetry" not in sys.modules
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_openvino
+def test_few_decisions_are_others_than_in_float32() -> None:
+    """The benchmark measures it on thousands of pictures; here nothing may be far off."""
+    full = ClipEncoder.load(ENCODER, device="cpu", precision="fp32")
+    seen = [scene.image for scene in scenes(32, split="train", seed=1, pairs=False)]
+    shown = [scene.image for scene in scenes(200, split="test", seed=2, pairs=True)]
+    shown += [scene.image for scene in scenes(100, split="test", seed=2, pairs="only")]
+    probes, options = zero_shot_probes(full, PROMPTS), EmbedOptions(views="whole")
+    scores = [probes.score(each.embed(shown, options)) for each in (full, full.quantised(seen))]
+    policy = Policy(
+        thresholds={signal: float(np.quantile(scores[1][signal][200:], 0.02)) for signal in STANDIN_PAIR.names},
+        pair=STANDIN_PAIR,
+    )
+    kept, kept_in_int8 = (policy.decide(each).keep for each in scores)
+    assert (~kept[200:]).sum() > 80
+    assert (kept != kept_in_int8).mean() <= 0.01
+    assert (kept_in_int8 & ~kept)[200:].sum() <= 1
+
+
+LISTENING = """
+import sys
+
+def heard(event, arguments):
+    if event.startswith(("socket.connect", "socket.getaddrinfo", "socket.gethostby", "socket.sendto")):
+        print(event, file=sys.stderr)
+
+sys.addaudithook(heard)
+from safetyfilter.embed.int8.openvino_modules import in_silence
+with in_silence():
+    import nncf, openvino
+    from openvino.tools.ovc import telemetry_utils
+    telemetry_utils.init_ovc_telemetry().send_event("a", "b", "c")
+    nncf.telemetry.wrapper.telemetry.send_event("a", "b", "c")
+    print("openvino_telemetry" in sys.modules)
+"""
+
+
+@needs_openvino
+def test_nothing_is_reported_over_the_network() -> None:
+    done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "False\n")
