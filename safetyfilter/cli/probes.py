@@ -19,7 +19,7 @@ FolderOption = Annotated[str | None, typer.Option(help="A folder; the user's cac
 
 @probes_app.command()
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="laion-l14 or laion-b32.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="laion-l14, laion-b32 or laion-h14.")],
     to: FolderOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -33,7 +33,7 @@ def fetch(
 
 @probes_app.command()
 def convert(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="LAION's zip file, downloaded elsewhere.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="LAION's file, downloaded elsewhere.")],
     to: FolderOption = None,
     json: JsonOption = False,
 ) -> None:

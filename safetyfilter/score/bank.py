@@ -182,8 +182,8 @@ class ProbeBank:
         Parameters
         ----------
         path_or_name : str or path
-            A file that `save` or ``safetyfilter train`` wrote; ``laion-l14`` or ``laion-b32``, once
-            ``safetyfilter probes fetch`` has fetched it. A detector serves ``explicit`` alone: add a probe for
+            A file that `save` or ``safetyfilter train`` wrote; ``laion-l14``, ``laion-b32`` or ``laion-h14``,
+            once ``safetyfilter probes fetch`` has fetched it. A detector serves ``explicit`` alone: add a probe for
             ``minor``.
 
         Raises
@@ -199,7 +199,7 @@ class ProbeBank:
         Traceback (most recent call last):
             ...
         safetyfilter.errors.ProbeError: there is no probe file at nowhere.safetensors, and no published detector of \
-that name (laion-l14, laion-b32); make a file with `safetyfilter train` or ProbeBank.save
+that name (laion-l14, laion-b32, laion-h14); make a file with `safetyfilter train` or ProbeBank.save
         """
         probes, pair = read_probes(probe_file(path_or_name))
         return cls(probes, pair)

@@ -2,7 +2,8 @@
 
 Source: https://github.com/LAION-AI/CLIP-based-NSFW-Detector, MIT licence. AutoKeras took a few columns of the embedding
 for categories: it prints their value with ``%f`` and looks the text up in a vocabulary that lies only in
-``saved_model.pb``. Ports that read the Keras weights alone leave this out, and score those columns wrongly.
+``saved_model.pb``. Ports that read the Keras weights alone leave this out, and score those columns wrongly. The third
+detector, for ViT-H-14, was trained with PyTorch and has nothing of the kind.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,25 +21,16 @@ from scipy.special import expit
 
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.errors import EncoderMismatchError, ProbeError
+from safetyfilter.errors import ProbeError
+from safetyfilter.score.laion_encoders import require_encoder
 from safetyfilter.score.probe import Inputs, bound
 from safetyfilter.score.vocabulary import Vocabulary
 from safetyfilter.storage import parse_json
 
-ARCHITECTURES: Mapping[int, str] = MappingProxyType({768: "ViT-L-14-quickgelu", 512: "ViT-B-32-quickgelu"})
-"""open_clip's name of the encoder, by the width of its embeddings; OpenAI's weights need QuickGELU."""
+Output: TypeAlias = Literal["sigmoid", "clipped"]
+"""The step from the last layer to a score: a sigmoid, or the nearer end of [0, 1] for what lies outside."""
 
-CONFIGURATIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "ViT-L-14-quickgelu": "4a849602d002529609198b9e3dc42394e862288140f948b8923ab3d7649707d6",
-        "ViT-B-32-quickgelu": "e573c86d032c98a0dc34f49b8730b8dcb6ee92c2288709442ac117037ce7799d",
-    }
-)
-"""The digests of these encoders' configurations, by open_clip's name; the same by whatever name they are loaded."""
-
-_IMAGE_SIZE = (224, 224)
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_BLOCK_ROWS = 8192
+_BLOCK_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +49,8 @@ class DetectorCard:
         ISO 8601 date of the conversion.
     version : str
         The version of this library that converted it.
+    git_blob : str
+        Git's id of the published file, in hex, where that is what it was known by.
     """
 
     licence: str = ""
@@ -65,11 +58,12 @@ class DetectorCard:
     sha256: str = ""
     converted: str = ""
     version: str = ""
+    git_blob: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LaionDetector:
-    """A probe for ``explicit``: a few looked-up columns, normalisation, dense layers with ReLU, and a sigmoid.
+    """A probe for ``explicit``: a few looked-up columns, normalisation, dense layers with ReLU, and a score's range.
 
     Loaded by ``ProbeBank.load("laion-l14")`` once ``safetyfilter probes fetch`` has fetched it. The scores are those
     of the original to 1e-5; a vector that is not finite scores NaN here, where the original took NaN for 0.
@@ -87,6 +81,8 @@ class LaionDetector:
         The categorical columns. Without them, as in ``replace(detector, vocabularies=())``, it is the common port.
     round_to_float16 : bool
         Off, it is the published network itself, on float32 as it comes.
+    output : str
+        ``sigmoid`` where the last layer gives a logit, ``clipped`` where it gives a score that may lie outside [0, 1].
     encoder : str
         Digest of the encoder it was bound to, empty before.
     card : DetectorCard or None
@@ -95,7 +91,7 @@ class LaionDetector:
     Raises
     ------
     ProbeError
-        The arrays do not fit together, or are not finite float32.
+        The arrays do not fit together, or are not finite float32; or there is no such output.
     """
 
     kind: ClassVar[str] = "safetyfilter-laion-detector"
@@ -105,12 +101,15 @@ class LaionDetector:
     layers: tuple[tuple[Floats, Floats], ...] = field(repr=False)
     vocabularies: tuple[Vocabulary, ...] = field(repr=False)
     round_to_float16: bool = True
+    output: Output = "sigmoid"
     signal: str = "explicit"
     encoder: str = ""
     inputs: Inputs = field(default="image", init=False)
     card: DetectorCard | None = None
 
     def __post_init__(self) -> None:
+        if self.output not in get_args(Output):
+            raise ProbeError(f"a detector's output is {' or '.join(get_args(Output))}, not {self.output!r}")
         widths = [len(self.mean), *(weight.shape[-1] for weight, _ in self.layers)]
         shapes = [self.mean.shape, self.scale.shape, *(array.shape for layer in self.layers for array in layer)]
         chained = [(widths[0],), (widths[0],), *(shape for a, b in pairwise(widths) for shape in ((a, b), (b,)))]
@@ -144,32 +143,23 @@ class LaionDetector:
             digest.update(str(array.shape).encode() + array.tobytes())
         for vocabulary in self.vocabularies:
             digest.update(str(vocabulary.column).encode() + vocabulary.codes.tobytes() + vocabulary.places.tobytes())
+        if self.output != "sigmoid":
+            digest.update(self.output.encode())
         return digest.hexdigest()
 
     def bind(self, spec: EncoderSpec) -> Self:
         """Return the detector for the embeddings of this encoder.
 
         The configuration, the width and the preprocessing are checked. LAION recorded no digest of the encoder's
-        weights, so that they are OpenAI's is for the caller to see to: load the encoder with ``pretrained="openai"``.
+        weights, so that they are the right ones is for the caller to see to: load the encoder with
+        ``pretrained="openai"``, or ViT-H-14 with ``pretrained="laion2b_s32b_b79k"``.
 
         Raises
         ------
         EncoderMismatchError
-            The encoder is not OpenAI's CLIP of this detector's size.
+            The encoder is not the one of this detector's size.
         """
-        wanted = ARCHITECTURES.get(self.width, f"an encoder of width {self.width}")
-        if spec.config_sha256:
-            made_as_wanted = spec.config_sha256 == CONFIGURATIONS.get(wanted)
-        else:  # of version 0.2.0, whose specifications tell no more than the name
-            made_as_wanted = spec.architecture == wanted
-        fits = made_as_wanted and spec.width == self.width and tuple(spec.image_size) == _IMAGE_SIZE
-        fits = fits and spec.tag in ("", "openai")
-        if not fits or not np.allclose([spec.mean, spec.std], [_MEAN, _STD], atol=1e-6):
-            raise EncoderMismatchError(
-                f"LAION's detector belongs to {wanted} with OpenAI's weights and preprocessing, and the embeddings "
-                f"come from {spec}, width {spec.width}; load the encoder as {wanted}, pretrained openai, or use other "
-                "probes"
-            )
+        require_encoder(self.width, spec)
         return replace(self, encoder=bound(self.signal, self.encoder, spec) if self.encoder else spec.digest)
 
     def score(self, vectors: Floats) -> Floats:
@@ -215,8 +205,10 @@ class LaionDetector:
             "columns": json.dumps([vocabulary.column for vocabulary in one.vocabularies]),
             "round_to_float16": json.dumps(one.round_to_float16),
         }
+        if one.output != "sigmoid":  # earlier versions know no other output, and refuse a detector of this width
+            header["output"] = one.output
         if one.card is not None:
-            provenance = asdict(one.card)
+            provenance = {name: text for name, text in asdict(one.card).items() if text or name != "git_blob"}
             header |= {"licence": provenance.pop("licence"), "provenance": json.dumps(provenance)}
         return {**tensors, **codes, **places}, header
 
@@ -241,6 +233,7 @@ class LaionDetector:
                     for column in parse_json(header["columns"])
                 ),
                 round_to_float16=bool(parse_json(header["round_to_float16"])),
+                output=header.get("output", "sigmoid"),  # type: ignore[arg-type]  # checked on construction
                 signal=header["signal"],
                 encoder=header["encoder"],
                 card=card,
@@ -257,5 +250,5 @@ class LaionDetector:
             x = x @ weight.astype(np.float64) + bias
             if number < len(self.layers) - 1:
                 np.maximum(x, 0, out=x)
-        scores: Floats = expit(x[:, 0]).astype(np.float32)
+        scores: Floats = (expit(x[:, 0]) if self.output == "sigmoid" else x[:, 0].clip(0, 1)).astype(np.float32)
         return scores

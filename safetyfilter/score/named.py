@@ -8,7 +8,7 @@ from pathlib import Path
 from safetyfilter.errors import ProbeError
 from safetyfilter.storage import Location, cache_folder, local_path
 
-NAMES: tuple[str, ...] = ("laion-l14", "laion-b32")
+NAMES: tuple[str, ...] = ("laion-l14", "laion-b32", "laion-h14")
 """The published detectors that ``safetyfilter probes fetch`` knows."""
 
 
@@ -35,14 +35,14 @@ def probe_file(path_or_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     Traceback (most recent call last):
         ...
     safetyfilter.errors.ProbeError: there is no probe file at nowhere.safetensors, and no published detector of that \
-name (laion-l14, laion-b32); make a file with `safetyfilter train` or ProbeBank.save
+name (laion-l14, laion-b32, laion-h14); make a file with `safetyfilter train` or ProbeBank.save
     """
     if os.fspath(path_or_name) in NAMES:
         path = cached_probe_file(os.fspath(path_or_name))
         if not path.is_file():
             raise ProbeError(
                 f"{path_or_name} is not at {path}; run `safetyfilter probes fetch {path_or_name}` where there is a "
-                "network, or `safetyfilter probes convert` on LAION's zip file"
+                "network, or `safetyfilter probes convert` on LAION's file"
             )
         return path
     try:

@@ -82,7 +82,7 @@ def test_tables(arguments: tuple[str, ...], place: Path) -> None:
             "the first in row 1,999, counted from 0; give true and false, 1 and 0, or yes and no",
         ),
         (("evaluate", "scores.parquet", "labels.parquet", "--plot", "folder.parquet/.."), 1, "give a new or empty"),
-        (("probes", "fetch", "laion-h14"), 2, "laion-l14, laion-b32"),
+        (("probes", "fetch", "laion-g14"), 2, "laion-l14, laion-b32, laion-h14"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(arguments: tuple[str, ...], status: int, message: str, place: Path) -> None:

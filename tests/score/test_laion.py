@@ -11,7 +11,8 @@ from safetyfilter.errors import EncoderMismatchError, ProbeError
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.convert.detector import read_detector
 from safetyfilter.score.files import read_probes, write_probes
-from safetyfilter.score.laion import ARCHITECTURES, CONFIGURATIONS, DetectorCard, LaionDetector
+from safetyfilter.score.laion import DetectorCard, LaionDetector
+from safetyfilter.score.laion_encoders import ENCODERS
 from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.probe import Probe
 from tests.score.published_files import DATA, WHY, ZIPS, Network
@@ -118,23 +119,24 @@ def test_it_is_a_probe_for_explicit(detector: LaionDetector) -> None:
         ("image_size", (336, 336)),
         ("mean", (0.5, 0.5, 0.5)),
         ("std", (0.5, 0.5, 0.5)),
+        ("tag", "laion2b_s34b_b79k"),
     ],
 )
 def test_another_encoder_is_refused(detector: LaionDetector, field: str, value: object) -> None:
     detector.bind(OPENAI)
-    with pytest.raises(EncoderMismatchError, match=ARCHITECTURES[512]):
+    with pytest.raises(EncoderMismatchError, match=ENCODERS[512].architecture):
         detector.bind(dataclasses.replace(OPENAI, **{field: value}))
 
 
 def test_the_encoder_goes_by_any_name(detector: LaionDetector) -> None:
-    wanted = CONFIGURATIONS[ARCHITECTURES[512]]
+    wanted = ENCODERS[512].config_sha256
     spec = dataclasses.replace(OPENAI, architecture="custom-0123456789ab", config_sha256=wanted)
     assert detector.bind(spec).encoder == spec.digest
     bound_before = detector.bind(dataclasses.replace(OPENAI, architecture="ViT-B-32-quickgelu"))
     named = dataclasses.replace(OPENAI, config_sha256=wanted)
     assert bound_before.bind(named).encoder == named.digest  # a file of version 0.2.0 that was bound to it
-    with pytest.raises(EncoderMismatchError, match=ARCHITECTURES[512]):
-        detector.bind(dataclasses.replace(named, config_sha256=CONFIGURATIONS[ARCHITECTURES[768]]))
+    with pytest.raises(EncoderMismatchError, match=ENCODERS[512].architecture):
+        detector.bind(dataclasses.replace(named, config_sha256=ENCODERS[768].config_sha256))
 
 
 def test_it_serves_beside_another_probe_and_the_higher_score_counts(detector: LaionDetector) -> None:
@@ -155,6 +157,7 @@ def test_it_serves_beside_another_probe_and_the_higher_score_counts(detector: La
 
 
 WRONG = {
+    "output": lambda d: {"output": "logit"},
     "scale": lambda d: {"scale": d.scale[:-1]},
     "zero scale": lambda d: {"scale": np.zeros_like(d.scale)},
     "layers": lambda d: {"layers": d.layers[1:]},
@@ -167,11 +170,13 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_arrays_that_do_not_fit_are_refused(detector: LaionDetector, what: str) -> None:
-    with pytest.raises(ProbeError, match=r"layers|float32|outside"):
+    with pytest.raises(ProbeError, match=r"layers|float32|outside|sigmoid or clipped"):
         dataclasses.replace(detector, **WRONG[what](detector))
 
 
-@pytest.mark.parametrize("changes", [{}, {"round_to_float16": False, "card": None, "vocabularies": ()}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"round_to_float16": False, "card": None, "vocabularies": ()}, {"output": "clipped"}]
+)
 def test_a_file_gives_the_same_detector(detector: LaionDetector, tmp_path, changes: dict[str, object]) -> None:
     card = DetectorCard(licence="a licence\nof two lines", source="s", sha256="a", converted="2026-01-01", version="1")
     written = dataclasses.replace(detector, **{"card": card} | changes)

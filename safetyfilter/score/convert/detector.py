@@ -1,11 +1,13 @@
-"""Converts one of LAION's zip files into a probe file with its licence and provenance."""
+"""Converts one of LAION's published files into a probe file with its licence and provenance."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -14,31 +16,34 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.errors import ProbeError, StorageError
 from safetyfilter.score.convert.network import MAX_ZIP, read_network
 from safetyfilter.score.convert.protobuf import damaged
-from safetyfilter.score.convert.published import LICENCE, PUBLISHED, REPOSITORY
+from safetyfilter.score.convert.published import LICENCE, PUBLISHED, REPOSITORY, git_blob
+from safetyfilter.score.convert.torch_file import MAX_TORCH, read_torch_detector
 from safetyfilter.score.files import write_probes
-from safetyfilter.score.laion import ARCHITECTURES, DetectorCard, LaionDetector
+from safetyfilter.score.laion import DetectorCard, LaionDetector
 from safetyfilter.score.named import cached_probe_file
 from safetyfilter.score.vocabulary import Vocabulary
 from safetyfilter.storage import Location
 
+_WIDTHS = (768, 512)
 _SMALLEST_SCALE = 1e-7  # Keras's Normalization divides by at least its backend's epsilon
 
 
-def convert_detector(zip_file: str | os.PathLike[str], *, to: str | os.PathLike[str] | None = None) -> Path:
-    """Convert one of LAION's published zip files into a probe file.
+def convert_detector(file: str | os.PathLike[str], *, to: str | os.PathLike[str] | None = None) -> Path:
+    """Convert one of LAION's published files into a probe file.
 
     Parameters
     ----------
-    zip_file : str or path
-        ``clip_autokeras_binary_nsfw.zip`` (ViT-L/14) or ``clip_autokeras_nsfw_b32.zip`` (ViT-B/32), as published. Its
-        SHA-256 is checked, and it is read as untrusted all the same.
+    file : str or path
+        ``clip_autokeras_binary_nsfw.zip`` (ViT-L/14), ``clip_autokeras_nsfw_b32.zip`` (ViT-B/32) or ``h14_nsfw.pth``
+        (ViT-H/14), as published. The SHA-256 of the first two and Git's id of the third are checked; all are read as
+        untrusted all the same.
     to : str or path, optional
         A folder on this machine; the user's cache where None, in which `ProbeBank.load` finds the detector by its name.
 
     Returns
     -------
     Path
-        The probe file, ``laion-l14.safetensors`` or ``laion-b32.safetensors``.
+        The probe file, such as ``laion-l14.safetensors``.
 
     Raises
     ------
@@ -55,27 +60,31 @@ def convert_detector(zip_file: str | os.PathLike[str], *, to: str | os.PathLike[
     safetyfilter.errors.ProbeError: there is no detector at nowhere.zip; fetch one with \
 `safetyfilter probes fetch laion-l14`
     """
-    data = _read(zip_file)
-    found = hashlib.sha256(data).hexdigest()
-    known = {published.sha256: name for name, published in PUBLISHED.items()}
-    if found not in known:
-        raise damaged(f"{zip_file} has the SHA-256 {found}, which is neither of the published {', '.join(known)}")
-    return write_detector(known[found], data, to=to)
+    data = _read(file)
+    for name, published in PUBLISHED.items():
+        if published.is_file(data):
+            return write_detector(name, data, to=to)
+    known = "; ".join(f"{name} has {published.known_by}" for name, published in PUBLISHED.items())
+    raise damaged(
+        f"{file} has the SHA-256 {hashlib.sha256(data).hexdigest()} and Git's id {git_blob(data)}, and of the "
+        f"published ones {known}"
+    )
 
 
 def write_detector(
     name: str, data: bytes, *, to: str | os.PathLike[str] | None = None, repository: str = REPOSITORY
 ) -> Path:
-    """Write the probe file of a published detector whose zip file's SHA-256 was checked; errors as above."""
+    """Write the probe file of a published detector whose file's digest was checked; errors as above."""
     published = PUBLISHED[name]
     card = DetectorCard(
         licence=LICENCE,
         source=f"{repository}/{published.file}",
-        sha256=published.sha256,
+        sha256=hashlib.sha256(data).hexdigest(),
+        git_blob=published.git_blob,
         converted=datetime.now(UTC).date().isoformat(),
         version=__version__,
     )
-    detector = read_detector(data, card)
+    detector = _READERS[Path(published.file).suffix](data, card)
     path = cached_probe_file(name, to)
     Location.of(path.parent).make_folder()
     write_probes(path, [detector])
@@ -108,8 +117,8 @@ not a zip file); fetch it again with `safetyfilter probes fetch laion-l14`
     if len(data) > MAX_ZIP:
         raise damaged(f"it has {len(data):,} bytes, and the published ones have about a million")
     network = read_network(data)
-    if network.width not in ARCHITECTURES:
-        raise damaged(f"it takes {network.width} columns, not {' or '.join(map(str, ARCHITECTURES))}")
+    if network.width not in _WIDTHS:
+        raise damaged(f"it takes {network.width} columns, not {' or '.join(map(str, _WIDTHS))}")
     scale = np.maximum(np.sqrt(network.variance), np.float32(_SMALLEST_SCALE))
     try:
         return LaionDetector(
@@ -123,16 +132,21 @@ not a zip file); fetch it again with `safetyfilter probes fetch laion-l14`
         raise damaged(str(error)) from error
 
 
-def _read(zip_file: str | os.PathLike[str]) -> bytes:
+_READERS: Mapping[str, Callable[[bytes, DetectorCard], LaionDetector]] = MappingProxyType(
+    {".zip": read_detector, ".pth": read_torch_detector}
+)
+
+
+def _read(file: str | os.PathLike[str]) -> bytes:
     try:
-        return Location.of(zip_file).read_bytes(MAX_ZIP)
+        return Location.of(file).read_bytes(MAX_TORCH)
     except StorageError:
         raise
     except FileNotFoundError:
         raise ProbeError(
-            f"there is no detector at {zip_file}; fetch one with `safetyfilter probes fetch laion-l14`"
+            f"there is no detector at {file}; fetch one with `safetyfilter probes fetch laion-l14`"
         ) from None
     except Unreadable as error:
-        raise damaged(f"{zip_file} is not a file of at most {MAX_ZIP:,} bytes ({error.failure})") from None
+        raise damaged(f"{file} is not a file of at most {MAX_TORCH:,} bytes ({error.failure})") from None
     except OSError as error:
-        raise ProbeError(f"can't read {zip_file}: {error.strerror}; give one of LAION's zip files") from error
+        raise ProbeError(f"can't read {file}: {error.strerror}; give one of LAION's published files") from error

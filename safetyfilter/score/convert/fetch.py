@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from safetyfilter.errors import ProbeError, SchemaError, UsageError, WeightsError
 from safetyfilter.score.convert.detector import write_detector
-from safetyfilter.score.convert.network import MAX_ZIP
-from safetyfilter.score.convert.published import PUBLISHED, REPOSITORY
+from safetyfilter.score.convert.published import PUBLISHED, REPOSITORY, PublishedDetector
+from safetyfilter.score.convert.torch_file import MAX_TORCH
 from safetyfilter.score.files import read_probes
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.named import cached_probe_file
@@ -25,11 +24,11 @@ def fetch_probes(name: str, *, to: str | os.PathLike[str] | None = None, reposit
     Parameters
     ----------
     name : str
-        ``laion-l14`` or ``laion-b32``.
+        ``laion-l14``, ``laion-b32`` or ``laion-h14``.
     to : str or path, optional
         A folder on this machine; the user's cache where None, in which `ProbeBank.load` finds the detector by its name.
     repository : str
-        The URL to download from; a mirror serves the same bytes or none, since their SHA-256 is checked.
+        The URL to download from; a mirror serves the same bytes or none, since their digest is checked.
 
     Returns
     -------
@@ -47,40 +46,41 @@ def fetch_probes(name: str, *, to: str | os.PathLike[str] | None = None, reposit
 
     Examples
     --------
-    >>> fetch_probes("laion-h14")
+    >>> fetch_probes("laion-g14")
     Traceback (most recent call last):
         ...
-    safetyfilter.errors.UsageError: no detector is called 'laion-h14'; there are laion-l14, laion-b32
+    safetyfilter.errors.UsageError: no detector is called 'laion-g14'; there are laion-l14, laion-b32, laion-h14
     """
     if name not in PUBLISHED:
         raise UsageError(f"no detector is called {name!r}; there are {', '.join(PUBLISHED)}")
     path = cached_probe_file(name, to)
-    if _is_converted(path, PUBLISHED[name].sha256):
+    published = PUBLISHED[name]
+    if _is_converted(path, published):
         return path
-    data = _download(f"{repository}/{PUBLISHED[name].file}")
-    if (found := hashlib.sha256(data).hexdigest()) != PUBLISHED[name].sha256:
+    data = _download(f"{repository}/{published.file}")
+    if not published.is_file(data):
         raise WeightsError(
-            f"what came from {repository}/{PUBLISHED[name].file} has the SHA-256 {found}, and the published file has "
-            f"{PUBLISHED[name].sha256}; try again, or download it elsewhere and run `safetyfilter probes convert` on it"
+            f"what came from {repository}/{published.file} has {published.found(data)}, and the published file has "
+            f"{published.known_by}; try again, or download it elsewhere and run `safetyfilter probes convert` on it"
         )
     return write_detector(name, data, to=to, repository=repository)
 
 
-def _is_converted(path: Path, sha256: str) -> bool:
-    """Return True for a probe file, whole and of this version's schema, made from the zip file of this SHA-256."""
+def _is_converted(path: Path, published: PublishedDetector) -> bool:
+    """Return True for a probe file, whole and of this version's schema, made from the published file."""
     if not path.is_file():
         return False
     try:
         probes, _ = read_probes(path)
     except (ProbeError, SchemaError):
         return False
-    return any(isinstance(probe, LaionDetector) and probe.card and probe.card.sha256 == sha256 for probe in probes)
+    return any(isinstance(probe, LaionDetector) and probe.card and published.is_source(probe.card) for probe in probes)
 
 
 def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # noqa: S310 - of a fixed host
-            content: bytes = response.read(MAX_ZIP + 1)
+            content: bytes = response.read(MAX_TORCH + 1)
             return content
     except (OSError, ValueError) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)

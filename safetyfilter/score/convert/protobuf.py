@@ -9,11 +9,10 @@ from safetyfilter.errors import ProbeError
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-def damaged(what: str) -> ProbeError:
-    """Return the error for a file that is not what it should be."""
+def damaged(what: str, *, name: str = "laion-l14") -> ProbeError:
+    """Return the error for a file that is not what it should be, and of the detector of this name."""
     return ProbeError(
-        f"the detector's file is damaged or not LAION's: {what}; fetch it again with "
-        "`safetyfilter probes fetch laion-l14`"
+        f"the detector's file is damaged or not LAION's: {what}; fetch it again with `safetyfilter probes fetch {name}`"
     )
 
 

@@ -25,6 +25,7 @@ from safetyfilter.score.convert.detector import convert_detector, read_detector
 from safetyfilter.score.convert.fetch import fetch_probes
 from safetyfilter.score.convert.network import MAX_ZIP
 from safetyfilter.score.convert.published import LICENCE, PUBLISHED, REPOSITORY, PublishedDetector
+from safetyfilter.score.convert.torch_file import MAX_TORCH
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.named import NAMES
 from tests.cli.commands import command
@@ -154,7 +155,6 @@ def test_a_repacked_zip_file_is_not_converted(small: bytes, network: Network, tm
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("large.zip", bytes(MAX_ZIP + 1), "too_many_bytes"),
         ("empty.zip", b"", "SHA-256"),
         ("nowhere.zip", None, "there is no detector"),
         (".", None, "can't read"),
@@ -165,6 +165,13 @@ def test_what_is_not_a_published_zip_file(name: str, content: bytes | None, mess
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ProbeError, match=message):
         convert_detector(tmp_path / name)
+
+
+def test_no_more_is_read_than_the_largest_has(tmp_path: Path) -> None:
+    with (tmp_path / "large.zip").open("wb") as file:
+        file.truncate(MAX_TORCH + 1)
+    with pytest.raises(ProbeError, match="too_many_bytes"):
+        convert_detector(tmp_path / "large.zip")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", bytes(MAX_ZIP + 10)])
@@ -215,8 +222,8 @@ def test_a_folder_on_other_storage_is_refused(
 def test_names() -> None:
     assert tuple(PUBLISHED) == NAMES
     assert REPOSITORY.startswith("https://")
-    with pytest.raises(UsageError, match="laion-l14, laion-b32"):
-        fetch_probes("laion-h14")
+    with pytest.raises(UsageError, match="laion-l14, laion-b32, laion-h14"):
+        fetch_probes("laion-g14")
 
 
 def test_a_scan_does_not_import_the_conversion() -> None:
