@@ -15,6 +15,7 @@
     ├── HeldError (BlockingIOError)          a folder that another process holds, or a hold that was lost
     ├── WeightsError (OSError)               weights that can't be had or read
     ├── EncoderMismatchError (ValueError)    a probe on another encoder's embeddings
+    ├── SelfCheckError (RuntimeError)        an encoder that does not embed as it should, or as it did
     ├── ProbeError (ValueError)              a probe or probe file that can't be used
     ├── HashListError (ValueError)           a list of hashes that can't be read
     ├── CalibrationError (ValueError)        data that can't support what was asked of it
@@ -95,6 +96,10 @@ class WeightsError(SafetyFilterError, OSError):
 
 class EncoderMismatchError(SafetyFilterError, ValueError):
     """A probe applied to embeddings of an encoder other than its own."""
+
+
+class SelfCheckError(SafetyFilterError, RuntimeError):
+    """An encoder whose embeddings of generated pictures are wrong, or not what they were; nothing is scored by it."""
 
 
 class ProbeError(SafetyFilterError, ValueError):

@@ -14,7 +14,7 @@ from safetyfilter.runs.record import RunRecord
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "run": ("schema", "created", "run_id", "secret_check", "complete", "applied_from"),
     "source": ("source",),
-    "encoder": ("encoder",),
+    "encoder": ("encoder", "self_check"),
     "probes": ("probes", "signals"),
     "preparation": ("views", "decode", "precision", "quantised", "limits", "preparation", "setup_digest"),
     "pair": ("pair", "notice"),

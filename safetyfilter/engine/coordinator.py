@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from safetyfilter.embed.self_check.embedded import CheckEmbeddings
 from safetyfilter.errors import EngineError, SafetyFilterError
 from safetyfilter.runs.digests import Digester
 
@@ -46,12 +47,13 @@ class Failure:
 
 @dataclass(slots=True)
 class News:
-    """News of a scan since they were last asked for; `begun` where a worker ever began."""
+    """News of a scan since they were last asked for; `begun` where a worker ever began, `self_check` of the first."""
 
     begun: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     finished: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
     lines: list[tuple[int, str]] = field(default_factory=list)
+    self_check: CheckEmbeddings | None = None
 
 
 class Coordinator:
@@ -69,6 +71,7 @@ class Coordinator:
         self._finished: dict[int, Mapping[str, int]] = {}
         self._faults: list[Failure] = []
         self._lines = 0
+        self._self_check: CheckEmbeddings | None = None
         self._news = News()
 
     def keep(self, digester: Digester | None) -> None:
@@ -78,6 +81,11 @@ class Coordinator:
     def digester(self) -> Digester | None:
         """Return the run's digester."""
         return self._digester
+
+    def first_check(self, own: CheckEmbeddings | None) -> CheckEmbeddings | None:
+        """Return what the run's first encoder made of generated pictures: that of the worker that asks first."""
+        self._self_check = self._self_check or own
+        return self._self_check
 
     def begin(self, worker: str, parts: Sequence[int]) -> list[int]:
         """Return those of some parts that a worker is to do: all that are not finished, and none once it is stopped."""
@@ -158,5 +166,5 @@ class Coordinator:
     def news(self) -> News:
         """Return what has happened since the last call."""
         news, self._news = self._news, News()
-        news.begun = bool(self._begun)
+        news.begun, news.self_check = bool(self._begun), self._self_check
         return news

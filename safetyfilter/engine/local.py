@@ -12,6 +12,7 @@ from safetyfilter.embed.devices import resolve_device
 from safetyfilter.engine.base import Recorded, Work
 from safetyfilter.engine.parts import score_parts
 from safetyfilter.engine.processes import devices_of, score_on_devices
+from safetyfilter.engine.self_check import self_checked
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.progress import Progress
 from safetyfilter.runs.scored_part import ScoredPart
@@ -43,6 +44,8 @@ class LocalEngine:
 
     def record(self, work: Work, report: Progress) -> Generator[Recorded, None, None]:
         """Score and record parts, as `Engine.record` says."""
+        if work.parts:
+            work = self_checked(work)
         with closing(self._scored(work, report)) as scored:
             for part in scored:
                 counts = work.run.write(part, work.numbers[part.index])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from safetyfilter.embed.self_check.embedded import CheckEmbeddings
 from safetyfilter.hashes.lists import HashLists
 from safetyfilter.progress import Progress
 from safetyfilter.runs.checkpoints import Checkpoints
@@ -38,6 +39,25 @@ class Scorer(Protocol):
     def stored(self) -> bool:
         """True where it scores embeddings that a source stores, and no image."""
 
+    def self_check(self, first: CheckEmbeddings | None) -> CheckEmbeddings | None:
+        """Check the encoder on generated pictures, here and now.
+
+        Parameters
+        ----------
+        first : CheckEmbeddings or None
+            What the run's first encoder made of them; None where this is the first.
+
+        Returns
+        -------
+        CheckEmbeddings or None
+            The run's first; None where no encoder is used.
+
+        Raises
+        ------
+        SelfCheckError
+            They are not embedded as they should be, or not as in this run or at the first use on this machine.
+        """
+
     def on(self, device: str) -> Scorer:
         """Return the same scorer on another device, for a process of its own."""
 
@@ -63,6 +83,9 @@ class PartJob:
         The most that is read of one image.
     checkpoints : Checkpoints or None
         Keep what is scored of a part that is not finished; where None, nothing does.
+    self_check : CheckEmbeddings or None
+        What the run's first encoder made of generated pictures, against which each process holds its own; None where
+        nothing was embedded yet, or nothing is.
     sealing : Sealing or None
         Seals the records of exclusions, in the process that scores; where None, none are made.
     """
@@ -74,6 +97,7 @@ class PartJob:
     max_bytes: int = MAX_BYTES
     checkpoints: Checkpoints | None = None
     sealing: Sealing | None = None
+    self_check: CheckEmbeddings | None = None
 
     @property
     def needs_captions(self) -> bool:

@@ -154,6 +154,8 @@ def _work(job: PartJob, device: str, tasks: Any, results: Any, stop: Any) -> Non
 
     try:
         on_device = replace(job, scorer=job.scorer.on(device))
+        if job.self_check is not None:
+            on_device.scorer.self_check(job.self_check)
         for scored in score_parts(on_device, parts(), report=report):
             results.put(scored)
     except _StoppedError:

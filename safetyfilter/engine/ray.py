@@ -14,6 +14,7 @@ from safetyfilter.engine.cluster import connected, imported, machines_of, requir
 from safetyfilter.engine.coordinator import News
 from safetyfilter.engine.ray_data import POLL_S, Hands, coordinator_of
 from safetyfilter.engine.ray_worker import WorkerJob
+from safetyfilter.engine.self_check import record_self_check
 from safetyfilter.engine.sending import packed
 from safetyfilter.errors import EngineError, UsageError
 from safetyfilter.filter import SafetyFilter
@@ -156,6 +157,8 @@ def _followed(hands: Hands, work: Work, report: Progress) -> Generator[Recorded,
                     hands.team.cpus,
                     hands.team.gpus,
                 )
+            if news.self_check is not None:
+                record_self_check(work.run, news.self_check)
             for level, line in news.lines:
                 _log.log(level, "%s", line)
             if news.counts:

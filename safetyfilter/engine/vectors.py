@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from safetyfilter.batches import OK, STATUS_CODES, Floats, Reason, ScoreBatch
+from safetyfilter.embed.self_check.embedded import CheckEmbeddings
 from safetyfilter.embed.threads import cores
 from safetyfilter.engine.inspection import now
 from safetyfilter.engine.parts import PartJob
@@ -90,6 +91,9 @@ class VectorScorer:
     def stored(self) -> bool:
         """Always True: no image is read."""
         return True
+
+    def self_check(self, first: CheckEmbeddings | None) -> None:
+        """Return None: no encoder is used, and none can be checked."""
 
     def on(self, device: str) -> VectorScorer:
         """Return this scorer: it uses no device."""

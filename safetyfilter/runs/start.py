@@ -216,6 +216,7 @@ def _record(
         versions=_versions(setup),
         decided_with=before.decided_with if before else DecidedWith(),  # what only `decide` makes anew is not forgotten
         applied_from=applied_from,
+        self_check=before.self_check if before else None,
     )
 
 
