@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,9 +52,9 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path) for path in PATHS}
 
 
-def imported_modules(source: str, package: str, modules: set[str]) -> set[str]:
+def imported_modules(source: str | ast.AST, package: str, modules: set[str]) -> set[str]:
     """Modules of this library that a module imports, anywhere in it but for type checking alone."""
-    tree = ast.parse(source)
+    tree = ast.parse(source) if isinstance(source, str) else source
     skipped = {
         id(inner)
         for node in ast.walk(tree)
@@ -82,7 +84,57 @@ def package_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).parent.parts)
 
 
-IMPORTS = {module_of(path): imported_modules(path.read_text(), package_of(path), MODULES) for path in PATHS}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A module as the tests look at it: parsed once, since parsing all of them takes seconds.
+
+    Attributes
+    ----------
+    imports : set of str
+        Modules of this library that it imports.
+    called : set of str
+        The functions that it calls, as it writes them.
+    opens : tuple of str
+        Its calls that open a file by its path.
+    words : tuple of str
+        Its imports, names and short texts, as it writes them.
+    """
+
+    imports: set[str]
+    called: set[str]
+    opens: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+@cache
+def facts(path: Path) -> Facts:
+    tree = ast.parse(path.read_text())
+    called, words = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called.add(ast.unparse(node.func))
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            words.add(ast.unparse(node))
+        elif isinstance(node, ast.Name):
+            words.add(node.id)
+        elif isinstance(node, ast.Attribute):  # what it is an attribute of is a node of its own
+            words.add(node.attr)
+            words |= {str(node.value.value)} if isinstance(node.value, ast.Constant) else set()
+        elif isinstance(node, ast.keyword):
+            words.add(node.arg or "")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 40:
+            words.add(node.value)
+    return Facts(
+        imports=imported_modules(tree, package_of(path), MODULES),
+        called=called,
+        opens=tuple(openers(tree)),
+        words=tuple(words),
+    )
+
+
+@cache
+def all_imports() -> dict[str, set[str]]:
+    return {module_of(path): facts(path).imports for path in PATHS}
 
 
 def place_in_order(module: str) -> int:
@@ -119,14 +171,15 @@ def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("module", sorted(IMPORTS))
-def test_imports_go_one_way(module: str) -> None:
-    wrong = {other for other in IMPORTS[module] if place_in_order(other) > place_in_order(module)}
+@pytest.mark.parametrize("path", PATHS, ids=module_of)
+def test_imports_go_one_way(path: Path) -> None:
+    module = module_of(path)
+    wrong = {other for other in facts(path).imports if place_in_order(other) > place_in_order(module)}
     assert not wrong, f"{module} imports from {wrong}, which come after it"
 
 
 def test_nothing_imports_in_a_circle() -> None:
-    assert circles(IMPORTS) == []
+    assert circles(all_imports()) == []
 
 
 def test_circles_are_found() -> None:
@@ -151,16 +204,8 @@ def test_the_check_sees_an_import(source: str, expected: set[str]) -> None:
 @pytest.mark.parametrize("word", ["standin", "stand_in", "stand-in", "STANDIN"])
 def test_the_core_does_not_know_the_stand_ins(word: str) -> None:
     """Doctests and prose may use them as an example; code may not."""
-    knowing = set()
-    for path in PATHS:
-        if path.relative_to(PACKAGE).parts[0] in ("standin", "cli"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom | ast.Import | ast.Name | ast.Attribute) and word in ast.unparse(node):
-                knowing.add(module_of(path))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 40:
-                knowing |= {module_of(path)} if word in node.value else set()
-    assert knowing == set()
+    core = [path for path in PATHS if path.relative_to(PACKAGE).parts[0] not in ("standin", "cli")]
+    assert {module_of(path) for path in core if any(word in written for written in facts(path).words)} == set()
 
 
 OTHER_OPENERS = {"read_bytes", "write_bytes", "read_text", "write_text", "url_to_fs"}
@@ -205,14 +250,13 @@ BYTES_IN_MEMORY = ("BufferReader", "file", "stream", "BytesIO")
 
 @pytest.mark.parametrize("path", PATHS, ids=module_of)
 def test_files_are_opened_in_one_place(path: Path) -> None:
-    found = [call for call in openers(ast.parse(path.read_text())) if not any(b in call for b in BYTES_IN_MEMORY)]
+    found = [call for call in facts(path).opens if not any(b in call for b in BYTES_IN_MEMORY)]
     assert not found or module_of(path) in MAY_OPEN, f"{module_of(path)} calls {found}: go through storage"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=module_of)
 def test_texts_are_parsed_in_one_place(path: Path) -> None:
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
-    found = calls & {"json.loads", "json.load", "tomllib.loads", "tomllib.load"}
+    found = facts(path).called & {"json.loads", "json.load", "tomllib.loads", "tomllib.load"}
     assert not found or module_of(path) == "safetyfilter.storage.reading", "go through storage: parse_json, parse_toml"
 
 
