@@ -1,7 +1,7 @@
 """Other tools' own embedding code, each run from an environment of its own, beside ours and in turn with it.
 
 They pin versions that ours should not be held to (clip-retrieval 2.45.0 imports only beside ``setuptools<70``). Nothing
-of them is changed; weights are random, since speed does not depend on them.
+of them is changed but for what the programs below say; weights are random, since speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ for _ in sys.stdin:
     print(f"\\nseconds {time.perf_counter() - started} {count}", flush=True)
 """
 
-# NeMo Curator's reader asks DALI for a GPU pipeline even where there is none (device_id=0), so Pillow decodes here.
+# NeMo Curator's own reader and embedding stage, one behind the other. The reader decodes on the CPU where there is no
+# CUDA, but asks DALI for a pipeline on device 0 even so, at which DALI stops: it is given None, and that is all that is
+# changed.
 _NEMO_CURATOR = """
-import sys, time
-from concurrent.futures import ThreadPoolExecutor
+import sys, tarfile, time
 from pathlib import Path
-import numpy as np
-from PIL import Image
+import nvidia.dali as dali
+import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 architecture, folder, batch, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 width, layers, patch = {"ViT-B-32": (768, 12, 32), "ViT-L-14": (1024, 24, 14)}[architecture]
@@ -59,20 +60,24 @@ CLIPImageProcessor().save_pretrained(weights)
 (weights / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1}')
 (weights / "merges.txt").write_text("#version: 0.2\\n")
 CLIPTokenizer(str(weights / "vocab.json"), str(weights / "merges.txt")).save_pretrained(weights)
+if not torch.cuda.is_available():
+    pipeline_def = dali.pipeline_def
+    dali.pipeline_def = lambda **options: pipeline_def(**(options | {"device_id": None}))
 from nemo_curator.stages.image.embedders.clip_embedder import ImageEmbeddingStage
-from nemo_curator.tasks import ImageBatch, ImageObject
+from nemo_curator.stages.image.io.image_reader import ImageReaderStage
+from nemo_curator.tasks import FileGroupTask
+with tarfile.open(folder / "0.tar", "w") as tar:
+    for path in sorted(folder.glob("*.jpg")):
+        tar.add(path, path.name)
+reader = ImageReaderStage(dali_batch_size=batch, num_threads=workers)
 stage = ImageEmbeddingStage(model_dir=str(folder), model_inference_batch_size=batch)
 stage.setup()
-files = sorted(folder.glob("*.jpg"))
-def decoded(path):
-    return ImageObject(image_path=str(path), image_data=np.asarray(Image.open(path).convert("RGB")))
 print("\\nready", flush=True)
-with ThreadPoolExecutor(workers) as pool:
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        found = stage.process(ImageBatch(dataset_name="benchmark", data=list(pool.map(decoded, files))))
-        count = sum(image.embedding is not None for image in found.data)
-        print(f"\\nseconds {time.perf_counter() - started} {count}", flush=True)
+for _ in sys.stdin:
+    started, count = time.perf_counter(), 0
+    for read in reader.process(FileGroupTask(dataset_name="benchmark", data=[str(folder / "0.tar")])):
+        count += sum(image.embedding is not None for image in stage.process(read).data)
+    print(f"\\nseconds {time.perf_counter() - started} {count}", flush=True)
 """
 
 
@@ -87,7 +92,10 @@ class Tool:
 TOOLS = {
     "clip_retrieval": Tool(requirements=("setuptools<70", "clip-retrieval==2.45.0"), program=_CLIP_RETRIEVAL),
     # its stage fails with transformers 5, which it admits: get_image_features returns another type there
-    "nemo_curator": Tool(requirements=("nemo-curator==1.4.0", "torchvision", "transformers<5"), program=_NEMO_CURATOR),
+    "nemo_curator": Tool(
+        requirements=("nemo-curator[image-cpu]==1.4.0", "nvidia-dali-cuda120==2.4.0", "transformers<5"),
+        program=_NEMO_CURATOR,
+    ),
 }
 
 
