@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
 from safetyfilter.cli.labelled import GroupOption, LabelsArgument, groups_of, new_file
 from safetyfilter.cli.output import emit, err
+from safetyfilter.errors import UsageError
+
+if TYPE_CHECKING:
+    from safetyfilter.score.age_card import AgeCard
+    from safetyfilter.score.ages import AgeCut
+    from safetyfilter.score.linear import ProbeCard
+
+_SHOWN_RECALLS = ("0.9", "0.95", "0.99")
 
 
 @app.command()
@@ -21,8 +30,21 @@ def train(
         ),
     ],
     labels: LabelsArgument,
-    signal: Annotated[str, typer.Option(help="The signal that the labels tell of; the labels' column.")],
     out: Annotated[str, typer.Option(help="A new .safetensors file.")],
+    signal: Annotated[
+        str | None,
+        typer.Option(help="The signal that the labels tell of; the labels' column. With --below it is minor."),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="The labels' column, where it is not named after the signal.")
+    ] = None,
+    below: Annotated[
+        float | None,
+        typer.Option(help="The column holds ages in years, and the signal is present in whoever is younger than this."),
+    ] = None,
+    gap: Annotated[
+        float | None, typer.Option(help="Years on either side of --below whose samples are left out; none by default.")
+    ] = None,
     encoder_digest: Annotated[
         str | None,
         typer.Option(
@@ -49,31 +71,74 @@ def train(
     from safetyfilter.signals import PAIR
     from safetyfilter.standin import STANDIN_PAIR
 
+    ages = _cut(below, gap, label_column)
+    if signal is None and ages is None:
+        raise UsageError("no signal is named; give --signal, with the signal that the labels tell of")
+    if ages is not None and signal == PAIR.explicit:
+        raise UsageError(f"ages tell nothing of {signal}; leave --below out, or give --signal {PAIR.minor}")
+    signal = signal or PAIR.minor
     path = new_file(out)
     labelled = read_labelled_embeddings(embeddings, labels, captions)
     with err.status("training"):
         probe = train_probe(
             labelled.vectors,
-            labelled.labels_of(signal),
+            labelled.labels_of(label_column or signal),
             signal=signal,
             encoder=read_encoder(encoder_digest, labelled.run, embeddings),
             captions=labelled.captions,
             groups=groups_of(labelled.labels, group_column),
+            ages=ages,
             provenance=provenance,
             seed=seed,
         )
     pair = labelled.run.record.setup.pair if labelled.run else STANDIN_PAIR if signal in STANDIN_PAIR.names else PAIR
     ProbeBank([probe], pair=pair).save(path)
-    card = asdict(probe.card) if probe.card else {}
-    shown = Table("figure", "value", title=f"{signal}: {out}", title_justify="left")
-    for name in ("positives", "negatives", "auc", "average_precision", "calibration_error", "regularisation"):
-        shown.add_row(name.replace("_", " "), f"{card[name]:.4g}" if isinstance(card[name], float) else str(card[name]))
     result = {
         "probes": out,
         "signal": signal,
         "encoder": probe.encoder,
         "digest": probe.digest,
         "inputs": probe.inputs,
-        "card": card,
+        "card": asdict(probe.card) if probe.card else {},
     }
-    emit(result, as_json=json, shown=shown)
+    emit(result, as_json=json, shown=_shown(f"{signal}: {out}", probe.card))
+
+
+def _cut(below: float | None, gap: float | None, label_column: str | None) -> AgeCut | None:
+    """Return the cut through ages that was asked for; `UsageError` for options that need each other."""
+    from safetyfilter.score.ages import AgeCut
+
+    if below is None:
+        if gap is not None:
+            raise UsageError("--gap leaves out ages around a cut, and none is given; give --below too, such as 18")
+        return None
+    if label_column is None:
+        raise UsageError("--below cuts through ages, and no column of them is named; give --label-column too")
+    return AgeCut(below=below, gap=gap or 0)
+
+
+def _shown(title: str, card: ProbeCard | None) -> RenderableType:
+    """Return a probe's figures as tables."""
+    shown = Table("figure", "value", title=title, title_justify="left")
+    for name in ("positives", "negatives", "auc", "average_precision", "calibration_error", "regularisation"):
+        value = getattr(card, name)
+        shown.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    return Group(shown, _bands(card.ages)) if card and card.ages else shown
+
+
+def _bands(ages: AgeCard) -> Table:
+    """Return how many samples of each band of ages are found, and how many were left out."""
+    shown = Table(
+        "age",
+        "label",
+        "samples",
+        *(f"found at {share}" for share in _SHOWN_RECALLS),
+        title=f"by age in years: held-out samples found at the thresholds that find {', '.join(_SHOWN_RECALLS)}",
+        title_justify="left",
+    )
+    for band in ages.bands:
+        found = (f"{band.found[share]:.3f}" for share in _SHOWN_RECALLS)
+        shown.add_row(band.years, "present" if band.present else "absent", f"{band.samples:,}", *found)
+    for what, count in (("in the gap", ages.in_gap), ("not an age", ages.not_ages), ("no age", ages.without_age)):
+        shown.add_row(what, "left out", f"{count:,}")
+    return shown

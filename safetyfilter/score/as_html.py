@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from safetyfilter.html_table import figure_text, html_table
 
 if TYPE_CHECKING:
+    from safetyfilter.score.age_card import AgeCard
     from safetyfilter.score.linear import ProbeCard
 
 
@@ -32,12 +33,34 @@ def card_html(card: ProbeCard) -> str:
         ("average precision, held out", card.average_precision),
         ("calibration error, held out", card.calibration_error),
         ("provenance", card.provenance),
+        *(_ages(card.ages) if card.ages else ()),
     ]
     shown = html_table("Probe card", [(name, figure_text(value)) for name, value in facts if value not in (None, "")])
     if not card.thresholds or not isinstance(card.thresholds, Mapping):
         return shown
     rows = [(share, figure_text(threshold)) for share, threshold in card.thresholds.items()]
-    return shown + html_table("Positives found, held out", rows, columns=("share found", "at the threshold"))
+    shown += html_table("Positives found, held out", rows, columns=("share found", "at the threshold"))
+    return shown + (_bands(card.ages, list(card.thresholds)) if card.ages else "")
+
+
+def _ages(ages: AgeCard) -> Iterator[tuple[str, object]]:
+    yield "positives", f"younger than {figure_text(ages.below)} years"
+    yield (
+        "left out of the ages",
+        (
+            f"{figure_text(ages.in_gap, ',')} within {figure_text(ages.gap)} years of that, "
+            f"{figure_text(ages.not_ages, ',')} not ages, {figure_text(ages.without_age, ',')} without one"
+        ),
+    )
+
+
+def _bands(ages: AgeCard, shares: Sequence[str]) -> str:
+    rows = [
+        (band.years, figure_text(band.samples, ","), *(figure_text(band.found.get(share)) for share in shares))
+        for band in ages.bands
+    ]
+    columns = ("years of age", "samples", *(f"at {share}" for share in shares))
+    return html_table("Taken for positive by age, held out, at the thresholds above", rows, columns=columns)
 
 
 def _labelled(card: ProbeCard) -> str:

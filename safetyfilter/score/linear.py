@@ -15,6 +15,7 @@ from scipy.special import expit
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
+from safetyfilter.score.age_card import AgeCard
 from safetyfilter.score.as_html import card_html
 from safetyfilter.score.probe import Inputs, bound
 from safetyfilter.storage import parse_json
@@ -44,6 +45,8 @@ class ProbeCard:
         Threshold at which the named share of positives is found (``"0.99"``), cross-validated.
     provenance : str
         The user's own note on the training data.
+    ages : AgeCard or None
+        The cut and the recall by band, where labels were made from ages.
     """
 
     method: str
@@ -59,6 +62,7 @@ class ProbeCard:
     calibration_error: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     provenance: str = ""
+    ages: AgeCard | None = None
 
     def _repr_html_(self) -> str:
         return card_html(self)
@@ -169,19 +173,22 @@ class LinearProbe:
             "weight": np.stack([probe.weight for probe in probes]),
             "bias": np.array([probe.bias for probe in probes]),
         }
+        cards = [asdict(probe.card) if probe.card else None for probe in probes]
+        ages = [card.pop("ages") if card else None for card in cards]  # which earlier versions would not read
         return tensors, {
             "encoder": probes[0].encoder,
             "inputs": probes[0].inputs,
             "signals": json.dumps([probe.signal for probe in probes]),
-            "cards": json.dumps([asdict(probe.card) if probe.card else None for probe in probes]),
+            "cards": json.dumps(cards),
+            **({"ages": json.dumps(ages)} if any(ages) else {}),
         }
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, str]) -> list[Self]:
         """Return the probes that `pack` gave; KeyError, TypeError or ValueError where the file is damaged."""
-        rows = zip(
-            parse_json(header["signals"]), tensors["weight"], tensors["bias"], parse_json(header["cards"]), strict=True
-        )
+        signals, cards = parse_json(header["signals"]), parse_json(header["cards"])
+        ages = parse_json(header["ages"]) if "ages" in header else [None] * len(signals)
+        rows = zip(signals, tensors["weight"], tensors["bias"], cards, ages, strict=True)
         return [
             cls(
                 signal=signal,
@@ -189,9 +196,9 @@ class LinearProbe:
                 bias=float(bias),
                 encoder=header["encoder"],
                 inputs=header.get("inputs", "image"),  # type: ignore[arg-type]  # checked on construction
-                card=ProbeCard(**card) if card else None,
+                card=ProbeCard(**card, ages=AgeCard.from_dict(aged) if aged else None) if card else None,
             )
-            for signal, weight, bias, card in rows
+            for signal, weight, bias, card, aged in rows
         ]
 
 

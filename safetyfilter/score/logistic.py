@@ -53,10 +53,11 @@ def standardise(inputs: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int
     return x, mean, scale
 
 
-def fit(x: Floats, present: Bools, used: Bools, c: float) -> tuple[Doubles, float]:
+def fit(x: Floats, present: Bools, used: Bools | Floats, c: float) -> tuple[Doubles, float]:
     """Return weight and intercept fitted on the rows in `used`, both classes weighted alike.
 
-    Rows left out get a weight of 0 instead of being taken out: a million rows are then never copied.
+    `used` may be weights too, by which rows of a class count. Rows left out get a weight of 0 instead of being taken
+    out: a million rows are then never copied.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -68,10 +69,15 @@ def fit(x: Floats, present: Bools, used: Bools, c: float) -> tuple[Doubles, floa
     return model.coef_[0].astype(np.float64), float(model.intercept_[0])
 
 
-def _balanced(present: Bools, used: Bools) -> Floats:
-    count, positives = used.sum(), (used & present).sum()
+def _balanced(present: Bools, used: Bools | Floats) -> Floats:
+    count, positives = used.sum(dtype=np.float64), used[present].sum(dtype=np.float64)
     weights: Floats = np.where(present, count / (2 * positives), count / (2 * (count - positives))).astype(np.float32)
     return weights * used
+
+
+def weighted(used: Bools, weights: Floats | None) -> Bools | Floats:
+    """Return the weights of the rows in `used`, 0 elsewhere; `used` itself where there are none."""
+    return used if weights is None else used * weights
 
 
 def logits_of(x: Floats, rows: npt.NDArray[np.int64], weight: Doubles, bias: float) -> Doubles:
@@ -106,8 +112,13 @@ class Search:
         return len(self.grid) * folds if len(self.grid) > 1 else 0
 
 
-def choose_c(x: Floats, present: Bools, fold_of: npt.NDArray[np.int64], search: Search) -> float:
-    """Return the value of C with the smallest held-out loss; `CalibrationError` for an empty grid."""
+def choose_c(
+    x: Floats, present: Bools, fold_of: npt.NDArray[np.int64], search: Search, weights: Floats | None = None
+) -> float:
+    """Return the value of C with the smallest held-out loss; `CalibrationError` for an empty grid.
+
+    `weights` are (N,), by which rows of a class count; all alike where None.
+    """
     grid, search_rows = search.grid, search.rows
     if not grid or min(grid) <= 0:
         raise CalibrationError(f"regularisation is {tuple(grid)}; give at least one number above 0")
@@ -119,14 +130,15 @@ def choose_c(x: Floats, present: Bools, fold_of: npt.NDArray[np.int64], search: 
         fewest = min(search_rows // 2, *(len(side) for side in sides))
         picked = np.sort(np.concatenate([side[: search_rows - fewest] for side in sides]))
         x, present, fold_of = x[picked], present[picked], fold_of[picked]
+        weights = None if weights is None else weights[picked]
     losses = dict.fromkeys(grid, 0.0)
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
         rows = np.flatnonzero(held_out)
-        weights = _balanced(present, held_out)[rows]
+        counted = _balanced(present, weighted(held_out, weights))[rows]
         for c in grid:
-            logits = logits_of(x, rows, *fit(x, present, ~held_out, c))
-            losses[c] += float(weights @ np.logaddexp(0, np.where(present[rows], -logits, logits)))
+            logits = logits_of(x, rows, *fit(x, present, weighted(~held_out, weights), c))
+            losses[c] += float(counted @ np.logaddexp(0, np.where(present[rows], -logits, logits)))
             search.fitted()
     return float(min(grid, key=lambda c: losses[c]))
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError
 from safetyfilter.progress import Progress, Tally, notebook_progress
+from safetyfilter.score.ages import AgeCut
 from safetyfilter.score.folds import assign_folds, group_numbers
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.linear import LinearProbe, ProbeCard
@@ -30,6 +31,7 @@ from safetyfilter.score.logistic import (
     logits_of,
     platt,
     standardise,
+    weighted,
 )
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -49,6 +51,7 @@ def train_probe(
     encoder: EncoderSpec | str,
     captions: npt.NDArray[np.floating] | None = None,
     groups: Column | None = None,
+    ages: AgeCut | None = None,
     provenance: str = "",
     folds: int = 5,
     regularisation: Sequence[float] = REGULARISATION,
@@ -66,7 +69,7 @@ def train_probe(
         (N, D) floats as the encoder gives them, of unit L2 norm; float16 from a ``.npy`` memory map will do. Memory
         is that of one float32 copy.
     labels : array-like
-        (N,) booleans, or 0 and 1; None or NaN leaves a sample out.
+        (N,) booleans, or 0 and 1; None or NaN leaves a sample out. Ages in years where `ages` is given.
     signal : str
         The signal that the labels are about.
     encoder : EncoderSpec or str
@@ -75,6 +78,9 @@ def train_probe(
         (N, D) embeddings of the captions by the same encoder, for a probe on images with captions (`join_captions`).
     groups : array-like, optional
         (N,) group of each sample; near-duplicates in one group never lie on both sides of a fold.
+    ages : AgeCut, optional
+        The cut through ages below which the signal is present. All bands of ages on a side count alike then, and the
+        card tells the recall by band.
     provenance : str
         Your own note on where the data come from; it goes into the probe's card.
     folds : int
@@ -97,7 +103,8 @@ def train_probe(
     Raises
     ------
     CalibrationError
-        Labels of one class or another length, rows that are not finite, or labels that the embeddings don't tell apart.
+        Labels of one class or another length, rows that are not finite, labels that the embeddings don't tell apart, or
+        ages that are not numbers.
     EncoderMismatchError
         The embeddings do not have the encoder's width.
 
@@ -111,11 +118,13 @@ def train_probe(
     """
     inputs = [embeddings] if captions is None else [embeddings, captions]
     _check_inputs(inputs, encoder)
-    read = Labels.of(labels, signal)
+    aged = None if ages is None else ages.split(labels, signal)
+    read = Labels.of(labels, signal) if aged is None else aged.labels
     if len(read) != len(embeddings):
         raise CalibrationError(f"there are {len(embeddings)} embeddings and {len(read)} labels; give one for each row")
     rows = np.flatnonzero(read.known)
     present = read.present[rows]
+    weights = None if aged is None else aged.weights()[rows]
     group_of = None if groups is None else group_numbers(groups, len(embeddings))[rows]
     fold_of = assign_folds(present, group_of, folds, seed)
     used_folds = int(fold_of.max()) + 1
@@ -129,11 +138,11 @@ def train_probe(
     search = Search(grid=regularisation, rows=search_rows, seed=seed, fitted=fitted)
     tally = Tally(what="training", total=search.fits(used_folds) + used_folds, unit="fits")
     with notebook_progress(progress, lambda: tally, after_s=2) as progress:
-        chosen = choose_c(x, present, fold_of, search)
+        chosen = choose_c(x, present, fold_of, search, weights)
         logits = np.empty(len(rows))
         for fold in range(used_folds):
             held_out = fold_of == fold
-            weight, bias = fit(x, present, ~held_out, chosen)
+            weight, bias = fit(x, present, weighted(~held_out, weights), chosen)
             logits[held_out] = logits_of(x, np.flatnonzero(held_out), weight, bias)
             fitted()
     slope, offset = platt(logits, present)
@@ -143,7 +152,7 @@ def train_probe(
             "better than chance; check that rows and labels are in the same order, or label more"
         )
     scores = cross_calibrated(logits, present, fold_of)
-    weight, bias = fit(x, present, np.ones(len(rows), np.bool_), chosen)
+    weight, bias = fit(x, present, weighted(np.ones(len(rows), np.bool_), weights), chosen)
     card = _card(
         scores,
         present,
@@ -152,6 +161,8 @@ def train_probe(
         provenance=provenance,
         groups=0 if group_of is None else len(np.unique(group_of)),
     )
+    if aged is not None:
+        card = replace(card, ages=aged.card(scores, card.thresholds))
     raw = weight / scale
     return LinearProbe(
         signal=signal,

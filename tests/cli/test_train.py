@@ -137,3 +137,83 @@ def test_a_run_that_no_probe_can_be_trained_on_says_what_can_be_done(
     done = command("train", tmp_path / "run", tmp_path / "labels.parquet", "--signal", "minor", "--out", tmp_path / "p")
     assert (done.status, done.stdout) == (1, "")
     assert re.search(message, done.message)
+
+
+@pytest.fixture
+def aged(place: Path) -> Path:
+    """Ages in years that grow with a column of the embeddings; a few rows have none, or something else."""
+    x = np.load(place / "x.npy")[:400].astype(np.float32)
+    np.save(place / "x.npy", x)
+    ages = (25 - 60 * x[:, 1]).clip(0, 90).round(1).tolist()
+    ages[:3] = [None, -1.0, 1999.0]
+    pq.write_table(pa.table({"age": ages, "person": [i // 4 for i in range(len(ages))]}), place / "ages.parquet")
+    return place
+
+
+AGES = ("--label-column", "age", "--below", 18, "--gap", 2)
+
+
+def test_ages_make_the_probe_for_minor(aged: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train = ["train", aged / "x.npy", aged / "ages.parquet", *AGES, "--group-column", "person",
+             "--encoder-digest", DIGEST]  # fmt: skip
+    found = command(*train, "--out", aged / "p.safetensors", "--json").json
+    (probe,) = ProbeBank.load(aged / "p.safetensors").probes
+    assert (found["signal"], probe.signal, found["digest"]) == ("minor", "minor", probe.digest)
+    card = found["card"]
+    ages = card["ages"]
+    assert (ages["below"], ages["gap"], ages["not_ages"], ages["without_age"]) == (18, 2, 2, 1)
+    assert card["positives"] + card["negatives"] + ages["in_gap"] + 3 == 400
+    assert 50 < card["groups"] <= 100
+    assert [band["present"] for band in ages["bands"]] == sorted((b["present"] for b in ages["bands"]), reverse=True)
+    shown = command(*train, "--out", aged / "again.safetensors")
+    assert "2 of 400 ages are not between 0 and 130 years: left out" in caplog.messages
+    for text in ("14 to 16", "20 to 22", "in the gap", "not an age"):
+        assert text in shown.stdout
+
+
+def test_no_age_is_left_in_a_run(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    ages = pa.table({"key": list(truth), "age": [7 if label else 47 for label in truth.values()]})
+    pq.write_table(ages, tmp_path / "ages.parquet")
+    before = {path: path.read_bytes() for path in Path(run.path).rglob("*") if path.is_file()}
+    done = command("train", run.path, tmp_path / "ages.parquet", *AGES, "--out", tmp_path / "p.safetensors", "--json")
+    assert done.json["card"]["positives"] == sum(label for key, label in truth.items() if key != "broken.jpg")
+    assert done.json["card"]["ages"]["without_age"] == 1
+    assert {path: path.read_bytes() for path in Path(run.path).rglob("*") if path.is_file()} == before
+
+
+def test_labels_may_lie_in_a_column_of_another_name(place: Path) -> None:
+    train = ["train", place / "x.npy", place / "labels.parquet", "--encoder-digest", DIGEST, "--json"]
+    found = command(*train, "--signal", "minor", "--label-column", "explicit", "--out", place / "p.safetensors").json
+    assert (found["signal"], found["card"]["ages"]) == ("minor", None)
+    column = pq.read_table(place / "labels.parquet")["explicit"].to_pylist()
+    assert found["card"]["positives"] == sum(column)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--label-column", "age", "--below", 18, "--gap", -1), 2, "the gap is -1 years; give 0 or more"),
+        (("--label-column", "age", "--below", 0), 2, "the cut is at 0 years; give an age above 0 and below 130"),
+        (("--label-column", "age", "--below", 18, "--gap", 18), 2, "leaves nobody on one side"),
+        (("--label-column", "age", "--gap", 2), 2, "give --below too"),
+        (("--label-column", "age", "--below", "nan"), 2, "the cut is at nan years"),
+        (("--below", 18), 2, "give --label-column too"),
+        (("--label-column", "age"), 2, "no signal is named; give --signal"),
+        (("--label-column", "age", "--below", 18, "--signal", "explicit"), 2, "ages tell nothing of explicit"),
+        (("--label-column", "person", "--below", 600), 2, "below 130"),
+        (("--label-column", "name", "--below", 18), 1, "400 of 400 are not numbers, the first in row 0"),
+        (("--label-column", "years", "--below", 18), 1, "have no column 'years'"),
+        (("--label-column", "old", "--below", 18), 1, "0 samples are younger than 18 years and 400 are 18 or older"),
+        (("--label-column", "age", "--signal", "minor"), 1, "the labels of 'minor' are not all labels"),
+    ],
+)
+def test_ages_that_make_no_labels(aged: Path, options: tuple[object, ...], status: int, message: str) -> None:
+    table = pq.read_table(aged / "ages.parquet")
+    table = table.append_column("name", pa.array([f"somebody {i}" for i in range(400)]))
+    pq.write_table(table.append_column("old", pa.array([40] * 400)), aged / "ages.parquet")
+    out = aged / "p.safetensors"
+    done = command("train", aged / "x.npy", aged / "ages.parquet", *options, "--encoder-digest", DIGEST, "--out", out)
+    assert (done.status, done.stdout) == (status, ""), done.stderr
+    assert message in done.message
+    assert "somebody" not in done.stderr
+    assert not out.exists()
