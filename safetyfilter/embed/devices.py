@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 
 from safetyfilter.errors import DeviceError, UsageError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+Compile: TypeAlias = bool | Literal["auto"]
+
+FLOAT8 = torch.float8_e4m3fn
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.int8,
+    "fp8": FLOAT8,
+}
+_FLOAT8_SINCE = (9, 0)
+"""The compute capability of Hopper."""
+_AUTO_COMPILES = False
+"""No GPU has been measured yet: benchmarks/gpu.py says what its figures speak for."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -33,7 +47,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+    """Return the dtype of the image tower's weights for ``auto``, ``fp32``, ``bf16``, ``fp16``, ``int8`` or ``fp8``.
 
     Raises
     ------
@@ -50,6 +64,8 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision in PRECISIONS:
         if precision == "int8":
             require_processor(device)
+        if precision == "fp8":
+            require_float8(device)
         return PRECISIONS[precision]
     if precision != "auto":
         raise UsageError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
@@ -68,6 +84,46 @@ def require_processor(device: torch.device) -> None:
             f"precision int8 is for the processor, not for {device}: give device='cpu' (--device cpu), or another "
             "precision, such as bf16"
         )
+
+
+def require_float8(device: torch.device) -> None:
+    """Raise `DeviceError` for a device on which fp8 is not offered.
+
+    >>> require_float8(torch.device("cpu"))
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.DeviceError: precision fp8 is for GPUs of compute capability 9.0 (Hopper) and later, ...
+    """
+    if device.type != "cuda":
+        has = f"{device} is not one"
+    elif (capability := torch.cuda.get_device_capability(device)) < _FLOAT8_SINCE:
+        has = f"{device} has {capability[0]}.{capability[1]}"
+    else:
+        return
+    raise DeviceError(
+        f"precision fp8 is for GPUs of compute capability {_FLOAT8_SINCE[0]}.{_FLOAT8_SINCE[1]} (Hopper) and later, "
+        f"and {has}: give another precision, such as bf16 (--precision bf16)"
+    )
+
+
+def resolve_compile(compiled: Compile, dtype: torch.dtype) -> bool:
+    """Return True where the image tower is to be compiled, for True, False or ``auto``.
+
+    Raises
+    ------
+    UsageError
+        It is not one of these; or it is True, and the tower is in int8, which is not torch's to compile.
+
+    Examples
+    --------
+    >>> resolve_compile("auto", torch.bfloat16)
+    False
+    """
+    if compiled not in (True, False, "auto"):
+        raise UsageError(f"compile is {compiled!r}; give True, False or 'auto'")
+    if compiled is True and dtype == torch.int8:
+        raise UsageError("an image tower in int8 is OpenVINO's, and not compiled by torch; leave compile out")
+    return _AUTO_COMPILES if compiled == "auto" else compiled
 
 
 @lru_cache

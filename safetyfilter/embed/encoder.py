@@ -22,8 +22,17 @@ from safetyfilter.embed.clip.model import state_digest, width_and_flops
 from safetyfilter.embed.clip.preprocessing import PreprocessInput
 from safetyfilter.embed.clip.tokens import LazyTokenizer
 from safetyfilter.embed.clip.towers import ImageOnly
-from safetyfilter.embed.devices import require_processor, resolve_device, resolve_dtype
-from safetyfilter.embed.image_tower import ImageTower, TorchTower, without_image_tower
+from safetyfilter.embed.cuda.compiled import CompiledTower
+from safetyfilter.embed.cuda.float8 import float8_module
+from safetyfilter.embed.devices import (
+    FLOAT8,
+    Compile,
+    require_processor,
+    resolve_compile,
+    resolve_device,
+    resolve_dtype,
+)
+from safetyfilter.embed.image_tower import TorchTower, without_image_tower
 from safetyfilter.embed.int8.cache import kept_tower
 from safetyfilter.embed.int8.openvino_modules import nncf_module, openvino_module
 from safetyfilter.embed.int8.openvino_tower import OpenvinoTower
@@ -62,7 +71,11 @@ class ClipEncoder:
     precision : str
         ``auto``, ``fp32``, ``bf16`` or ``fp16``. On the CPU ``auto`` takes bfloat16 weights where the processor has
         the instructions and float32 elsewhere; on CUDA bfloat16, or float16 before compute capability 8. ``int8`` needs
-        pictures: see `load` and `quantised`.
+        pictures: see `load` and `quantised`. ``fp8`` is for GPUs of compute capability 9.0 and later, by torchao.
+    compile : bool or "auto"
+        Have torch compile the image tower, on CUDA as one graph of kernels, which takes a minute when the first batch
+        comes. Batches are then of one size and the last is filled up: it is for many images, not for a few at a time.
+        ``auto`` compiles nothing as yet, since no GPU has been measured.
 
     Attributes
     ----------
@@ -91,11 +104,13 @@ class ClipEncoder:
         tokenizer: Callable[[Sequence[str]], torch.Tensor] | None = None,
         device: str = "auto",
         precision: str = "auto",
+        compile: Compile = "auto",
     ) -> None:
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(precision, self.device)
         if self.dtype == torch.int8:
             raise UsageError("int8 is made of float32 weights; give precision='fp32', and then call `quantised`")
+        compiled = resolve_compile(compile, self.dtype)
         with ThreadPoolExecutor(1) as other:  # the digest takes longest, and none of the interpreter's time
             weights = other.submit(state_digest, model.state_dict())
             check_finite(model)
@@ -117,13 +132,14 @@ class ClipEncoder:
         model.eval().requires_grad_(False)
         self._model = model
         self._tokenizer = tokenizer
-        self._tower: ImageTower = TorchTower(
+        tower = TorchTower(
             model.visual,  # type: ignore[arg-type]
             self.spec.mean,
             self.spec.std,
             dtype=self.dtype,
             device=self.device,
         )
+        self._tower: TorchTower | CompiledTower | OpenvinoTower = CompiledTower(tower) if compiled else tower
         self._origin: dict[str, Any] | None = None
         self._text_device = torch.device("cpu")
 
@@ -136,6 +152,7 @@ class ClipEncoder:
         preprocess: PreprocessInput = None,
         device: str = "auto",
         precision: str = "auto",
+        compile: Compile = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
         quantise_on: Iterable[ImageInput] | QuantisedTower | None = None,
     ) -> ClipEncoder:
@@ -157,6 +174,8 @@ class ClipEncoder:
             what the architecture's tags agree on.
         device, precision : str
             See the class; the precision may be ``int8`` too, on the CPU.
+        compile : bool or "auto"
+            See the class; not for ``int8``.
         cache_dir : path or None
             Where downloads go; open_clip's own place where None.
         quantise_on : iterable of bytes, path or PIL.Image, or QuantisedTower, optional
@@ -188,6 +207,9 @@ class ClipEncoder:
                 "int8 (--precision int8) and pictures to quantise on (quantise_on) go together: give both, some "
                 "hundreds of those that are to be embedded, or neither"
             )
+        resolve_compile(compile, dtype)
+        if dtype == FLOAT8:
+            float8_module()
         if quantise_on is not None:
             _ = openvino_module() if isinstance(quantise_on, QuantisedTower) else nncf_module()
             full = cls.load(
@@ -208,6 +230,7 @@ class ClipEncoder:
                 tokenizer=loaded.tokenizer,
                 device=device,
                 precision=precision,
+                compile=compile,
             )
         encoder.spec = replace(encoder.spec, tag=loaded.tag)
         encoder._origin = {
@@ -215,6 +238,7 @@ class ClipEncoder:
             "pretrained": pretrained,
             "preprocess": dict(preprocess) if isinstance(preprocess, Mapping) else preprocess,
             "precision": precision,
+            "compile": compile,
             "cache_dir": cache_dir,
         }
         return encoder
@@ -340,6 +364,7 @@ class ClipEncoder:
     ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
         options = options or EmbedOptions()
+        options = replace(options, full_batches=options.full_batches or self._tower.full_batches)
         return EmbeddingPipeline(
             self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options, flops=self.flops
         ).run(items, read)
@@ -413,7 +438,7 @@ class ClipEncoder:
         self._require_texts()
         self._model.visual = None  # type: ignore[assignment]  # which is there already, in a precision of its own
         self._model.to(self.device)
-        self._model.visual = self._tower.visual if isinstance(self._tower, TorchTower) else None  # type: ignore[assignment]
+        self._model.visual = None if isinstance(self._tower, OpenvinoTower) else self.image_tower  # type: ignore[assignment]
         self._text_device = self.device
 
     def _require_texts(self) -> Callable[[Sequence[str]], torch.Tensor]:
@@ -430,7 +455,7 @@ class ClipEncoder:
 
         `UsageError` in int8, which torch does not run.
         """
-        if not isinstance(self._tower, TorchTower):
+        if isinstance(self._tower, OpenvinoTower):
             raise UsageError("this encoder's image tower is in int8, and not a module of torch; load it in fp32")
         return self._tower.visual
 

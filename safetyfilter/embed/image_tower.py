@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch.nn import functional as F
 
 from safetyfilter.embed.clip.model import to_dtype
+from safetyfilter.embed.cuda.float8 import to_float8
+from safetyfilter.embed.devices import FLOAT8, require_float8
 
 
 class ImageTower(Protocol):
     """An image tower on a device."""
+
+    full_batches: ClassVar[bool]
+    """It is for batches of one size, to which fewer images are filled up."""
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (n, D) float32 of unit L2 norm for (n, H, W, 3) uint8, both on the device; from any thread."""
@@ -32,9 +37,14 @@ class TorchTower(torch.nn.Module):
     mean, std : sequence of float
         Per channel, on pixel values in [0, 1].
     dtype : torch.dtype
-        Of its weights.
+        Of its weights; in float8 those of linear layers alone, and the others are in bfloat16.
     device : torch.device
         Where it is to be.
+
+    Raises
+    ------
+    MissingExtraError, WeightsError
+        As of `to_float8`.
 
     Examples
     --------
@@ -42,6 +52,8 @@ class TorchTower(torch.nn.Module):
     >>> round(tower(torch.full((1, 1, 1, 3), 255, dtype=torch.uint8)).norm().item(), 6)
     1.0
     """
+
+    full_batches: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -53,13 +65,16 @@ class TorchTower(torch.nn.Module):
         device: torch.device,
     ) -> None:
         super().__init__()
-        self.visual = to_dtype(visual, dtype)
-        self.dtype = dtype
+        self.in_float8 = dtype == FLOAT8
+        self.dtype = torch.bfloat16 if self.in_float8 else dtype  # of what goes in
+        self.visual = to_dtype(visual, self.dtype)
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.eval().to(device)
+        self.eval()._place(device)
+        if self.in_float8:
+            to_float8(self.visual)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return embeddings, as `ImageTower` says."""
@@ -74,8 +89,20 @@ class TorchTower(torch.nn.Module):
         return F.normalize(features.float(), dim=-1)
 
     def on(self, device: torch.device) -> TorchTower:
-        """Return the tower, moved to a device."""
-        return self.to(device)
+        """Return the tower, moved to a device; `DeviceError` where it is in float8 and the device has none."""
+        if self.in_float8:
+            require_float8(device)
+        return self._place(device)
+
+    def _place(self, device: torch.device) -> TorchTower:
+        self.to(device)
+        if (
+            device.type == "cuda"
+        ):  # the order in which pixels come: a convolution would else reorder its weights each time
+            for layer in self.visual.modules():
+                if isinstance(layer, torch.nn.Conv2d):
+                    layer.to(memory_format=torch.channels_last)
+        return self
 
 
 def without_image_tower(model: torch.nn.Module) -> torch.nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -82,6 +82,8 @@ class OpenvinoTower:
     MissingExtraError
         OpenVINO is not installed.
     """
+
+    full_batches: ClassVar[bool] = False
 
     def __init__(self, quantised: QuantisedTower) -> None:
         self.quantised = quantised

@@ -1,0 +1,124 @@
+"""Image towers compiled for fixed numbers of images, and checked against what they are compiled from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+
+from safetyfilter.embed.clip.towers import first_line
+from safetyfilter.embed.cuda.attention import with_linear_attention
+from safetyfilter.embed.cuda.graphs import Graph
+from safetyfilter.embed.forward import out_of_memory
+from safetyfilter.embed.image_tower import TorchTower
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+Compiler = Callable[[torch.nn.Module], Run]
+
+COMPILER: Compiler = partial(torch.compile, dynamic=False)
+LEAST_COSINE = 0.99
+"""Between the embeddings of the compiled tower and of the tower itself: rounding in half precision stays above it."""
+_SHAPES = 4
+"""Batches come in one size, and in a smaller one wherever memory was short."""
+
+_log = logging.getLogger(__name__)
+
+
+class CompiledTower:
+    """An image tower compiled by torch for each number of images that comes, on CUDA as one graph of kernels.
+
+    The first batch of a size takes as long as compiling does. Its embeddings are compared with those of the tower
+    itself; where they differ, and where compiling fails, there is one warning, and the tower runs as it is from then
+    on. May be called from several threads at once.
+
+    Parameters
+    ----------
+    tower : TorchTower
+        The tower; its attention is changed to one that the compiler can see into.
+    compiler : callable
+        The tower -> the same, faster; `torch.compile` with fixed shapes by default.
+
+    Attributes
+    ----------
+    as_it_is : bool
+        Compiling failed, and the tower runs as it is.
+    """
+
+    full_batches: ClassVar[bool] = True
+
+    def __init__(self, tower: TorchTower, compiler: Compiler = COMPILER) -> None:
+        with_linear_attention(tower.visual)
+        self.tower = tower
+        self._compiler = compiler
+        self._runs: dict[tuple[int, ...], Run] = {}
+        self._lock = threading.Lock()
+        self.as_it_is = False
+
+    @property
+    def visual(self) -> torch.nn.Module:
+        """As `TorchTower.visual`."""
+        return self.tower.visual
+
+    @torch.inference_mode()
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return embeddings, as `ImageTower` says."""
+        run = self._runs.get(tuple(pixels.shape))
+        if run is None and not self.as_it_is:
+            with self._lock:
+                run = self._runs.get(tuple(pixels.shape)) or self._compiled(pixels)
+        return self.tower(pixels) if run is None else run(pixels)
+
+    def on(self, device: torch.device) -> CompiledTower:
+        """Return the tower on another device, to be compiled anew there; errors as of `TorchTower.on`."""
+        return CompiledTower(self.tower.on(device), self._compiler)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # compiled anew where it arrives
+        return (CompiledTower, (self.tower, self._compiler))
+
+    def _compiled(self, pixels: torch.Tensor) -> Run | None:
+        """Return a run for images like these, and keep it; None where there is none, now and later."""
+        try:
+            run = self._checked(pixels)
+        except Exception as error:  # compilers fail in kinds of their own
+            self._runs.clear()
+            if out_of_memory(error):  # then batches become smaller, and those are compiled
+                raise
+            self.as_it_is = True
+            _log.warning("the image tower runs as it is, not compiled, which may be slower: %s", first_line(error))
+            return None
+        self._runs[tuple(pixels.shape)] = run
+        return run
+
+    def _checked(self, pixels: torch.Tensor) -> Run:
+        if len(self._runs) == _SHAPES:
+            raise _NotCompiledError(f"batches come in more than {_SHAPES} sizes")
+        run: Run = self._compiler(self.tower)
+        if pixels.device.type == "cuda":
+            run = Graph(run, pixels)
+        for some in (pixels, pixels.flip(0)):  # a run that only ever sees its first input would be found out
+            cosine = least_cosine(run(some), self.tower(some))
+            if not cosine >= LEAST_COSINE:
+                raise _NotCompiledError(f"its embeddings would be others, of cosine {cosine:.3f}")
+        return run
+
+
+class _NotCompiledError(Exception):
+    """A reason of our own."""
+
+
+def least_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the least cosine between rows of unit norm; NaN where only what was found is not finite.
+
+    >>> least_cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))
+    0.6000000238418579
+    >>> least_cosine(torch.full((1, 2), torch.nan), torch.tensor([[0.6, 0.8]]))
+    nan
+    >>> least_cosine(torch.ones(1, 2), torch.full((1, 2), torch.nan))
+    1.0
+    """
+    cosines = (found * expected).sum(dim=1)[expected.isfinite().all(dim=1)]
+    return float(cosines.min()) if len(cosines) else 1.0  # its minimum is NaN where one of them is
