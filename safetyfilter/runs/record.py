@@ -170,7 +170,7 @@ class RunRecord:
         Four hexadecimal digits for each part, by which an error names one that was altered afterwards.
     self_check : CheckEmbeddings or None
         What the first encoder that scored for this run made of generated pictures, against which each process holds its
-        own; None of stored embeddings, of applied decisions, and of runs that version 0.3.0 or one before made.
+        own; None of stored embeddings, of applied decisions, and of runs that version 0.5.0 or one before it made.
     applied_from : str
         `decisions_digest` of the run whose decisions were applied to this source by content; empty for a scan.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,9 +31,19 @@ class OtherEncoder:
     def spec(self) -> EncoderSpec:
         return self.encoder.spec
 
+    @property
+    def loaded(self) -> bool:
+        return True
+
     def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None) -> EmbeddingBatch:
-        batch = self.encoder.embed(images, options)
-        return replace(batch, vectors=self.change(batch.vectors), status=None)
+        return self._changed(self.encoder.embed(images, options))
+
+    def embed_stream(self, items: Any, read: Any, options: EmbedOptions | None = None) -> Iterator[Any]:
+        for records, batch in self.encoder.embed_stream(items, read, options):
+            yield records, self._changed(batch)
+
+    def _changed(self, batch: EmbeddingBatch) -> EmbeddingBatch:
+        return replace(batch, vectors=self.change(batch.vectors))
 
 
 def with_nan(vectors: Floats) -> Floats:
