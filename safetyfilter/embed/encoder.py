@@ -284,6 +284,11 @@ class ClipEncoder:
         return encoder
 
     @property
+    def full_batches(self) -> bool:
+        """True where every forward pass has the same number of images, whatever the options say: a compiled tower."""
+        return self._tower.full_batches
+
+    @property
     def quantised_tower(self) -> QuantisedTower | None:
         """The image tower in int8; None in every other precision."""
         return self._tower.quantised if isinstance(self._tower, OpenvinoTower) else None
@@ -364,7 +369,7 @@ class ClipEncoder:
     ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
         options = options or EmbedOptions()
-        options = replace(options, full_batches=options.full_batches or self._tower.full_batches)
+        options = replace(options, full_batches=options.full_batches or self.full_batches)
         return EmbeddingPipeline(
             self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options, flops=self.flops
         ).run(items, read)

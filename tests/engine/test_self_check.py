@@ -62,7 +62,7 @@ def test_a_run_has_what_its_first_encoder_made_of_the_pictures(scanned: Run, saf
     assert (record.precision, record.device) == ("float32", "cpu")
     assert record.vectors.shape == (4, safe.probes.width)
     field = json.loads((Path(scanned.path) / "run.json").read_text())["self_check"]
-    assert set(field) == {"pictures", "precision", "device", "embeddings"}
+    assert set(field) == {"pictures", "precision", "view", "device", "embeddings"}
     assert Run.open(scanned.path).record == scanned.record
 
 
@@ -158,7 +158,7 @@ def test_a_process_of_another_device_is_held_against_the_run(
 def test_workers_of_a_cluster_agree_on_the_first_of_them(scanned: Run) -> None:
     first, coordinator = scanned.record.self_check, Coordinator()
     assert first is not None
-    other = CheckEmbeddings.of(-first.vectors, precision="float32", device="cpu")
+    other = CheckEmbeddings.of(-first.vectors, precision="float32", view="whole", device="cpu")
     assert coordinator.news().self_check is None
     assert coordinator.first_check(None) is None
     assert coordinator.first_check(first) == first
@@ -176,7 +176,7 @@ def test_the_command_says_it_in_one_line_and_fails(
     (file,) = cache.iterdir()
     kept = json.loads(file.read_text())
     kept["embeddings"] = CheckEmbeddings.of(
-        -CheckEmbeddings.from_dict(kept).vectors, precision="float32", device="cpu"
+        -CheckEmbeddings.from_dict(kept).vectors, precision="float32", view="whole", device="cpu"
     ).as_dict()["embeddings"]
     file.write_text(json.dumps(kept))
     done = command(*words, "--out", tmp_path / "run", "--json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from safetyfilter.embed.pictures.images import PREPARATION
@@ -48,8 +49,8 @@ def require_as_first(encoder: ImageEncoder, now: CheckEmbeddings, quantised: str
         folder = cache_folder() / "self-check"
     except (SafetyFilterError, RuntimeError):  # a URL, or a user without a home
         return
-    own = _name(encoder, now.precision, quantised)
-    for name in dict.fromkeys((own, _name(encoder, _FULL, ""))):
+    own = _name(encoder, now, quantised)
+    for name in dict.fromkeys((own, _name(encoder, replace(now, precision=_FULL), ""))):
         before = _read(folder, name)
         if before is not None:
             where, remedy = f"first use, {folder / name}", f"If it was wrong at its first use, remove {folder / name}"
@@ -58,8 +59,8 @@ def require_as_first(encoder: ImageEncoder, now: CheckEmbeddings, quantised: str
             _write(folder, name, now)
 
 
-def _name(encoder: ImageEncoder, precision: str, quantised: str) -> str:
-    what = [PICTURES_VERSION, PREPARATION, encoder.spec.digest, precision, quantised]
+def _name(encoder: ImageEncoder, now: CheckEmbeddings, quantised: str) -> str:
+    what = [PICTURES_VERSION, PREPARATION, encoder.spec.digest, now.precision, now.view, quantised]
     return f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.json"
 
 

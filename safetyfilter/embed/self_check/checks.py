@@ -6,13 +6,14 @@ import platform
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.options import EmbedOptions
+from safetyfilter.embed.pictures.headers import DecodeLimits
 from safetyfilter.embed.self_check.embedded import CheckEmbeddings, cosines_of, least_cosine_in
 from safetyfilter.embed.self_check.pictures import check_pictures
 from safetyfilter.embed.spec import EncoderSpec
@@ -51,17 +52,17 @@ class ImageEncoder(Protocol):
 def checked(encoder: ImageEncoder, options: EmbedOptions) -> CheckEmbeddings:
     """Return an encoder's embeddings of the check's pictures, of which all holds that can be told without others.
 
-    The pictures are encoded files, that are decoded and prepared as those of a scan, the whole picture each. Each
-    embedding must be finite and of unit norm, not all may be the same, a picture must have the same embedding twice in
-    a batch and in a batch by itself, and nearly the same as a JPEG. On a GPU the batch is as large as those of a scan,
-    on a processor no larger than it must be.
+    The pictures are encoded files, that are decoded and prepared as those of a scan; the first view of each counts.
+    Each embedding must be finite and of unit norm, not all may be the same, a picture must have the same embedding
+    twice in a batch and in a batch by itself, and nearly the same as a JPEG. On a GPU the batch is as large as those of
+    a scan, on a processor no larger than it must be.
 
     Parameters
     ----------
     encoder : ImageEncoder
         The encoder.
     options : EmbedOptions
-        Those of the scan, of which decoding and batch size count.
+        Those of the scan; its limits and its processes for decoding do not count.
 
     Raises
     ------
@@ -78,10 +79,10 @@ def checked(encoder: ImageEncoder, options: EmbedOptions) -> CheckEmbeddings:
     >>> checked(encoder, EmbedOptions()).vectors.shape == (4, encoder.spec.width)
     True
     """
-    used = _options(options, on_gpu=encoder.device.type == "cuda")
+    of_all, of_one = batches_for(encoder, options)
     names, pictures = tuple(check_pictures()), list(check_pictures().values())
-    batch = _vectors(encoder, [*pictures, pictures[0]], used, (*names, names[0]))
-    alone = _vectors(encoder, pictures[2:3], replace(used, batch_size=1, full_batches=False), names[2:3])
+    batch = _vectors(encoder, [*pictures, pictures[0]], of_all, (*names, names[0]))
+    alone = _vectors(encoder, pictures[2:3], of_one, names[2:3])
     precision = precision_of(encoder)
     least = least_cosine_in(precision)
     one, other = map(list, zip(*combinations(range(3), 2), strict=True))
@@ -90,7 +91,9 @@ def checked(encoder: ImageEncoder, options: EmbedOptions) -> CheckEmbeddings:
     _require_cosine(encoder, (batch[:1], batch[4:]), f"{names[0]!r} twice in one batch", least)
     _require_cosine(encoder, (batch[2:3], alone), f"{names[2]!r} in a batch and by itself", least)
     _require_cosine(encoder, (batch[2:3], batch[3:4]), f"{names[2]!r} as a PNG and as a JPEG", _AS_JPEG)
-    return CheckEmbeddings.of(batch[: len(pictures)], precision=precision, device=_device(encoder))
+    return CheckEmbeddings.of(
+        batch[: len(pictures)], precision=precision, view=_first_view(options), device=_device(encoder)
+    )
 
 
 def require_like(encoder: ImageEncoder, now: CheckEmbeddings, before: CheckEmbeddings, where: str, remedy: str) -> None:
@@ -141,12 +144,26 @@ def precision_of(encoder: Any) -> str:
     return str(getattr(encoder, "dtype", "")).removeprefix("torch.")
 
 
-def _options(options: EmbedOptions, *, on_gpu: bool) -> EmbedOptions:
-    """Decoding in threads: processes would take longer to start than all the rest, and decode by the same code."""
-    used = EmbedOptions(views="whole", decode=options.decode, decoders="threads", workers=2)
-    if on_gpu:
-        return replace(used, batch_size=options.batch_size, full_batches=True)
-    return replace(used, batch_size=len(check_pictures()) + 1)
+def batches_for(encoder: ImageEncoder, options: EmbedOptions) -> tuple[EmbedOptions, EmbedOptions]:
+    """Return the options for all pictures of the check, and for one of them by itself.
+
+    Pictures are decoded in threads: processes take longer to start than all the rest, and decode by the same code.
+
+    >>> from types import SimpleNamespace
+    >>> of_all, of_one = batches_for(SimpleNamespace(device=torch.device("cpu")), EmbedOptions(views="multi"))
+    >>> of_all.batch_size, of_one.batch_size, of_one.views
+    (5, 1, 'whole')
+    """
+    as_scanned = replace(options, decoders="threads", workers=2, limits=DecodeLimits(), full_batches=True)
+    if getattr(encoder, "full_batches", False):  # compiled for each size of batch, which takes a minute
+        return as_scanned, as_scanned
+    few = replace(as_scanned, views=_first_view(options), batch_size=len(check_pictures()) + 1, full_batches=False)
+    return as_scanned if encoder.device.type == "cuda" else few, replace(few, batch_size=1)
+
+
+def _first_view(options: EmbedOptions) -> Literal["center", "whole"]:
+    """The first of the views of a picture, which is the one that is compared."""
+    return "center" if options.views == "center" else "whole"
 
 
 def _vectors(encoder: ImageEncoder, pictures: list[bytes], options: EmbedOptions, names: tuple[str, ...]) -> Floats:

@@ -33,6 +33,8 @@ class CheckEmbeddings:
         (N, D) float16, little-endian: of each picture, in order, its embedding of unit L2 norm.
     precision : str
         In which they were embedded, as ``bfloat16``.
+    view : str
+        Of each picture: ``whole``, or CLIP's own crop, ``center``.
     device : str
         The device, as ``cpu`` or ``cuda (NVIDIA H100)``.
     pictures : int
@@ -45,13 +47,14 @@ class CheckEmbeddings:
 
     Examples
     --------
-    >>> one = CheckEmbeddings.of(np.eye(4, 8, dtype=np.float32), precision="float32", device="cpu")
+    >>> one = CheckEmbeddings.of(np.eye(4, 8, dtype=np.float32), precision="float32", view="whole", device="cpu")
     >>> one.least_cosine(one), CheckEmbeddings.from_dict(one.as_dict()) == one
     (1.0, True)
     """
 
     halves: bytes
     precision: str
+    view: str
     device: str
     pictures: int = PICTURES_VERSION
 
@@ -64,9 +67,9 @@ class CheckEmbeddings:
             raise ValueError("an embedding is not finite")
 
     @classmethod
-    def of(cls, vectors: Floats, *, precision: str, device: str) -> CheckEmbeddings:
+    def of(cls, vectors: Floats, *, precision: str, view: str, device: str) -> CheckEmbeddings:
         """Return (N, D) embeddings, one for each picture, rounded to float16."""
-        return cls(halves=vectors.astype("<f2").tobytes(), precision=precision, device=device)
+        return cls(halves=vectors.astype("<f2").tobytes(), precision=precision, view=view, device=device)
 
     @property
     def vectors(self) -> Floats:
@@ -74,8 +77,8 @@ class CheckEmbeddings:
         return np.frombuffer(self.halves, "<f2").reshape(len(check_pictures()), -1).astype(np.float32)
 
     def comparable(self, other: CheckEmbeddings) -> bool:
-        """Return True for embeddings of the same pictures."""
-        return self.pictures == other.pictures == PICTURES_VERSION
+        """Return True for embeddings of the same pictures and view."""
+        return self.pictures == other.pictures == PICTURES_VERSION and self.view == other.view
 
     def least_cosine(self, other: CheckEmbeddings) -> float:
         """Return the least cosine of the two embeddings of a picture, -1 where their widths differ."""
@@ -86,8 +89,9 @@ class CheckEmbeddings:
     def demanded_cosine(self, other: CheckEmbeddings) -> float:
         """Return the least cosine that the two must have.
 
-        >>> halves = np.eye(4, dtype="<f2").tobytes()
-        >>> one, other = (CheckEmbeddings(halves=halves, precision=p, device="cpu") for p in ("float32", "bfloat16"))
+        >>> from dataclasses import replace
+        >>> one = CheckEmbeddings.of(np.eye(4, dtype=np.float32), precision="float32", view="whole", device="cpu")
+        >>> other = replace(one, precision="bfloat16")
         >>> one.demanded_cosine(one), one.demanded_cosine(other)
         (0.999, 0.99)
         """
@@ -98,6 +102,7 @@ class CheckEmbeddings:
         return {
             "pictures": self.pictures,
             "precision": self.precision,
+            "view": self.view,
             "device": self.device,
             "embeddings": base64.b64encode(self.halves).decode(),
         }
@@ -105,14 +110,16 @@ class CheckEmbeddings:
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> CheckEmbeddings:
         """Return the embeddings that `as_dict` wrote; KeyError, TypeError or ValueError where they are none."""
-        pictures, precision, device, text = (data[name] for name in ("pictures", "precision", "device", "embeddings"))
-        if type(pictures) is not int or not all(isinstance(each, str) for each in (precision, device, text)):
-            raise TypeError("pictures is a whole number, and precision, device and embeddings are texts")
+        texts = {name: data[name] for name in ("precision", "view", "device", "embeddings")}
+        pictures = data["pictures"]
+        if type(pictures) is not int or not all(isinstance(each, str) for each in texts.values()):
+            raise TypeError(f"pictures is a whole number, and {', '.join(texts)} are texts")
+        precision, view, device, encoded = map(str, texts.values())
         try:
-            halves = base64.b64decode(str(text), validate=True)
+            halves = base64.b64decode(encoded, validate=True)
         except binascii.Error as error:
             raise ValueError(f"embeddings is not base64: {error}") from error
-        return cls(halves=halves, precision=str(precision), device=str(device), pictures=pictures)
+        return cls(halves=halves, precision=precision, view=view, device=device, pictures=pictures)
 
 
 def least_cosine_in(precision: str) -> float:

@@ -19,12 +19,12 @@ from safetyfilter.errors import SelfCheckError
 
 @pytest.fixture(scope="module")
 def first(encoder: ClipEncoder) -> CheckEmbeddings:
-    return checked(encoder, EmbedOptions())
+    return checked(encoder, EmbedOptions(views="whole"))
 
 
 @pytest.fixture(scope="module")
 def wrong(first: CheckEmbeddings) -> CheckEmbeddings:
-    return CheckEmbeddings.of(-first.vectors, precision="float32", device="cpu")
+    return CheckEmbeddings.of(-first.vectors, precision="float32", view="whole", device="cpu")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_each_precision_and_quantised_model_is_recorded_and_all_are_held_against
 def test_one_of_a_lower_precision_may_differ_more(cache: Path, encoder: ClipEncoder, first: CheckEmbeddings) -> None:
     require_as_first(encoder, first)
     off = first.vectors + np.float32(0.1) * np.roll(first.vectors, 1, axis=1)
-    other = CheckEmbeddings.of(off, precision="bfloat16", device="cuda (NVIDIA H100)")
+    other = CheckEmbeddings.of(off, precision="bfloat16", view="whole", device="cuda (NVIDIA H100)")
     assert 0.99 < other.least_cosine(first) < 0.999
     require_as_first(encoder, other)
     with pytest.raises(SelfCheckError, match=r"at least 0\.999 is asked"):
@@ -81,7 +81,7 @@ def test_a_folder_that_others_write_to_is_told_and_left_alone(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"pictures": 1, "precision": "", "device": "", "embeddings": ""}']
+    "content", [b"", b"[]", b"{}", b'{"pictures": 1, "precision": "", "view": "", "device": "", "embeddings": ""}']
 )
 def test_a_damaged_record_is_made_anew(
     cache: Path, encoder: ClipEncoder, first: CheckEmbeddings, content: bytes, caplog: pytest.LogCaptureFixture

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions
-from safetyfilter.embed.self_check.checks import checked, require_like
+from safetyfilter.embed.self_check.checks import batches_for, checked, require_like
 from safetyfilter.embed.self_check.embedded import CheckEmbeddings
 from safetyfilter.embed.self_check.pictures import check_pictures
 from safetyfilter.errors import SelfCheckError
@@ -29,7 +31,7 @@ from tests.embed.self_check.faulty import (
     with_nan,
 )
 
-OPTIONS = EmbedOptions()
+OPTIONS = EmbedOptions(views="whole")
 
 
 def pixels(name: str) -> np.ndarray:
@@ -64,6 +66,23 @@ def test_a_sound_encoder_passes_and_is_like_itself(
     assert (now.precision, now.device, now.vectors.shape) == (precision, "cpu", (4, encoder.spec.width))
     require_like(here, now, first, "before", "")
     assert now.least_cosine(first) > 0.9995
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled", "expected"),
+    [
+        ("cpu", False, [(5, False, "whole"), (1, False, "whole")]),
+        ("cuda", False, [(64, True, "multi"), (1, False, "whole")]),
+        ("cuda", True, [(64, True, "multi"), (64, True, "multi")]),
+        ("cpu", True, [(64, True, "multi"), (64, True, "multi")]),
+    ],
+)
+def test_batches_are_small_but_on_a_gpu_and_where_each_size_is_compiled(device, compiled, expected) -> None:
+    encoder = SimpleNamespace(device=torch.device(device), full_batches=compiled)
+    scanned = EmbedOptions(views="multi", batch_size=64, decode="exact", decoders="processes", workers=9)
+    made = batches_for(encoder, scanned)
+    assert [(one.batch_size, one.full_batches, one.views) for one in made] == expected
+    assert {(one.decode, one.decoders, one.workers) for one in made} == {("exact", "threads", 2)}
 
 
 def test_an_encoder_of_somebody_elses_passes(encoder: ClipEncoder, first: CheckEmbeddings) -> None:
@@ -122,13 +141,13 @@ def test_another_devices_rounding_is_no_fault(encoder: ClipEncoder, first: Check
 
 
 def test_another_width_is_told(encoder: ClipEncoder, first: CheckEmbeddings) -> None:
-    narrow = CheckEmbeddings.of(np.eye(4, 8, dtype=np.float32), precision="float32", device="cpu")
+    narrow = CheckEmbeddings.of(np.eye(4, 8, dtype=np.float32), precision="float32", view="whole", device="cpu")
     with pytest.raises(SelfCheckError, match="have the width 32, and had 8"):
         require_like(encoder, first, narrow, "run.json", "")
 
 
 def test_other_pictures_are_not_compared(encoder: ClipEncoder, first: CheckEmbeddings) -> None:
-    later = CheckEmbeddings(halves=b"", precision="float32", device="cpu", pictures=2)
+    later = CheckEmbeddings(halves=b"", precision="float32", view="whole", device="cpu", pictures=2)
     assert CheckEmbeddings.from_dict(later.as_dict()) == later
     require_like(encoder, first, later, "run.json", "")
 
