@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from safetyfilter.runs.sealed_records import open_records as open_records
     from safetyfilter.runs.sharded import ShardedDecisions as ShardedDecisions
     from safetyfilter.runs.why import why as why
+    from safetyfilter.score.ages import AgeCut as AgeCut
     from safetyfilter.score.bank import ProbeBank as ProbeBank
     from safetyfilter.score.bank import join_captions as join_captions
     from safetyfilter.score.convert.detector import convert_detector as convert_detector
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 __version__ = "0.5.0"
 
 _HOMES = {
+    "AgeCut": "score.ages",
     "Calibration": "decide.calibration",
     "ClipEncoder": "embed.encoder",
     "DecisionBatch": "batches",

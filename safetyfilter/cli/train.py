@@ -127,18 +127,18 @@ def _shown(title: str, card: ProbeCard | None) -> RenderableType:
 
 
 def _bands(ages: AgeCard) -> Table:
-    """Return how many samples of each band of ages are found, and how many were left out."""
+    """Return the share of each band of ages that is found, and how many samples were left out."""
     shown = Table(
         "age",
         "label",
         "samples",
-        *(f"found at {share}" for share in _SHOWN_RECALLS),
-        title=f"by age in years: held-out samples found at the thresholds that find {', '.join(_SHOWN_RECALLS)}",
+        *(f"at {share}" for share in _SHOWN_RECALLS),
+        title="found by age in years, held out, at the threshold that finds that share of all",
         title_justify="left",
     )
     for band in ages.bands:
         found = (f"{band.found[share]:.3f}" for share in _SHOWN_RECALLS)
-        shown.add_row(band.years, "present" if band.present else "absent", f"{band.samples:,}", *found)
-    for what, count in (("in the gap", ages.in_gap), ("not an age", ages.not_ages), ("no age", ages.without_age)):
+        shown.add_row(band.years, band.label, f"{band.samples:,}", *found)
+    for what, count in (("not an age", ages.not_ages), ("no age", ages.without_age)):
         shown.add_row(what, "left out", f"{count:,}")
     return shown

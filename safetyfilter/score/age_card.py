@@ -19,6 +19,8 @@ class AgeBand:
         The age before which it ends; None for the last.
     present : bool
         True below the cut.
+    trained_on : bool
+        False in the gap around the cut, whose samples are only measured.
     samples : int
         Samples in it.
     found : mapping of str to float
@@ -34,6 +36,7 @@ class AgeBand:
     start: float
     end: float | None = None
     present: bool = False
+    trained_on: bool = True
     samples: int = 0
     found: Mapping[str, float] = field(default_factory=dict)
 
@@ -47,6 +50,11 @@ class AgeBand:
         """The ages in words; the second of two is not in the band."""
         return f"{self.start:g} and more" if self.end is None else f"{self.start:g} to {self.end:g}"
 
+    @property
+    def label(self) -> str:
+        """The label in words, for a table."""
+        return ("present" if self.present else "absent") + ("" if self.trained_on else ", not trained on")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgeCard:
@@ -57,7 +65,7 @@ class AgeCard:
     below, gap : float
         The cut in years, and the years on either side of it that were left out.
     in_gap, not_ages, without_age : int
-        Samples left out: with an age in the gap, with something that is not one, and with none.
+        Samples not trained on: with an age in the gap, with something that is not one, and with none.
     bands : tuple of AgeBand
         In ascending order; those without a sample are left out.
     """

@@ -1,7 +1,8 @@
 """Labels from ages in years: present below a cut, absent above it, with a gap around it that is left out.
 
 Faces near the cut can't be told apart, and a set has many more of one age than of another. Leaving out the former, and
-letting each band of ages count alike, is what Gaul et al. (2025, arXiv:2506.10689) do on a frozen encoder.
+letting each band of ages count alike, is what Gaul et al. (2025, arXiv:2506.10689) do on a frozen encoder. Those that
+are left out are scored all the same, since use will meet them: the card tells how many of them are found.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,10 +86,9 @@ class AgeCut:
 
     @property
     def starts(self) -> tuple[float, ...]:
-        """The ages at which bands begin, in ascending order; one begins on either side of the gap."""
-        young = [float(edge) for edge in _EDGES if edge < self.youngest_left_out]
-        old = [float(edge) for edge in _EDGES if edge > self.youngest_absent]
-        return (*young, self.youngest_absent, *old)
+        """The ages at which bands begin, in ascending order; one begins at the cut, and at either end of the gap."""
+        limits = (self.youngest_left_out, self.below, self.youngest_absent)
+        return tuple(sorted({float(edge) for edge in (*_EDGES, *limits)}))
 
     def split(self, column: Column, name: str) -> AgedLabels:
         """Return labels from a column of ages in years.
@@ -119,10 +120,9 @@ class AgeCut:
         aged = AgedLabels(
             cut=self,
             labels=Labels(present=young, known=young | old),
-            band=np.where(young | old, np.searchsorted(self.starts, np.where(is_age, ages, 0), side="right") - 1, -1),
+            band=np.where(is_age, np.searchsorted(self.starts, np.where(is_age, ages, 0), side="right") - 1, -1),
             without_age=int((~known).sum()),
             not_ages=not_ages,
-            in_gap=int((is_age & ~young & ~old).sum()),
         )
         if min(young.sum(), old.sum()) < 2:
             raise CalibrationError(
@@ -145,9 +145,9 @@ class AgedLabels:
     labels : Labels
         Of N samples; not known in the gap, and where there is no age.
     band : ndarray
-        (N,) int64, the number of each sample's band of ages by `AgeCut.starts`, -1 where its label is not known.
-    without_age, not_ages, in_gap : int
-        Samples left out: without an age, with something that is not one, and with one in the gap.
+        (N,) int64, the number of each sample's band of ages by `AgeCut.starts`, -1 where it has no age.
+    without_age, not_ages : int
+        Samples left out: without an age, and with something that is not one.
     """
 
     cut: AgeCut
@@ -155,7 +155,16 @@ class AgedLabels:
     band: npt.NDArray[np.int64]
     without_age: int
     not_ages: int
-    in_gap: int
+
+    @property
+    def gap_rows(self) -> npt.NDArray[np.int64]:
+        """(G,) int64, the places of the samples with an age in the gap."""
+        return np.flatnonzero((self.band >= 0) & ~self.labels.known)
+
+    @property
+    def in_gap(self) -> int:
+        """G, the number of samples with an age in the gap."""
+        return len(self.gap_rows)
 
     def weights(self) -> Floats:
         """Return (N,) float32, by which all bands of a side count alike; 0 where the label is not known.
@@ -169,24 +178,33 @@ class AgedLabels:
             weights[side] = side.sum() / np.count_nonzero(counts) / counts[self.band[side]]
         return weights.clip(0, MOST_WEIGHT).astype(np.float32)
 
-    def card(self, scores: npt.NDArray[np.float64], thresholds: Mapping[str, float]) -> AgeCard:
-        """Return what a probe's card says of ages, from held-out scores of the samples whose labels are known."""
-        band, starts = self.band[self.labels.known], self.cut.starts
+    def card(
+        self, scores: npt.NDArray[np.float64], in_gap: npt.NDArray[np.float64], thresholds: Mapping[str, float]
+    ) -> AgeCard:
+        """Return what a probe's card says of ages.
+
+        Parameters
+        ----------
+        scores, in_gap : ndarray
+            Held-out scores of the samples whose labels are known, and of those in the gap.
+        thresholds : mapping of str to float
+            Those of the card.
+        """
+        everyone = np.full(len(self.band), np.nan)
+        everyone[self.labels.known], everyone[self.gap_rows] = scores, in_gap
         bands = []
-        for number, start in enumerate(starts):
-            inside = band == number
-            if not inside.any():
+        for number, (start, end) in enumerate(pairwise((*self.cut.starts, None))):
+            inside = everyone[self.band == number]
+            if start is None or not len(inside):
                 continue
-            present = start < self.cut.youngest_left_out
-            ends = [*starts[number + 1 :], math.inf]
-            end = self.cut.youngest_left_out if present and ends[0] >= self.cut.youngest_absent else ends[0]
             bands.append(
                 AgeBand(
                     start=start,
-                    end=None if math.isinf(end) else end,
-                    present=present,
-                    samples=int(inside.sum()),
-                    found={name: float((scores[inside] >= at).mean()) for name, at in thresholds.items()},
+                    end=end,
+                    present=start < self.cut.below,
+                    trained_on=not self.cut.youngest_left_out <= start < self.cut.youngest_absent,
+                    samples=len(inside),
+                    found={name: float((inside >= at).mean()) for name, at in thresholds.items()},
                 )
             )
         return AgeCard(

@@ -56,10 +56,15 @@ def _ages(ages: AgeCard) -> Iterator[tuple[str, object]]:
 
 def _bands(ages: AgeCard, shares: Sequence[str]) -> str:
     rows = [
-        (band.years, figure_text(band.samples, ","), *(figure_text(band.found.get(share)) for share in shares))
+        (
+            band.years,
+            band.label,
+            figure_text(band.samples, ","),
+            *(figure_text(band.found.get(share)) for share in shares),
+        )
         for band in ages.bands
     ]
-    columns = ("years of age", "samples", *(f"at {share}" for share in shares))
+    columns = ("years of age", "label", "samples", *(f"at {share}" for share in shares))
     return html_table("Taken for positive by age, held out, at the thresholds above", rows, columns=columns)
 
 

@@ -18,6 +18,7 @@ from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError
 from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.score.ages import AgeCut
+from safetyfilter.score.aside import Aside
 from safetyfilter.score.folds import assign_folds, group_numbers
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.linear import LinearProbe, ProbeCard
@@ -80,7 +81,7 @@ def train_probe(
         (N,) group of each sample; near-duplicates in one group never lie on both sides of a fold.
     ages : AgeCut, optional
         The cut through ages below which the signal is present. All bands of ages on a side count alike then, and the
-        card tells the recall by band.
+        card tells the recall by band, also of those in the gap, which no fit sees.
     provenance : str
         Your own note on where the data come from; it goes into the probe's card.
     folds : int
@@ -125,9 +126,11 @@ def train_probe(
     rows = np.flatnonzero(read.known)
     present = read.present[rows]
     weights = None if aged is None else aged.weights()[rows]
-    group_of = None if groups is None else group_numbers(groups, len(embeddings))[rows]
+    group_of_all = None if groups is None else group_numbers(groups, len(embeddings))
+    group_of = None if group_of_all is None else group_of_all[rows]
     fold_of = assign_folds(present, group_of, folds, seed)
     used_folds = int(fold_of.max()) + 1
+    aside = None if aged is None else Aside.of(aged.gap_rows, group_of_all, rows, fold_of)
 
     x, mean, scale = standardise(inputs, rows)
 
@@ -144,6 +147,8 @@ def train_probe(
             held_out = fold_of == fold
             weight, bias = fit(x, present, weighted(~held_out, weights), chosen)
             logits[held_out] = logits_of(x, np.flatnonzero(held_out), weight, bias)
+            if aside is not None:
+                aside.add(inputs, fold, weight / scale, bias - float((weight / scale) @ mean))
             fitted()
     slope, offset = platt(logits, present)
     if slope <= 0:
@@ -161,8 +166,8 @@ def train_probe(
         provenance=provenance,
         groups=0 if group_of is None else len(np.unique(group_of)),
     )
-    if aged is not None:
-        card = replace(card, ages=aged.card(scores, card.thresholds))
+    if aged is not None and aside is not None:
+        card = replace(card, ages=aged.card(scores, aside.scores(slope, offset), card.thresholds))
     raw = weight / scale
     return LinearProbe(
         signal=signal,

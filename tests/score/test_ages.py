@@ -17,6 +17,7 @@ from safetyfilter.errors import CalibrationError, ProbeError, UsageError
 from safetyfilter.score.age_card import AgeBand, AgeCard
 from safetyfilter.score.ages import MOST_WEIGHT, OLDEST, AgeCut
 from safetyfilter.score.as_html import card_html
+from safetyfilter.score.aside import Aside
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.linear import LinearProbe, ProbeCard
 from safetyfilter.score.training import train_probe
@@ -147,15 +148,18 @@ def test_every_sample_is_on_a_side_or_counted(ages: list[float | None], below: f
         return
     assert aged.labels.known.sum() + aged.in_gap + aged.not_ages + aged.without_age == len(ages)
     known = np.flatnonzero(aged.labels.known)
-    assert (aged.band >= 0).tolist() == aged.labels.known.tolist()
+    assert np.flatnonzero(aged.band >= 0).tolist() == sorted([*known, *aged.gap_rows])
     weights = aged.weights()
     assert (weights[known] > 0).all()
     assert weights.max() <= MOST_WEIGHT
     starts = [*cut.starts, float("inf")]
-    assert all(starts[aged.band[row]] <= ages[row] < starts[aged.band[row] + 1] for row in known)
-    card = aged.card(aged.labels.present[known].astype(float), {"0.5": 0.5})
-    assert sum(band.samples for band in card.bands) == len(known)
+    assert all(starts[aged.band[row]] <= ages[row] < starts[aged.band[row] + 1] for row in [*known, *aged.gap_rows])
+    in_gap = np.array([ages[row] < below for row in aged.gap_rows], float)
+    card = aged.card(aged.labels.present[known].astype(float), in_gap, {"0.5": 0.5})
+    assert sum(band.samples for band in card.bands if band.trained_on) == len(known)
+    assert sum(band.samples for band in card.bands) == len(known) + aged.in_gap
     assert all(band.found["0.5"] == band.present for band in card.bands)
+    assert all((cut.youngest_left_out <= band.start < cut.youngest_absent) != band.trained_on for band in card.bands)
 
 
 def test_bands_of_a_side_count_alike_but_for_those_of_few() -> None:
@@ -179,7 +183,7 @@ def faces(count: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def probe() -> LinearProbe:
-    x, ages = faces()
+    x, ages = faces(2000)
     column = [*ages.tolist(), None, -3.0, 400.0]
     x = np.concatenate([x, np.full((3, 8), np.nan, np.float32)])
     return train_probe(
@@ -191,13 +195,19 @@ def test_the_card_tells_the_recall_by_band_and_what_was_left_out(probe: LinearPr
     card = probe.card
     assert card is not None
     assert card.ages is not None
-    assert (card.ages.below, card.ages.gap, card.ages.in_gap) == (18, 2, 100 + leftover())
+    assert (card.ages.below, card.ages.gap, card.ages.in_gap) == (18, 2, 50 + leftover())
     assert (card.ages.not_ages, card.ages.without_age) == (2, 1)
-    assert [band.years for band in card.ages.bands][:8] == [
-        "0 to 3", "3 to 6", "6 to 9", "9 to 12", "12 to 14", "14 to 16", "20 to 22", "22 to 25",
+    assert [band.years for band in card.ages.bands][:10] == [
+        "0 to 3", "3 to 6", "6 to 9", "9 to 12", "12 to 14", "14 to 16", "16 to 18", "18 to 20", "20 to 22", "22 to 25",
     ]  # fmt: skip
-    young = [band for band in card.ages.bands if band.present]
-    old = [band for band in card.ages.bands if not band.present]
+    young = [band for band in card.ages.bands if band.present and band.trained_on]
+    old = [band for band in card.ages.bands if not band.present and band.trained_on]
+    gap = [band for band in card.ages.bands if not band.trained_on]
+    assert [(band.label, band.years) for band in gap] == [
+        ("present, not trained on", "16 to 18"), ("absent, not trained on", "18 to 20"),
+    ]  # fmt: skip
+    assert sum(band.samples for band in gap) == card.ages.in_gap
+    assert young[-1].found["0.9"] > gap[0].found["0.9"] > old[1].found["0.9"]
     assert sum(band.samples for band in young) == card.positives
     assert sum(band.samples for band in old) == card.negatives
     for recall in ("0.9", "0.99"):
@@ -209,8 +219,8 @@ def test_the_card_tells_the_recall_by_band_and_what_was_left_out(probe: LinearPr
 
 def leftover() -> int:
     """Samples of the thirties' normal distribution that lie in the gap."""
-    ages = faces()[1]
-    return int(((ages[300:] >= 16) & (ages[300:] < 20)).sum())
+    ages = faces(2000)[1]
+    return int(((ages[150:] >= 16) & (ages[150:] < 20)).sum())
 
 
 def test_a_rare_band_counts_as_much_as_a_common_one() -> None:
@@ -227,14 +237,41 @@ def test_a_rare_band_counts_as_much_as_a_common_one() -> None:
     assert bands.card.positives == plain.card.positives == 300
 
 
-def test_people_stay_in_one_fold() -> None:
+@pytest.mark.parametrize("grouped", [True, False])
+def test_pictures_left_out_are_scored_by_a_fit_that_saw_none_of_their_people(
+    grouped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, ages = faces(600)
-    people = np.arange(len(ages)) // 3
+    people = np.arange(len(ages)) % 90
+    made: list[tuple[Aside, np.ndarray, np.ndarray]] = []
+
+    def noted(rows: np.ndarray, groups: np.ndarray | None, used: np.ndarray, fold_of: np.ndarray) -> Aside:
+        assert (groups is not None) == grouped
+        made.append((original(rows, groups, used, fold_of), used, fold_of))
+        return made[-1][0]
+
+    original = Aside.of
+    monkeypatch.setattr(Aside, "of", noted)
+    groups = people if grouped else None
     card = train_probe(
-        x, ages, signal="minor", encoder="e", ages=AgeCut(gap=2), groups=people, regularisation=[0.1], folds=3
+        x, ages, signal="minor", encoder="e", ages=AgeCut(gap=2), groups=groups, regularisation=[0.1], folds=3
     ).card
+    ((aside, used, fold_of),) = made
     assert card is not None
-    assert 0 < card.groups <= len(np.unique(people))
+    assert card.ages is not None
+    assert len(aside.rows) == card.ages.in_gap > 10
+    assert np.isfinite(aside.logits).all()
+    of_person = dict(zip(people[used].tolist(), fold_of.tolist(), strict=True))
+    same = [of_person[people[row]] == fold for row, fold in zip(aside.rows, aside.fold_of, strict=True)]
+    assert all(same) == grouped
+    assert card.groups == (90 if grouped else 0)
+
+
+def test_an_embedding_in_the_gap_that_is_not_finite_is_an_error() -> None:
+    x, ages = faces(600)
+    x[np.flatnonzero((ages >= 16) & (ages < 20))[:2]] = np.nan
+    with pytest.raises(CalibrationError, match=r"embeddings of samples with an age in the gap are NaN"):
+        train_probe(x, ages, signal="minor", encoder="e", ages=AgeCut(gap=2), regularisation=[0.1], folds=2)
 
 
 def test_the_card_comes_back_from_the_file_and_earlier_versions_can_read_the_probe(
@@ -277,7 +314,7 @@ def test_no_age_of_a_sample_is_in_the_card(probe: LinearProbe) -> None:
     assert probe.card is not None
     ages = asdict(probe.card)["ages"]
     assert set(ages) == {"below", "gap", "in_gap", "not_ages", "without_age", "bands"}
-    assert all(set(band) == {"start", "end", "present", "samples", "found"} for band in ages["bands"])
+    assert all(set(band) == {"start", "end", "present", "trained_on", "samples", "found"} for band in ages["bands"])
 
 
 def test_the_card_shows_ages_in_a_notebook(probe: LinearProbe) -> None:
