@@ -216,28 +216,29 @@ int64_t resize_scratch(int64_t width, int64_t height, int64_t columns) {
 }
 
 /* From width x height, whose rows lie `stride` bytes apart, to the box of what would be to_width x to_height.
- * The numbers: width, height, stride, to_width, to_height, left, top, right, low, cubic, the stride of what is made. */
-int32_t resize_rgb(const uint8_t *from, const int64_t *numbers, uint8_t *scratch, uint8_t *made) {
-    const int width = numbers[0], height = numbers[1], left = numbers[5], top = numbers[6], right = numbers[7];
-    const int low = numbers[8], cubic = numbers[9], columns = right - left;
-    const size_t stride = numbers[2], out_stride = numbers[10], pitch = pitch_of(columns);
+ * Wanted: to_width, to_height, left, top, right, low, cubic. */
+int32_t resize_rgb(const uint8_t *from, int64_t width, int64_t height, int64_t stride, const int64_t *wanted,
+                   uint8_t *scratch, uint8_t *made, int64_t made_stride) {
+    const int left = wanted[2], top = wanted[3], right = wanted[4], low = wanted[5], cubic = wanted[6];
+    const int columns = right - left;
+    const size_t pitch = pitch_of(columns);
     weights x, y;
-    if (!weigh(&x, width, numbers[3], left, right, cubic)) return 0;
-    if (!weigh(&y, height, numbers[4], top, low, cubic)) {
+    if (!weigh(&x, width, wanted[0], left, right, cubic)) return 0;
+    if (!weigh(&y, height, wanted[1], top, low, cubic)) {
         release(&x);
         return 0;
     }
     scratch += -(uintptr_t)scratch % sizeof(__m256i);
     __m256i *const ab = (__m256i *)scratch, *const cd = (__m256i *)(scratch + spread_of(width));
     uint8_t *const copies = scratch + 2 * spread_of(width), *const narrowed = copies + TOGETHER * copy_of(width);
-    const uint8_t *const last = from + stride * (size_t)(height - 1) + 3 * (size_t)width;
+    const uint8_t *const last = from + stride * (height - 1) + 3 * (size_t)width;
     const int from_column = x.first[0], to_column = x.first[columns - 1] + 2 * x.pairs, held = 2 * (y.pairs + MORE);
     int begin = y.first[0], ready = begin; /* rows of the picture: the first that is held narrowed, and the next */
     for (int row = 0; row < low - top; ready += TOGETHER) {
         const uint8_t *rows[TOGETHER];
         for (int k = 0; k < TOGETHER; k++) {
-            rows[k] = from + stride * (size_t)(ready + k < height ? ready + k : height - 1);
-            if (last - rows[k] < 3 * (int64_t)width + BEHIND) { /* nothing is read behind the picture */
+            rows[k] = from + stride * (ready + k < height ? ready + k : height - 1);
+            if (last - rows[k] < 3 * width + BEHIND) { /* nothing is read behind the picture */
                 uint8_t *const copy = copies + copy_of(width) * k;
                 memcpy(copy, rows[k], 3 * (size_t)width);
                 rows[k] = copy;
@@ -253,7 +254,7 @@ int32_t resize_rgb(const uint8_t *from, const int64_t *numbers, uint8_t *scratch
         across(ab, cd, from_column, narrowed + pitch * (size_t)((ready - begin) / 2), pitch, &x, columns);
         for (; row < low - top && y.first[row] + 2 * y.pairs <= ready + TOGETHER; row++)
             down(narrowed + pitch * (size_t)((y.first[row] - begin) / 2), pitch, &y, y.taps + 2 * y.pairs * (size_t)row,
-                 made + out_stride * (size_t)row, 3 * columns);
+                 made + made_stride * row, 3 * columns);
     }
     release(&x);
     release(&y);
@@ -265,7 +266,10 @@ int32_t resizes(void) { return 1; }
 #else
 
 int64_t resize_scratch(int64_t width, int64_t height, int64_t columns) { return width + height + columns; }
-int32_t resize_rgb(const uint8_t *from, const int64_t *numbers, uint8_t *scratch, uint8_t *made) { return 0; }
+int32_t resize_rgb(const uint8_t *from, int64_t width, int64_t height, int64_t stride, const int64_t *wanted,
+                   uint8_t *scratch, uint8_t *made, int64_t made_stride) {
+    return 0;
+}
 int32_t resizes(void) { return 0; }
 
 #endif

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -20,6 +21,9 @@ _KEPT_BYTES = 4 * 2**20
 """The most that a thread keeps for its next picture."""
 _SIZES = (((341, 512), (224, 336)), ((7, 5), (16, 40)), ((64, 30), (16, 16)), ((1, 1), (3, 2)))
 """Heights and widths of pictures, and of what is made of them, that are compared with torch's."""
+_SIDE_BY_SIDE = [3, 1]
+_Scratch: TypeAlias = tuple[int, Bytes, int]
+"""Its size, its memory and where that lies."""
 _log = logging.getLogger(__name__)
 _memory = threading.local()
 
@@ -41,6 +45,11 @@ class Wanted:
     size: tuple[int, int]
     box: tuple[int, int, int, int]
     cubic: bool
+    packed: bytes = field(init=False, repr=False, compare=False)
+    """The same for the loop."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "packed", struct.pack("=7q", *self.size, *self.box, self.cubic))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,20 +81,22 @@ class Resizer:
         MemoryError
             There is not enough.
         """
-        height, width, _ = picture.shape
-        left, top, right, low = wanted.box
-        if picture.strides[1:] != (3, 1) or made.strides[1:] != (3, 1) or made.shape != (low - top, right - left, 3):
+        (height, width, _), (left, top, right, low) = picture.shape, wanted.box
+        stride, *close = picture.strides
+        made_stride, *made_close = made.strides
+        if close != _SIDE_BY_SIDE or made_close != _SIDE_BY_SIDE or made.shape != (low - top, right - left, 3):
             raise ValueError("the loop takes pixels that lie side by side: a fault of the library, report it")
-        numbers = (ctypes.c_int64 * 11)(
-            width, height, picture.strides[0], *wanted.size, left, top, right, low, wanted.cubic, made.strides[0]
-        )
         size = self.library.resize_scratch(width, height, right - left)
-        scratch: Bytes | None = getattr(_memory, "kept", None)
-        if scratch is None or len(scratch) < size:
-            scratch = np.empty(size, np.uint8)
+        scratch: _Scratch | None = getattr(_memory, "kept", None)
+        if scratch is None or scratch[0] < size:
+            memory = np.empty(size, np.uint8)
+            scratch = (size, memory, memory.ctypes.data)
             if size <= _KEPT_BYTES:
                 _memory.kept = scratch
-        if not self.library.resize_rgb(picture.ctypes.data, numbers, scratch.ctypes.data, made.ctypes.data):
+        done = self.library.resize_rgb(
+            picture.ctypes.data, width, height, stride, wanted.packed, scratch[2], made.ctypes.data, made_stride
+        )
+        if not done:
             raise MemoryError
 
 
@@ -97,7 +108,8 @@ def resizer() -> Resizer | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     made.resize_scratch.argtypes, made.resize_scratch.restype = (number, number, number), number
-    made.resize_rgb.argtypes, made.resize_rgb.restype = (pointer, pointer, pointer, pointer), ctypes.c_int32
+    made.resize_rgb.argtypes = (pointer, number, number, number, ctypes.c_char_p, pointer, pointer, number)
+    made.resize_rgb.restype = ctypes.c_int32
     loop = Resizer(made)
     if _sound(loop):
         return loop

@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+_HEAD = struct.Struct(">BBH")
+"""0xFF, the segment's kind, and its length from here on."""
 _START_OF_SCAN = 0xDA
 _COMMENT = 0xFE
 _TABLES = (0xC4, 0xDB, 0xDD)
@@ -68,13 +70,13 @@ def plain_header(data: bytes) -> PlainHeader | None:
         return None
     at, frame, frame_kind = 2, b"", 0
     exif, index, known_colours = b"", None, False
+    last = len(data) - _HEAD.size
     for segments in range(1, _MOST_SEGMENTS):
-        head = data[at : at + 4]
-        if len(head) < 4 or head[0] != 0xFF:
+        if at > last:
             return None
-        kind, begin = head[1], at + 4
-        at = begin - 2 + (head[2] << 8 | head[3])
-        if not begin <= at <= len(data):
+        start, kind, length = _HEAD.unpack_from(data, at)
+        begin, at = at + _HEAD.size, at + 2 + length
+        if start != 0xFF or not begin <= at <= len(data):
             return None
         if kind in _TABLES:
             continue

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from math import ceil, prod
 from types import ModuleType
@@ -30,6 +32,8 @@ _BLOCKS = 16
 _SIDEWAYS = 5
 """The first of the orientations that swap width and height."""
 _SCALES = (8, 4, 2)
+_SIZES_KEPT = 1024
+"""Sizes of pictures whose plan is remembered: those of a data set are often few."""
 _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -82,24 +86,46 @@ def turbo_pixels(data: bytes, geometry: Geometry, limits: DecodeLimits) -> list[
     True
     """
     header = None if simplejpeg is None else plain_header(data)
-    if header is None or header.index is not None or not _is_cheap(header, data, geometry, limits):
+    if header is None or header.index is not None:
         return None
-    turned = exif_orientation(header.exif)
-    upright = header.size[::-1] if turned >= _SIDEWAYS else header.size
-    scale = scale_of(header.size, geometry, sideways=turned >= _SIDEWAYS)
-    width, height = (-(-side // scale) for side in header.size)
-    if (width * height if header.one_scan else prod(header.size)) > limits.large_pixels:
+    turned = exif_orientation(header.exif) if header.exif else 1
+    plan = _plan(geometry, limits, header.size, turned >= _SIDEWAYS)
+    if plan is None or not _is_cheap(header, data, limits):
+        return None
+    if (plan.pixels if header.one_scan else prod(header.size)) > limits.large_pixels:
         return None  # it has to take turns
     try:
-        stored = _decoded(data, width, height, scale)
+        stored = _decoded(data, plan)
         if stored is None:
             return None
         if turned == 1:
             return [geometry.of_array(stored, header.size)]
         shown = _TURNS[turned](stored).copy()  # even of one pixel, which counts as contiguous with negative strides
+        upright = header.size[::-1] if turned >= _SIDEWAYS else header.size
         return [geometry.of_array(shown, upright), geometry.of_array(stored, header.size)]
     except MemoryError:
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What a picture is decoded to: width and height, after libjpeg has scaled it down so many times."""
+
+    width: int
+    height: int
+    scale: int
+    pixels: int
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def _plan(geometry: Geometry, limits: DecodeLimits, size: tuple[int, int], sideways: bool) -> _Plan | None:
+    """How a picture of this size is decoded; None where what it is resized to breaks a limit or needs a turn."""
+    resized = geometry.resized(size)
+    if min(resized) < 1 or prod(resized) > min(limits.large_pixels, limits.max_pixels):
+        return None
+    scale = scale_of(size, geometry, sideways=sideways)
+    width, height = (-(-side // scale) for side in size)
+    return _Plan(width=width, height=height, scale=scale, pixels=width * height)
 
 
 def scale_of(size: tuple[int, int], geometry: Geometry, *, sideways: bool) -> int:
@@ -139,21 +165,18 @@ def least_size(size: tuple[int, int], geometry: Geometry, *, sideways: bool) -> 
     return width, height
 
 
-def _is_cheap(header: PlainHeader, data: bytes, geometry: Geometry, limits: DecodeLimits) -> bool:
-    """True where a picture is within the limits, needs no turn for what it is resized to, and has few scans."""
-    resized = geometry.resized(header.size)
-    if min(resized) < 1 or prod(resized) > min(limits.large_pixels, limits.max_pixels):
-        return False
+def _is_cheap(header: PlainHeader, data: bytes, limits: DecodeLimits) -> bool:
+    """True where a picture is within the limits and has few scans."""
     if len(data) > limits.max_bytes or _READS * header.segments + len(data) // _BLOCK + _BLOCKS > limits.max_segments:
         return False
     scans = 1 if header.one_scan else count_jpeg_scans(data, limits.max_jpeg_scans)
     return scans <= limits.max_jpeg_scans and scans * prod(header.size) <= limits.max_pixels
 
 
-def _decoded(data: bytes, width: int, height: int, scale: int) -> Pixels | None:
+def _decoded(data: bytes, plan: _Plan) -> Pixels | None:
     """(H, W, 3) uint8, valid until this thread decodes its next picture; None where libjpeg-turbo has any complaint."""
     assert simplejpeg is not None
-    size = 3 * width * height
+    size = 3 * plan.pixels
     memory: Pixels | None = getattr(_memory, "kept", None)
     if memory is None or len(memory) < size:
         memory = np.empty(size, np.uint8)
@@ -162,8 +185,12 @@ def _decoded(data: bytes, width: int, height: int, scale: int) -> Pixels | None:
     try:
         # the factor keeps small pictures whole: their sides are the same at 7/8 of the scale
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data, min_height=height, min_width=width, min_factor=scale if scale > 1 else 2 * _SCALES[0], buffer=memory
+            data,
+            min_height=plan.height,
+            min_width=plan.width,
+            min_factor=plan.scale if plan.scale > 1 else 2 * _SCALES[0],
+            buffer=memory,
         )
     except Exception:  # noqa: BLE001 - whatever it is, Pillow finds out what it means
         return None
-    return pixels if pixels.shape == (height, width, 3) else None
+    return pixels if pixels.shape == (plan.height, plan.width, 3) else None

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from safetyfilter.embed.pictures.boxes import view_boxes
 from safetyfilter.embed.pictures.resizing import resize
 from safetyfilter.native.resizing import Wanted
 
 Views: TypeAlias = Literal["center", "whole", "multi"]
-Box: TypeAlias = tuple[int, int, int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 VIEW_COUNTS: dict[str, int] = {"center": 1, "whole": 1, "multi": 5}
@@ -29,47 +29,8 @@ Measured on photographs of 256 to 2048 pixels against the exact path, the least 
 embeddings in any view: 0.994 at 2, 0.9985 at 3, the same at 4. At a model's usual 224 pixels, 3 costs no more than 2
 for pictures of 384, 512, 1024 or 2048 pixels.
 """
-QUADRANT_SHARE = 0.6
-LONG_ASPECT = 2.0
-STRIP_SHARE = 0.3
-
-
-def view_boxes(width: int, height: int) -> tuple[Box, Box, Box, Box, Box]:
-    """The views of a picture that ``views="multi"`` looks at; the four crops cover every pixel and overlap.
-
-    Pictures whose sides differ by less than a factor of two are cut into quadrants of 60 % of each side; longer ones
-    into four crops along the long side, square as long as four squares cover it with an overlap.
-
-    Parameters
-    ----------
-    width, height : int
-        Of the picture in pixels, at least 1.
-
-    Returns
-    -------
-    tuple of tuple of int
-        Five boxes (left, top, right, bottom) in pixels; the first is the whole picture.
-
-    Examples
-    --------
-    >>> view_boxes(100, 50)
-    ((0, 0, 100, 50), (0, 0, 50, 50), (16, 0, 66, 50), (33, 0, 83, 50), (50, 0, 100, 50))
-    >>> view_boxes(100, 80)[1:3]
-    ((0, 0, 60, 48), (40, 0, 100, 48))
-    """
-    whole = (0, 0, width, height)
-    short, long = sorted((width, height))
-    if long < LONG_ASPECT * short:
-        w, h = ceil(QUADRANT_SHARE * width), ceil(QUADRANT_SHARE * height)
-        right, low = width - w, height - h
-        return (whole, (0, 0, w, h), (right, 0, width, h), (0, low, w, height), (right, low, width, height))
-    side = max(short, ceil(STRIP_SHARE * long))
-    starts = [i * (long - side) // 3 for i in range(4)]
-    if width >= height:
-        a, b, c, d = ((start, 0, start + side, height) for start in starts)
-    else:
-        a, b, c, d = ((0, start, width, start + side) for start in starts)
-    return (whole, a, b, c, d)
+_SIZES_KEPT = 1024
+"""Sizes of pictures whose parts are remembered: those of a data set are often few."""
 
 
 @lru_cache(maxsize=64)
@@ -187,7 +148,7 @@ class Geometry:
             and would shift the crop by up to a pixel.
         """
         full = size or picture.size
-        if (factor := self._spare(picture.size, full)) > 1:
+        if (factor := _spare(self, picture.size, full)) > 1:
             # a box filter, like libjpeg's scaling, and quicker than copying all of the pixels out of Pillow
             picture = picture.reduce(factor)
         return self._resized(np.array(picture), full)
@@ -198,39 +159,71 @@ class Geometry:
         >>> Geometry(image_size=(8, 8)).of_array(np.zeros((15, 20, 3), np.uint8), (40, 30)).shape
         (1, 8, 8, 3)
         """
-        if self._spare((pixels.shape[1], pixels.shape[0]), size) > 1:
+        if _spare(self, pixels.shape[1::-1], size) > 1:
             return self.fast(Image.fromarray(pixels), size)
         return self._resized(pixels, size)
 
-    def _spare(self, have: tuple[int, int], full: tuple[int, int]) -> int:
-        """The whole number by which a picture can be scaled down and keep `HEADROOM`; 0 where it has less."""
-        return int(min(side / need for side, need in zip(have, self.needed(full), strict=True)) / HEADROOM)
-
     def _resized(self, stored: Pixels, full: tuple[int, int]) -> Pixels:
-        height, width = self.image_size
-        if not self.squashes:
-            return self._crop_or_pad(stored, self.resized(full))[None]
-        x, y = stored.shape[1] / full[0], stored.shape[0] / full[1]
-        seen: Pixels = np.empty((VIEW_COUNTS[self.views], height, width, 3), np.uint8)
-        wanted = Wanted(size=(width, height), box=(0, 0, width, height), cubic=self.interpolation == "bicubic")
-        for view, (left, top, right, low) in zip(seen, view_boxes(*full)[: len(seen)], strict=True):
-            resize(stored[floor(top * y) : ceil(low * y), floor(left * x) : ceil(right * x)], wanted, view)
+        seen: Pixels = np.empty((VIEW_COUNTS[self.views], *self.image_size, 3), np.uint8)
+        for view, part in zip(seen, _parts(self, stored.shape[1::-1], full), strict=True):
+            if part.filled:
+                view[:] = self.fill_color
+            resize(stored[part.source], part.wanted, view[part.target])
         return seen
 
-    def _crop_or_pad(self, stored: Pixels, size: tuple[int, int]) -> Pixels:
-        """The middle of what a picture becomes at this width and height, and what fills the input around it."""
-        target: Pixels = np.empty((*self.image_size, 3), np.uint8)
-        starts, gaps, lengths = [], [], []
-        for have, want in zip(size, self.image_size[::-1], strict=True):
-            starts.append(round((have - want) / 2) if have >= want else 0)
-            gaps.append((want - have) // 2 if want > have else 0)
-            lengths.append(min(have, want))
-        if (*lengths,) != self.image_size[::-1]:
-            target[:] = self.fill_color
-        (left, top), (column, row), (width, height) = starts, gaps, lengths
-        # open_clip's Resize for inputs that are not square takes no notice of the interpolation
-        ignored = self.resize_mode == "shortest" and self.image_size[0] != self.image_size[1]
-        cubic = ignored or self.interpolation == "bicubic"
-        wanted = Wanted(size=size, box=(left, top, left + width, top + height), cubic=cubic)
-        resize(stored, wanted, target[row : row + height, column : column + width])
-        return target
+
+_Slices: TypeAlias = tuple[slice, slice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A view: the rows and columns of a picture that go into it, and those of the input that they become."""
+
+    source: _Slices
+    wanted: Wanted
+    target: _Slices
+    filled: bool = False
+    """True where not all of the input is covered."""
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def _spare(geometry: Geometry, have: tuple[int, int], full: tuple[int, int]) -> int:
+    """The whole number by which a picture can be scaled down and keep `HEADROOM`; 0 where it has less."""
+    return int(min(side / need for side, need in zip(have, geometry.needed(full), strict=True)) / HEADROOM)
+
+
+@lru_cache(maxsize=_SIZES_KEPT)
+def _parts(geometry: Geometry, have: tuple[int, int], full: tuple[int, int]) -> tuple[_Part, ...]:
+    """The views of a picture that has this width and height, and once had another."""
+    if not geometry.squashes:
+        return (_crop_or_pad(geometry, have, geometry.resized(full)),)
+    height, width = geometry.image_size
+    x, y = have[0] / full[0], have[1] / full[1]
+    wanted = Wanted(size=(width, height), box=(0, 0, width, height), cubic=geometry.interpolation == "bicubic")
+    return tuple(
+        _Part(
+            source=(slice(floor(top * y), ceil(low * y)), slice(floor(left * x), ceil(right * x))),
+            wanted=wanted,
+            target=(slice(height), slice(width)),
+        )
+        for left, top, right, low in view_boxes(*full)[: VIEW_COUNTS[geometry.views]]
+    )
+
+
+def _crop_or_pad(geometry: Geometry, have: tuple[int, int], size: tuple[int, int]) -> _Part:
+    """The middle of what a picture becomes at this width and height, or what is put into the middle of the input."""
+    starts, gaps, lengths = [], [], []
+    for side, want in zip(size, geometry.image_size[::-1], strict=True):
+        starts.append(round((side - want) / 2) if side >= want else 0)
+        gaps.append((want - side) // 2 if want > side else 0)
+        lengths.append(min(side, want))
+    (left, top), (column, row), (width, height) = starts, gaps, lengths
+    # open_clip's Resize for inputs that are not square takes no notice of the interpolation
+    ignored = geometry.resize_mode == "shortest" and geometry.image_size[0] != geometry.image_size[1]
+    cubic = ignored or geometry.interpolation == "bicubic"
+    return _Part(
+        source=(slice(have[1]), slice(have[0])),
+        wanted=Wanted(size=size, box=(left, top, left + width, top + height), cubic=cubic),
+        target=(slice(row, row + height), slice(column, column + width)),
+        filled=(height, width) != geometry.image_size,
+    )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safetyfilter.embed.pictures.views import Geometry, open_clip_geometry, view_boxes
+from safetyfilter.embed.pictures.boxes import view_boxes
+from safetyfilter.embed.pictures.views import Geometry, open_clip_geometry
 
 SIZES = [(1, 1), (2, 1), (3, 7), (640, 480), (480, 640), (1000, 500), (501, 1000), (1920, 300), (200, 5000), (37, 36)]
 
