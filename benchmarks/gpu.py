@@ -1,151 +1,244 @@
-"""Throughput, memory and parity on a CUDA device, in one call of less than ten minutes.
+"""What a CUDA device makes of the library, in one call of less than ten minutes from a bare checkout.
 
-The bare model, this library from JPEG bytes, and the plain loop in turn, for ViT-B-32 and ViT-L-14; the share of the
-device's bfloat16 matrix rate that the image tower reaches; peak device memory with and without the text tower; and the
-parity of fast with exact decoding, and of half precision with float32.
+Each way to run the image tower is measured in one run and in turn: as it is, with weights in the other order of
+memory, as a graph of kernels, compiled, and in float8. Then the pipeline from JPEG bytes over the bare model; the
+decisions that float8 changes on stand-in pictures; JPEG files decoded by the device; and memory. At the end it says
+what the figures speak for. What fails or finds no time is told, and the rest is measured.
 
-    python benchmarks/gpu.py [--quick] [--json FILE]
+    python benchmarks/gpu.py [--quick] [--json FILE] [--device cpu --model tiny] [--minutes 9] [--dry-run]
+
+On a processor, float8 is rounded as on a GPU, nothing is compiled, and no figure says anything of speed.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
+import argparse
 import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import open_clip
-import torch
-from common import alternating, arguments, environment, finish, jpegs, show, timed
-from parity import decode_parity
-from throughput import measure
+sys.path.insert(1, str(Path(__file__).parents[1]))  # a bare checkout, in which nothing is installed
 
-from safetyfilter import ClipEncoder, EmbedOptions
-from safetyfilter.embed.pictures.images import ImagePreparer
-from safetyfilter.embed.pictures.views import Geometry
-
-_MATRIX = 8192
-_PARITY_SIDES = (256, 512, 1024, 2048)
-
-
-def matrix_rate() -> float:
-    """Floating-point operations a second of a large bfloat16 matrix product: what the device can do at the most."""
-    a, b = (torch.randn(_MATRIX, _MATRIX, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(30):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        a @ b
-        end.record()
-        end.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3)
-    return 2 * _MATRIX**3 / statistics.median(seconds[10:])
-
-
-def parity(architecture: str, count: int) -> dict[str, float]:
-    """The least cosine between fast and exact decoding, and between half precision and float32."""
-    torch.manual_seed(0)
-    model = open_clip.create_model(architecture, pretrained=None)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    files = [file for side in _PARITY_SIDES for file in jpegs(count, side)]
-    half = ClipEncoder(model, architecture=architecture, device="cuda")
-    whole = open_clip.create_model(architecture, pretrained=None)
-    whole.load_state_dict(state)
-    full = ClipEncoder(whole, architecture=architecture, device="cuda", precision="fp32")
-    exact = half.embed(files, EmbedOptions(decode="exact")).vectors
-    return {
-        "images": len(files),
-        "fast_over_exact_cosine_min": float(np.min((half.embed(files).vectors * exact).sum(axis=1))),
-        "half_over_fp32_cosine_min": float(
-            np.min((full.embed(files, EmbedOptions(decode="exact")).vectors * exact).sum(axis=1))
-        ),
-    }
+NEEDED = {
+    "ftfy": "ftfy",
+    "jinja2": "Jinja2",
+    "numpy": "numpy",
+    "open_clip": "open_clip_torch",
+    "PIL": "Pillow",
+    "pyarrow": "pyarrow",
+    "regex": "regex",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "scipy": "scipy",
+    "simplejpeg": "simplejpeg",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "timm": "timm",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "tqdm": "tqdm",
+    "webdataset": "webdataset",
+    "braceexpand": "braceexpand",
+    "fsspec": "fsspec",
+}
+"""Modules without which nothing can be measured, and the packages that have them."""
+OPTIONAL = {"torchao": "torchao (float8)"}
 
 
-def jpeg_decoding(side: int, count: int = 512) -> dict[str, float]:
-    """JPEG files a second, decoded alone: by nvJPEG on the device, and by threads down to the model's input."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from torchvision.io import decode_jpeg
-
-    files = jpegs(count, side)
-    encoded = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
-    prepare = ImagePreparer(geometry=Geometry(image_size=(224, 224), views="whole"))
-
-    def on_device() -> None:
-        for start in range(0, count, 128):
-            decode_jpeg(encoded[start : start + 128], device="cuda")
-        torch.cuda.synchronize()
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        seconds = alternating(
-            {"nvjpeg": timed(on_device), "threads": timed(lambda: list(pool.map(prepare, files)))}, repetitions=5
-        )
-    return {name: round(count / statistics.median(values), 1) for name, values in seconds.items()}
+def missing(modules: Mapping[str, str]) -> list[str]:
+    """The packages that are not installed."""
+    return [package for module, package in modules.items() if find_spec(module) is None]
 
 
-def memory(architecture: str) -> dict[str, float]:
-    """MiB of device memory that the encoder's weights take, and the peak while it embeds."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    encoder = ClipEncoder(
-        open_clip.create_model(architecture, pretrained=None), architecture=architecture, device="cuda"
+if lacks := missing(NEEDED):
+    sys.exit(
+        f"not installed: {', '.join(lacks)}. Where there is no network, bring a wheel of each (pip download --no-deps) "
+        "and install them with pip install --no-index --no-deps --target FOLDER, and set PYTHONPATH to that folder"
     )
-    weights = torch.cuda.memory_allocated() - before
-    encoder.embed(jpegs(512, 384))
-    whole = sum(p.numel() for p in open_clip.create_model(architecture, pretrained=None).parameters())
-    return {
-        "weights_mib": round(weights / 2**20, 1),
-        "both_towers_would_take_mib": round(whole * 2 / 2**20, 1),
-        "peak_mib": round(torch.cuda.max_memory_allocated() / 2**20, 1),
+
+import torch  # noqa: E402
+from common import environment, finish, progress, show  # noqa: E402
+from gpu_fp8 import LEAST, ON_CPU, ON_GPU, QUICK, float8_flips  # noqa: E402
+from gpu_jpegs import device_decoding  # noqa: E402
+from gpu_rates import encoder_of, matrix_rate, memory, pipeline_rates, tower_rates  # noqa: E402
+from int8_flips import MAX_PAIRS_KEPT, MIN_SAME  # noqa: E402
+
+from safetyfilter.embed.threads import cores  # noqa: E402
+
+MODEL = "ViT-L-14"
+GAIN = 1.03
+"""A way is taken that is faster by so much: less is not worth what it takes to begin."""
+MIN_PIPELINE, MIN_RATE = 0.95, 3000
+"""What is asked of ViT-L-14 in bfloat16 on an H200 with 16 cores: over the bare model, and images a second."""
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--quick", action="store_true", help="shorter passes, and nothing that takes minutes to compile"
+    )
+    parser.add_argument("--json", type=Path, help="write the results here, after each section")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this script")
+    parser.add_argument("--model", default=MODEL, help="an architecture of open_clip's, or tiny to try this script")
+    parser.add_argument("--minutes", type=float, default=9.0, help="no section is begun after so many")
+    parser.add_argument("--dry-run", action="store_true", help="say what is here and would be measured, and end")
+    return parser.parse_args(words)
+
+
+def sections(options: argparse.Namespace, until: float) -> dict[str, Callable[[], Any]]:
+    """What is measured, the most important first."""
+    model, device = options.model, options.device
+    on_gpu, tiny = device != "cpu", model == "tiny"
+    repetitions, pass_s = (2, 0.02) if tiny else (3, 0.7) if options.quick else (5, 1.0)
+    learning = LEAST if tiny else ON_CPU if not on_gpu else QUICK if options.quick else ON_GPU
+    stream_s = 0.05 if tiny else 2 * pass_s
+
+    def towers() -> dict[str, Any]:
+        how = {"repetitions": repetitions, "pass_s": pass_s, "quick": options.quick}
+        return tower_rates(model, device, until=until, **how)
+
+    def pipeline(side: int, **how: Any) -> Callable[[], dict[str, Any]]:
+        how = {"precision": "bf16", **how}
+        return lambda: pipeline_rates(
+            encoder_of(model, device, **how), side, repetitions=1 if tiny else 3, pass_s=stream_s
+        )
+
+    found: dict[str, Callable[[], Any]] = {"towers": towers, "pipeline_384": pipeline(384)}
+    if on_gpu:
+        found |= {"pipeline_384_compiled": pipeline(384, compile=True)}
+    found |= {"fp8_flips": lambda: float8_flips(device, learning)}
+    if on_gpu:
+        found |= {
+            "jpegs_384": lambda: device_decoding(encoder_of(model, device), 384, 512, repetitions),
+            "pipeline_1024": pipeline(1024),
+            "jpegs_1024": lambda: device_decoding(encoder_of(model, device), 1024, 512, repetitions),
+            "pipeline_384_fp8": pipeline(384, precision="fp8", compile=True),
+            "memory": lambda: memory(model),
+        }
+    return found
+
+
+def ratios_of(found: Mapping[str, Any]) -> dict[str, float]:
+    """The ratios by name, of the sections that there are."""
+    over = found.get("towers", {}).get("over_eager", {})
+    named = {f"{way}_over_eager": value for way, value in over.items() if way != "eager"}
+    if "fp8_compiled" in over and "compiled" in over:
+        named["fp8_over_bf16"] = round(over["fp8_compiled"] / over["compiled"], 4)
+    named |= {
+        name.replace("pipeline", "pipeline_over_bare"): section["pipeline_over_bare"]
+        for name, section in found.items()
+        if name.startswith("pipeline_")
     }
+    if "pipeline_384" in found:
+        named["pipeline_over_bare"] = found["pipeline_384"]["pipeline_over_bare"]
+    named |= {
+        name.replace("jpegs", "nvjpeg_over_threads"): section["nvjpeg_over_threads"]
+        for name, section in found.items()
+        if name.startswith("jpegs_")
+    }
+    return named
 
 
-def main() -> None:
+def choices(found: Mapping[str, Any]) -> dict[str, str]:
+    """What the figures speak for, in a sentence for each switch; nothing on a switch that was not measured."""
+    over = found.get("towers", {}).get("over_eager", {})
+    said = {}
+    bf16 = {way: over[way] for way in ("graph", "compiled", "tuned") if way in over}
+    if bf16:
+        best = max(bf16, key=bf16.__getitem__)
+        gain = f"{best} is {bf16[best]:.3f} times as fast as the tower as it is"
+        said["compile"] = f"auto should {'be on' if bf16[best] >= GAIN else 'stay off'}: {gain}"
+    if "contiguous" in over:
+        which = "stay" if over["contiguous"] <= 1 else "not be"
+        said["channels_last"] = (
+            f"weights should {which} in that order: the other is {over['contiguous']:.3f} times as fast"
+        )
+    if flips := found.get("fp8_flips"):
+        holds = flips["decisions_same"] >= MIN_SAME and flips["pairs_kept_share"] <= MAX_PAIRS_KEPT
+        said["fp8"] = (
+            f"decisions {'are' if holds else 'are NOT'} within the bars: {flips['decisions_same']:.2%} as in float32 "
+            f"(at least {MIN_SAME:.1%}), {flips['pairs_kept_share']:.2%} of pairs kept (at most {MAX_PAIRS_KEPT:.1%})"
+        )
+    jpegs = [section["nvjpeg_over_threads"] for name, section in found.items() if name.startswith("jpegs_")]
+    if jpegs:
+        which = "is worth having" if min(jpegs) >= GAIN else "is not worth having"
+        said["nvjpeg"] = f"{which}: at least {min(jpegs):.3f} times the rate of {cores()} cores that decode"
+    if pipeline := found.get("pipeline_384"):
+        said["bars"] = (
+            f"over the bare model {pipeline['pipeline_over_bare']:.3f} (at least {MIN_PIPELINE} with 16 cores), "
+            f"{pipeline['images_per_second']['pipeline']:,.0f} images a second (at least {MIN_RATE:,} on an H200)"
+        )
+    return said
+
+
+def shown(found: Mapping[str, Any]) -> None:
+    """Print the figures."""
+    if towers := found.get("towers"):
+        rate, far = towers["images_per_second"], towers["beside_fp32"]
+        rows = [
+            (way, rate[way], towers["over_eager"][way], towers["first_batch_s"][way], *far[way].values())
+            for way in rate
+        ]
+        head = ("way", "images/s", "over eager", "first batch, s", "least cosine", "error over spread")
+        show(f"{towers['model']}, batches of {towers['batch']}, ready pixels", head, rows)
+        for way, reason in towers["skipped"].items():
+            print(f"{way}: not measured: {reason}")
+    for name, section in found.items():
+        if name != "towers":
+            print(f"{name}: {section}")
+
+
+def main(words: list[str] | None = None) -> None:
     """Measure, print, and write what was asked for."""
-    options = arguments(__doc__)
-    if not torch.cuda.is_available():
-        sys.exit("no CUDA device: torch.cuda.is_available() is false; run this on a machine that has one")
-    count = 1024 if options.quick else 4096
-    cases = [("ViT-L-14", 384)] if options.quick else [(a, s) for a in ("ViT-B-32", "ViT-L-14") for s in (384, 1024)]
-    rate = matrix_rate()
-    measured = []
-    for architecture, side in cases:
-        case = measure(architecture, side, count=count, device="cuda")
-        speed = case["images_per_second"]
-        case["share_of_matrix_rate"] = {n: round(speed[n] * case["flops"] / rate, 4) for n in ("bare", "pipeline")}
-        measured.append(case)
-    rows = [
-        (
-            f"{m['architecture']} {m['jpeg_side']} px",
-            *m["images_per_second"].values(),
-            *m["ratios"].values(),
-            m["share_of_matrix_rate"]["pipeline"],
-        )
-        for m in measured
-    ]
-    show(
-        "Images a second",
-        ("case", "bare", "pipeline", "plain loop", "over bare", "over plain loop", "of the matrix rate"),
-        rows,
-    )
-    checks = {a: {"parity": parity(a, 8), "memory": memory(a)} for a in dict.fromkeys(a for a, _ in cases)}
-    print(checks)
-    bar = next(m for m in measured if m["architecture"] == "ViT-L-14")
-    finish(
-        {
-            "environment": environment(),
-            "quick": options.quick,
-            "matrix_rate_flops": rate,
-            "ratios": bar["ratios"],
-            "cases": measured,
-            "checks": checks,
-            "jpegs_decoded_per_second": {side: jpeg_decoding(side) for side in (384, 1024)},
-            "decode_parity": decode_parity(device="cuda"),
-        },
-        options.json,
-    )
+    options = arguments(words)
+    started = time.monotonic()
+    until = started + 60 * options.minutes
+    here = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    planned = sections(options, until)
+    if options.dry_run:
+        print(f"CUDA device: {here}; torch {torch.__version__}; cores that decode: {cores()}")
+        print(f"not installed, and left out: {', '.join(missing(OPTIONAL)) or 'nothing'}")
+        print(f"would measure {', '.join(planned)} with {options.model}")
+        return
+    if options.device != "cpu" and not torch.cuda.is_available():
+        sys.exit("no CUDA device: torch.cuda.is_available() is false; run this where there is one, or try it with "
+                 "--device cpu --model tiny")  # fmt: skip
+    found: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    took: dict[str, float] = {}
+    result: dict[str, Any] = {"environment": environment("torchao", "triton"), "quick": options.quick}
+    if options.device != "cpu":
+        result["matrix_rate_flops"] = matrix_rate()
+    for name, section in planned.items():
+        if time.monotonic() > until:
+            skipped[name] = "no time was left"
+            continue
+        progress(name)
+        begun = time.monotonic()
+        try:
+            found[name] = section()
+        except Exception as error:  # noqa: BLE001 - on a machine that is lent for minutes the rest is worth having
+            skipped[name] = f"failed: {type(error).__name__}: {error}"[:1000]
+        took[name] = round(time.monotonic() - begun, 1)
+        result |= {"ratios": ratios_of(found), "sections": found}
+        if options.device != "cpu":
+            result["choices"] = choices(found)
+        finish(result | {"skipped": skipped, "section_s": took}, options.json)
+    if "towers" in found and "matrix_rate_flops" in result:
+        towers = found["towers"]
+        share = towers["images_per_second"].get("eager", 0) * towers["flops"] / result["matrix_rate_flops"]
+        print(f"the tower as it is reaches {share:.1%} of the device's rate for large matrices")
+    shown(found)
+    for name, said in result.get("choices", {}).items():
+        print(f"{name}: {said}")
+    for name, reason in skipped.items():
+        print(f"{name} was not measured: {reason}")
+    if any(reason.startswith("failed") for reason in skipped.values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

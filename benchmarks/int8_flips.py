@@ -54,7 +54,7 @@ def flips(*, train: int, calibration: int, mixed: int, pairs: int) -> dict[str, 
         "zero_shot": zero_shot_probes(full, PROMPTS),
     }
     rows = {
-        name: _flipped(bank, embedded["test"], threshold_policy(bank, embedded["calibration"][1], drawn["calibration"]),
+        name: flipped(bank, embedded["test"], threshold_policy(bank, embedded["calibration"][1], drawn["calibration"]),
                        drawn["test"])
         for name, bank in banks.items()
     }  # fmt: skip
@@ -80,20 +80,23 @@ def labelled(some: list[Picture]) -> Labelled:
     )
 
 
-def threshold_policy(bank: ProbeBank, batch: EmbeddingBatch, some: list[Picture]) -> Policy:
+def threshold_policy(
+    bank: ProbeBank, batch: EmbeddingBatch, some: list[Picture], max_miss_rate: float = MAX_MISS_RATE
+) -> Policy:
     """The policy with thresholds that bound the rule's miss rate."""
     scores = bank.score(batch)
     found = calibrate_thresholds(
         {signal: scores[signal] for signal in scores.signals},
         labelled(some).present,
-        max_miss_rate=MAX_MISS_RATE,
+        max_miss_rate=max_miss_rate,
         confidence=CONFIDENCE,
         pair=STANDIN_PAIR,
     )
     return found.policy()
 
 
-def _flipped(bank: ProbeBank, batches: list[EmbeddingBatch], policy: Policy, some: list[Picture]) -> dict[str, Any]:
+def flipped(bank: ProbeBank, batches: list[EmbeddingBatch], policy: Policy, some: list[Picture]) -> dict[str, Any]:
+    """How many decisions by one policy are others on the second batch, in 8 bits, than on the first, in float32."""
     scores = [bank.score(batch) for batch in batches]
     full, int8 = (policy.decide(each).keep for each in scores)
     excluded_pairs = ~full & labelled(some).both
