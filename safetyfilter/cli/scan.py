@@ -91,7 +91,15 @@ def scan(
     ] = None,
     batch_size: Annotated[str, typer.Option(help="Images a forward pass, or auto.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16 or int8; int8 is for the CPU.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32, bf16, fp16, int8 (for the CPU) or fp8 (for GPUs from Hopper on).")
+    ] = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the encoder when the first batch comes, which takes a minute: for GPUs."
+        ),
+    ] = False,
     quantise_on: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +179,8 @@ def scan(
     batch = _batch_size(batch_size)
     if quantise_on is not None and precision != "int8":
         raise typer.BadParameter("it is for --precision int8; leave it out", param_hint="'--quantise-on'")
+    if compiled and precision == "int8":
+        raise typer.BadParameter("int8 is not torch's to compile; leave it out", param_hint="'--compile'")
     using = engine_for(engine, address=address, workers=workers, gpus_per_worker=gpus_per_worker, device=device)
     check_output(out)
     before = run_at(out)
@@ -206,6 +216,7 @@ def scan(
     files = _probe_files(probes or ["zero-shot"], policy_used)
     stored = opened.kind == "embeddings"
     load: dict[str, Any] = {"preprocess": preprocess, "device": device, "precision": precision}
+    load["compile"] = True if compiled else "auto"
     if precision == "int8":
         require_int8(device)
         load["precision"] = "fp32"
