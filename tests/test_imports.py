@@ -36,6 +36,7 @@ ORDER = (
     "exports",
     "loaders",
     "evaluation",
+    "integrations",
     "standin",
     "cli",
 )

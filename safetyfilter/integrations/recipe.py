@@ -1,0 +1,70 @@
+"""A filter by the names of its pieces, for workers that load it themselves and for configurations that are text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+from safetyfilter.decide.policy import Policy
+from safetyfilter.embed.encoder import ClipEncoder
+from safetyfilter.embed.options import Decode, EmbedOptions
+from safetyfilter.embed.pictures.views import Views
+from safetyfilter.filter import SafetyFilter
+from safetyfilter.hashes.lists import HashLists
+from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.zero_shot import zero_shot_probes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterRecipe:
+    """The pieces of a `SafetyFilter` by their names and files: small to send, and loaded in the worker that filters.
+
+    Attributes
+    ----------
+    encoder, pretrained : str, str or None
+        As of `ClipEncoder.load`.
+    probes : tuple of str
+        Probe files, published detectors by name (``laion-l14``), and ``zero-shot``.
+    policy : str or None
+        A preset or a file; the co-occurrence rule alone where None.
+    hash_lists : tuple of str
+        Lists of known content, as `HashLists.load` takes them.
+    views, decode, workers : str, str, int or None
+        As of `EmbedOptions`.
+    device, precision : str
+        As of `ClipEncoder.load`, but for ``int8``, which is made of pictures.
+
+    Examples
+    --------
+    >>> from safetyfilter.standin import ENCODER, PROMPTS
+    >>> import tempfile
+    >>> file = f"{tempfile.mkdtemp()}/probes.safetensors"
+    >>> zero_shot_probes(ClipEncoder.load(ENCODER, device="cpu"), PROMPTS).save(file)
+    >>> recipe = FilterRecipe(encoder=ENCODER, probes=(file,), policy="strict", device="cpu")
+    >>> recipe.load().policy.exclude == Policy.load("strict").for_pair(recipe.load().probes.pair).exclude
+    True
+    """
+
+    encoder: str = "ViT-L-14-quickgelu"
+    pretrained: str | None = None
+    probes: tuple[str, ...] = ("zero-shot",)
+    policy: str | None = None
+    hash_lists: tuple[str, ...] = ()
+    views: Views = "whole"
+    decode: Decode = "fast"
+    workers: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+    def load(self) -> SafetyFilter:
+        """Return the filter; errors as of the pieces, the cheap ones first."""
+        policy = Policy() if self.policy is None else Policy.load(self.policy)
+        options = EmbedOptions(views=self.views, decode=self.decode, workers=self.workers)
+        banks = [None if name == "zero-shot" else ProbeBank.load(name) for name in self.probes]
+        lists = HashLists.load(list(self.hash_lists)) if self.hash_lists else None
+        encoder = ClipEncoder.load(
+            self.encoder, pretrained=self.pretrained, device=self.device, precision=self.precision
+        )
+        bound = [zero_shot_probes(encoder) if bank is None else bank.bind(encoder.spec) for bank in banks]
+        return SafetyFilter(encoder, reduce(add, bound), policy, options, hash_lists=lists)
