@@ -19,6 +19,8 @@ Measured on a processor, on the stand-in encoder, small models and ViT-B-32 with
 ``decode="exact"`` give at least 0.99999 in each precision, and bfloat16 against float32 0.9999. Half of an 8-bit
 picture's levels lost, a colour swapped or another normalisation give less than 0.99.
 """
+INT8_TO_OTHERS = 0.8
+"""The same for int8 against another precision: of pictures that lie outside the ranges it was made for, much is cut."""
 _OTHER_PRECISION = 0.95
 """The same for a precision that is not listed, as of an encoder of somebody else's that tells none."""
 
@@ -87,7 +89,7 @@ class CheckEmbeddings:
         return float(np.nan_to_num(cosines_of(self.vectors, other.vectors), nan=-1.0).min())
 
     def demanded_cosine(self, other: CheckEmbeddings) -> float:
-        """Return the least cosine that the two must have.
+        """Return the least cosine that the two must have: the lower one of their precisions, and less across to int8.
 
         >>> from dataclasses import replace
         >>> one = CheckEmbeddings.of(np.eye(4, dtype=np.float32), precision="float32", view="whole", device="cpu")
@@ -95,6 +97,8 @@ class CheckEmbeddings:
         >>> one.demanded_cosine(one), one.demanded_cosine(other)
         (0.999, 0.99)
         """
+        if (self.precision == "int8") != (other.precision == "int8"):
+            return INT8_TO_OTHERS
         return min(least_cosine_in(self.precision), least_cosine_in(other.precision))
 
     def as_dict(self) -> dict[str, object]:

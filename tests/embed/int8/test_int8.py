@@ -22,7 +22,14 @@ from safetyfilter.embed.int8.cache import kept_tower, quantised_folder
 from safetyfilter.embed.int8.openvino_modules import in_silence
 from safetyfilter.embed.int8.quantised import QuantisedTower
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
-from safetyfilter.errors import DeviceError, EncoderMismatchError, MissingExtraError, UsageError, WeightsError
+from safetyfilter.errors import (
+    DeviceError,
+    EncoderMismatchError,
+    MissingExtraError,
+    SelfCheckError,
+    UsageError,
+    WeightsError,
+)
 from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR
 from safetyfilter.standin.render import scenes
 from tests.conftest import good_images
@@ -90,6 +97,17 @@ def test_captions_go_with_it(int8: ClipEncoder) -> None:
     words = again.embed_text(["a boat"])
     again.text_tower_to_device()
     np.testing.assert_array_equal(again.embed_text(["a boat"]), words)
+
+
+def test_a_model_that_went_wrong_is_not_kept(
+    int8: ClipEncoder, encoder: ClipEncoder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_pictures, "quantise", lambda *_: int8.quantised_tower)
+    monkeypatch.setattr(own_pictures, "OpenvinoTower", lambda made: lambda pixels: encoder.forward(pixels).flip(1))
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    with pytest.raises(SelfCheckError, match=r"in int8 gives other embeddings than in float32: .* 0\.9 is asked"):
+        encoder.quantised(IMAGES[2:])
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == kept
 
 
 def test_it_is_made_once_of_the_same_pictures(int8: ClipEncoder, tiny_clip: Path, monkeypatch, caplog) -> None:
