@@ -2,7 +2,8 @@
 
 All in one run, in turn: the bare model on ready tensors, this library from JPEG bytes, a plain loop of Pillow,
 open_clip's transform and a DataLoader in float32, clip-retrieval's own reader and mapper, and NeMo Curator's own
-reader and embedding stage. Weights are random: speed does not depend on them, and every contender has the same architecture.
+reader and embedding stage. Weights are random: speed does not depend on them, and every contender has the same
+architecture.
 
 Besides, what the pipeline hands to a model that does nothing (`feed.py`), and the whole scan beside the pipeline alone
 (`whole_scan.py`). With ``--only`` one of these is measured, and the rest of the file of results is kept.
