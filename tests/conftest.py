@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -98,10 +99,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Shared())
+    sys.modules.setdefault("rfc3987_syntax", None)  # see `leave_out_grammars`, which is for other processes
     if not hasattr(config, "workerinput"):  # workers have it from this process: the user's own cache is left alone
         cache = tempfile.TemporaryDirectory(prefix="safetyfilter-tests-")
         config.add_cleanup(cache.cleanup)
         os.environ["XDG_CACHE_HOME"] = cache.name
+        leave_out_grammars(Path(tempfile.mkdtemp(prefix="imports-", dir=cache.name)))
+
+
+def leave_out_grammars(folder: Path) -> None:
+    """Have jsonschema find no grammars of addresses in the processes that are started.
+
+    They come with Jupyter, and are built while `jsonschema` is imported, which each process of Ray's does: that takes
+    two seconds, and nothing asks for them.
+    """
+    (folder / "rfc3987_syntax.py").write_text('raise ImportError("left out while tests run")\n')
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="module")

@@ -42,13 +42,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 ROOT = Path(__file__).parents[2]
+SEARCHED = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Path]:
     """A Ray of two processors, and the folder of its session; every scan of this module uses it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))  # its workers find the tests' own classes
+        patch.setenv("PYTHONPATH", SEARCHED)  # its workers find the tests' own classes
         patch.delenv("RAY_ADDRESS", raising=False)
         with connected(None, cpus=2, sent_bytes=0):
             yield session_folder()
@@ -111,7 +112,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_done_twice(
     thread = threading.Thread(target=kill)
     thread.start()
     seen: Counter[str] = Counter()
-    run = scan(stuck, tmp_path / "run", safe, engine=RayEngine(workers=2), progress=seen.update)
+    run = scan(stuck, tmp_path / "run", safe, engine=RayEngine(workers=1), progress=seen.update)
     thread.join()
     assert run.counts == scanned.counts
     assert {name: seen[name] for name in ("seen", "kept", "excluded", "unscored")} == {
@@ -131,7 +132,7 @@ def test_lists_and_the_officers_key_go_to_workers(
     (tmp_path / "list.txt").write_text("".join(f"{hashlib.md5(ALL[name]).hexdigest()}\n" for name in listed))
     safe = replace(safe, hash_lists=HashLists.load([str(tmp_path / "list.txt")]))
     source = open_source(folder, part_size=6)
-    run = scan(source, tmp_path / "run", safe, engine=RayEngine(workers=2), officer=keys.public)
+    run = scan(source, tmp_path / "run", safe, engine=RayEngine(workers=1), officer=keys.public)
     opened = list(open_records(run, keys))
     assert [fault for part in opened for fault in part.faults] == []
     found = {record.key: set(record.reasons) for part in opened for record in part.records}
@@ -179,7 +180,7 @@ def test_a_driver_that_is_stopped_leaves_a_run_that_goes_on(
     safe.probes.save(tmp_path / "probes.safetensors")
     marker = tmp_path / "marker"
     command = scan_command(folder, tmp_path / "run", tiny_clip, tmp_path / "probes.safetensors")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address()}
+    environment = {**os.environ, "PYTHONPATH": SEARCHED, "RAY_ADDRESS": address()}
     with subprocess.Popen(
         [sys.executable, "-c", _DRIVER, str(marker), *command, "--address", "auto"],
         stdout=subprocess.PIPE,
