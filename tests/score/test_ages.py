@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -135,11 +135,8 @@ def test_a_cut_that_is_none(below: float, gap: float, message: str) -> None:
         AgeCut(below=below, gap=gap)
 
 
-@given(
-    st.lists(st.floats(-20, 160) | st.none(), max_size=60),
-    st.floats(1, 100),
-    st.floats(0, 0.9),
-)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-20, 160) | st.none(), max_size=60), st.floats(1, 100), st.floats(0, 0.9))
 def test_every_sample_is_on_a_side_or_counted(ages: list[float | None], below: float, share: float) -> None:
     cut = AgeCut(below=below, gap=share * min(below, 130 - below))
     try:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.spec import EncoderSpec
@@ -187,6 +188,16 @@ def test_a_file_gives_the_same_detector(detector: LaionDetector, tmp_path, chang
     bound = ProbeBank([written.bind(OPENAI)])
     bound.save(tmp_path / "bound.safetensors")
     assert ProbeBank.load(tmp_path / "bound.safetensors").probes[0].encoder == OPENAI.digest
+
+
+def test_a_file_with_another_output_is_refused(detector: LaionDetector, tmp_path) -> None:
+    tensors, header = LaionDetector.pack([detector])
+    for output in ("logit", ""):
+        save_file(
+            tensors, tmp_path / "p.safetensors", header | {"kind": detector.kind, "schema": "1", "output": output}
+        )
+        with pytest.raises(ProbeError, match="the file is damaged"):
+            ProbeBank.load(tmp_path / "p.safetensors")
 
 
 def test_a_file_holds_one_detector_and_nothing_else(detector: LaionDetector, tmp_path) -> None:

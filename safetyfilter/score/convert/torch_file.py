@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import warnings
 from collections.abc import Mapping
 from itertools import pairwise
@@ -40,6 +41,7 @@ SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 _NAME = "laion-h14"
 _UNREADABLE = (
     pickle.UnpicklingError,
+    struct.error,
     RuntimeError,
     LookupError,
     TypeError,

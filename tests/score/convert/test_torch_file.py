@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
@@ -37,9 +39,9 @@ def original() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(128, 16), nn.Linear(16, 1)).eval()
 
 
-def saved(content: object) -> bytes:
+def saved(content: object, **options: bool) -> bytes:
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(content, buffer, **options)
     return buffer.getvalue()
 
 
@@ -193,7 +195,21 @@ def test_a_file_that_is_too_large_is_not_read() -> None:
         read_torch_detector(bytes(MAX_TORCH + 1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16])
+SMALL = [
+    saved({"layers.0.weight": torch.ones(2, 2), "layers.0.bias": torch.ones(2)}),
+    saved(OrderedDict({"layers.0.weight": torch.ones(2, 2)}), _use_new_zipfile_serialization=False),
+]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(SMALL), st.integers(0, 10**6), st.binary(min_size=1, max_size=8), st.integers(0, 40))
+def test_no_damage_raises_anything_else(whole: bytes, at: int, new: bytes, gone: int) -> None:
+    at %= len(whole)
+    with pytest.raises(ProbeError, match="damaged or not LAION's"):  # which the whole one is refused by too
+        read_torch_detector(whole[:at] + new + whole[at + gone :])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_numbers_of_another_precision_are_read(dtype: torch.dtype, tensors: Tensors, read: LaionDetector) -> None:
     other = read_torch_detector(saved({name: tensor.to(dtype) for name, tensor in tensors.items()}))
     assert np.abs(other.layers[0][0] - read.layers[0][0]).max() < 0.01
