@@ -104,7 +104,11 @@ def sections(options: argparse.Namespace, until: float) -> dict[str, Callable[[]
     def pipeline(side: int, **how: Any) -> Callable[[], dict[str, Any]]:
         how = {"precision": "bf16", **how}
         return lambda: pipeline_rates(
-            encoder_of(model, device, **how), side, repetitions=1 if tiny else 3, pass_s=stream_s
+            encoder_of(model, device, **how),
+            side,
+            repetitions=1 if tiny else 3,
+            pass_s=stream_s,
+            count=8 if tiny else 256,
         )
 
     found: dict[str, Callable[[], Any]] = {"towers": towers, "pipeline_384": pipeline(384)}

@@ -59,7 +59,7 @@ ON_GPU = Learning(
 QUICK = Learning(width=256, layers=6, patch=8, steps=600, batch=256, train=4000, calibration=2000, mixed=800, pairs=400)
 ON_CPU = Learning(width=96, layers=3, patch=16, steps=300, batch=64, train=2000, calibration=2000, mixed=800, pairs=400)
 LEAST = Learning(
-    width=32, layers=1, patch=40, steps=2, batch=8, train=60, calibration=60, mixed=8, pairs=8, max_miss_rate=0.5
+    width=32, layers=1, patch=40, steps=2, batch=8, train=40, calibration=40, mixed=4, pairs=4, max_miss_rate=0.8
 )
 
 

@@ -187,9 +187,11 @@ def pixels_for(encoder: ClipEncoder, count: int) -> torch.Tensor:
     return torch.from_numpy(np.resize(some, (count, *some.shape[1:]))).to(encoder.device)
 
 
-def pipeline_rates(encoder: ClipEncoder, side: int, *, repetitions: int, pass_s: float) -> dict[str, Any]:
+def pipeline_rates(
+    encoder: ClipEncoder, side: int, *, repetitions: int, pass_s: float, count: int = 256
+) -> dict[str, Any]:
     """Images a second from JPEG bytes in a stream that is under way, and of the encoder's tower on ready pixels."""
-    files = jpegs(256, side)
+    files = jpegs(count, side)
     batch = _batch(encoder.spec.architecture, encoder)
     options = EmbedOptions(views="center", batch_size=batch)
     pixels = pixels_for(encoder, batch)

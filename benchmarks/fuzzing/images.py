@@ -8,10 +8,12 @@ import random
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from fuzzing.mutations import Mutant, Structure, mutant
@@ -19,6 +21,7 @@ from fuzzing.pictures import SEEDS
 from fuzzing.structures import GIF, JPEG, PNG, WEBP
 from fuzzing.target import require
 from safetyfilter.batches import Unreadable
+from safetyfilter.embed.pictures import turbo
 from safetyfilter.embed.pictures.frames import pictures_in
 from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits, failures_named, open_header
 from safetyfilter.embed.pictures.images import ImagePreparer
@@ -68,14 +71,20 @@ class Decoding:
         return mutant(self.seeds, _STRUCTURES.get(self.kind), rng)
 
     def check(self, mutant: Mutant) -> bool:
-        """Decode it; every picture that a usual loader shows must be among those that the scan sees."""
+        """Decode it; every picture that a usual loader shows must be among those that the scan sees.
+
+        JPEGs have the same pixels or the same failure whether libjpeg-turbo decodes the plain ones itself or not.
+        """
         data = mutant.data
         decode = "fast" if zlib.crc32(data) & 1 else "exact"
         prepare = ImagePreparer(geometry=_GEOMETRY, decode=decode, limits=self.limits)
-        try:
-            pixels = prepare(data)
-        except Unreadable as finding:
-            require(finding.failure != "out_of_memory", "memory ran out within the limits")
+        pixels = _prepared(prepare, data)
+        if decode == "fast" and self.kind == "jpeg":
+            with _by_pillow():
+                other = _prepared(prepare, data)
+            require(np.array_equal(pixels, other), "libjpeg-turbo and Pillow give other pixels, or another failure")
+        if isinstance(pixels, str):
+            require(pixels != "out_of_memory", "memory ran out within the limits")
             return False
         require(pixels.dtype == np.uint8 and pixels.shape[1:] == (1, 32, 32, 3), f"pixels are {pixels.shape}")
         if self.compare:
@@ -104,6 +113,24 @@ class Perceptual(Decoding):
             require(one.dihedral.shape == (8, 32) and one.dihedral[0].tobytes() == one.hash, "hashes of another shape")
             require(0 <= one.quality <= 100, f"a quality of {one.quality}")
         return True
+
+
+def _prepared(prepare: ImagePreparer, data: bytes) -> NDArray[np.uint8] | str:
+    """The pixels of all pictures, or the failure."""
+    try:
+        return prepare(data)
+    except Unreadable as finding:
+        return finding.failure
+
+
+@contextmanager
+def _by_pillow() -> Iterator[None]:
+    """Decode as where simplejpeg can't be imported."""
+    kept, turbo.simplejpeg = turbo.simplejpeg, None
+    try:
+        yield
+    finally:
+        turbo.simplejpeg = kept
 
 
 def _seen(data: bytes, limits: DecodeLimits) -> Iterator[bytes]:

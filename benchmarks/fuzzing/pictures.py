@@ -49,6 +49,7 @@ def _jpeg() -> list[bytes]:
         encoded(second, "MPO", save_all=True, append_images=[first.resize(second.size)]),
         encoded(second, "MPO", save_all=True, append_images=[frame.resize(second.size) for frame in frames()]),
         plain + encoded(second, "JPEG"),
+        encoded(first.resize((5 * SIDE, 4 * SIDE)), "JPEG", quality=30),  # scaled down as it is decoded
     ]
 
 
