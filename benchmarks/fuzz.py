@@ -51,6 +51,8 @@ def main() -> None:
     if asked.case:
         _write_case(asked.case, asked.seed)
         return
+    if asked.keep:
+        asked.keep.mkdir(parents=True, exist_ok=True)
     if asked.json and not asked.target:
         asked.json.unlink(missing_ok=True)
     shares = cases_of(asked.cases or (QUICK if asked.quick else CASES))
