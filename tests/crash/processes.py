@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,8 +14,8 @@ from pathlib import Path
 
 from tests.crash.jobs import Job, perform
 from tests.crash.operations import Operation
+from tests.forking import forkserver
 
-_CONTEXT = multiprocessing.get_context("forkserver")
 _PATIENCE_S = 300
 KILLED = -signal.SIGKILL
 
@@ -33,9 +32,9 @@ class Outcome:
 @contextmanager
 def started(job: Job, barrier: Barrier | None = None) -> Iterator[tuple[BaseProcess, Connection]]:
     """Start a job, and leave no process behind; with a barrier, when all others have come to it."""
-    _CONTEXT.set_forkserver_preload(["tests.crash.ready"])  # here: it is one for all of a process, which others set too
-    ours, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=perform, args=(job, theirs, barrier))
+    context = forkserver()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=perform, args=(job, theirs, barrier))
     process.start()
     theirs.close()
     try:
@@ -68,7 +67,7 @@ def done(job: Job) -> Outcome:
 
 def together(job: Job, count: int) -> list[Outcome]:
     """Do a job in so many processes that start at the same moment."""
-    barrier = _CONTEXT.Barrier(count)
+    barrier = forkserver().Barrier(count)
     with ExitStack() as stack:
         pairs = [stack.enter_context(started(job, barrier)) for _ in range(count)]
         return [outcome(*pair) for pair in pairs]

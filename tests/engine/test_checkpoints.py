@@ -27,6 +27,7 @@ from safetyfilter.sources.base import Sample
 from safetyfilter.storage import Location
 from tests.engine.memory import ConstantScorer, MemorySource
 from tests.engine.pictures import ALL, SIGNALS, rows_of
+from tests.forking import forked_scans
 
 DIGESTER = Digester(b"s" * 32)
 COUNT, STOP = 100, 70
@@ -161,7 +162,7 @@ def test_several_processes_keep_their_parts(tmp_path: Path, monkeypatch: pytest.
         if seen["seen"] >= 200:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with forked_scans(), pytest.raises(KeyboardInterrupt):
         list(score_on_devices(job, job.source.parts(), ["cpu", "cpu"], report=report))
     assert job.checkpoints is not None
     kept = job.checkpoints.samples()

@@ -27,6 +27,7 @@ from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample
 from tests.engine.memory import MemorySource
 from tests.engine.pictures import GOOD
+from tests.forking import forked_scans
 
 DIGESTER = Digester(bytes(range(32)))
 BAD = {"empty": b"", "prose": b"no picture"}
@@ -44,7 +45,8 @@ def in_one_process(job: PartJob, parts: Sequence[Part], *, report: Progress) -> 
 
 
 def in_two_processes(job: PartJob, parts: Sequence[Part], *, report: Progress) -> Iterator[ScoredPart]:
-    return score_on_devices(job, parts, ["cpu", "cpu"], report=report)
+    with forked_scans():
+        yield from score_on_devices(job, parts, ["cpu", "cpu"], report=report)
 
 
 ENGINES: Mapping[str, Callable[..., Iterator[ScoredPart]]] = {

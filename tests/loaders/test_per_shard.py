@@ -6,6 +6,8 @@ import itertools
 import logging
 import pickle
 import shutil
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from safetyfilter.loaders.webdataset import safety_filter
 from safetyfilter.runs import index_place
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.sharded import ShardedDecisions
+from tests.forking import forkserver
 from tests.loaders.training import Pictures, check, expected_report, holds, stack, train
 from tests.writers import table_of
 
@@ -60,8 +63,8 @@ def test_training_from_tars(pictures: Pictures, workers: int, verify: bool) -> N
 
 
 @pytest.mark.parametrize("kind", ["folder", "tars"])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_training_from_a_source(pictures: Pictures, kind: str, start: str) -> None:
+@pytest.mark.parametrize("start", [get_context("fork"), forkserver()], ids=["fork", "pickled"])
+def test_training_from_a_source(pictures: Pictures, kind: str, start: BaseContext) -> None:
     source = open_source(getattr(pictures, kind), part_size=24)
     safe = SafeIterable(source, getattr(pictures, f"{kind}_run"), per_shard=True)
     loader = DataLoader(safe, batch_size=None, num_workers=2, multiprocessing_context=start, collate_fn=one_by_one)
