@@ -84,8 +84,8 @@ class PartJob:
     checkpoints : Checkpoints or None
         Keep what is scored of a part that is not finished; where None, nothing does.
     self_check : CheckEmbeddings or None
-        What the run's first encoder made of generated pictures, against which each process holds its own; None where
-        nothing was embedded yet, or nothing is.
+        What the run's first encoder made of generated pictures, against which each process holds its own. An engine
+        takes it from the run, or has it made; None before that, and where nothing is embedded.
     sealing : Sealing or None
         Seals the records of exclusions, in the process that scores; where None, none are made.
     """

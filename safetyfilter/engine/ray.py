@@ -7,7 +7,7 @@ import math
 import queue
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from safetyfilter.engine.base import Recorded, Work
 from safetyfilter.engine.cluster import connected, imported, machines_of, require_address, team_for
@@ -104,7 +104,7 @@ class RayEngine:
             return
         ray = imported()
         job = WorkerJob(
-            job=work.job,
+            job=replace(work.job, self_check=work.run.record.self_check),
             writer=work.run.part_writer(),
             parts={part.index: part for part in work.parts},
             numbers={part.index: work.numbers[part.index] for part in work.parts},

@@ -132,7 +132,6 @@ def scan(
             max_bytes=safety_filter.options.limits.max_bytes,
             checkpoints=checkpoints,
             sealing=run.sealing(),
-            self_check=run.record.self_check,
         )
         device = "cpu" if scorer.stored else str(safety_filter.encoder.device)
         work = Work(run=run, job=job, parts=placement.todo, numbers=placement.numbers, device=device)

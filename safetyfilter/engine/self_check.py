@@ -17,7 +17,7 @@ def self_checked(work: Work) -> Work:
     SelfCheckError
         The encoder does not embed as it should, or not as it did. Nothing of the work was done.
     """
-    found = work.job.scorer.self_check(work.job.self_check)
+    found = work.job.scorer.self_check(work.run.record.self_check)
     if found is None:
         return work
     record_self_check(work.run, found)

@@ -182,6 +182,13 @@ class EngineContract:
         assert rows_of(resumed.path, "decisions").equals(rows_of(expected.path, "decisions"))
         np.testing.assert_allclose(embeddings_of(resumed.path), embeddings_of(expected.path), atol=2e-3)
 
+    def test_the_run_has_what_its_first_encoder_made_of_generated_pictures(
+        self, resumed: Done, expected: Done, case: Case
+    ) -> None:
+        own, others = (Run.open(one.path).record.self_check for one in (resumed, expected))
+        assert (own is None, others is None) == (case.scorer.stored, case.scorer.stored)
+        assert own is None or others is None or own.least_cosine(others) > 0.9999
+
     def test_nothing_unfinished_is_left(self, resumed: Done) -> None:
         assert not [path.name for path in resumed.path.rglob(".*")]
         assert Run.open(resumed.path).record.scores

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import signal
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from safetyfilter import ClipEncoder, Run, SafetyFilter, open_source, scan
 from safetyfilter.embed.self_check.embedded import CheckEmbeddings
-from safetyfilter.engine import processes
+from safetyfilter.engine import processes, ray_worker
 from safetyfilter.engine.coordinator import Coordinator
 from safetyfilter.engine.parts import PartJob
 from safetyfilter.engine.scorers import ImageScorer
+from safetyfilter.engine.sending import Packed
 from safetyfilter.errors import RunError, SelfCheckError
 from safetyfilter.runs.digests import Digester
 from tests.cli.commands import command
@@ -164,6 +168,39 @@ def test_workers_of_a_cluster_agree_on_the_first_of_them(scanned: Run) -> None:
     assert coordinator.first_check(first) == first
     assert coordinator.first_check(other) == first
     assert coordinator.news().self_check == first
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["later", "at the same time as the first"])
+def test_a_worker_that_embeds_otherwise_stops_the_scan(
+    cache: Path, scanned: Run, safe: SafetyFilter, wrong: ClipEncoder, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """Without Ray: calls of the coordinator are calls of an object here."""
+    coordinator = Coordinator()
+    coordinator.first_check(scanned.record.self_check)
+    there = SimpleNamespace(
+        **{
+            name: SimpleNamespace(remote=getattr(coordinator, name))
+            for name in ("begin", "digester", "ended", "failed", "first_check", "log", "tell")
+        }
+    )
+    scorer = ImageScorer(replace(safe, encoder=wrong))
+    source = open_source(Path(scanned.path).parent / "pictures")
+    first = None if at_once else scanned.record.self_check
+    job = PartJob(source=source, scorer=scorer, digester=Digester(b"s" * 32), self_check=first)
+    given = SimpleNamespace(
+        job=job, writer=SimpleNamespace(root=scanned.path), started=scanned.record.started, parts={}, numbers={}
+    )
+    fake = SimpleNamespace(get=lambda answer: answer, exceptions=SimpleNamespace(RayActorError=OSError))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(ray_worker, "unpacked", lambda *_: given)
+    monkeypatch.setattr(ray_worker, "set_cores", lambda cores: None)
+    monkeypatch.setattr(logging.getLogger("safetyfilter"), "handlers", [])
+    ray_worker.PartWorker(Packed(content=b"", encoders=()), there, device="cpu", cores=1)([0])
+    (failure,) = coordinator.faults()
+    assert failure.kind is SelfCheckError
+    assert "of this run's first use, run.json" in failure.message
+    assert coordinator.begin("another", [1]) == []
+    assert coordinator.busy() == 0
 
 
 def test_the_command_says_it_in_one_line_and_fails(

@@ -104,8 +104,8 @@ def require_near(quantised: ImageTower, tower: ImageTower, spec: EncoderSpec, pi
     if not cosine >= _LEAST_COSINE:
         raise SelfCheckError(
             f"{spec} in int8 gives other embeddings than in float32: their median cosine is {cosine:.4f} on "
-            f"{len(pictures)} of the pictures that it was quantised on, and at least {_LEAST_COSINE:g} is asked; choose "
-            "another precision, or other versions of OpenVINO and NNCF"
+            f"{len(pictures)} of the pictures that it was quantised on, and at least {_LEAST_COSINE:g} is asked; "
+            "choose another precision, or other versions of OpenVINO and NNCF"
         )
 
 

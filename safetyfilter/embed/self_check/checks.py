@@ -154,7 +154,7 @@ def batches_for(encoder: ImageEncoder, options: EmbedOptions) -> tuple[EmbedOpti
     >>> of_all.batch_size, of_one.batch_size, of_one.views
     (5, 1, 'whole')
     """
-    as_scanned = replace(options, decoders="threads", workers=2, limits=DecodeLimits(), full_batches=True)
+    as_scanned = replace(options, decoders="threads", workers=1, limits=DecodeLimits(), full_batches=True)
     if getattr(encoder, "full_batches", False):  # compiled for each size of batch, which takes a minute
         return as_scanned, as_scanned
     few = replace(as_scanned, views=_first_view(options), batch_size=len(check_pictures()) + 1, full_batches=False)
