@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from safetyfilter.errors import CalibrationError
 
-_BLOCK_ROWS = 16_384
+_BLOCK_ROWS = 4096
 _Ints = npt.NDArray[np.int64]
 _Doubles = npt.NDArray[np.float64]
 

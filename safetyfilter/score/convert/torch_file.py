@@ -65,7 +65,8 @@ def read_torch_detector(data: bytes, card: DetectorCard | None = None) -> LaionD
     Parameters
     ----------
     data : bytes
-        The file. It is read with ``weights_only=True``, so that nothing in it is run.
+        The file. It is read with ``weights_only=True``, so that nothing in it is run. PyTorch before 2.6 could be got
+        round there (CVE-2025-32434): callers hold the file against the published one's digest first.
     card : DetectorCard or None
         Licence and provenance.
 
