@@ -24,7 +24,6 @@ sys.path.insert(1, str(Path(__file__).parents[1]))  # a bare checkout, in which 
 
 NEEDED = {
     "ftfy": "ftfy",
-    "jinja2": "Jinja2",
     "numpy": "numpy",
     "open_clip": "open_clip_torch",
     "PIL": "Pillow",
@@ -42,6 +41,7 @@ NEEDED = {
     "tqdm": "tqdm",
     "webdataset": "webdataset",
     "braceexpand": "braceexpand",
+    "wcwidth": "wcwidth",
     "fsspec": "fsspec",
 }
 """Modules without which nothing can be measured, and the packages that have them."""
