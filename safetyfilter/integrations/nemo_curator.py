@@ -98,7 +98,10 @@ class SafetyFilterStage(ProcessingStage[ImageBatch, ImageBatch]):  # type: ignor
             self.setup()
         assert self._decide is not None
         images = list(task.data)
-        bits = self._decide(images)
+        try:
+            bits = self._decide(images)
+        except Exception as error:  # noqa: BLE001 - a logger may write a traceback, with the pictures in its variables
+            raise error.with_traceback(None) from None
         counts = count_decisions(bits)
         so_far = getattr(self, "_custom_metrics", None) or {}  # of other tasks that the same call is given
         self._log_metrics({name: counts[name] + so_far.get(name, 0) for name in _COUNTS})

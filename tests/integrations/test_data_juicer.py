@@ -189,10 +189,11 @@ def test_an_error_names_no_sample(operator: ImageSafetyFilter, monkeypatch: pyte
 
     operator.process_batched({"images": [["1.png"]]})
     monkeypatch.setattr(operator._decider, "reasons", failing)
+    dataset = NestedDataset.from_dict({"images": [["private-1.png"], ["private-0.png"]]})
     log = tmp_path / "log.txt"
     sink = logger.add(log, diagnose=True)
     with logger.catch(OSError):
-        operator.run(NestedDataset.from_dict({"images": [["private-1.png"], ["private-0.png"]]}))
+        operator.run(dataset)
     logger.remove(sink)
     assert "Input/output error" in log.read_text()
     assert "private" not in log.read_text()

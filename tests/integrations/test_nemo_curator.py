@@ -175,6 +175,18 @@ def test_nothing_is_written_to_a_picture_or_told_of_it(
     assert set(kept._metadata) == set(batch._metadata)
 
 
+def test_an_error_names_no_picture(stage: SafetyFilterStage, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    sink = logger.add(log, diagnose=True)
+    batch = batch_of()
+    with logger.catch(UsageError):
+        stage.process(batch)
+    logger.remove(sink)
+    assert "has an embedding" in log.read_text()
+    assert "secret" not in log.read_text()
+    assert "private" not in log.read_text()
+
+
 def test_it_is_sent_to_workers_and_configured(stage: SafetyFilterStage, embedding: ImageEmbeddingStage) -> None:
     sent = cloudpickle.loads(cloudpickle.dumps(stage))
     named = copy.deepcopy(stage).with_(name="first", batch_size=2)
