@@ -8,6 +8,7 @@ import torch
 
 from safetyfilter.embed.devices import resolve_device
 from safetyfilter.embed.encoder import ClipEncoder
+from safetyfilter.errors import MissingExtraError
 
 
 def packed_encoder(encoder: ClipEncoder) -> bytes:
@@ -35,11 +36,16 @@ def unpacked_encoder(packed: bytes | memoryview, device: str) -> ClipEncoder:
     DeviceError
         There is no such device, or none for this precision.
     MissingExtraError
-        The encoder is in int8, and OpenVINO is not installed here.
+        The encoder is in int8 or fp8, and OpenVINO or torchao is not installed here.
     """
     target = resolve_device(device)
     with io.BytesIO(packed) as buffer:
-        state = torch.load(buffer, map_location="cpu", weights_only=False)  # from our own process, and no file
+        try:
+            state = torch.load(buffer, map_location="cpu", weights_only=False)  # from our own process, and no file
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "torchao":
+                raise MissingExtraError("torchao", "fp8") from error
+            raise
     encoder = object.__new__(ClipEncoder)
     vars(encoder).update(state)
     encoder.device, encoder._text_device = target, torch.device("cpu")

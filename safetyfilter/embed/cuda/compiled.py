@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -56,6 +57,7 @@ class CompiledTower:
         self._compiler = compiler
         self._runs: dict[tuple[int, ...], Run] = {}
         self._lock = threading.Lock()
+        self._too_many = math.inf
         self.as_it_is = False
 
     @property
@@ -81,11 +83,14 @@ class CompiledTower:
 
     def _compiled(self, pixels: torch.Tensor) -> Run | None:
         """Return a run for images like these, and keep it; None where there is none, now and later."""
+        if len(pixels) >= self._too_many:  # or each stream would begin by compiling what will not fit
+            raise torch.OutOfMemoryError(f"not enough memory: {len(pixels)} images at a time did not fit before")
         try:
             run = self._checked(pixels)
         except Exception as error:  # compilers fail in kinds of their own
             self._runs.clear()
             if out_of_memory(error):  # then batches become smaller, and those are compiled
+                self._too_many = len(pixels)
                 raise
             self.as_it_is = True
             _log.warning("the image tower runs as it is, not compiled, which may be slower: %s", first_line(error))

@@ -126,11 +126,14 @@ def test_short_memory_makes_batches_smaller_and_is_no_fault_of_the_compiler(towe
 
         return run
 
-    compiled = CompiledTower(tower, needs_memory)
-    found = Forward(compiled, torch.device("meta"), 6, full=True)(PIXELS)
-    assert torch.allclose(found, tower(PIXELS), atol=1e-6)
+    made = []
+    compiled = CompiledTower(tower, lambda each: made.append(each) or needs_memory(each))
+    for _ in range(2):  # two streams, each with batches of its own
+        found = Forward(compiled, torch.device("meta"), 6, full=True)(PIXELS)
+        assert torch.allclose(found, tower(PIXELS), atol=1e-6)
     assert not compiled.as_it_is
-    assert [message.split(";")[0] for message in caplog.messages] == ["out of memory"] * 2  # to 3, and to 2
+    assert len(made) == 3  # for 6, 3 and 2 images, and for none of them again
+    assert [message.split(";")[0] for message in caplog.messages] == ["out of memory"] * 4  # to 3, and to 2
 
 
 def test_nothing_compiled_goes_to_another_process(tower) -> None:
@@ -148,6 +151,7 @@ def test_an_encoder_that_compiles_has_batches_of_one_size(compiling: ClipEncoder
     assert set(compiling._tower._runs) == {(4, 32, 32, 3)}
     assert (batch.vectors * encoder.embed(images).vectors).sum(axis=1).min() > 0.99999
     assert compiling.spec == encoder.spec
+    assert (compiling.full_batches, encoder.full_batches) == (True, False)
 
 
 def test_it_can_be_sent_and_looked_into(compiling: ClipEncoder, encoder: ClipEncoder) -> None:

@@ -80,6 +80,15 @@ def test_a_device_without_it_is_told_where_the_tower_arrives(float8, monkeypatch
 
 
 @needs_torchao
+def test_a_missing_extra_is_told_where_the_tower_arrives(float8, monkeypatch) -> None:
+    packed = packed_encoder(float8)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchao"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match="torchao is not installed"):
+        unpacked_encoder(packed, "cpu")
+
+
+@needs_torchao
 def test_a_tower_without_such_layers_is_refused(on_a_processor) -> None:
     visual = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(288, 10))
     with pytest.raises(WeightsError, match="no layer of this image tower can be in float8"):
