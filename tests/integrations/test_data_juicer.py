@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from data_juicer.core.tracer import Tracer
 from data_juicer.ops import NON_STATS_FILTERS, OPERATORS, load_ops
 from loguru import logger
 
-from safetyfilter import ClipEncoder
+from safetyfilter import ClipEncoder, Policy
 from safetyfilter.errors import UsageError
 from safetyfilter.integrations.data_juicer import ImageSafetyFilter
+from safetyfilter.standin import STANDIN_PAIR
 from tests.integrations.pictures import encoded, excluding, pattern, write_encoder
 
 OTHERS = range(1, 10)
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +182,24 @@ def test_a_recipe_runs_by_data_juicers_own_executor(place: Path, arguments: dict
         content = file.read_bytes()
         assert b"picture 0" not in content, file
         assert b"text only" not in content, file
+
+
+def test_the_pages_example(
+    place: Path, arguments: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").symlink_to(place / "pictures")
+    (tmp_path / "probes.safetensors").symlink_to(place / "probes.safetensors")
+    (tmp_path / "policy.toml").write_text(Policy().for_pair(STANDIN_PAIR).to_toml())
+    (tmp_path / "pictures" / "samples.jsonl").write_text(
+        "".join(json.dumps({"text": str(n), "images": [f"{n}.png"]}) + "\n" for n in range(10))
+    )
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    encoder = f"encoder: {arguments['encoder']}\n      device: cpu"
+    example = example.replace("encoder: ViT-L-14-quickgelu", encoder).replace("      pretrained: openai\n", "")
+    (tmp_path / "recipe.yaml").write_text(example)
+    kept = DefaultExecutor(init_configs(["--config", "recipe.yaml"])).run()
+    assert sorted(kept["text"]) == [str(n) for n in range(1, 10)]
 
 
 def test_an_error_names_no_sample(operator: ImageSafetyFilter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

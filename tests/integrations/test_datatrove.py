@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,12 +18,15 @@ from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.writers import JsonlWriter
 from loguru import logger
 
-from safetyfilter import ClipEncoder, SafetyFilter
+from safetyfilter import ClipEncoder, Policy, SafetyFilter
 from safetyfilter.errors import UsageError
 from safetyfilter.integrations.datatrove import SafetyFilterStep
 from safetyfilter.integrations.deciding import SampleDecider
 from safetyfilter.integrations.recipe import FilterRecipe
+from safetyfilter.standin import STANDIN_PAIR
 from tests.integrations.pictures import encoded, excluding, pattern, write_encoder
+
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +112,17 @@ def test_a_pipeline_of_datatroves_own(place: Path, tmp_path: Path) -> None:
         "dropped_co_occurrence": 2,
         "dropped_unscored": 4,
     }
+
+
+def test_the_pages_example(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "probes.safetensors").symlink_to(place / "probes.safetensors")
+    (tmp_path / "policy.toml").write_text(Policy().for_pair(STANDIN_PAIR).to_toml())
+    (example,) = re.findall(r"^```py\n(from datatrove.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    example = example.replace("FilterRecipe(", f"FilterRecipe(encoder='local-dir:{place / 'encoder'}', device='cpu', ")
+    exec(example, {"reader": reading})
+    (written,) = (tmp_path / "kept").iterdir()
+    assert len(gzip.decompress(written.read_bytes()).splitlines()) == 2
 
 
 def test_an_error_names_no_document(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 import tarfile
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,21 +19,25 @@ pytest.importorskip("nemo_curator", reason="NeMo Curator is not installed here")
 import cloudpickle
 from loguru import logger
 from nemo_curator.backends.base import BaseStageAdapter
+from nemo_curator.pipeline import Pipeline
 from nemo_curator.stages.image.embedders.clip_embedder import ImageEmbeddingStage
 from nemo_curator.stages.image.io.image_reader import ImageReaderStage
 from nemo_curator.stages.image.io.image_writer import ImageWriterStage
-from nemo_curator.tasks import FileGroupTask, ImageBatch, ImageObject
+from nemo_curator.tasks import FileGroupTask, ImageBatch, ImageObject, Task
+from nemo_curator.tasks.sentinels import EmptyTask
 from nemo_curator.tasks.utils import TaskPerfUtils
 from PIL import Image
 
-from safetyfilter import ClipEncoder, SafetyFilter
+from safetyfilter import ClipEncoder, Policy, SafetyFilter
 from safetyfilter.errors import EncoderMismatchError, UsageError
 from safetyfilter.integrations.nemo_curator import SafetyFilterStage, counts_of
 from safetyfilter.integrations.recipe import FilterRecipe
+from safetyfilter.standin import STANDIN_PAIR
 from tests.integrations.curator_weights import write_curator_weights
 from tests.integrations.pictures import excluding, pattern, write_encoder
 
 OTHERS = range(1, 10)
+PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
 ALL = (*OTHERS, 0)
 
 
@@ -70,6 +76,18 @@ def batch_of(numbers: tuple[int, ...] | range = ALL) -> ImageBatch:
         ImageObject(image_path=f"private/{n}.jpg", image_id=f"secret-{n}", image_data=pattern(n)) for n in numbers
     ]
     return ImageBatch(dataset_name="patterns", data=images)
+
+
+def write_tar(path: Path) -> None:
+    """All patterns, the one that is excluded last."""
+    with tarfile.open(path, "w") as tar:
+        for place, number in enumerate(ALL):
+            content = io.BytesIO()
+            Image.fromarray(pattern(number)).save(content, "JPEG", quality=95)
+            info = tarfile.TarInfo(f"{place:04d}.jpg")
+            info.size = content.tell()
+            content.seek(0)
+            tar.addfile(info, content)
 
 
 def numbers_in(batch: ImageBatch) -> list[int]:
@@ -201,14 +219,7 @@ def test_behind_curators_own_reader(place: Path, tmp_path: Path, monkeypatch: py
     dali = pytest.importorskip("nvidia.dali")
     own = dali.pipeline_def
     monkeypatch.setattr(dali, "pipeline_def", lambda **options: own(**(options | {"device_id": None})))
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for number in ALL:
-            content = io.BytesIO()
-            Image.fromarray(pattern(number)).save(content, "JPEG", quality=95)
-            info = tarfile.TarInfo(f"{number:04d}.jpg")
-            info.size = content.tell()
-            content.seek(0)
-            tar.addfile(info, content)
+    write_tar(tmp_path / "0.tar")
     reader = ImageReaderStage(dali_batch_size=4, num_threads=1)
     read = reader.process(FileGroupTask(dataset_name="tars", data=[str(tmp_path / "0.tar")]))
     adapter = BaseStageAdapter(SafetyFilterStage(load=partial(load, place, "whole"), use="pictures"))
@@ -217,6 +228,37 @@ def test_behind_curators_own_reader(place: Path, tmp_path: Path, monkeypatch: py
     written = [ImageWriterStage(output_dir=str(tmp_path / "out")).process(task) for task in kept]
     counts = counts_of(written)
     assert (counts["seen"], counts["kept"], counts["co_occurrence"]) == (10, 9, 1)
+
+
+def test_the_pages_example(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this test's encoder, and stages one after another in the place of Curator's executor."""
+    dali = pytest.importorskip("nvidia.dali")
+    own = dali.pipeline_def
+    monkeypatch.setattr(dali, "pipeline_def", lambda **options: own(**(options | {"device_id": None})))
+
+    def run(pipeline: Pipeline) -> list[Task]:
+        tasks: list[Task] = [EmptyTask(dataset_name="", data=None)]
+        for stage in pipeline.stages:
+            stage.setup()
+            adapter = BaseStageAdapter(stage)
+            tasks = [made for task in tasks for made in adapter.process_batch([task])]
+        return tasks
+
+    monkeypatch.setattr(Pipeline, "run", run)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards" / "0.tar")
+    (tmp_path / "models").symlink_to(place / "models")
+    (tmp_path / "probes.safetensors").symlink_to(place / "center.safetensors")
+    (tmp_path / "policy.toml").write_text(Policy().for_pair(STANDIN_PAIR).to_toml())
+    (example,) = re.findall(r"^```py\n(.*?nemo_curator.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)[:1]
+    example = example.replace("FilterRecipe(", f"FilterRecipe(encoder='local-dir:{place / 'encoder'}', device='cpu', ")
+    found: dict[str, Any] = {}
+    exec(example, found)
+    counts = counts_of(found["tasks"])
+    assert (counts["seen"], counts["kept"], counts["co_occurrence"]) == (10, 9, 1)
+    with tarfile.open(next((tmp_path / "kept").glob("*.tar"))) as tar:
+        assert len(tar.getnames()) == 9
 
 
 @pytest.mark.parametrize("use", ["both", ""])
