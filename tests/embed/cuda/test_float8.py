@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from safetyfilter import ClipEncoder
 from safetyfilter.embed import devices, image_tower
@@ -18,32 +20,37 @@ from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from safetyfilter.engine.scan import run_setup
 from safetyfilter.errors import DeviceError, MissingExtraError, WeightsError
 from safetyfilter.filter import SafetyFilter
-from tests.conftest import good_images
 
 needs_torchao = pytest.mark.skipif(
     find_spec("torchao") is None, reason="torchao is not installed: pip install 'safetyfilter[fp8]'"
 )
 CUDA = torch.device("cuda", 0)
+IMAGES = [Image.fromarray(each) for each in np.random.default_rng(0).integers(0, 256, (5, 36, 40, 3), np.uint8)]
+
+
+def allow(patch: pytest.MonkeyPatch) -> None:
+    """Let a processor round to float8 as a GPU does: torch can, though slowly."""
+    for module in (devices, image_tower):
+        patch.setattr(module, "require_float8", lambda _: None)
+    if find_spec("torchao") is not None:
+        patch.setattr(import_module("torchao.quantization.quant_api"), "_check_hardware_support", lambda _: None)
 
 
 @pytest.fixture
 def on_a_processor(monkeypatch) -> None:
-    """Let a processor round to float8 as a GPU does: torch can, though slowly."""
-    for module in (devices, image_tower):
-        monkeypatch.setattr(module, "require_float8", lambda _: None)
-    if find_spec("torchao") is not None:
-        monkeypatch.setattr(import_module("torchao.quantization.quant_api"), "_check_hardware_support", lambda _: None)
+    allow(monkeypatch)
 
 
-@pytest.fixture
-def float8(on_a_processor, tiny_clip) -> ClipEncoder:
-    return ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="fp8")
+@pytest.fixture(scope="module")
+def float8(tiny_clip: Path) -> ClipEncoder:
+    with pytest.MonkeyPatch.context() as patch:
+        allow(patch)
+        return ClipEncoder.load(f"local-dir:{tiny_clip}", device="cpu", precision="fp8")
 
 
 @needs_torchao
 def test_it_is_the_same_encoder_with_nearly_the_same_embeddings(float8, encoder, probes) -> None:
-    images = list(good_images().values())
-    found, full = float8.embed(images), encoder.embed(images)
+    found, full = float8.embed(IMAGES), encoder.embed(IMAGES)
     assert not found.failures
     assert 0.99 < (found.vectors * full.vectors).sum(axis=1).min() < 0.999999
     assert float8.spec == encoder.spec
@@ -64,17 +71,15 @@ def test_every_layer_of_a_block_is_in_float8(float8) -> None:
 
 
 @needs_torchao
-def test_it_goes_to_other_processes_as_it_is(float8) -> None:
-    images = list(good_images().values())[:4]
+def test_it_goes_to_other_processes_as_it_is(float8, on_a_processor) -> None:
     again = unpacked_encoder(packed_encoder(float8), "cpu")
     assert again.dtype == FLOAT8
-    np.testing.assert_array_equal(again.embed(images).vectors, float8.embed(images).vectors)
+    np.testing.assert_array_equal(again.embed(IMAGES).vectors, float8.embed(IMAGES).vectors)
 
 
 @needs_torchao
-def test_a_device_without_it_is_told_where_the_tower_arrives(float8, monkeypatch) -> None:
+def test_a_device_without_it_is_told_where_the_tower_arrives(float8) -> None:
     packed = packed_encoder(float8)
-    monkeypatch.undo()
     with pytest.raises(DeviceError, match=r"fp8 is for GPUs .* and cpu is not one"):
         unpacked_encoder(packed, "cpu")
 
