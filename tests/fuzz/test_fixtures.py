@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from safetyfilter import open_source
 from safetyfilter.batches import Unreadable
-from safetyfilter.embed.pictures.headers import DecodeLimits
+from safetyfilter.embed.pictures.frames import pictures_in
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits, open_header
 from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.errors import CalibrationError, SourceError
@@ -21,6 +24,7 @@ from safetyfilter.evaluation.inputs import read_labelled_scores
 from safetyfilter.storage import read_parquet
 
 FIXTURES = Path(__file__).with_name("fixtures")
+DAMAGED = "second-picture-damaged.mpo"
 PASSED = ("footer-of-another-type.parquet", "footer-levels.parquet", "footer-that-is-not-written-back.parquet")
 
 
@@ -80,6 +84,15 @@ def test_it_passes_with_all_samples_accounted_for(name: str) -> None:
     assert len(found) == sum(part.count or 0 for part in source.parts()) > 0
 
 
+def test_a_damaged_picture_behind_the_first_is_seen_as_pillow_shows_it() -> None:
+    """What libjpeg makes of a damaged scan depends on how many bytes follow; 51 pixels were others than a loader's."""
+    data = (FIXTURES / DAMAGED).read_bytes()
+    (_, (second, _), *_) = pictures_in(open_header(data, DEFAULT_LIMITS), data, DEFAULT_LIMITS)
+    with Image.open(io.BytesIO(data)) as shown:
+        shown.seek(1)
+        assert second.convert("RGB").tobytes() == shown.convert("RGB").tobytes()
+
+
 def test_each_fixture_is_read() -> None:
     (marker,) = (mark for mark in test_it_is_refused.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
-    assert {case[0] for case in marker.args[1]} | set(PASSED) == {path.name for path in FIXTURES.iterdir()}
+    assert {case[0] for case in marker.args[1]} | {*PASSED, DAMAGED} == {path.name for path in FIXTURES.iterdir()}

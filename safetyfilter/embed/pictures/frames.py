@@ -11,6 +11,11 @@ from safetyfilter.batches import Unreadable
 from safetyfilter.embed.pictures.headers import ANIMATED, DecodeLimits, Header, check_size, failures_named, open_header
 from safetyfilter.embed.pictures.jpeg import Jpeg, later_pictures
 
+_FOLLOWING = 2**16
+"""Bytes behind a picture that are given to its decoder too. Of a damaged scan libjpeg makes something else where the
+data end within 512 bytes for each of up to ten blocks, and Pillow, which decodes from the file, reads so many at once.
+"""
+
 
 def pictures_in(header: Header, data: bytes, limits: DecodeLimits) -> Iterator[tuple[ImageFile.ImageFile, int]]:
     """Yield each picture of a file, to be decoded before the next is asked for, and the number of its scans.
@@ -35,9 +40,9 @@ def pictures_in(header: Header, data: bytes, limits: DecodeLimits) -> Iterator[t
         later = later_pictures(header.picture, data)
         if 1 + len(later) > limits.max_frames:
             raise Unreadable("too_many_frames")
-        for encoded in later:
+        for at, end in later:
             with failures_named():
-                behind = open_header(encoded, limits)
+                behind = open_header(data[at:end], limits, data[end : end + _FOLLOWING])
             pixels = _within(pixels + prod(behind.picture.size), limits)
             yield behind.picture, behind.scans
         return

@@ -130,8 +130,11 @@ class Header:
     count: int
 
 
-def open_header(data: bytes, limits: DecodeLimits) -> Header:
-    """Return the header of an encoded image within the limits; `Unreadable` where it is not one or exceeds them."""
+def open_header(data: bytes, limits: DecodeLimits, following: bytes = b"") -> Header:
+    """Return the header of an encoded image within the limits; `Unreadable` where it is not one or exceeds them.
+
+    What follows it in its file is no part of it, but a decoder may look at that.
+    """
     if not data:
         raise Unreadable("empty")
     parser = next((parser for magics, parser in _PARSERS if data.startswith(magics)), None)
@@ -150,7 +153,7 @@ def open_header(data: bytes, limits: DecodeLimits) -> Header:
     scans = count_jpeg_scans(data, limits.max_jpeg_scans) if parser is Jpeg else 0
     if scans > limits.max_jpeg_scans:
         raise Unreadable("too_many_scans")
-    metered = _Metered(data, limits.max_segments)
+    metered = _Metered(data + following, limits.max_segments)
     picture = parser(metered)
     check_size(picture, limits)
     if scans * prod(picture.size) > _SCANNED * limits.max_pixels:

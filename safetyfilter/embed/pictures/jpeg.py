@@ -50,8 +50,8 @@ def count_jpeg_scans(data: bytes, limit: int) -> int:
     return limit + 1
 
 
-def later_pictures(picture: JpegImageFile, data: bytes) -> tuple[bytes, ...]:
-    """Return the JPEGs behind the first that its index (MPO, as of stereo cameras and phones) points to, each once.
+def later_pictures(picture: JpegImageFile, data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return where the JPEGs behind the first begin and end that its index (MPO, as of phones) points to, each once.
 
     What the index says is checked, since tools copy it to files that hold the first picture alone: an entry counts
     where a JPEG begins. Where some are wrong, as Pillow writes them from the fourth on, a JPEG that follows another's
@@ -71,7 +71,7 @@ def later_pictures(picture: JpegImageFile, data: bytes) -> tuple[bytes, ...]:
     following = {match.end() for match in _END.finditer(data)}
     starts = sorted(at for at in pointed | following if at > 0 and data.startswith(_START, at))
     ends = [*starts[1:], len(data)]
-    return tuple(data[at:end] for at, end in zip(starts, ends[: len(starts)], strict=True))
+    return tuple(zip(starts, ends[: len(starts)], strict=True))
 
 
 def _mp_offsets(index: bytes) -> list[int]:

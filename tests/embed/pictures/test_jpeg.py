@@ -21,7 +21,7 @@ def mpo(count: int) -> bytes:
 
 
 def later(data: bytes) -> list[bytes]:
-    return list(later_pictures(Jpeg(io.BytesIO(data)), data))
+    return [data[at:end] for at, end in later_pictures(Jpeg(io.BytesIO(data)), data)]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])  # from the fourth on, Pillow writes wrong places into the index
@@ -54,7 +54,7 @@ def test_an_index_that_repeats_a_picture_a_thousand_times_gives_it_once() -> Non
     entries = struct.pack("<IIIHH", 0, 0, len(data) - len(behind) - base, 0, 0) * 1000
     directory = struct.pack("<HHHII", 1, 0xB002, 7, len(entries), 8 + 2 + 12 + 4) + bytes(4)
     picture.info["mp"] = b"II*\0" + struct.pack("<I", 8) + directory + entries
-    assert later_pictures(picture, data) == (behind,)
+    assert later_pictures(picture, data) == ((len(data) - len(behind), len(data)),)
 
 
 def test_scans_are_counted_no_further_than_the_limit() -> None:
