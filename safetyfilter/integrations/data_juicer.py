@@ -81,7 +81,7 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
             raise UsageError(
                 f"{_NAME} does not run in Ray mode; use executor_type: default, or scan the pictures first"
             )
-        # Of an operator that fails, Data-Juicer would log the samples' fields and keep the batch's first samples.
+        # Where a filter fails and that is skipped, Data-Juicer 1.6.1 keeps the first samples of the batch, or all.
         super().__init__(**(options | {"skip_op_error": False}))
         self.recipe = FilterRecipe(
             encoder=encoder,
