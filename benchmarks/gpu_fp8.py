@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from common import SEED, progress
 from gpu_rates import made, multiplying_float8
-from int8_flips import MAX_MISS_RATE, WHOLE, flipped, labelled, threshold_policy
+from int8_flips import MAX_MISS_RATE, flipped, labelled, threshold_policy
 from torch.nn import functional as F
 
-from safetyfilter import ClipEncoder
+from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.standin import ENCODER
 from safetyfilter.standin.pictures import Picture, pictures, renderers
 from safetyfilter.standin.probes import fit_probes
 
 HEAD_WIDTH = 32
+OPTIONS = EmbedOptions(views="whole", decoders="threads")
+"""Processes take longer to start than these pictures to decode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class Learning:
 
 
 ON_GPU = Learning(
-    width=256, layers=6, patch=8, steps=3000, batch=256, train=12_000, calibration=4000, mixed=4000, pairs=2000
+    width=256, layers=6, patch=8, steps=1500, batch=256, train=8000, calibration=3000, mixed=3000, pairs=1500
 )
 QUICK = Learning(width=256, layers=6, patch=8, steps=600, batch=256, train=4000, calibration=2000, mixed=800, pairs=400)
 ON_CPU = Learning(width=96, layers=3, patch=16, steps=300, batch=64, train=2000, calibration=2000, mixed=800, pairs=400)
@@ -78,17 +80,18 @@ def float8_flips(device: str, how: Learning) -> dict[str, Any]:
     state, agrees = _taught(teacher, [picture.jpeg for picture in drawn["train"]], how)
     encoders = []
     with multiplying_float8(device):
-        for precision in ("fp32", "fp8"):
+        for precision in ("fp32", "bf16", "fp8"):
             model = made(_config(teacher, how))
             model.visual.load_state_dict(state)
             encoders.append(ClipEncoder(model, architecture="student", device=device, precision=precision))
         embedded = {
-            name: [encoder.embed([picture.jpeg for picture in some], WHOLE) for encoder in encoders]
+            name: [encoder.embed([picture.jpeg for picture in some], OPTIONS) for encoder in encoders]
             for name, some in drawn.items()
         }
     bank = fit_probes(embedded["train"][0], labelled(drawn["train"]))
-    policy = threshold_policy(bank, embedded["calibration"][1], drawn["calibration"], how.max_miss_rate)
-    one, other = (batch.vectors for batch in embedded["test"])
+    policy = threshold_policy(bank, embedded["calibration"][2], drawn["calibration"], how.max_miss_rate)
+    full, half, float8 = embedded["test"]
+    one, other = full.vectors, float8.vectors
     cosines = (one * other).sum(axis=1)
     return {
         "learnt_from": how.train,
@@ -96,7 +99,8 @@ def float8_flips(device: str, how: Learning) -> dict[str, Any]:
         "calibrated_on": how.calibration,
         "cosine_min": round(float(cosines.min()), 5),
         "cosine_median": round(float(np.median(cosines)), 5),
-        **flipped(bank, embedded["test"], policy, drawn["test"]),
+        "decisions_same_in_bf16": flipped(bank, [full, half], policy, drawn["test"])["decisions_same"],
+        **flipped(bank, [full, float8], policy, drawn["test"]),
     }
 
 
@@ -117,9 +121,9 @@ def _config(teacher: ClipEncoder, how: Learning) -> dict[str, Any]:
 def _taught(teacher: ClipEncoder, files: list[bytes], how: Learning) -> tuple[dict[str, torch.Tensor], float]:
     """Weights of an image tower that gives nearly the teacher's embeddings, and their mean cosine at the end."""
     device = teacher.device
-    prepare = teacher.preparer(WHOLE)
+    prepare = teacher.preparer(OPTIONS)
     pixels = torch.from_numpy(np.concatenate([prepare(file)[0] for file in files])).to(device)
-    wanted = torch.from_numpy(teacher.embed(files, WHOLE).vectors).to(device)
+    wanted = torch.from_numpy(teacher.embed(files, OPTIONS).vectors).to(device)
     model = made(_config(teacher, how))
     student = ClipEncoder(model, architecture="student", device=str(device), precision="fp32")
     visual = student.image_tower.requires_grad_(True)

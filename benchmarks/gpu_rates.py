@@ -7,10 +7,10 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
@@ -49,8 +49,9 @@ def made(model: str | dict[str, Any]) -> torch.nn.Module:
     return open_clip.create_model(config, pretrained=None)
 
 
+@cache
 def encoder_of(model: str, device: str, **how: Any) -> ClipEncoder:
-    """An encoder of such a model."""
+    """An encoder of such a model, made once: of a large one that takes ten seconds."""
     return ClipEncoder(made(model), architecture=model, device=device, **how)
 
 
@@ -70,27 +71,25 @@ def multiplying_float8(device: str) -> Iterator[None]:
         yield
 
 
-def ways(encoder: ClipEncoder, *, quick: bool) -> dict[str, Callable[[], Run]]:
+def ways(encoder: ClipEncoder) -> dict[str, Callable[[], Run]]:
     """The ways to run an image tower, each made when it is called."""
-    visual, spec, device = encoder.image_tower.cpu(), encoder.spec, encoder.device
+    visual, spec, device = copy.deepcopy(encoder.image_tower).cpu(), encoder.spec, encoder.device
 
     def tower(dtype: torch.dtype = torch.bfloat16, *, channels_last: bool = True) -> TorchTower:
         made = TorchTower(copy.deepcopy(visual), spec.mean, spec.std, dtype=dtype, device=device)
         return made if channels_last else made.to(memory_format=torch.contiguous_format)
 
     inductor = COMPILER if device.type == "cuda" else _as_it_is  # which needs a compiler on a processor, and minutes
-    found: dict[str, Callable[[], Run]] = {
+    tuned = partial(torch.compile, dynamic=False, mode="max-autotune-no-cudagraphs")
+    return {
         "contiguous": lambda: tower(channels_last=False),
         "eager": tower,
         "graph": lambda: CompiledTower(tower(), _as_it_is),
         "compiled": lambda: CompiledTower(tower(), inductor),
         "fp8": lambda: tower(FLOAT8),
         "fp8_compiled": lambda: CompiledTower(tower(FLOAT8), inductor),
+        "tuned": lambda: CompiledTower(tower(), tuned if device.type == "cuda" else _as_it_is),
     }
-    if not quick and device.type == "cuda":
-        tuned = partial(torch.compile, dynamic=False, mode="max-autotune-no-cudagraphs")
-        found["tuned"] = lambda: CompiledTower(tower(), tuned)
-    return found
 
 
 def _as_it_is(tower: torch.nn.Module) -> Run:
@@ -98,7 +97,7 @@ def _as_it_is(tower: torch.nn.Module) -> Run:
 
 
 def tower_rates(
-    model: str, device: str, *, repetitions: int, pass_s: float, quick: bool, until: float
+    model: str, device: str, *, names: Sequence[str], repetitions: int, pass_s: float, until: float
 ) -> dict[str, Any]:
     """Images a second on ready pixels in each way, in turn, and how far the embeddings are from float32's.
 
@@ -110,8 +109,8 @@ def tower_rates(
         Passes of each way.
     pass_s : float
         Seconds a pass, about.
-    quick : bool
-        Without the way that takes minutes to compile.
+    names : sequence of str
+        Which of the `ways`, ``eager`` among them.
     until : float
         No way is begun after this time of `time.monotonic`.
     """
@@ -120,7 +119,8 @@ def tower_rates(
     pixels = pixels_for(encoder, batch)
     expected = encoder.forward(pixels).cpu()
     runs, skipped, first, far = {}, {}, {}, {}
-    for name, make in ways(encoder, quick=quick).items():
+    made_by = ways(encoder)
+    for name in names:
         if time.monotonic() > until:
             skipped[name] = "no time was left"
             continue
@@ -128,7 +128,7 @@ def tower_rates(
         try:
             with torch.inference_mode(), multiplying_float8(device):
                 started = time.perf_counter()
-                run = make()
+                run = made_by[name]()
                 found = run(pixels).cpu()
                 first[name] = round(time.perf_counter() - started, 2)
                 if isinstance(run, CompiledTower) and run.as_it_is:
@@ -213,7 +213,10 @@ def pipeline_rates(
     def bare() -> float:
         return timed(alone)() / (passes * batch)
 
-    seconds = alternating({"bare": bare, "pipeline": streaming}, repetitions)
+    seconds: dict[str, list[float]] = {"bare": [], "pipeline": []}
+    for _ in range(repetitions):  # both are warm by themselves, and a stream takes seconds to begin
+        seconds["bare"].append(bare())
+        seconds["pipeline"].append(streaming())
     return {
         "precision": str(encoder.dtype).removeprefix("torch."),
         "jpeg_side": side,
@@ -242,7 +245,7 @@ def memory(model: str) -> dict[str, float]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    encoder = encoder_of(model, "cuda")
+    encoder = ClipEncoder(made(model), architecture=model, device="cuda")
     weights = torch.cuda.memory_allocated() - before
     encoder.embed(jpegs(512, 384))
     both = sum(p.numel() for p in made(model).parameters())

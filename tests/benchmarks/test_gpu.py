@@ -73,7 +73,7 @@ def test_figures_speak_for_choices(compiled, contiguous, same, nvjpeg, said) -> 
     found = {
         "towers": {"over_eager": {"eager": 1.0, "graph": 1.0, "compiled": compiled, "contiguous": contiguous}},
         "fp8_flips": {"decisions_same": same, "pairs_kept_share": 0.0},
-        "jpegs_384": {"nvjpeg_over_threads": nvjpeg},
+        "jpegs_384": {"nvjpeg_over_cores": nvjpeg},
     }
     choices = gpu.choices(found)
     for name, words in zip(("compile", "channels_last", "fp8", "nvjpeg"), said, strict=True):
