@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from tests.integrations.pictures import CONFIG
 
@@ -17,6 +16,8 @@ _NAMES = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "
 
 def write_curator_weights(model_dir: Path, encoder: Path) -> None:
     """Write a model folder for `ImageEmbeddingStage` with the image tower of an open_clip model of `CONFIG`."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
     vision, width = CONFIG["model_cfg"]["vision_cfg"], CONFIG["model_cfg"]["vision_cfg"]["width"]
     model = CLIPModel(
         CLIPConfig(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,12 @@ def operator(arguments: dict[str, Any]) -> ImageSafetyFilter:
 def test_it_is_in_the_registry_without_statistics() -> None:
     assert OPERATORS.modules["image_safety_filter"] is ImageSafetyFilter
     assert "image_safety_filter" in NON_STATS_FILTERS.modules
+
+
+def test_data_juicer_finds_it_by_itself() -> None:
+    code = "from data_juicer.ops import OPERATORS; print('image_safety_filter' in OPERATORS.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True", done.stderr
 
 
 def test_a_sample_is_excluded_if_any_of_its_pictures_is(place: Path, operator: ImageSafetyFilter) -> None:
