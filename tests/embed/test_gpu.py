@@ -128,6 +128,7 @@ def test_a_graph_gives_each_caller_its_own(tiny_clip: Path, files) -> None:
     pixels = torch.randint(0, 256, (24, 8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     tower = CompiledTower(encoder._tower, lambda each: each)
     expected = torch.stack([encoder.forward(each.cuda()) for each in pixels]).cpu()
+    tower(pixels[0].cuda())  # while a graph is recorded, nothing else may use the device
 
     def embedded(each: torch.Tensor) -> torch.Tensor:
         with torch.cuda.stream(torch.cuda.Stream()):
