@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import torch
 
@@ -88,10 +90,9 @@ class Forward:
             Memory does not suffice for one image by itself. All have the same size here, so that says nothing about
             this one: it is the machine's, and no image is unscored for it.
         """
-        run = threads.map if threads is not None else map
         while True:
             try:
-                return torch.cat(list(run(self._model, self._pieces(pixels))))[: len(pixels)]
+                return torch.cat(self._passes(self._pieces(pixels), threads))[: len(pixels)]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -103,9 +104,24 @@ class Forward:
             # outside the handler, whose exception holds on to what the failed pass has in memory
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+            else:
+                _trim_heap()
             self._micro_batch = -(-self._micro_batch // 2)
             self._chunks = min(self._chunks, self._micro_batch)
             _log.warning("out of memory; embedding %d images at a time from here on", self._micro_batch)
+
+    def _passes(self, pieces: list[torch.Tensor], threads: ThreadPoolExecutor | None) -> list[torch.Tensor]:
+        """The embeddings of each piece; after an error none is still being computed, for it would hold its memory."""
+        if threads is None:
+            return [self._model(piece) for piece in pieces]
+        passes = [threads.submit(self._model, piece) for piece in pieces]
+        try:
+            for ended in wait(passes, return_when=FIRST_EXCEPTION).not_done:
+                ended.cancel()
+            wait(passes)
+            return [done.result() for done in passes if not done.cancelled()]
+        finally:
+            passes.clear()  # an error's traceback leads here, and each failed pass to its error
 
     def _pieces(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """The images of each pass of the model."""
@@ -114,6 +130,12 @@ class Forward:
         size = -(-self._micro_batch // self._chunks)
         *pieces, last = pixels.split(size)
         return [*pieces, torch.cat([last, last.new_zeros(size - len(last), *last.shape[1:])])]
+
+
+def _trim_heap() -> None:
+    """Give the system back what is free: each thread has a heap of its own, and none can use another's."""
+    with suppress(AttributeError, OSError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def out_of_memory(error: BaseException) -> bool:
