@@ -58,11 +58,16 @@ function render({ model, el }) {
       find();
     }
     const [room, dark] = [figure?.clientWidth, isDark(el)];
-    // Not before the figure is drawn: until then it would not take a change.
-    if (room && figure.querySelector(".xtick") && (room !== model.get("room") || dark !== model.get("dark"))) {
+    if (room && (room !== model.get("room") || dark !== model.get("dark"))) {
       model.set("room", room);
       model.set("dark", dark);
       model.save_changes();
+    }
+  }
+  // A change that comes while Plotly draws the figure for the first time is lost: so it is sent anew once that is done.
+  function drawn(event) {
+    if (el.closest(".safetyfilter-explorer")?.contains(event.detail.element)) {
+      model.send({ drawn: true });
     }
   }
   slider.addEventListener("input", () => {
@@ -80,6 +85,7 @@ function render({ model, el }) {
   box.addEventListener("keydown", (event) => event.key === "Enter" && typed());
   model.on("change", show);
   model.on("msg:custom", show);
+  document.addEventListener("plotlywidget-after-render", drawn);
   show();
 
   // Once it is in the page, and whenever the room for the figure or the page's theme changes.
@@ -91,6 +97,7 @@ function render({ model, el }) {
   return () => {
     size.disconnect();
     page.disconnect();
+    document.removeEventListener("plotlywidget-after-render", drawn);
     model.off("change", show);
     model.off("msg:custom", show);
   };

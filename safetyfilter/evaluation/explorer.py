@@ -11,6 +11,7 @@ from safetyfilter.evaluation.explorer_controls import (
     figure_widget,
     keep_for_pages,
     threshold_control,
+    when_drawn,
     when_typed,
     widgets,
 )
@@ -176,6 +177,7 @@ class ThresholdExplorer:
         )
         self._menu.observe(self._moved, "value")
         self._figure = figure_widget(plane_figure(explored.plane, explored.policy), CONFIG)
+        when_drawn(self._controls[0], self._figure)
         self._warnings, self._readout, self._written = (ipywidgets.HTML() for _ in range(3))
         self._path = ipywidgets.Text(value="policy.toml", description="Policy file", style=wide)
         self._replace = ipywidgets.Checkbox(

@@ -82,6 +82,21 @@ def keep_for_pages(figure: Any, *, data: bool = False) -> None:
         figure._widget_data = [trace.to_plotly_json() for trace in figure.data]
 
 
+def when_drawn(control: Any, figure: Any) -> Callable[[], None]:
+    """Let a figure be sent anew, as it is by then, when a page has drawn it for the first time; return what does.
+
+    Plotly begins to draw with the content that it has, and loses what changes before it has done so.
+    """
+
+    def again() -> None:
+        # whole parts of the layout: Plotly replaces each; one that is not there any more is taken away by a null
+        layout = {"width": None, **figure.layout.to_plotly_json()}
+        figure._send_update_msg({"colorscale": [figure.data[0].to_plotly_json()["colorscale"]]}, layout, [0])
+
+    control.on_msg(lambda _, content, __: again() if content.get("drawn") else None)
+    return again
+
+
 def when_typed(control: Any, grid: Grid) -> Callable[[str], None]:
     """Let a number that is typed into a control's box move it to the nearest threshold, and return what does.
 
@@ -99,7 +114,7 @@ def when_typed(control: Any, grid: Grid) -> Callable[[str], None]:
             control.note = "" if as_typed else _TAKEN.format(text.strip(), taken)
         control.send({"shown": control.place})  # so that the box shows what holds, though no trait may have changed
 
-    control.on_msg(lambda _, content, __: typed(str(content.get("typed", ""))))
+    control.on_msg(lambda _, content, __: typed(str(content["typed"])) if "typed" in content else None)
     return typed
 
 

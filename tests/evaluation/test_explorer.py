@@ -474,6 +474,13 @@ class TestPage:
         assert figure.layout.width == 432
         control(explorer, "minor").place = 7
         assert figure.layout.shapes[0].line.color == dark[2]
+        told: list[Any] = []
+        figure.observe(lambda change: told.append(change["new"]), "_py2js_update")
+        first._handle_custom_msg({"drawn": True}, [])  # a page has drawn it, and lost what changed meanwhile
+        (sent, *_) = told
+        assert sent["layout_data"] == figure.layout.to_plotly_json()
+        assert sent["style_data"]["colorscale"][0][0][1] == DARK.shades[0]
+        assert first.note == ""
         kept = figure.get_state()  # for a page that is opened anew
         assert kept["_widget_layout"] == figure.layout.to_plotly_json()
         assert kept["_widget_data"][0]["colorscale"][0][1] == DARK.shades[0]
