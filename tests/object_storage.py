@@ -163,7 +163,8 @@ def serving() -> Iterator[tuple[str, Spoiled]]:
         def log(self, *arguments: Any) -> None:
             pass
 
-    application = Spoiled(moto_app.DomainDispatcherApplication(moto_app.create_backend_app))
+    # the one service: the dispatcher for all of them looks at moto's hundreds of folders at each request
+    application = Spoiled(moto_app.create_backend_app("s3"))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
