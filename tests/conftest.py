@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Threads that share an operation wait for one another at each: on a busy machine a hundred times as long as they work.
@@ -33,6 +34,11 @@ PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.j
 
 def photograph(name: str) -> Image.Image:
     """A photograph without people, from the files that scikit-image and scikit-learn install."""
+    return _photograph(name).copy()
+
+
+@cache
+def _photograph(name: str) -> Image.Image:
     import skimage
     import sklearn
 
@@ -51,6 +57,11 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> byte
 
 def good_images() -> dict[str, bytes]:
     """The photographs in three formats and several sizes, by file name."""
+    return dict(_good_images())
+
+
+@cache  # a dozen modules take them while they are collected
+def _good_images() -> dict[str, bytes]:
     files = {}
     for number, name in enumerate(PHOTOGRAPHS):
         image = photograph(name)
