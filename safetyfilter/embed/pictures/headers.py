@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ class DecodeLimits:
 
 
 DEFAULT_LIMITS = DecodeLimits()
+ONE_LARGE_PICTURE = threading.Semaphore(1)
+"""The turn in which this process decodes pictures of more than `DecodeLimits.large_pixels`, for whatever purpose."""
 
 
 # Pillow's own Image.open is not used: it warns or raises by Image.MAX_IMAGE_PIXELS, which belongs to the process, and

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetyfilter.embed.pictures.frames import pictures_in
 from safetyfilter.embed.pictures.headers import (
     ANIMATED,
     DEFAULT_LIMITS,
+    ONE_LARGE_PICTURE,
     DecodeLimits,
     Header,
     failures_named,
@@ -42,7 +42,6 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ONE_LARGE_PICTURE = threading.Semaphore(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ class ImagePreparer:
     geometry: Geometry
     decode: Literal["fast", "exact"] = "fast"
     limits: DecodeLimits = DEFAULT_LIMITS
-    large: AbstractContextManager[object] = field(default=_ONE_LARGE_PICTURE, repr=False, compare=False)
+    large: AbstractContextManager[object] = field(default=ONE_LARGE_PICTURE, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.decode not in ("fast", "exact"):

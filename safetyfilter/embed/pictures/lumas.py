@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
@@ -14,7 +13,7 @@ from PIL import Image, ImageFile
 
 from safetyfilter.batches import Unreadable
 from safetyfilter.embed.pictures.frames import pictures_in
-from safetyfilter.embed.pictures.headers import DecodeLimits, failures_named, open_header
+from safetyfilter.embed.pictures.headers import ONE_LARGE_PICTURE, DecodeLimits, failures_named, open_header
 from safetyfilter.embed.pictures.jpeg import Jpeg
 from safetyfilter.embed.pictures.renderings import renderings
 
@@ -25,11 +24,10 @@ Lumas = Callable[[bytes, DecodeLimits], Iterable[Luma]]
 
 LUMA_SIDE = 512
 """Larger pictures are made smaller, by a whole number along each side, to no less than this."""
-_ONE_LARGE_PICTURE = threading.Semaphore(1)
 
 
 def lumas_of(
-    image: bytes, limits: DecodeLimits, large: AbstractContextManager[Any] = _ONE_LARGE_PICTURE
+    image: bytes, limits: DecodeLimits, large: AbstractContextManager[Any] = ONE_LARGE_PICTURE
 ) -> Iterator[Luma]:
     """Yield the luma of each picture that an image holds: frames or pages, and what usual loaders make of each.
 

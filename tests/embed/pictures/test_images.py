@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageOps
 
 from safetyfilter.batches import FAILURES, Unreadable
-from safetyfilter.embed.pictures import images, turbo
-from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits
+from safetyfilter.embed.pictures import images, lumas, turbo
+from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, ONE_LARGE_PICTURE, DecodeLimits
 from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.inputs import read_bytes
 from safetyfilter.embed.pictures.jpeg import Jpeg, count_jpeg_scans
@@ -503,6 +503,20 @@ class TestHostile:
             assert most == [1]
             list(pool.map(preparer(), [data] * 16))
             assert most[0] > 1
+
+    def test_there_is_one_turn_whatever_a_large_picture_is_decoded_for(self, monkeypatch):
+        free, original = [], images.renderings
+
+        def seen(image):
+            free.append(ONE_LARGE_PICTURE.acquire(blocking=False))
+            return original(image)
+
+        for module in (images, lumas):
+            monkeypatch.setattr(module, "renderings", seen)
+        data, limits = encode(photograph(), "PNG"), DecodeLimits(large_pixels=100_000)
+        preparer(limits=limits)(data)
+        list(lumas.lumas_of(data, limits))
+        assert free == [False, False]
 
     def test_nothing_of_the_process_is_changed(self):
         import warnings
