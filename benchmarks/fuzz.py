@@ -102,7 +102,9 @@ def _whole(results: Mapping[str, Mapping[str, Any]], asked: argparse.Namespace) 
         results = {name: _added(earlier[name], one) if name in earlier else one for name, one in results.items()}
     targets = earlier | results
     by_name = {name: targets[name] for name in all_targets() if name in targets}
-    found = environment("pyarrow", "safetensors", "webdataset", "datasets", "pdqhash", "PyNaCl", "securesystemslib")
+    found = environment(
+        "simplejpeg", "pyarrow", "safetensors", "webdataset", "datasets", "pdqhash", "PyNaCl", "securesystemslib"
+    )
     found["versions"] |= {name: features.version(name) for name in _CODECS}
     totals = {
         field: sum(one[field] for one in targets.values()) for field in ("cases", "accepted", "rejected", "faults")
