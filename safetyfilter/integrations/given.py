@@ -65,8 +65,9 @@ class GivenEmbeddings:
     Raises
     ------
     UsageError
-        The filter's encoder is only named, and can't be compared with; its probes need captions, or its lists of known
-        content URLs, which are not passed on here.
+        The filter's encoder is only named, and can't be compared with; its thresholds were calibrated on other views
+        than the centre crop; its probes need captions, or its lists of known content URLs, which are not passed on
+        here.
 
     Examples
     --------
@@ -90,6 +91,13 @@ class GivenEmbeddings:
             raise UsageError(
                 f"{safety_filter.encoder.spec} is only named, and embeddings that came can't be compared with its own; "
                 "load it with ClipEncoder.load"
+            )
+        record = safety_filter.policy.calibration
+        if record is not None and record.scored_by is not None and record.scored_by.views != "center":
+            raise UsageError(
+                f"the policy's thresholds come from scores with views={record.scored_by.views!r}, and embeddings that "
+                "came are of the centre crop: calibrate on a scan with --views center, or have the pictures embedded "
+                "anew"
             )
         FilterDecider(safety_filter)  # which refuses what needs more than pictures
         self._filter = safety_filter

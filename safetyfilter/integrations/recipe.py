@@ -10,6 +10,7 @@ from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import Decode, EmbedOptions
 from safetyfilter.embed.pictures.views import Views
+from safetyfilter.errors import UsageError
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.hashes.lists import HashLists
 from safetyfilter.score.bank import ProbeBank
@@ -35,6 +36,11 @@ class FilterRecipe:
     device, precision : str
         As of `ClipEncoder.load`, but for ``int8``, which is made of pictures.
 
+    Raises
+    ------
+    UsageError
+        `probes` or `hash_lists` is one text, or there are no probes.
+
     Examples
     --------
     >>> from safetyfilter.standin import ENCODER, PROMPTS
@@ -56,6 +62,13 @@ class FilterRecipe:
     workers: int | None = None
     device: str = "auto"
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("probes", "hash_lists"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is the text {getattr(self, name)!r}; give a tuple of names, also of one")
+        if not self.probes:
+            raise UsageError("probes is empty, so that nothing would be scored; name files, or zero-shot")
 
     def load(self) -> SafetyFilter:
         """Return the filter; errors as of the pieces, the cheap ones first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from safetyfilter import ClipEncoder, HashLists, SafetyFilter
+from safetyfilter import ClipEncoder, HashLists, SafetyFilter, calibrate_thresholds
 from safetyfilter.batches import Reason
+from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import EncoderMismatchError, UsageError
 from safetyfilter.integrations.given import Agreement, GivenEmbeddings
+from safetyfilter.standin import STANDIN_PAIR
 from tests.integrations.pictures import encoded, excluding, pattern, write_encoder
 
 OTHERS = range(1, 10)
@@ -50,7 +53,9 @@ def test_what_the_filter_excludes_is_excluded_whatever_the_norm(
     assert bits.tolist() == [0] * len(OTHERS) + [Reason.CO_OCCURRENCE]
 
 
-@pytest.mark.parametrize("bad", [None, np.full(32, np.nan), np.zeros(32), np.full(32, np.inf)], ids=str)
+@pytest.mark.parametrize(
+    "bad", [None, np.full(32, np.nan), np.zeros(32), np.full(32, np.inf)], ids=["none", "nan", "zero", "infinite"]
+)
 def test_what_has_no_embedding_is_unscored(
     safe: SafetyFilter, pictures: list[Image.Image], vectors: Vectors, bad: Vectors | None
 ) -> None:
@@ -128,6 +133,18 @@ def test_an_encoder_that_is_only_named_is_refused(safe: SafetyFilter) -> None:
     named = SafetyFilter(NamedEncoder(safe.encoder.spec), safe.probes, safe.policy)
     with pytest.raises(UsageError, match="is only named, and embeddings that came can't be compared"):
         GivenEmbeddings(named)
+
+
+@pytest.mark.parametrize("views", ["whole", "multi", "center"])
+def test_thresholds_of_other_views_are_refused(safe: SafetyFilter, views: str) -> None:
+    by = ScoredBy(encoder=safe.encoder.spec.digest, probes=safe.probes.digests, views=views)
+    scores = {signal: np.full(99, 0.9) for signal in STANDIN_PAIR.names}
+    labels = {signal: np.ones(99, np.bool_) for signal in STANDIN_PAIR.names}
+    found = calibrate_thresholds(scores, labels, max_miss_rate=0.1, pair=STANDIN_PAIR)
+    calibrated = safe.with_policy(found.policy(record=found.record(scored_by=by)))
+    refused = pytest.raises(UsageError, match=f"come from scores with views='{views}'")
+    with nullcontext() if views == "center" else refused:
+        GivenEmbeddings(calibrated)
 
 
 @pytest.mark.parametrize(
