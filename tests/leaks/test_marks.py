@@ -25,7 +25,7 @@ from tests.leaks.marked import KINDS, SHARD, Marked
 from tests.leaks.needles import Finder
 
 ROOT = Path(__file__).parents[2]
-KILLED_AFTER = (11, 14)
+KILLED_AFTER = (13, 16)
 """The files that a scan has put on the disk when it is killed."""
 
 

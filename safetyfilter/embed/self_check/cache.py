@@ -1,4 +1,4 @@
-"""What an encoder made of the check's pictures on first use, in the user's cache, and the comparison with it.
+"""The record of an encoder's first use, in the user's cache, against which later uses on this machine are held.
 
 Whoever could write to the cache could put another record there: it is used only where it is this user's own.
 """

@@ -43,7 +43,7 @@ class ImageEncoder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
 
     def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None) -> EmbeddingBatch:
         """Embed images, in order."""
