@@ -71,7 +71,9 @@ class CompiledTower:
         run = self._runs.get(tuple(pixels.shape))
         if run is None and not self.as_it_is:
             with self._lock:
-                run = self._runs.get(tuple(pixels.shape)) or self._compiled(pixels)
+                run = self._runs.get(tuple(pixels.shape))
+                if run is None:  # not compiled by another thread meanwhile
+                    run = self._compiled(pixels)
         return self.tower(pixels) if run is None else run(pixels)
 
     def on(self, device: torch.device) -> CompiledTower:

@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -114,8 +115,19 @@ def test_a_size_is_compiled_once_and_few_sizes_are(tower, caplog) -> None:
 
 def test_threads_wait_for_one_that_compiles(tower) -> None:
     made = []
-    compiled = CompiledTower(tower, lambda each: made.append(each) or each)
-    with ThreadPoolExecutor(4) as threads:
+    all_here = threading.Barrier(4)
+
+    class Module(torch.nn.Module):
+        """As torch's compiler makes one: to ask for its truth is to ask for its length, which is an error."""
+
+        def __len__(self) -> int:
+            raise TypeError("no length")
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return tower(pixels)
+
+    compiled = CompiledTower(tower, lambda each: made.append(each) or Module())
+    with ThreadPoolExecutor(4, initializer=all_here.wait) as threads:
         found = list(threads.map(compiled, [PIXELS] * 8))
     assert len(made) == 1
     assert all(torch.equal(each, tower(PIXELS)) for each in found)
