@@ -74,6 +74,8 @@ TAKES_S = {"tuned": 180}
 """Sections that are not begun unless so many seconds are left."""
 GAIN = 1.03
 """A way is taken that is faster by so much: less is not worth what it takes to begin."""
+MOST_EXCLUDED = 0.5
+"""Where more of a mixed lot of pictures is excluded, thresholds lie where few decisions can change."""
 MIN_PIPELINE, MIN_RATE = 0.95, 3000
 """What is asked of ViT-L-14 in bfloat16 on an H200 with 16 cores: over the bare model, and images a second."""
 
@@ -178,6 +180,8 @@ def choices(found: Mapping[str, Any]) -> dict[str, str]:
             f"decisions {'are' if holds else 'are NOT'} within the bars: {flips['decisions_same']:.2%} as in float32 "
             f"(at least {MIN_SAME:.1%}), {flips['pairs_kept_share']:.2%} of pairs kept (at most {MAX_PAIRS_KEPT:.1%})"
         )
+        if flips["excluded_share"] > MOST_EXCLUDED:
+            said["fp8"] += f"; which says little, since {flips['excluded_share']:.0%} of all pictures are excluded"
     jpegs = [section["nvjpeg_over_cores"] for name, section in found.items() if name.startswith("jpegs_")]
     if jpegs:
         which = "is worth having" if min(jpegs) >= GAIN else "is not worth having"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import SEED, progress
-from gpu_rates import made, multiplying_float8
+from gpu_rates import distance, made, multiplying_float8
 from int8_flips import MAX_MISS_RATE, flipped, labelled, threshold_policy
 from torch.nn import functional as F
 
@@ -59,7 +59,7 @@ ON_GPU = Learning(
     width=256, layers=6, patch=8, steps=1500, batch=256, train=8000, calibration=3000, mixed=3000, pairs=1500
 )
 QUICK = Learning(width=256, layers=6, patch=8, steps=600, batch=256, train=4000, calibration=2000, mixed=800, pairs=400)
-ON_CPU = Learning(width=96, layers=3, patch=16, steps=300, batch=64, train=2000, calibration=2000, mixed=800, pairs=400)
+ON_CPU = Learning(width=96, layers=3, patch=16, steps=400, batch=64, train=2000, calibration=2000, mixed=800, pairs=400)
 LEAST = Learning(
     width=32, layers=1, patch=40, steps=2, batch=8, train=40, calibration=40, mixed=4, pairs=4, max_miss_rate=0.8
 )
@@ -93,12 +93,18 @@ def float8_flips(device: str, how: Learning) -> dict[str, Any]:
     full, half, float8 = embedded["test"]
     one, other = full.vectors, float8.vectors
     cosines = (one * other).sum(axis=1)
+    kept = policy.decide(bank.score(full)).keep[: how.mixed]  # those after them are all pairs
     return {
         "learnt_from": how.train,
         "cosine_with_the_stand_in": agrees,
         "calibrated_on": how.calibration,
         "cosine_min": round(float(cosines.min()), 5),
         "cosine_median": round(float(np.median(cosines)), 5),
+        "error_over_spread": {
+            name: distance(torch.from_numpy(batch.vectors), torch.from_numpy(full.vectors))["error_over_spread"]
+            for name, batch in (("bf16", half), ("fp8", float8))
+        },
+        "excluded_share": round(1 - float(kept.mean()), 4),
         "decisions_same_in_bf16": flipped(bank, [full, half], policy, drawn["test"])["decisions_same"],
         **flipped(bank, [full, float8], policy, drawn["test"]),
     }

@@ -55,6 +55,7 @@ def test_float8_is_rounded_and_nothing_else_is(result: dict) -> None:
     flips = result["sections"]["fp8_flips"]
     assert flips["decisions"] == 8
     assert 0.9 < flips["cosine_min"] < 1
+    assert 0 < flips["error_over_spread"]["bf16"] < flips["error_over_spread"]["fp8"] < 0.5
 
 
 def test_a_processor_speaks_for_no_choice(result: dict) -> None:
@@ -66,13 +67,14 @@ def test_a_processor_speaks_for_no_choice(result: dict) -> None:
     ("compiled", "contiguous", "same", "nvjpeg", "said"),
     [
         (1.2, 0.9, 0.999, 2.0, ("be on", "stay", "are within", "is worth")),
+        (1.2, 0.7, 0.999, 2.0, ("be on", "stay", "says little, since 60% of all", "is worth")),
         (1.01, 1.1, 0.99, 0.8, ("stay off", "not be", "are NOT within", "is not worth")),
     ],
 )
 def test_figures_speak_for_choices(compiled, contiguous, same, nvjpeg, said) -> None:
     found = {
         "towers": {"over_eager": {"eager": 1.0, "graph": 1.0, "compiled": compiled, "contiguous": contiguous}},
-        "fp8_flips": {"decisions_same": same, "pairs_kept_share": 0.0},
+        "fp8_flips": {"decisions_same": same, "pairs_kept_share": 0.0, "excluded_share": 2 * (1 - contiguous)},
         "jpegs_384": {"nvjpeg_over_cores": nvjpeg},
     }
     choices = gpu.choices(found)
