@@ -23,6 +23,8 @@ from safetyfilter.embed.pictures.views import HEADROOM, Geometry, Pixels
 
 _KEPT_BYTES = 16 * 2**20
 """The most that a thread keeps for its next picture: 5.6 million pixels."""
+_LARGE_PAGES = 4 * 2**20 + 4096
+"""Bytes for which numpy asks for large pages, so that addresses are found faster; no more are used than are written."""
 _READS = 4
 """The most reads that Pillow's parser makes of a segment."""
 _BLOCK = 2**16
@@ -179,8 +181,8 @@ def _decoded(data: bytes, plan: _Plan) -> Pixels | None:
     size = 3 * plan.pixels
     memory: Pixels | None = getattr(_memory, "kept", None)
     if memory is None or len(memory) < size:
-        memory = np.empty(size, np.uint8)
-        if size <= _KEPT_BYTES:
+        memory = np.empty(max(size, min(_LARGE_PAGES, _KEPT_BYTES)), np.uint8)
+        if len(memory) <= _KEPT_BYTES:
             _memory.kept = memory
     try:
         # the factor keeps small pictures whole: their sides are the same at 7/8 of the scale

@@ -148,10 +148,10 @@ class Geometry:
             and would shift the crop by up to a pixel.
         """
         full = size or picture.size
-        if (factor := _spare(self, picture.size, full)) > 1:
+        if (factor := _layout(self, picture.size, full).spare) > 1:
             # a box filter, like libjpeg's scaling, and quicker than copying all of the pixels out of Pillow
             picture = picture.reduce(factor)
-        return self._resized(np.array(picture), full)
+        return self._resized(np.array(picture), _layout(self, picture.size, full))
 
     def of_array(self, pixels: Pixels, size: tuple[int, int]) -> Pixels:
         """(V, H, W, 3) uint8: as `fast`, of the (H, W, 3) uint8 of a picture that once had this width and height.
@@ -159,13 +159,12 @@ class Geometry:
         >>> Geometry(image_size=(8, 8)).of_array(np.zeros((15, 20, 3), np.uint8), (40, 30)).shape
         (1, 8, 8, 3)
         """
-        if _spare(self, pixels.shape[1::-1], size) > 1:
-            return self.fast(Image.fromarray(pixels), size)
-        return self._resized(pixels, size)
+        layout = _layout(self, pixels.shape[1::-1], size)
+        return self.fast(Image.fromarray(pixels), size) if layout.spare > 1 else self._resized(pixels, layout)
 
-    def _resized(self, stored: Pixels, full: tuple[int, int]) -> Pixels:
+    def _resized(self, stored: Pixels, layout: _Layout) -> Pixels:
         seen: Pixels = np.empty((VIEW_COUNTS[self.views], *self.image_size, 3), np.uint8)
-        for view, part in zip(seen, _parts(self, stored.shape[1::-1], full), strict=True):
+        for view, part in zip(seen, layout.parts, strict=True):
             if part.filled:
                 view[:] = self.fill_color
             resize(stored[part.source], part.wanted, view[part.target])
@@ -186,15 +185,22 @@ class _Part:
     """True where not all of the input is covered."""
 
 
-@lru_cache(maxsize=_SIZES_KEPT)
-def _spare(geometry: Geometry, have: tuple[int, int], full: tuple[int, int]) -> int:
-    """The whole number by which a picture can be scaled down and keep `HEADROOM`; 0 where it has less."""
-    return int(min(side / need for side, need in zip(have, geometry.needed(full), strict=True)) / HEADROOM)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """The views of a picture of one size, and the whole number by which it can be scaled down and keep `HEADROOM`."""
+
+    parts: tuple[_Part, ...]
+    spare: int
 
 
 @lru_cache(maxsize=_SIZES_KEPT)
-def _parts(geometry: Geometry, have: tuple[int, int], full: tuple[int, int]) -> tuple[_Part, ...]:
+def _layout(geometry: Geometry, have: tuple[int, int], full: tuple[int, int]) -> _Layout:
     """The views of a picture that has this width and height, and once had another."""
+    spare = min(side / need for side, need in zip(have, geometry.needed(full), strict=True)) / HEADROOM
+    return _Layout(parts=_parts(geometry, have, full), spare=int(spare))
+
+
+def _parts(geometry: Geometry, have: tuple[int, int], full: tuple[int, int]) -> tuple[_Part, ...]:
     if not geometry.squashes:
         return (_crop_or_pad(geometry, have, geometry.resized(full)),)
     height, width = geometry.image_size

@@ -228,7 +228,7 @@ class TestFast:
             monkeypatch.setattr(Jpeg, "load", lambda self: (loaded.append(self.size), load(self))[1])
         else:
             monkeypatch.setattr(
-                turbo, "_decoded", lambda data, w, h, scale: (loaded.append((w, h)), decoded(data, w, h, scale))[1]
+                turbo, "_decoded", lambda data, plan: (loaded.append((plan.width, plan.height)), decoded(data, plan))[1]
             )
         preparer(views=views)(encode(Image.new("RGB", (4096, 3072) if views == "multi" else (2732, 2048))))
         assert loaded[0] == size
