@@ -2,14 +2,12 @@
 
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from safetyfilter.standin import pictures
-from safetyfilter.standin.pictures import renderers
+from tests.rendering import here, render_here
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # scripts import each other by name, and so do the processes that render
@@ -35,10 +33,9 @@ TINY = quality.Sizes(
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
     path = tmp_path_factory.mktemp("quality") / "quality.json"
-    with pytest.MonkeyPatch.context() as patch, renderers() as pool:
-        # processes are started once, not for each few pictures
-        patch.setattr(pictures, "renderers", lambda: nullcontext(pool))
-        patch.setattr(quality_pictures, "ProcessPoolExecutor", lambda *_, **__: nullcontext(pool))
+    with pytest.MonkeyPatch.context() as patch:
+        render_here(patch)
+        patch.setattr(quality_pictures, "ProcessPoolExecutor", lambda *_, **__: here())
         patch.setitem(quality.SIZES, "quick", TINY)
         patch.setattr(sys, "argv", ["quality.py", "--quick", "--json", str(path)])
         quality.main()
