@@ -16,6 +16,7 @@ from safetyfilter.embed.pictures.frames import pictures_in
 from safetyfilter.embed.pictures.headers import ONE_LARGE_PICTURE, DecodeLimits, failures_named, open_header
 from safetyfilter.embed.pictures.jpeg import Jpeg
 from safetyfilter.embed.pictures.renderings import renderings
+from safetyfilter.embed.pictures.turbo import turbo_luma
 
 Luma: TypeAlias = npt.NDArray[np.uint8]
 """(H, W), rows of a picture."""
@@ -58,6 +59,9 @@ def lumas_of(
     """
     if len(image) > limits.max_bytes:
         raise Unreadable("too_many_bytes")
+    if (straight := turbo_luma(image, LUMA_SIDE, limits)) is not None:
+        yield _smaller(Image.fromarray(straight))
+        return
     with failures_named():
         header = open_header(image, limits)
     for picture, scans in pictures_in(header, image, limits):

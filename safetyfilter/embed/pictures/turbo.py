@@ -109,6 +109,48 @@ def turbo_pixels(data: bytes, geometry: Geometry, limits: DecodeLimits) -> list[
         return None
 
 
+def turbo_luma(data: bytes, side: int, limits: DecodeLimits) -> Pixels | None:
+    """Return the luma of a plain JPEG's picture as it is stored, scaled down to no less than `side` pixels each way.
+
+    Parameters
+    ----------
+    data : bytes
+        Any encoded image.
+    side : int
+        Pixels.
+    limits : DecodeLimits
+        What one image may cost.
+
+    Returns
+    -------
+    ndarray or None
+        (H, W) uint8, the same as by Pillow; None where Pillow must be asked.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (400, 300), 7).save(file, "JPEG")
+    >>> turbo_luma(file.getvalue(), 100, DEFAULT_LIMITS).shape
+    (150, 200)
+    """
+    header = None if simplejpeg is None else plain_header(data)
+    if header is None or header.index is not None or not _is_cheap(header, data, limits):
+        return None
+    spare = min(header.size) // side
+    scale = next((scale for scale in _SCALES if spare >= scale), 1)
+    width, height = (-(-each // scale) for each in header.size)
+    if (width * height if header.one_scan else prod(header.size)) > limits.large_pixels:
+        return None  # it has to take turns
+    try:
+        luma = _decoded(data, _Plan(width=width, height=height, scale=scale, pixels=width * height), "GRAY")
+        return None if luma is None else luma[:, :, 0].copy()
+    except MemoryError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     """What a picture is decoded to: width and height, after libjpeg has scaled it down so many times."""
@@ -175,8 +217,11 @@ def _is_cheap(header: PlainHeader, data: bytes, limits: DecodeLimits) -> bool:
     return scans <= limits.max_jpeg_scans and scans * prod(header.size) <= limits.max_pixels
 
 
-def _decoded(data: bytes, plan: _Plan) -> Pixels | None:
-    """(H, W, 3) uint8, valid until this thread decodes its next picture; None where libjpeg-turbo has any complaint."""
+def _decoded(data: bytes, plan: _Plan, colours: str = "RGB") -> Pixels | None:
+    """(H, W, 3) uint8, or (H, W, 1) of GRAY; None where libjpeg-turbo has any complaint.
+
+    Valid until this thread decodes its next picture.
+    """
     assert simplejpeg is not None
     size = 3 * plan.pixels
     memory: Pixels | None = getattr(_memory, "kept", None)
@@ -188,6 +233,7 @@ def _decoded(data: bytes, plan: _Plan) -> Pixels | None:
         # the factor keeps small pictures whole: their sides are the same at 7/8 of the scale
         pixels: Pixels = simplejpeg.decode_jpeg(
             data,
+            colours,
             min_height=plan.height,
             min_width=plan.width,
             min_factor=plan.scale if plan.scale > 1 else 2 * _SCALES[0],
@@ -195,4 +241,4 @@ def _decoded(data: bytes, plan: _Plan) -> Pixels | None:
         )
     except Exception:  # noqa: BLE001 - whatever it is, Pillow finds out what it means
         return None
-    return pixels if pixels.shape == (plan.height, plan.width, 3) else None
+    return pixels if pixels.shape == (plan.height, plan.width, 1 if colours == "GRAY" else 3) else None

@@ -19,8 +19,9 @@ from safetyfilter.embed.pictures import images, turbo
 from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS, DecodeLimits
 from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.jpeg import Jpeg
+from safetyfilter.embed.pictures.lumas import LUMA_SIDE, lumas_of
 from safetyfilter.embed.pictures.markers import plain_header
-from safetyfilter.embed.pictures.turbo import scale_of, turbo_pixels
+from safetyfilter.embed.pictures.turbo import scale_of, turbo_luma, turbo_pixels
 from safetyfilter.embed.pictures.views import Geometry
 from tests.conftest import encoded
 
@@ -357,3 +358,53 @@ def test_an_index_is_found_where_pillow_finds_it() -> None:
     header = plain_header(data)
     assert header is not None
     assert header.index == (info["mp"], info["mpoffset"])
+
+
+def lumas(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Found:
+    try:
+        return list(lumas_of(data, limits))
+    except Unreadable as unreadable:
+        return unreadable.failure
+
+
+def same_luma(data: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> Found:
+    one = lumas(data, limits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turbo, "simplejpeg", None)
+        other = lumas(data, limits)
+    assert one == other if isinstance(one, str) or isinstance(other, str) else all(map(np.array_equal, one, other))
+    assert len(one) == len(other)
+    return one
+
+
+@settings(max_examples=60)
+@given(jpeg_files())
+def test_the_luma_of_a_sound_file_is_the_same_as_by_pillow(data: bytes) -> None:
+    assert not isinstance(same_luma(data), str)
+
+
+@settings(max_examples=150)
+@given(damaged_files())
+def test_the_luma_of_a_damaged_file_is_the_same_as_by_pillow(data: bytes) -> None:
+    same_luma(data)
+
+
+@pytest.mark.parametrize("size", [(520, 700), (1030, 1100), (1024, 1024), (1023, 2200), (4100, 600), (1600, 1600)])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_luma_of_a_large_file_is_the_same_as_by_pillow(size: tuple[int, int], progressive: bool) -> None:
+    data = encoded(noise(*size), progressive=progressive)
+    assert turbo_luma(data, LUMA_SIDE, DEFAULT_LIMITS) is not None
+    assert not isinstance(same_luma(data), str)
+
+
+def test_the_luma_of_a_large_picture_takes_turns_by_pillow() -> None:
+    data, limits = encoded(noise(40, 30)), DecodeLimits(large_pixels=1199)
+    assert turbo_luma(data, LUMA_SIDE, limits) is None
+    same_luma(data, limits)
+
+
+def test_lumas_stay_as_they_were_when_the_next_is_decoded() -> None:
+    (first,) = lumas(encoded(noise(64, 48, 1)))
+    kept = first.copy()
+    assert not np.array_equal(lumas(encoded(noise(64, 48, 2)))[0], kept)
+    assert np.array_equal(first, kept)
