@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_juicer.core.data import NestedDataset
 from data_juicer.ops.base_op import NON_STATS_FILTERS, OPERATORS, Filter
@@ -18,9 +18,11 @@ from PIL import Image
 
 from safetyfilter.batches import REASON_NAMES, ImageInput, Unreadable, count_decisions
 from safetyfilter.errors import UsageError
-from safetyfilter.integrations.deciding import Pictures, SampleDecider
 from safetyfilter.integrations.recipe import FilterRecipe
 from safetyfilter.sources.paths import PathRule, checked_root
+
+if TYPE_CHECKING:
+    from safetyfilter.integrations.deciding import Pictures, SampleDecider
 
 _NAME = "image_safety_filter"
 _log = logging.getLogger(__name__)
@@ -123,6 +125,8 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
                 "holds each sample's pictures with image_key (their paths) or image_bytes_key"
             )
         if self._decider is None:
+            from safetyfilter.integrations.deciding import SampleDecider
+
             self._decider = SampleDecider(self.recipe.load())
         names = (self.image_key, self.image_bytes_key, self.video_key)
         rows = [{name: samples[name][number] for name in names if name in samples} for number in range(len(columns[0]))]

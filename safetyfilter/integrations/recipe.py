@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import TYPE_CHECKING
 
-from safetyfilter.decide.policy import Policy
-from safetyfilter.embed.encoder import ClipEncoder
-from safetyfilter.embed.options import Decode, EmbedOptions
-from safetyfilter.embed.pictures.views import Views
 from safetyfilter.errors import UsageError
-from safetyfilter.filter import SafetyFilter
-from safetyfilter.hashes.lists import HashLists
-from safetyfilter.score.bank import ProbeBank
-from safetyfilter.score.zero_shot import zero_shot_probes
+
+if TYPE_CHECKING:
+    from safetyfilter.embed.options import Decode
+    from safetyfilter.embed.pictures.views import Views
+    from safetyfilter.filter import SafetyFilter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +41,9 @@ class FilterRecipe:
 
     Examples
     --------
-    >>> from safetyfilter.standin import ENCODER, PROMPTS
     >>> import tempfile
+    >>> from safetyfilter import ClipEncoder, Policy, zero_shot_probes
+    >>> from safetyfilter.standin import ENCODER, PROMPTS
     >>> file = f"{tempfile.mkdtemp()}/probes.safetensors"
     >>> zero_shot_probes(ClipEncoder.load(ENCODER, device="cpu"), PROMPTS).save(file)
     >>> recipe = FilterRecipe(encoder=ENCODER, probes=(file,), policy="strict", device="cpu")
@@ -72,6 +71,15 @@ class FilterRecipe:
 
     def load(self) -> SafetyFilter:
         """Return the filter; errors as of the pieces, the cheap ones first."""
+        # imported here, so that Data-Juicer, which imports all operators when it starts, starts no later
+        from safetyfilter.decide.policy import Policy
+        from safetyfilter.embed.encoder import ClipEncoder
+        from safetyfilter.embed.options import EmbedOptions
+        from safetyfilter.filter import SafetyFilter
+        from safetyfilter.hashes.lists import HashLists
+        from safetyfilter.score.bank import ProbeBank
+        from safetyfilter.score.zero_shot import zero_shot_probes
+
         policy = Policy() if self.policy is None else Policy.load(self.policy)
         options = EmbedOptions(views=self.views, decode=self.decode, workers=self.workers)
         banks = [None if name == "zero-shot" else ProbeBank.load(name) for name in self.probes]
