@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+import safetyfilter
 from safetyfilter.decide.as_html import calibration_html
 from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord, ScoredBy
 from safetyfilter.decide.policy import Policy
@@ -104,7 +104,7 @@ class Calibration:
         """
         return CalibrationRecord(
             calibrated=datetime.now(UTC).date().isoformat(),
-            version=version("safetyfilter"),
+            version=safetyfilter.__version__,
             max_miss_rate=self.max_miss_rate,
             confidence=self.confidence,
             for_rule=self.for_rule,
