@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running as running
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,12 @@ def forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.crash.ready"])  # here: it is one for all of a process, which others set too
     return context
+
+
+def ensure_running() -> None:
+    """Start the process that others are forked from, where it does not run yet."""
+    forkserver()
+    running()
 
 
 @contextmanager

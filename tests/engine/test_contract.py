@@ -27,7 +27,7 @@ from safetyfilter.runs.parts import ScoredPart
 from safetyfilter.sources.base import Part, Sample
 from tests.engine.memory import MemorySource
 from tests.engine.pictures import GOOD
-from tests.forking import forked_scans
+from tests.forking import ensure_running, forked_scans
 
 DIGESTER = Digester(bytes(range(32)))
 BAD = {"empty": b"", "prose": b"no picture"}
@@ -119,6 +119,7 @@ def case(request: pytest.FixtureRequest, safe: SafetyFilter) -> Case:
 def done(request: pytest.FixtureRequest, case: Case, tmp_path_factory: pytest.TempPathFactory) -> Done:
     job = PartJob(source=case.source, scorer=case.scorer, digester=DIGESTER, keep_vectors=True)
     work = tmp_path_factory.mktemp("work")
+    ensure_running()  # before there is a look at what is written: its socket is a temporary file
     found: list[ScoredPart] = []
     reports: list[Mapping[str, int]] = []
     error = None
