@@ -107,6 +107,24 @@ none:
     return 0;
 }
 
+/* A thread's last weights along one side, since pictures of one size often follow each other. */
+typedef struct {
+    int from, to, low, high, cubic;
+    weights made;
+} kept;
+
+static _Thread_local kept kept_x, kept_y;
+
+static const weights *weights_of(kept *last, int from, int to, int low, int high, int cubic) {
+    if (last->from == from && last->to == to && last->low == low && last->high == high && last->cubic == cubic)
+        return &last->made;
+    if (last->from) release(&last->made);
+    last->from = 0;
+    if (!weigh(&last->made, from, to, low, high, cubic)) return NULL;
+    *last = (kept){from, to, low, high, cubic, last->made};
+    return &last->made;
+}
+
 static inline __m256i pair(const int16_t *taps) { return _mm256_broadcastd_epi32(_mm_loadu_si32(taps)); }
 
 static inline __m256i add(__m256i sum, __m256i values, __m256i taps) {
@@ -222,12 +240,10 @@ int32_t resize_rgb(const uint8_t *from, int64_t width, int64_t height, int64_t s
     const int left = wanted[2], top = wanted[3], right = wanted[4], low = wanted[5], cubic = wanted[6];
     const int columns = right - left;
     const size_t pitch = pitch_of(columns);
-    weights x, y;
-    if (!weigh(&x, width, wanted[0], left, right, cubic)) return 0;
-    if (!weigh(&y, height, wanted[1], top, low, cubic)) {
-        release(&x);
-        return 0;
-    }
+    const weights *const known_x = weights_of(&kept_x, width, wanted[0], left, right, cubic);
+    const weights *const known_y = weights_of(&kept_y, height, wanted[1], top, low, cubic);
+    if (!known_x || !known_y) return 0;
+    const weights x = *known_x, y = *known_y;
     scratch += -(uintptr_t)scratch % sizeof(__m256i);
     __m256i *const ab = (__m256i *)scratch, *const cd = (__m256i *)(scratch + spread_of(width));
     uint8_t *const copies = scratch + 2 * spread_of(width), *const narrowed = copies + TOGETHER * copy_of(width);
@@ -256,8 +272,6 @@ int32_t resize_rgb(const uint8_t *from, int64_t width, int64_t height, int64_t s
             down(narrowed + pitch * (size_t)((y.first[row] - begin) / 2), pitch, &y, y.taps + 2 * y.pairs * (size_t)row,
                  made + made_stride * row, 3 * columns);
     }
-    release(&x);
-    release(&y);
     return 1;
 }
 
