@@ -53,8 +53,8 @@ class PdqHash:
 def pdq_of(image: bytes, limits: DecodeLimits = DEFAULT_LIMITS, lumas: Lumas = lumas_of) -> tuple[PdqHash, ...]:
     """Return the PDQ hashes of each picture that an encoded image holds, each once.
 
-    An image may hold several: frames or pages (`embed.pictures.frames.pictures_in`), and what usual loaders make of each
-    (`embed.pictures.renderings.renderings`).
+    An image may hold several: frames or pages (`embed.pictures.frames.pictures_in`), and what usual loaders make
+    of each (`embed.pictures.renderings.renderings`).
 
     Parameters
     ----------

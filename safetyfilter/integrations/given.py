@@ -20,7 +20,7 @@ from safetyfilter.loaders.filter_decider import FilterDecider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How near embeddings that came with pictures have to be to our encoder's of the same pictures.
+    """The nearness that embeddings which came with pictures must have to our encoder's of the same pictures.
 
     Attributes
     ----------

@@ -1,1 +1,1 @@
-"""What image towers gain on a CUDA device: compiled code, graphs of kernels, and float8."""
+"""Image towers on a CUDA device: compiled code, graphs of kernels, and float8."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class SelfAttention(nn.Module):
-    """What `torch.nn.MultiheadAttention` computes of one input, by two linear layers of its own weights.
+    """The output of `torch.nn.MultiheadAttention` for one input, by two linear layers of its own weights.
 
     torch does the same in one operation at inference, into which neither its compiler nor torchao can see.
 

@@ -153,7 +153,7 @@ def turbo_luma(data: bytes, side: int, limits: DecodeLimits) -> Pixels | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What a picture is decoded to: width and height, after libjpeg has scaled it down so many times."""
+    """The size that a picture is decoded to: width and height, after libjpeg has scaled it down so many times."""
 
     width: int
     height: int
@@ -163,7 +163,7 @@ class _Plan:
 
 @lru_cache(maxsize=_SIZES_KEPT)
 def _plan(geometry: Geometry, limits: DecodeLimits, size: tuple[int, int], sideways: bool) -> _Plan | None:
-    """How a picture of this size is decoded; None where what it is resized to breaks a limit or needs a turn."""
+    """The way a picture of this size is decoded; None where what it is resized to breaks a limit or needs a turn."""
     resized = geometry.resized(size)
     if min(resized) < 1 or prod(resized) > min(limits.large_pixels, limits.max_pixels):
         return None
