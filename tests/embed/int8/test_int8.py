@@ -56,7 +56,7 @@ if (child := os.fork()) == 0:
         os._exit(0)
 sys.exit(os.waitpid(child, 0)[1])
 """
-"""A program that forks with an encoder in int8: by itself, since a fork takes all that a process has but its threads."""
+"""A program that forks with an encoder in int8, by itself: a fork takes all that a process has but its threads."""
 
 
 @pytest.fixture(scope="module", autouse=True)
