@@ -11,6 +11,7 @@ import torch
 from safetyfilter.embed.devices import require_processor
 from safetyfilter.embed.int8.openvino_modules import openvino_module
 from safetyfilter.embed.int8.quantised import QuantisedTower
+from safetyfilter.embed.int8.signal_stack import kept_signal_stack
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
 
@@ -37,13 +38,14 @@ class CompiledTower:
     """
 
     def __init__(self, model: Any, weights: bytes | None = None, *, precision: str | None = None) -> None:
-        core = openvino_module().Core()
-        if isinstance(model, bytes):
-            model = core.read_model(model, weights)
         config: dict[str, Any] = {"NUM_STREAMS": cores(), "INFERENCE_NUM_THREADS": cores(), "ENABLE_CPU_PINNING": False}
         if precision is not None:
             config["INFERENCE_PRECISION_HINT"] = precision
-        self._compiled = core.compile_model(model, "CPU", config)
+        with kept_signal_stack():
+            core = openvino_module().Core()
+            if isinstance(model, bytes):
+                model = core.read_model(model, weights)
+            self._compiled = core.compile_model(model, "CPU", config)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._process = os.getpid()
 

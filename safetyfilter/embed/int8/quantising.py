@@ -20,6 +20,7 @@ from safetyfilter.embed.clip.towers import first_line
 from safetyfilter.embed.image_tower import TorchTower
 from safetyfilter.embed.int8.openvino_modules import in_silence, nncf_module, openvino_module
 from safetyfilter.embed.int8.quantised import QuantisedTower
+from safetyfilter.embed.int8.signal_stack import kept_signal_stack
 from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import WeightsError
@@ -67,7 +68,7 @@ def quantise(tower: TorchTower, spec: EncoderSpec, pictures: Sequence[Pixels]) -
         They can't convert or quantise this tower.
     """
     nncf = nncf_module()
-    with in_silence(), warnings.catch_warnings():
+    with kept_signal_stack(), in_silence(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             full = converted(tower, spec)

@@ -58,6 +58,19 @@ sys.exit(os.waitpid(child, 0)[1])
 """
 """A program that forks with an encoder in int8, by itself: a fork takes all that a process has but its threads."""
 
+SIGNALLED = """
+import gc, os, pickle, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+with open(sys.argv[1], "rb") as file:
+    sent = file.read()
+first, second = pickle.loads(sent), pickle.loads(sent)
+for name in ("first", "second"):
+    del globals()[name]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+"""A program in which two towers go in the order in which they came, and then a signal comes."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(own_cache: Path) -> Path:
@@ -208,6 +221,17 @@ def test_a_forked_process_is_told_and_does_not_wait_for_ever(int8: ClipEncoder, 
     )
     assert done.returncode == 0, done
     assert "start worker processes by spawn" in done.stdout
+
+
+def test_a_signal_is_handled_when_towers_are_gone(int8: ClipEncoder, tmp_path: Path) -> None:
+    (tmp_path / "encoder").write_bytes(pickle.dumps(int8))
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, str(tmp_path / "encoder")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done
 
 
 @pytest.mark.parametrize("missing", ["openvino", "nncf"])
