@@ -119,7 +119,7 @@ class Forward:
             for ended in wait(passes, return_when=FIRST_EXCEPTION).not_done:
                 ended.cancel()
             wait(passes)
-            return [done.result() for done in passes if not done.cancelled()]
+            return [done.result() for done in passes]  # what failed stands before what was cancelled
         finally:
             passes.clear()  # an error's traceback leads here, and each failed pass to its error
 

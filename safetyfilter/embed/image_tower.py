@@ -96,9 +96,7 @@ class TorchTower(torch.nn.Module):
 
     def _place(self, device: torch.device) -> TorchTower:
         self.to(device)
-        if (
-            device.type == "cuda"
-        ):  # the order in which pixels come: a convolution would else reorder its weights each time
+        if device.type == "cuda":  # the order in which pixels come: or convolutions reorder their weights each time
             for layer in self.visual.modules():
                 if isinstance(layer, torch.nn.Conv2d):
                     layer.to(memory_format=torch.channels_last)

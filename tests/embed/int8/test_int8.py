@@ -64,9 +64,10 @@ signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 with open(sys.argv[1], "rb") as file:
     sent = file.read()
 first, second = pickle.loads(sent), pickle.loads(sent)
-for name in ("first", "second"):
-    del globals()[name]
-    gc.collect()
+del first
+gc.collect()
+del second
+gc.collect()
 os.kill(os.getpid(), signal.SIGUSR1)
 """
 """A program in which two towers go in the order in which they came, and then a signal comes."""
@@ -214,23 +215,21 @@ def test_a_gpu_offers_no_int8(int8: ClipEncoder) -> None:
         unpacked_encoder(packed_encoder(int8), "meta")
 
 
+def ended(program: str, encoder: ClipEncoder, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A program that was given an encoder's file, when it has ended."""
+    (folder / "encoder").write_bytes(pickle.dumps(encoder))
+    command = [sys.executable, "-X", "faulthandler", "-c", program, str(folder / "encoder")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def test_a_forked_process_is_told_and_does_not_wait_for_ever(int8: ClipEncoder, tmp_path: Path) -> None:
-    (tmp_path / "encoder").write_bytes(pickle.dumps(int8))
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(tmp_path / "encoder")], capture_output=True, text=True, check=False
-    )
+    done = ended(FORKED, int8, tmp_path)
     assert done.returncode == 0, done
     assert "start worker processes by spawn" in done.stdout
 
 
 def test_a_signal_is_handled_when_towers_are_gone(int8: ClipEncoder, tmp_path: Path) -> None:
-    (tmp_path / "encoder").write_bytes(pickle.dumps(int8))
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, str(tmp_path / "encoder")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ended(SIGNALLED, int8, tmp_path)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done
 
 
