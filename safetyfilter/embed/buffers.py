@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from safetyfilter.batches import OK, Floats, StatusCodes
+from safetyfilter.batches import Floats, StatusCodes
 from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.errors import StorageError
 
@@ -54,11 +54,10 @@ class Decoded(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A further picture's embedding: the row of its item, (V, D) float32, and its status."""
+    """A further picture's embedding: the row of its item, and (V, D) float32."""
 
     row: int
     vectors: Floats
-    status: int = OK
 
 
 @dataclass(frozen=True, slots=True)

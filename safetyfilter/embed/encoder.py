@@ -22,6 +22,7 @@ from safetyfilter.embed.clip.model import state_digest, width_and_flops
 from safetyfilter.embed.clip.preprocessing import PreprocessInput
 from safetyfilter.embed.clip.tokens import LazyTokenizer
 from safetyfilter.embed.clip.towers import ImageOnly
+from safetyfilter.embed.crops import Closer
 from safetyfilter.embed.cuda.compiled import CompiledTower
 from safetyfilter.embed.cuda.float8 import float8_module
 from safetyfilter.embed.devices import (
@@ -326,7 +327,12 @@ class ClipEncoder:
         return ImagePreparer(geometry=geometry, decode=options.decode, limits=options.limits)
 
     def embed(
-        self, images: Iterable[ImageInput], options: EmbedOptions | None = None, *, progress: bool = False
+        self,
+        images: Iterable[ImageInput],
+        options: EmbedOptions | None = None,
+        *,
+        progress: bool = False,
+        closer: Closer | None = None,
     ) -> EmbeddingBatch:
         """Embed images, in order.
 
@@ -338,6 +344,9 @@ class ClipEncoder:
             Batch size, views and decoding; CLIP's own centre crop where None.
         progress : bool
             Show a progress bar on standard error.
+        closer : callable or None
+            For ``views="adaptive"``, which needs it: a gate, from the (N, D) float32 embeddings of whole pictures to
+            (N,) bool, True for each picture whose crops are embedded too.
 
         Returns
         -------
@@ -348,7 +357,7 @@ class ClipEncoder:
         Raises
         ------
         UsageError
-            `images` is one image, not several.
+            `images` is one image, not several; or there is no gate for adaptive views, or one for others.
         StorageError
             A path could not be read though it was tried again.
         """
@@ -359,19 +368,30 @@ class ClipEncoder:
             source: Iterable[ImageInput] = track(images, description="embedding")
         else:
             source = images
-        batches = [batch for _, batch in self.embed_stream(source, _image_alone, options)]
+        batches = [batch for _, batch in self.embed_stream(source, _image_alone, options, closer=closer)]
         if not batches:
             return EmbeddingBatch(vectors=np.empty((0, self.spec.width), np.float32), encoder=self.spec.digest)
         return EmbeddingBatch.joined(batches)
 
     def embed_stream(
-        self, items: Iterable[T], read: ReadItem[T, R], options: EmbedOptions | None = None
+        self,
+        items: Iterable[T],
+        read: ReadItem[T, R],
+        options: EmbedOptions | None = None,
+        *,
+        closer: Closer | None = None,
     ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
-        """Embed a stream with bounded memory; see `EmbeddingPipeline.run`."""
+        """Embed a stream with bounded memory; see `EmbeddingPipeline.run`, and for `closer` `embed`."""
         options = options or EmbedOptions()
         options = replace(options, full_batches=options.full_batches or self.full_batches)
         return EmbeddingPipeline(
-            self.forward, self.preparer(options), spec=self.spec, device=self.device, options=options, flops=self.flops
+            self.forward,
+            self.preparer(options),
+            spec=self.spec,
+            device=self.device,
+            options=options,
+            flops=self.flops,
+            closer=closer,
         ).run(items, read)
 
     @torch.inference_mode()

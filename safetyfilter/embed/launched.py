@@ -1,4 +1,4 @@
-"""A batch whose forward pass has been started, and the statuses of what comes out of it."""
+"""Batches whose forward pass has been started, and the statuses of what comes out of it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,30 @@ _LEAST_NORM = 0.5  # of an embedding, which has unit norm unless the model's out
 
 @dataclass(slots=True)
 class Launched(Generic[R]):
-    """A batch whose forward pass has been started."""
+    """A batch whose forward pass has been started.
+
+    Attributes
+    ----------
+    records : list
+        What was kept of each of its N items.
+    status : ndarray
+        (N,) uint8, a code each.
+    vectors : Tensor
+        (N, V, D) float32, in main memory once it is ready; (N, 1, D) while a gate has not looked at it.
+    ready : Event or None
+        Recorded on the device behind what is waited for.
+    others : list of Embedded
+        The embeddings of the items' further pictures.
+    pixels : Tensor or None
+        (N, V, H, W, 3) uint8 on the device, for a gate that may pick some; else None.
+    """
 
     records: list[R]
     status: StatusCodes
     vectors: torch.Tensor
     ready: torch.cuda.Event | None
     others: list[Embedded]
+    pixels: torch.Tensor | None = None
 
     def collect(self, encoder: str) -> tuple[list[R], EmbeddingBatch]:
         """Wait for the embeddings of an encoder whose specification has this digest, and mark the rows without any."""
@@ -41,6 +58,19 @@ class Launched(Generic[R]):
             vectors=vectors, status=status, encoder=encoder, others=others, owners=np.array(owners, np.int64)
         )
         return self.records, batch
+
+
+def on_host(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """Return embeddings in main memory, and on CUDA the event that says when they have arrived there.
+
+    >>> on_host(torch.ones(2))
+    (tensor([1., 1.]), None)
+    """
+    if vectors.device.type != "cuda":
+        return vectors.cpu(), None
+    host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+    host.copy_(vectors, non_blocking=True)
+    return host, torch.cuda.current_stream(vectors.device).record_event()
 
 
 def statuses_of(vectors: Floats) -> StatusCodes:
@@ -72,9 +102,11 @@ def _others(others: list[Embedded], status: StatusCodes, shape: tuple[int, ...])
     ndarray, list of int
         (M, V, D) float32 and M rows, in the order of the rows.
     """
-    for other in others:
-        if other.row < len(status) and status[other.row] == OK:
-            status[other.row] = other.status
-    kept = [other for other in sorted(others, key=lambda o: o.row) if other.row < len(status) and not status[other.row]]
+    found = sorted((other for other in others if other.row < len(status)), key=lambda other: other.row)
+    if found:
+        for other, code in zip(found, statuses_of(np.stack([other.vectors for other in found])).tolist(), strict=True):
+            if status[other.row] == OK:
+                status[other.row] = code
+    kept = [other for other in found if status[other.row] == OK]
     vectors = np.stack([other.vectors for other in kept]) if kept else np.empty((0, *shape), np.float32)
     return vectors, [other.row for other in kept]

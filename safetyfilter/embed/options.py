@@ -33,7 +33,8 @@ class EmbedOptions:
         with an image.
     views : str
         ``center``: CLIP's own crop; ``whole``: the whole picture, squashed to the model's input; ``multi``: whole and
-        four overlapping crops.
+        four overlapping crops; ``adaptive``: the whole, and the four crops of those pictures that a gate picks by the
+        embedding of the whole. The others have that embedding in the place of each crop's.
     decode : str
         ``fast``: JPEG decoded at the smallest DCT scale that still exceeds the model's input; ``exact``: open_clip's
         transform bit for bit for upright pictures in RGB and in grey of 8 bits (`ImagePreparer` says what of others).
@@ -77,6 +78,20 @@ class EmbedOptions:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}; give a whole number from 1, or None for the cores")
 
+    @property
+    def adaptive(self) -> bool:
+        """True where a gate decides which pictures are looked at closer."""
+        return self.views == "adaptive"
+
+    @property
+    def views_at_once(self) -> int:
+        """The number of views of each picture that go through the model at once.
+
+        >>> EmbedOptions(views="multi").views_at_once, EmbedOptions(views="adaptive").views_at_once
+        (5, 1)
+        """
+        return 1 if self.adaptive else VIEW_COUNTS[self.views]
+
     def decodes_in_processes(self, device: torch.device) -> bool:
         """Return True where images for a model on a device are decoded in processes of their own.
 
@@ -103,5 +118,5 @@ class EmbedOptions:
         if self.batch_size != "auto":
             return self.batch_size
         work, least, most = _AUTO["cuda" if device.type == "cuda" else "cpu"]
-        images = work / (flops * VIEW_COUNTS[self.views])
+        images = work / (flops * self.views_at_once)
         return min(most, max(least, 1 << max(0, round(math.log2(images)))))

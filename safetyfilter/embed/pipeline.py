@@ -4,7 +4,8 @@ Three kinds of thread share a ring of pixel buffers: a reader pulls items and ha
 buffer, a pool decodes each item's first picture straight into its row, in the threads themselves or in a process for
 each of them, and the caller's thread runs the model on each full buffer. The ring's length bounds what is in memory,
 however long the stream. Further pictures of an item (frames, say) are embedded in pieces as they come, no more of them
-at a time than one buffer holds.
+at a time than one buffer holds. With ``views="adaptive"`` the whole pictures go through the model first, and then the
+crops of those that a gate picks.
 """
 
 from __future__ import annotations
@@ -12,27 +13,36 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
 
 from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.buffers import Buffer, Embedded, Further, Mailbox
+from safetyfilter.embed.crops import Closer, Crops
 from safetyfilter.embed.decoding.decoders import Decoder, ProcessDecoder, ThreadDecoder
 from safetyfilter.embed.feeding import BUFFERS, Feed, Reading
 from safetyfilter.embed.feeding import ReadItem as ReadItem
 from safetyfilter.embed.forward import Forward
-from safetyfilter.embed.launched import Launched, statuses_of
+from safetyfilter.embed.launched import Launched, on_host
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.embed.threads import cores
-from safetyfilter.errors import StorageError
+from safetyfilter.embed.under_way import UnderWay
+from safetyfilter.errors import StorageError, UsageError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_Embed: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+_NO_GATE = (
+    "views='adaptive' needs a gate that says which pictures are looked at closer: give SafetyFilter these options, "
+    "which makes one of its probes, or pass closer, a callable from (N, D) embeddings to (N,) bool"
+)
+_GATE_FOR_OTHERS = "a gate is for views='adaptive', and views is {!r}; leave one of the two out"
 
 
 class EmbeddingPipeline:
@@ -52,6 +62,13 @@ class EmbeddingPipeline:
         Batch size and workers.
     flops : float
         The model's floating-point operations for one view of an image.
+    closer : callable or None
+        The gate of ``views="adaptive"``, which needs one; for other views None.
+
+    Raises
+    ------
+    UsageError
+        There is no gate for adaptive views, or one for others.
     """
 
     def __init__(
@@ -63,7 +80,10 @@ class EmbeddingPipeline:
         device: torch.device,
         options: EmbedOptions,
         flops: float,
+        closer: Closer | None = None,
     ) -> None:
+        if (closer is not None) != options.adaptive:
+            raise UsageError(_NO_GATE if options.adaptive else _GATE_FOR_OTHERS.format(options.views))
         self._prepare = preparer
         self._spec = spec
         self._encoder = spec.digest  # which takes longer to compute than a batch's arrays to put together
@@ -71,7 +91,9 @@ class EmbeddingPipeline:
         self._options = options
         self._batch_size = options.resolve_batch_size(device, flops)
         self._workers = options.workers or cores()
-        self._forward = Forward(forward, device, self._batch_size * preparer.view_count, full=options.full_batches)
+        self._closer = closer
+        size = self._batch_size * options.views_at_once
+        self._forward = Forward(forward, device, size, full=options.full_batches)
         self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def run(self, items: Iterable[T], read: ReadItem[T, R]) -> Iterator[tuple[list[R], EmbeddingBatch]]:
@@ -100,26 +122,29 @@ class EmbeddingPipeline:
         stop = threading.Event()
         mailbox: Mailbox[R] = Mailbox(self._batch_size, stop)
         compute = self._forward.threads()
-        reading = Reading(items=items, read=read)
-        feed = Feed(reading, decoder, self._batch_size, self._workers, mailbox, stop)
-        pending: Launched[R] | None = None
+        embed = partial(self._forward, threads=compute)
+        crops = Crops(embed, self._closer, self._batch_size) if self._closer is not None else None
+        under_way: UnderWay[R] = UnderWay(self._encoder, 1 if self._device.type == "cuda" else 0, crops)
+        feed = Feed(Reading(items=items, read=read), decoder, self._batch_size, self._workers, mailbox, stop)
+        buffers = iter(feed)
         try:
-            for buffer in feed:
-                records, fault = self._gather(buffer, mailbox, compute)
-                launched = self._launch(buffer, records, compute)
-                if fault is None:  # else rows behind it may still be decoded into the buffer
-                    feed.give_back(buffer)
-                if pending is not None:
-                    yield pending.collect(self._encoder)
-                pending = launched
-                if self._device.type == "cpu" or fault:  # nothing runs behind our back: no reason to hold it
-                    if records:
-                        yield pending.collect(self._encoder)
-                    pending = None
-                if fault:
+            while True:
+                try:
+                    buffer = next(buffers, None)
+                except Exception:  # of the stream: what came before it is still given out
+                    yield from under_way.rest()
+                    raise
+                if buffer is None:
+                    break
+                records, fault = self._gather(buffer, mailbox, embed, crops)
+                if records:
+                    under_way.add(self._launch(buffer, records, embed))
+                if fault is not None:  # rows behind it may still be decoded into the buffer: it is not given back
+                    yield from under_way.rest()
                     raise fault
-            if pending is not None:
-                yield pending.collect(self._encoder)
+                feed.give_back(buffer)
+                yield from under_way.finished()
+            yield from under_way.rest()
         finally:
             stop.set()
             if compute is not None:
@@ -133,7 +158,7 @@ class EmbeddingPipeline:
         return kind(self._prepare, shape, pinned=self._device.type == "cuda")
 
     def _gather(
-        self, buffer: Buffer[R], mailbox: Mailbox[R], threads: ThreadPoolExecutor | None
+        self, buffer: Buffer[R], mailbox: Mailbox[R], embed: _Embed, crops: Crops | None
     ) -> tuple[list[R], StorageError | None]:
         """Wait for a buffer's slices and embed their further pictures as they come.
 
@@ -150,7 +175,7 @@ class EmbeddingPipeline:
             if picture is not None:
                 waiting.append(picture)
                 if len(waiting) == mailbox.room:
-                    self._embed_further(waiting, mailbox, threads)
+                    self._embed_further(waiting, mailbox, embed, crops)
 
         for each in buffer.slices:
             while not each.done():
@@ -165,43 +190,44 @@ class EmbeddingPipeline:
                 take(mailbox.get_nowait())
             except queue.Empty:
                 break
-        self._embed_further(waiting, mailbox, threads)
+        self._embed_further(waiting, mailbox, embed, crops)
         return records, fault
 
     def _embed_further(
-        self, waiting: list[Further[R]], mailbox: Mailbox[R], threads: ThreadPoolExecutor | None
+        self, waiting: list[Further[R]], mailbox: Mailbox[R], embed: _Embed, crops: Crops | None
     ) -> None:
         if not waiting:
             return
-        pixels = torch.from_numpy(np.stack([picture.pixels for picture in waiting])).flatten(0, 1).to(self._device)
-        embedded = self._forward(pixels, threads)
-        vectors = embedded.cpu().numpy().reshape(len(waiting), -1, self._spec.width)
-        status = statuses_of(vectors)
-        for picture, vector, code in zip(waiting, vectors, status.tolist(), strict=True):
-            picture.buffer.others.append(Embedded(picture.row, vector, code))
+        pixels = torch.from_numpy(np.stack([picture.pixels for picture in waiting])).to(self._device)
+        vectors = self._embedded(pixels, embed).cpu()
+        if crops is not None:
+            vectors = vectors.expand(-1, pixels.shape[1], -1).clone()
+            crops.take(pixels, vectors.numpy(), np.ones(len(waiting), np.bool_))
+            crops.start_full()
+        for picture, vector in zip(waiting, vectors.numpy(), strict=True):
+            picture.buffer.others.append(Embedded(picture.row, vector))
         mailbox.embedded(len(waiting))
         waiting.clear()
 
-    def _launch(self, buffer: Buffer[R], records: list[R], threads: ThreadPoolExecutor | None) -> Launched[R]:
-        """Move a buffer to the device and start the model on it; the buffer may be filled again then."""
+    def _launch(self, buffer: Buffer[R], records: list[R], embed: _Embed) -> Launched[R]:
+        """Start the model on a buffer, which is moved to a GPU first, and may be filled again then."""
         status = buffer.status[: len(records)].copy()
-        pixels = buffer.pixels[: len(records)].flatten(0, 1)
-        ready: torch.cuda.Event | None = None
-        if not records:
-            vectors = torch.empty(0, self._spec.width)
-        elif self._copy_stream is None:
-            vectors = self._forward(pixels, threads)
-        else:
+        pixels = buffer.pixels[: len(records)]
+        copied: torch.cuda.Event | None = None
+        if self._copy_stream is not None:
             with torch.cuda.stream(self._copy_stream):
                 pixels = pixels.to(self._device, non_blocking=True)
             copied = self._copy_stream.record_event()
             compute = torch.cuda.current_stream(self._device)
             compute.wait_event(copied)
             pixels.record_stream(compute)
-            on_device = self._forward(pixels, threads)
-            vectors = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
-            vectors.copy_(on_device, non_blocking=True)
-            ready = compute.record_event()
+        vectors, ready = on_host(self._embedded(pixels, embed))
+        if copied is not None:
             copied.synchronize()  # only the copy: the model is still running
-        vectors = vectors.unflatten(0, (len(records), self._prepare.view_count))
-        return Launched(records, status, vectors, ready, buffer.others)
+        return Launched(records, status, vectors, ready, buffer.others, None if self._closer is None else pixels)
+
+    def _embedded(self, pixels: torch.Tensor, embed: _Embed) -> torch.Tensor:
+        """Embed (n, V, H, W, 3) pictures on the device: (n, V, D), or where a gate picks the crops (n, 1, D)."""
+        views = self._options.views_at_once
+        vectors = embed(pixels[:, :views].flatten(0, 1).contiguous())
+        return vectors.view(len(pixels), views, -1)

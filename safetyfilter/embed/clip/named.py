@@ -126,11 +126,15 @@ class NamedEncoder:
         """Raise `UsageError`: a temperature is the loaded model's."""
         self._refuse()
 
-    def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None) -> EmbeddingBatch:
+    def embed(
+        self, images: Iterable[ImageInput], options: EmbedOptions | None = None, *, closer: Any = None
+    ) -> EmbeddingBatch:
         """Raise `UsageError`: there is no model."""
         self._refuse()
 
-    def embed_stream(self, items: Any, read: Any, options: EmbedOptions | None = None) -> Iterator[Any]:
+    def embed_stream(
+        self, items: Any, read: Any, options: EmbedOptions | None = None, *, closer: Any = None
+    ) -> Iterator[Any]:
         """Raise `UsageError`: there is no model."""
         self._refuse()
 

@@ -16,10 +16,10 @@ from safetyfilter.embed.pictures.boxes import view_boxes
 from safetyfilter.embed.pictures.resizing import resize
 from safetyfilter.native.resizing import Wanted
 
-Views: TypeAlias = Literal["center", "whole", "multi"]
+Views: TypeAlias = Literal["center", "whole", "multi", "adaptive"]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
-VIEW_COUNTS: dict[str, int] = {"center": 1, "whole": 1, "multi": 5}
+VIEW_COUNTS: dict[str, int] = {"center": 1, "whole": 1, "multi": 5, "adaptive": 5}
 RESIZE_MODES = ("shortest", "longest", "squash")
 INTERPOLATIONS = ("bicubic", "bilinear")
 HEADROOM = 3.0
@@ -62,8 +62,9 @@ class Geometry:
         Height and width of the model's input.
     interpolation, resize_mode, fill_color
         As in open_clip's preprocessing configuration.
-    views : {"center", "whole", "multi"}
-        The model's own crop; the whole picture squashed; or the whole and the four crops of `view_boxes`, squashed.
+    views : {"center", "whole", "multi", "adaptive"}
+        The model's own crop; the whole picture squashed; or the whole and the four crops of `view_boxes`, squashed,
+        which are the same for ``multi`` and ``adaptive``.
 
     Examples
     --------
@@ -118,7 +119,7 @@ class Geometry:
         >>> Geometry(image_size=(224, 224), views="multi").needed((1024, 512))
         (448.0, 224.0)
         """
-        if self.views != "multi":
+        if VIEW_COUNTS[self.views] == 1:
             return self.resized(size)
         (width, height), (input_height, input_width) = size, self.image_size
         _, (left, top, right, low), *_ = view_boxes(width, height)  # the four crops are of one size

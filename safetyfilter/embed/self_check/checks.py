@@ -155,6 +155,8 @@ def batches_for(encoder: ImageEncoder, options: EmbedOptions) -> tuple[EmbedOpti
     (5, 1, 'whole')
     """
     as_scanned = replace(options, decoders="threads", workers=1, limits=DecodeLimits(), full_batches=True)
+    if options.adaptive:  # its crops go through the model in batches of the same size as whole pictures
+        as_scanned = replace(as_scanned, views="whole")
     if getattr(encoder, "full_batches", False):  # compiled for each size of batch, which takes a minute
         return as_scanned, as_scanned
     few = replace(as_scanned, views=_first_view(options), batch_size=len(check_pictures()) + 1, full_batches=False)
