@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from safetyfilter.score.bank import join_captions as join_captions
     from safetyfilter.score.convert.detector import convert_detector as convert_detector
     from safetyfilter.score.convert.fetch import fetch_probes as fetch_probes
+    from safetyfilter.score.gate import Gate as Gate
     from safetyfilter.score.laion import LaionDetector as LaionDetector
     from safetyfilter.score.linear import LinearProbe as LinearProbe
     from safetyfilter.score.training import train_probe as train_probe
@@ -78,6 +79,7 @@ _HOMES = {
     "EmbedOptions": "embed.options",
     "EmbeddingBatch": "batches",
     "EncoderSpec": "embed.spec",
+    "Gate": "score.gate",
     "HashLists": "hashes.lists",
     "LaionDetector": "score.laion",
     "LinearProbe": "score.linear",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
+from safetyfilter.decide.fitting import Scoring, require_fitting
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.decoding.lumas import luma_decoder
 from safetyfilter.embed.options import EmbedOptions
@@ -17,6 +18,7 @@ from safetyfilter.embed.pipeline import ReadItem
 from safetyfilter.errors import PolicyError, UsageError
 from safetyfilter.hashes.matching import Images, matched
 from safetyfilter.score.bank import ProbeBank, join_captions
+from safetyfilter.score.gate import Gate, closer_by, gate_for
 
 if TYPE_CHECKING:
     from safetyfilter.embed.clip.named import NamedEncoder
@@ -48,13 +50,23 @@ class SafetyFilter:
         Lists of known content: a sample that is on one is excluded, whatever its scores. A PIL image, which has no
         encoded bytes any more, is held as it looks now against perceptual hashes alone; a warning says so. A picture
         without a clear perceptual hash is not on a list of such hashes for that; a scan counts such samples.
+    gate : Gate or None
+        For ``views="adaptive"``: the pictures to look at closer. Where None, that of the probes (`Gate.of`).
+
+    accept_uncertified : bool
+        Decide also where the policy's thresholds were calibrated on scores that are made in another way than here.
 
     Raises
     ------
     EncoderMismatchError
         The probes belong to another encoder.
+    UsageError
+        There is a gate for other views than the adaptive ones, or none that fits the probes.
     PolicyError
         The policy names a signal that no probe scores.
+    UncertifiedPolicyError
+        Its thresholds were calibrated on scores of another encoder or of other probes; or, when the filter is called or
+        scans, of other views, or in another decoding or precision.
 
     Examples
     --------
@@ -74,10 +86,12 @@ class SafetyFilter:
     options: EmbedOptions = field(default_factory=lambda: EmbedOptions(views="whole"))
     normalise: bool = False
     hash_lists: HashLists | None = None
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", self.probes.bind(self.encoder.spec))
         object.__setattr__(self, "policy", policy_for(self.policy, self.probes))
+        object.__setattr__(self, "gate", gate_for(self.gate, self.options.views, self.probes))
         if self.needs_captions:
             self.encoder.text_tower_to_device()
 
@@ -118,8 +132,10 @@ class SafetyFilter:
             A path could not be read though it was tried again.
         """
         images = several(images)
+        closer = closer_by(self.gate, self.probes)
         if self.hash_lists is None:
-            return self.decide(self._with_captions(self.encoder.embed(images, self.options), captions))
+            embedded = self.encoder.embed(images, self.options, closer=closer)
+            return self.decide(self._with_captions(embedded, captions))
         if self.needs_urls and (urls is None or len(urls) != len(images)):
             raise UsageError(
                 f"a list of known content holds digests of URLs, and {len(images)} images came with "
@@ -132,8 +148,8 @@ class SafetyFilter:
 
         items = zip(images, urls or [None] * len(images), strict=True)
         with luma_decoder(self.options, self.encoder.device) as lumas:
-            found = list(self.encoder.embed_stream(items, read, self.options))
-        batches = [batch for _, batch in found] or [self.encoder.embed([], self.options)]
+            found = list(self.encoder.embed_stream(items, read, self.options, closer=closer))
+        batches = [batch for _, batch in found] or [self.encoder.embed([], self.options, closer=closer)]
         decided = self.decide(self._with_captions(EmbeddingBatch.joined(batches), captions))
         return _with_known(decided, [known for flags, _ in found for known in flags])
 
@@ -158,7 +174,8 @@ class SafetyFilter:
         list, EmbeddingBatch, ScoreBatch
             What `read` kept, the embeddings that were scored, and the scores.
         """
-        for records, batch in self.encoder.embed_stream(items, read, self.options):
+        closer = closer_by(self.gate, self.probes)
+        for records, batch in self.encoder.embed_stream(items, read, self.options, closer=closer):
             batch = self._with_captions(batch, [caption(record) for record in records] if caption else None)
             yield records, batch, self.probes.score(batch)
 

@@ -16,7 +16,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "source": ("source",),
     "encoder": ("encoder", "self_check"),
     "probes": ("probes", "signals"),
-    "preparation": ("views", "decode", "precision", "quantised", "limits", "preparation", "setup_digest"),
+    "preparation": ("views", "gate", "decode", "precision", "quantised", "limits", "preparation", "setup_digest"),
     "pair": ("pair", "notice"),
     "policy": ("policy", "policy_warning", "decided_with"),
     "lists of known hashes": ("hash_lists", "hash_unchecked"),

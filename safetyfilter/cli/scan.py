@@ -108,7 +108,15 @@ def scan(
             show_default="those of the scan",
         ),
     ] = None,
-    views: Annotated[str, typer.Option(help="whole, center or multi.")] = "whole",
+    views: Annotated[str, typer.Option(help="whole, center, multi or adaptive.")] = "whole",
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIGNAL=SCORE,…",
+            help="For adaptive views: the score of the whole picture below which each signal is clearly absent.",
+            show_default="by the probes' cards",
+        ),
+    ] = None,
     decode: Annotated[str, typer.Option(help="fast or exact.")] = "fast",
     hash_list: Annotated[
         list[str] | None,
@@ -171,11 +179,15 @@ def scan(
     from safetyfilter.hashes.lists import HashLists
     from safetyfilter.runs.run import Run
     from safetyfilter.runs.start import check_output
+    from safetyfilter.score.gate import Gate
     from safetyfilter.sealed.keys import OfficerKey
     from safetyfilter.sources import open_source
 
     # Everything that can be wrong is found out before a file is written, the cheap checks first.
     policy_used = None if policy is None else Policy.load(policy)
+    if gate is not None and views != "adaptive":
+        raise typer.BadParameter("it is for --views adaptive; leave it out", param_hint="'--gate'")
+    floors = None if gate is None else Gate.parse(gate)
     batch = _batch_size(batch_size)
     if quantise_on is not None and precision != "int8":
         raise typer.BadParameter("it is for --precision int8; leave it out", param_hint="'--quantise-on'")
@@ -228,7 +240,7 @@ def scan(
             loaded = in_int8(loaded, own_pictures or opened, before if own_pictures is None else None)
     with err.status("making the probes"):
         bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
-        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists)
+        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists, floors)
     started = time.perf_counter()
     unit = "embeddings" if stored else "images"
     with resumable(), sample_progress("scanning", samples_of(opened), parts=len(opened.parts()), unit=unit) as progress:

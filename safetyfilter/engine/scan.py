@@ -217,11 +217,14 @@ def run_setup(safety_filter: SafetyFilter, *, stored: bool = False, officer: Off
         hash_lists=tuple(sorted(set(lists.digests))) if lists is not None else (),
         officer=officer.fingerprint if officer is not None else "",
         quantised=tower.digest if tower is not None else "",
+        gate=safety_filter.gate,
     )
     if not stored:
         return setup
     decode = "normalised" if safety_filter.normalise else "as stored"
-    return replace(setup, views="stored", decode=decode, precision="float32", limits=DEFAULT_LIMITS, quantised="")
+    return replace(
+        setup, views="stored", decode=decode, precision="float32", limits=DEFAULT_LIMITS, quantised="", gate=None
+    )
 
 
 def _report_resumed(run: Run, report: Progress, done: Sequence[int]) -> int:

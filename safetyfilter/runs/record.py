@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safetyfilter.batches import REASON_NAMES
+from safetyfilter.decide.fitting import Scoring
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.pictures.headers import DecodeLimits
 from safetyfilter.embed.pictures.images import PREPARATION
@@ -19,12 +20,14 @@ from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
+from safetyfilter.score.gate import Gate
 from safetyfilter.signals import SignalPair
 from safetyfilter.storage import parse_json
 
 _SAID_OF = {
     "hash_lists": "set of hash lists (--hash-list)",
     "officer": "officer's key (--officer-key)",
+    "gate": "gate of adaptive views (--gate)",
     "quantised": "quantised model (--precision int8, --quantise-on)",
 }
 COUNT_NAMES: tuple[str, ...] = ("seen", "kept", "excluded", *REASON_NAMES)
@@ -58,6 +61,8 @@ class RunSetup:
         The digests of the lists of known content that samples were held against, in ascending order.
     officer : str
         The fingerprint of the key that records of exclusions were sealed to; empty where none were made.
+    gate : Gate or None
+        Of adaptive views, by which pictures were looked at closer; None of all others.
     """
 
     encoder: EncoderSpec
@@ -72,6 +77,7 @@ class RunSetup:
     hash_lists: tuple[str, ...] = ()
     officer: str = ""
     quantised: str = ""
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         if reserved := sorted(set(self.signals) & set(RESERVED_COLUMNS)):
@@ -92,6 +98,7 @@ class RunSetup:
             **({"hash_lists": list(self.hash_lists)} if self.hash_lists else {}),
             **({"officer": self.officer} if self.officer else {}),
             **({"quantised": self.quantised} if self.quantised else {}),
+            **({"gate": self.gate.as_dict()} if self.gate else {}),
         }
 
     @property
@@ -99,6 +106,13 @@ class RunSetup:
         """SHA-256 in hex over all of it."""
         values = self.as_dict() | {"encoder": self.encoder.identity()}  # whatever name it was loaded by
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def scoring(self) -> Scoring:
+        """The way in which the scores are made, which a policy's calibration is held against."""
+        return Scoring(
+            encoder=self.encoder, probes=self.probes, views=self.views, decode=self.decode, precision=self.precision
+        )
 
     def differing(self, other: RunSetup) -> list[str]:
         """Return the names of the fields in which two setups differ."""
@@ -173,6 +187,8 @@ class RunRecord:
         own; None of stored embeddings, of applied decisions, and of runs that version 0.5.0 or one before it made.
     applied_from : str
         `decisions_digest` of the run whose decisions were applied to this source by content; empty for a scan.
+    accepted_uncertified : bool
+        True where it was accepted that the policy was calibrated on scores that were made in another way.
     """
 
     created: str
@@ -193,6 +209,7 @@ class RunRecord:
     hash_unchecked: int = 0
     sealed: int = 0
     self_check: CheckEmbeddings | None = None
+    accepted_uncertified: bool = False
 
     @property
     def started(self) -> tuple[str, str]:
@@ -244,6 +261,7 @@ class RunRecord:
             **({"self_check": self.self_check.as_dict()} if self.self_check else {}),
             **({"decided_with": self.decided_with.as_dict()} if self.decided_with else {}),
             **({"applied_from": self.applied_from} if self.applied_from else {}),
+            **({"accepted_uncertified": True} if self.accepted_uncertified else {}),
         }
         return json.dumps(record, indent=2) + "\n"
 
@@ -280,6 +298,7 @@ class RunRecord:
             hash_lists=fields.texts("hash_lists") if "hash_lists" in data else (),
             officer=fields.get("officer", str) if "officer" in data else "",
             quantised=fields.get("quantised", str) if "quantised" in data else "",
+            gate=fields.built("gate", Gate.from_dict) if "gate" in data else None,
         )
         policy = fields.built("policy", Policy.from_dict)
         fields.require("setup_digest", setup.digest)
@@ -310,6 +329,7 @@ class RunRecord:
             decisions_checks=fields.get("decisions_checks", str) if "decisions_checks" in data else "",
             hash_unchecked=fields.get("hash_unchecked", int) if setup.hash_lists else 0,
             sealed=fields.get("sealed", int) if setup.officer else 0,
+            accepted_uncertified="accepted_uncertified" in data and fields.get("accepted_uncertified", bool),
             self_check=fields.built("self_check", CheckEmbeddings.from_dict) if "self_check" in data else None,
         )
 

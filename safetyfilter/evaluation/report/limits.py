@@ -115,6 +115,12 @@ def _of_run(record: RunRecord) -> Iterator[Limit]:
             text="The encoder's own preprocessing crops a picture that is not of its shape, and what it cut off no "
             "probe can flag.",
         )
+    elif setup.gate is not None:
+        yield Limit(
+            title="Some pictures were looked at closer, and others were not",
+            text="The crops of a picture were embedded only where the scores of the whole picture passed the gate "
+            f"{setup.gate.text}. What the crops of the others would have shown is not known.",
+        )
     if not setup.hash_lists and not record.counts.get("known_hash"):
         yield Limit(
             title="No list of known content was used",

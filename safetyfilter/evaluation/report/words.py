@@ -29,6 +29,7 @@ VIEW_WORDS = {
     "center": "their centre, as the encoder's own preprocessing crops it",
     "whole": "the whole, squashed to the input",
     "multi": "the whole and four overlapping crops, each squashed to the input",
+    "adaptive": "the whole, and of those that its gate picks four overlapping crops, each squashed to the input",
 }
 """The parts of a picture that the encoder sees, by the name of the views."""
 

@@ -35,11 +35,11 @@ class OtherEncoder:
     def loaded(self) -> bool:
         return True
 
-    def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None) -> EmbeddingBatch:
-        return self._changed(self.encoder.embed(images, options))
+    def embed(self, images: Iterable[ImageInput], options: EmbedOptions | None = None, **how: Any) -> EmbeddingBatch:
+        return self._changed(self.encoder.embed(images, options, **how))
 
-    def embed_stream(self, items: Any, read: Any, options: EmbedOptions | None = None) -> Iterator[Any]:
-        for records, batch in self.encoder.embed_stream(items, read, options):
+    def embed_stream(self, items: Any, read: Any, options: EmbedOptions | None = None, **how: Any) -> Iterator[Any]:
+        for records, batch in self.encoder.embed_stream(items, read, options, **how):
             yield records, self._changed(batch)
 
     def _changed(self, batch: EmbeddingBatch) -> EmbeddingBatch:
