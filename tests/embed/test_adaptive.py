@@ -14,7 +14,6 @@ from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.batches import EmbeddingBatch, Floats
 from safetyfilter.embed.crops import Crops
 from safetyfilter.embed.launched import Launched
-from safetyfilter.embed.options import Decoders
 from safetyfilter.embed.pipeline import EmbeddingPipeline
 from safetyfilter.embed.under_way import HELD, UnderWay
 from safetyfilter.errors import StorageError, UsageError
@@ -59,11 +58,8 @@ def multi(encoder: ClipEncoder, images: list[object], batch_size: int = 2) -> Em
     return encoder.embed(images, EmbedOptions(views="multi", batch_size=batch_size, workers=2, full_batches=True))
 
 
-@pytest.mark.parametrize("decoders", ["threads", "processes"])
-def test_pictures_that_are_all_picked_are_as_with_multi_to_the_last_bit(
-    encoder: ClipEncoder, decoders: Decoders
-) -> None:
-    found = encoder.embed(FILES, adaptive(10, decoders=decoders), closer=all_of)
+def test_pictures_that_are_all_picked_are_as_with_multi_to_the_last_bit(encoder: ClipEncoder) -> None:
+    found = encoder.embed(FILES, adaptive(10), closer=all_of)
     assert found.vectors.tobytes() == multi(encoder, FILES).vectors.tobytes()  # whose passes are of ten views too
 
 

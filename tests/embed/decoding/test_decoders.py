@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from safetyfilter import ClipEncoder, EmbedOptions, HashLists, Reason, SafetyFilter, zero_shot_probes
-from safetyfilter.batches import STATUS_NAMES, EmbeddingBatch, ImageInput, Unreadable
+from safetyfilter.batches import OK, STATUS_NAMES, EmbeddingBatch, Floats, ImageInput, Unreadable
 from safetyfilter.embed.decoding import exchange as exchanges
 from safetyfilter.embed.decoding import processes, starting
 from safetyfilter.embed.decoding.exchange import Exchange
@@ -74,7 +74,14 @@ server.main(int(sys.argv[1]))
 
 
 def embed(encoder: ClipEncoder, images: list[ImageInput], kind: str = "processes", **options: object) -> EmbeddingBatch:
-    return encoder.embed(images, EmbedOptions(decoders=kind, **{"batch_size": 4, "workers": 2, **options}))
+    closer = positive_first if options.get("views") == "adaptive" else None
+    how = EmbedOptions(decoders=kind, **{"batch_size": 4, "workers": 2, **options})
+    return encoder.embed(images, how, closer=closer)
+
+
+def positive_first(vectors: Floats) -> np.ndarray:
+    """A gate, which picks some of the pictures below."""
+    return vectors[:, 0] > 0
 
 
 def statuses(batch: EmbeddingBatch) -> list[str]:
@@ -91,7 +98,7 @@ def marked() -> Iterator[None]:
         starting._close()
 
 
-@pytest.mark.parametrize("views", ["whole", "multi"])
+@pytest.mark.parametrize("views", ["whole", "multi", "adaptive"])
 def test_results_are_those_of_threads(encoder: ClipEncoder, views: str) -> None:
     animated = encoded(
         Image.new("RGB", (30, 30), "red"),
@@ -105,6 +112,11 @@ def test_results_are_those_of_threads(encoder: ClipEncoder, views: str) -> None:
     assert {"ok", "truncated", "not_an_image"} <= set(statuses(processes))
     np.testing.assert_array_equal(threads.vectors, processes.vectors)
     np.testing.assert_array_equal(threads.owners, processes.owners)
+    if views == "adaptive":
+        closer = (processes.vectors[processes.status == OK] != processes.vectors[processes.status == OK, :1]).any(
+            (1, 2)
+        )
+        assert 0 < closer.sum() < len(closer)
     assert (processes.owners == len(images) - 2).sum() == 5
     for owner in set(threads.owners.tolist()):  # further pictures come in the order in which they are ready
         rows = [np.sort(each.others[each.owners == owner].ravel()) for each in (threads, processes)]
