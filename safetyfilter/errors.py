@@ -5,6 +5,7 @@
     SafetyFilterError
     ├── UsageError (ValueError)              the call itself is wrong: exit status 2
     │   ├── PolicyError                      a policy that can't be
+    │   │   └── UncertifiedPolicyError       a policy that was calibrated on other scores than those here
     │   ├── UnknownEncoderError              a model or tag that open_clip does not list
     │   └── QuickGELUMismatchError           weights and architecture use different activations
     ├── SourceError (ValueError)             a source that can't be read
@@ -56,6 +57,15 @@ class UsageError(SafetyFilterError, ValueError):
 
 class PolicyError(UsageError):
     """A policy with an unknown signal, preset or key, or a threshold outside [0, 1]."""
+
+
+class UncertifiedPolicyError(PolicyError):
+    """A policy whose thresholds were calibrated on scores that were made in another way than those it is to decide on.
+
+    Nothing is wrong with the call, and so a command ends as failed and not as wrong usage.
+    """
+
+    exit_status: ClassVar[int] = 1
 
 
 class UnknownEncoderError(UsageError):

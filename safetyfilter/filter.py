@@ -87,13 +87,31 @@ class SafetyFilter:
     normalise: bool = False
     hash_lists: HashLists | None = None
     gate: Gate | None = None
+    accept_uncertified: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", self.probes.bind(self.encoder.spec))
         object.__setattr__(self, "policy", policy_for(self.policy, self.probes))
+        self.require_certified(Scoring(encoder=self.encoder.spec, probes=self.probes.digests))
         object.__setattr__(self, "gate", gate_for(self.gate, self.options.views, self.probes))
         if self.needs_captions:
             self.encoder.text_tower_to_device()
+
+    def require_certified(self, scoring: Scoring | None = None) -> None:
+        """Raise `UncertifiedPolicyError` where the policy was calibrated on scores that are made in another way.
+
+        Parameters
+        ----------
+        scoring : Scoring or None
+            How the scores are made; as this filter makes them of pictures where None.
+        """
+        if scoring is None:
+            views, decode = self.options.views, self.options.decode
+            precision = str(getattr(self.encoder, "dtype", "")).removeprefix("torch.")
+            scoring = Scoring(
+                encoder=self.encoder.spec, probes=self.probes.digests, views=views, decode=decode, precision=precision
+            )
+        require_fitting(self.policy, scoring, accepted=self.accept_uncertified)
 
     @property
     def needs_captions(self) -> bool:
@@ -132,6 +150,7 @@ class SafetyFilter:
             A path could not be read though it was tried again.
         """
         images = several(images)
+        self.require_certified()
         closer = closer_by(self.gate, self.probes)
         if self.hash_lists is None:
             embedded = self.encoder.embed(images, self.options, closer=closer)
@@ -197,7 +216,10 @@ class SafetyFilter:
         ------
         UsageError
             A list holds digests of URLs, and `url` is None.
+        UncertifiedPolicyError
+            As of the filter; before anything is read.
         """
+        self.require_certified()
         if (lists := self.hash_lists) is None:
             for records, batch, scores in self.score_stream(items, read, caption):
                 yield records, batch, self.policy.decide(scores)

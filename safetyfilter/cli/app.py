@@ -44,6 +44,14 @@ app = typer.Typer(
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 POLICY_HELP = "co-occurrence, separate, no-minors, strict, laion-0.1, laion-0.5, laion-0.98, or a TOML file."
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-uncertified",
+        help="Decide also by a policy that was calibrated on scores of another encoder, other probes, views, decoding "
+        "or precision: without a guarantee, and the run's record says so.",
+    ),
+]
 PolicyOption = Annotated[str, typer.Option("--policy", help=POLICY_HELP)]
 ColumnOption = Annotated[
     str | None, typer.Option(help="The column that holds the images, or their extension in a tar.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from safetyfilter.cli.app import ColumnOption, JsonOption, KeyOption, RootOption, app
+from safetyfilter.cli.app import AcceptOption, ColumnOption, JsonOption, KeyOption, RootOption, app
 from safetyfilter.cli.output import emit, result_of, resumable, show_note
 from safetyfilter.cli.progress import sample_progress
 
@@ -24,6 +24,7 @@ def apply(
     image_column: ColumnOption = None,
     key_column: KeyOption = None,
     root: RootOption = None,
+    accept_uncertified: AcceptOption = False,
     json: JsonOption = False,
 ) -> None:
     """Apply the decisions of RUN to another copy of its data set, by content."""
@@ -47,7 +48,7 @@ def apply(
         resumable(),
         sample_progress("applying", samples_of(copy), unit="samples", parts=len(copy.parts())) as progress,
     ):
-        applied = apply_run(opened, copy, out, progress=progress)
+        applied = apply_run(opened, copy, out, accept_uncertified=accept_uncertified, progress=progress)
     result, table = result_of(applied)
     if unknown := applied.counts["unknown"]:
         show_note(

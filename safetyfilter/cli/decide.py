@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from safetyfilter.cli.app import POLICY_HELP, JsonOption, app
+from safetyfilter.cli.app import POLICY_HELP, AcceptOption, JsonOption, app
 from safetyfilter.cli.output import emit, result_of, show_warning, show_warnings_of_calibration
 from safetyfilter.cli.progress import sample_progress
 from safetyfilter.errors import UsageError
@@ -34,6 +34,7 @@ def decide(
             "co-occurrence exclusion; the run has kept embeddings.",
         ),
     ] = None,
+    accept_uncertified: AcceptOption = False,
     json: JsonOption = False,
 ) -> None:
     """Apply another policy to the scores of RUN, without touching an image.
@@ -54,7 +55,13 @@ def decide(
     policy_used = loaded or before
     total = first.record.counts.get("seen") or stored_counts(first).samples
     with sample_progress("deciding", total, unit="samples") as progress:
-        apply_policy([first, *others], policy_used, also_near=also_near, progress=progress)
+        apply_policy(
+            [first, *others],
+            policy_used,
+            also_near=also_near,
+            accept_uncertified=accept_uncertified,
+            progress=progress,
+        )
     for change in first.policy.changes_from(before):
         show_warning(change)
     if policy is not None and (

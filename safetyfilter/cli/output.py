@@ -81,9 +81,11 @@ def show_warning(message: str) -> None:
 def show_warnings_of_calibration(run: Run) -> None:
     """Warn where a policy's file states a calibration, and that is not one of this run's scores or thresholds."""
     from safetyfilter.evaluation.report.provenance import provenance
+    from safetyfilter.runs.score_spread import comparable, run_spread
 
     if run.policy.calibration is not None:
-        for warning in provenance(run.record).warnings:
+        spread = run_spread(run) if comparable(run.record) else None
+        for warning in provenance(run.record, spread=spread).warnings:
             show_warning(warning)
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from safetyfilter.cli.app import POLICY_HELP, ColumnOption, JsonOption, KeyOption, RootOption, UrlColumnOption, app
+from safetyfilter.cli.app import (
+    POLICY_HELP,
+    AcceptOption,
+    ColumnOption,
+    JsonOption,
+    KeyOption,
+    RootOption,
+    UrlColumnOption,
+    app,
+)
 from safetyfilter.cli.engines import EngineName, engine_for
 from safetyfilter.cli.importing import uncollected
 from safetyfilter.cli.output import (
@@ -170,6 +179,7 @@ def scan(
     key_column: KeyOption = None,
     url_column: UrlColumnOption = None,
     root: RootOption = None,
+    accept_uncertified: AcceptOption = False,
     json: JsonOption = False,
 ) -> None:
     """Embed and score every sample of SOURCE, and decide what to keep."""
@@ -199,6 +209,8 @@ def scan(
     of_secret = None if secret_from is None else Run.open(secret_from)
     if of_secret is not None:
         of_secret.digester()  # which must be there
+    # what was accepted for the run's own policy need not be accepted again
+    accepted = accept_uncertified or (policy is None and before is not None and before.record.accepted_uncertified)
     policy_used = policy_used or (before.policy if before else Policy())  # to go on must not loosen what was decided
     how: dict[str, Any] = {"url_column": url_column, "root": root, "limit": limit, "part_size": part_size, "keys": keys}
     given = {name: value for name, value in how.items() if value is not None}
@@ -240,7 +252,7 @@ def scan(
             loaded = in_int8(loaded, own_pictures or opened, before if own_pictures is None else None)
     with err.status("making the probes"):
         bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
-        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists, floors)
+        safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists, floors, accepted)
     started = time.perf_counter()
     unit = "embeddings" if stored else "images"
     with resumable(), sample_progress("scanning", samples_of(opened), parts=len(opened.parts()), unit=unit) as progress:

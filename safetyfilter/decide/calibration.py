@@ -10,6 +10,7 @@ import safetyfilter
 from safetyfilter.decide.as_html import calibration_html
 from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord, ScoredBy
 from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.score_spread import SignalSpread
 from safetyfilter.errors import CalibrationError
 from safetyfilter.signals import PAIR, SignalPair
 
@@ -36,6 +37,9 @@ class SignalCalibration:
         Labelled negatives with a score, and those at or above the threshold: what the bound costs.
     group : str or None
         The group that set the threshold.
+    groups, worst_positives : int
+        The groups with a labelled positive, and the labelled positives with a score of the one that set the threshold;
+        0 without groups.
     """
 
     signal: str
@@ -49,6 +53,8 @@ class SignalCalibration:
     negatives: int
     excluded_negatives: int
     group: str | None = None
+    groups: int = 0
+    worst_positives: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
@@ -70,6 +76,8 @@ class Calibration:
     for_rule : bool
         True where the budget was split between the pair's signals, so that the rule's miss rate is at most
         `max_miss_rate`; False where each signal has a guarantee of its own.
+    spread : tuple of SignalSpread
+        The spread of all scores that were given, labelled or not, in few fixed bins.
     """
 
     signals: tuple[SignalCalibration, ...]
@@ -77,6 +85,7 @@ class Calibration:
     confidence: float
     pair: SignalPair = PAIR
     for_rule: bool = False
+    spread: tuple[SignalSpread, ...] = ()
 
     def __getitem__(self, signal: str) -> SignalCalibration:
         """The calibration of one signal."""
@@ -118,11 +127,14 @@ class Calibration:
                     confidence=one.confidence,
                     upper_bound=one.upper_bound,
                     grouped=one.group is not None,
+                    groups=one.groups,
+                    worst_positives=one.worst_positives,
                 )
                 for one in self.signals
             ),
             labels_sha256=labels_sha256,
             scored_by=scored_by,
+            spread=self.spread,
         )
 
     def policy(self, exclude: Iterable[str] = (), *, record: CalibrationRecord | None = None) -> Policy:

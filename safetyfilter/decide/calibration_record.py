@@ -5,19 +5,27 @@ It says what a policy's file says, and is as good as that file: nothing here pro
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
+from safetyfilter.decide.record_values import (
+    REMEDY,
+    bad,
+    built,
+    check_count,
+    check_digest,
+    check_rates,
+    table,
+    tables,
+)
+from safetyfilter.decide.score_spread import SignalSpread
 from safetyfilter.errors import PolicyError
 
-T = TypeVar("T")
-MOST_POSITIVES = 10**15
-"""The most labelled positives that a record may speak of: exact as float64, and more than anybody labels."""
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+SCHEMA = 2
+"""The schema of the records that this version writes. The first, up to version 0.5.0, had no number, no decoding, no
+counts of groups and no spread of the scores; what it lacks counts as not on record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,8 @@ class ScoredBy:
         SHA-256 in hex over the run's scores (`RunRecord.scores`); empty where they are not a run's.
     precision : str
         That in which pictures were embedded, such as ``int8``; empty where nothing says which.
+    decode : str
+        How pictures were decoded, ``fast`` or ``exact``; empty where nothing says how.
     """
 
     encoder: str
@@ -47,11 +57,12 @@ class ScoredBy:
     setup: str = ""
     scores: str = ""
     precision: str = ""
+    decode: str = ""
 
     def __post_init__(self) -> None:
         for name in ("encoder", "setup", "scores"):
             if (value := getattr(self, name)) or name == "encoder":
-                _check_digest(f"scored_by.{name}", value)
+                check_digest(f"scored_by.{name}", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +83,9 @@ class CalibratedSignal:
         What its miss rate is at the most, with this confidence.
     grouped : bool
         True where the bound holds in each group of the labels.
+    groups, worst_positives : int
+        The groups with a labelled positive, and the labelled positives of the one that allowed the lowest threshold
+        only; 0 without groups, and where they are not on record. No group is named: a name may be a person's.
 
     Raises
     ------
@@ -87,17 +101,21 @@ class CalibratedSignal:
     confidence: float
     upper_bound: float
     grouped: bool = False
+    groups: int = 0
+    worst_positives: int = 0
 
     def __post_init__(self) -> None:
-        _check_rates(self.max_miss_rate, self.confidence)
+        check_rates(self.max_miss_rate, self.confidence)
         if not 0 <= self.threshold <= 1:
-            raise _bad("threshold", self.threshold, "a number from 0 to 1")
-        if not 0 < self.positives <= MOST_POSITIVES:
-            raise _bad("positives", self.positives, f"a whole number from 1 to {MOST_POSITIVES:,}")
-        if not 0 <= self.misses <= self.positives:
-            raise _bad("misses", self.misses, f"a whole number from 0 to positives, {self.positives}")
+            raise bad("threshold", self.threshold, "a number from 0 to 1")
+        check_count("positives", self.positives, least=1)
+        for name in ("misses", "groups", "worst_positives"):
+            if not 0 <= getattr(self, name) <= self.positives:
+                raise bad(name, getattr(self, name), f"a whole number from 0 to positives, {self.positives}")
+        if self.groups and not self.grouped:
+            raise bad("groups", self.groups, "0 where grouped is false")
         if not 0 < self.upper_bound <= self.max_miss_rate * (1 + 1e-9):
-            raise _bad("upper_bound", self.upper_bound, f"above 0 and at most max_miss_rate, {self.max_miss_rate!r}")
+            raise bad("upper_bound", self.upper_bound, f"above 0 and at most max_miss_rate, {self.max_miss_rate!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +138,10 @@ class CalibrationRecord:
         SHA-256 in hex of the file of labels; empty where they came from none.
     scored_by : ScoredBy or None
         The encoder and probes that gave the scores; None where nothing says which.
+    spread : tuple of SignalSpread
+        The spread of the scores of all rows that were calibrated on, labelled or not; empty where it is not on record.
+    schema : int
+        `SCHEMA`, or 1 for a record that version 0.5.0 or one before it wrote.
 
     Raises
     ------
@@ -144,6 +166,8 @@ class CalibrationRecord:
     signals: tuple[CalibratedSignal, ...]
     labels_sha256: str = ""
     scored_by: ScoredBy | None = None
+    spread: tuple[SignalSpread, ...] = ()
+    schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         try:
@@ -151,95 +175,66 @@ class CalibrationRecord:
         except ValueError:
             day = ""
         if day != self.calibrated or not day:
-            raise _bad("calibrated", self.calibrated, "a day such as 2026-01-31")
+            raise bad("calibrated", self.calibrated, "a day such as 2026-01-31")
         if not self.version:
-            raise _bad("version", self.version, "the version of the library that calibrated")
-        _check_rates(self.max_miss_rate, self.confidence)
+            raise bad("version", self.version, "the version of the library that calibrated")
+        check_rates(self.max_miss_rate, self.confidence)
         if not self.signals or len({one.signal for one in self.signals}) < len(self.signals):
-            raise _bad("signals", [one.signal for one in self.signals], "one table for each signal that was calibrated")
+            raise bad("signals", [one.signal for one in self.signals], "one table for each signal that was calibrated")
         if self.labels_sha256:
-            _check_digest("labels_sha256", self.labels_sha256)
+            check_digest("labels_sha256", self.labels_sha256)
+        if len({one.signal for one in self.spread}) < len(self.spread):
+            raise bad("spread", [one.signal for one in self.spread], "one table for each signal")
+        check_count("schema", self.schema, least=1, most=SCHEMA)
 
     def renamed(self, names: Mapping[str, str]) -> CalibrationRecord:
         """Return the record with its signals called by other names, where `names` has them."""
         return replace(
-            self, signals=tuple(replace(one, signal=names.get(one.signal, one.signal)) for one in self.signals)
+            self,
+            signals=tuple(replace(one, signal=names.get(one.signal, one.signal)) for one in self.signals),
+            spread=tuple(replace(one, signal=names.get(one.signal, one.signal)) for one in self.spread),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and TOML, without what is not known; `from_dict` reads them back."""
         values = {name: value for name, value in asdict(self).items() if value not in ("", None)}
+        values |= {"signals": [_told(one) for one in self.signals]}
+        values |= {"spread": [{"signal": one.signal, "counts": list(one.counts)} for one in self.spread]}
         if self.scored_by is not None:
             values["scored_by"] = {name: value for name, value in asdict(self.scored_by).items() if value != ""}
             values["scored_by"]["probes"] = list(self.scored_by.probes)
-        return values | {"signals": [asdict(one) for one in self.signals]}
+        left_out = {"spread"} if not self.spread else set()
+        left_out |= {"schema"} if self.schema == 1 else set()  # which had no number: run.json says what it said
+        return {name: value for name, value in values.items() if name not in left_out}
 
     @classmethod
     def from_dict(cls, data: object) -> CalibrationRecord:
-        """Return the record in plain values; `PolicyError` where a key is unknown or missing, or a value is wrong."""
-        table = dict(_table(data, "calibration"))
-        if "scored_by" in table:
-            table["scored_by"] = _built(ScoredBy, table["scored_by"], "calibration.scored_by")
-        signals = table.get("signals", [])
-        if not isinstance(signals, list):
-            raise _bad("signals", signals, "one table for each signal that was calibrated: [[calibration.signals]]")
-        table["signals"] = tuple(_built(CalibratedSignal, one, "calibration.signals") for one in signals)
-        return _built(cls, table, "calibration")
+        """Return the record in plain values.
+
+        Raises
+        ------
+        PolicyError
+            A key is unknown or missing, a value is wrong, or a later version of this library wrote it.
+        """
+        values: dict[str, Any] = {"schema": 1, **table(data, "calibration")}
+        _require_known(values["schema"])
+        if "scored_by" in values:
+            values["scored_by"] = built(ScoredBy, values["scored_by"], "calibration.scored_by")
+        values["signals"] = tables(CalibratedSignal, values.get("signals", []), "calibration.signals")
+        values["spread"] = tables(SignalSpread, values.get("spread", []), "calibration.spread")
+        return built(cls, values, "calibration")
 
 
-_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "a text"),
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-    "bool": (bool, "true or false"),
-    "tuple[str, ...]": (list, "a list of texts"),
-}
-"""By a field's annotation, the plain values that it takes."""
+def _told(signal: CalibratedSignal) -> dict[str, Any]:
+    """A signal's plain values, without what is not known of its groups."""
+    values = asdict(signal)
+    return {name: value for name, value in values.items() if name not in ("groups", "worst_positives") or value}
 
 
-def _built(kind: type[T], data: object, where: str) -> T:
-    """Return the dataclass that a table holds, each value checked to be of its field's kind."""
-    table: dict[str, Any] = dict(_table(data, where))
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(table) - set(fields)):
-        raise PolicyError(f"unknown key {unknown} in [{where}]; allowed are {', '.join(fields)}")
-    for name, field in fields.items():
-        if name not in table:
-            if field.default is dataclasses.MISSING:
-                raise PolicyError(f"[{where}] has no {name}; {_REMEDY}")
-            continue
-        allowed, called = _KINDS.get(str(field.type), (object, ""))
-        value = table[name]
-        if not isinstance(value, allowed) or (isinstance(value, bool) and allowed is not bool):
-            raise PolicyError(f"{where}.{name} is {value!r}, not {called}; {_REMEDY}")
-        if isinstance(value, list):
-            if not all(isinstance(one, str) for one in value):
-                raise PolicyError(f"{where}.{name} is {value!r}, not {called}; {_REMEDY}")
-            table[name] = tuple(value)
-        elif field.type == "float":
-            table[name] = float(table[name])
-    return kind(**table)
-
-
-_REMEDY = "leave it as `safetyfilter calibrate` wrote it, or take the whole of [calibration] out"
-
-
-def _table(data: object, where: str) -> Mapping[str, object]:
-    if not isinstance(data, Mapping):
-        raise PolicyError(f"{where} is {data!r}, not a table; {_REMEDY}")
-    return data
-
-
-def _bad(name: str, value: object, allowed: str) -> PolicyError:
-    return PolicyError(f"{name} in [calibration] is {value!r}, not {allowed}; {_REMEDY}")
-
-
-def _check_digest(name: str, value: str) -> None:
-    if not _DIGEST.fullmatch(value):
-        raise _bad(name, value, "a SHA-256 of 64 hexadecimal digits")
-
-
-def _check_rates(max_miss_rate: float, confidence: float) -> None:
-    for name, value in (("max_miss_rate", max_miss_rate), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise _bad(name, value, "a number between 0 and 1")
+def _require_known(schema: object) -> None:
+    """Raise `PolicyError` for a record of a schema that this version does not know, before its keys are looked at."""
+    if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
+        raise PolicyError(
+            f"[calibration] has schema {schema}, and this version of the library reads those up to {SCHEMA}: install "
+            f"the version that wrote it, or calibrate again with this one; {REMEDY}"
+        )

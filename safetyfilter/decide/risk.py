@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from safetyfilter.decide.bounds import misses_allowed, positives_needed, upper_bound
 from safetyfilter.decide.calibration import Calibration, SignalCalibration
+from safetyfilter.decide.score_spread import spreads_of
 from safetyfilter.errors import CalibrationError
 from safetyfilter.score.labels import Column, Labels, NamedColumns, column_of, has_column, scores_of
 from safetyfilter.signals import PAIR, SignalPair
@@ -100,7 +101,12 @@ def calibrate_thresholds(
             f"{'; and '.join(short)}: label more, or ask for a higher miss rate or a lower confidence"
         )
     return Calibration(
-        signals=tuple(found), max_miss_rate=max_miss_rate, confidence=confidence, pair=pair, for_rule=split
+        signals=tuple(found),
+        max_miss_rate=max_miss_rate,
+        confidence=confidence,
+        pair=pair,
+        for_rule=split,
+        spread=spreads_of({name: scores_of(column_of(scores, name, "scores"), name) for name in names}),
     )
 
 
@@ -168,6 +174,8 @@ def _calibrate(
         negatives=int(negative.sum()),
         excluded_negatives=int((values[negative] >= threshold).sum()),
         group=worst,
+        groups=0 if worst is None else len(members),
+        worst_positives=0 if worst is None else int((positive & members[worst]).sum()),
     )
 
 

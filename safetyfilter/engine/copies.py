@@ -21,7 +21,7 @@ import numpy as np
 from safetyfilter.batches import OK, STATUS_CODES, ReasonBits, ScoreBatch, Unreadable
 from safetyfilter.errors import OutputError, RunError, SourceError
 from safetyfilter.progress import Progress, Tally, notebook_progress
-from safetyfilter.runs.apply import decide_by
+from safetyfilter.runs.apply import accepted_for, decide_by
 from safetyfilter.runs.contents import Contents, contents_of
 from safetyfilter.runs.digests import DIGEST_BYTES, NO_CONTENT, Digester
 from safetyfilter.runs.held import INDEX_FOLDER
@@ -44,7 +44,14 @@ _REPORTED = 256
 _log = logging.getLogger(__name__)
 
 
-def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Literal[False] | None = None) -> Run:
+def apply_run(
+    run: Run,
+    source: Source,
+    out: Place,
+    *,
+    accept_uncertified: bool = False,
+    progress: Progress | Literal[False] | None = None,
+) -> Run:
     """Decide on another copy of a run's data set by content, and leave a run directory of that copy.
 
     Each sample of the copy is decided as the samples of the run that have its bytes: it has their scores and their
@@ -64,6 +71,8 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Lite
     out : path or URL
         The new run directory: new, empty, or that of the same call. Meanwhile about 20 bytes and 4 a signal for each
         sample of the run are put by in it, twice; where it is not on this machine, in the user's cache.
+    accept_uncertified : bool
+        As of `apply_policy`; what was accepted for the run's own decisions need not be accepted again.
     progress : callable, False or None
         As for a scan: None for a bar in a notebook and nothing elsewhere, False for no bar.
 
@@ -76,6 +85,8 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Lite
     ------
     UnfinishedRunError
         The run is not complete.
+    UncertifiedPolicyError
+        The run was decided by a policy that was calibrated on scores that were made in another way.
     RunError
         The run has no digests of contents, as it was made from stored embeddings; or it was decided or scanned anew
         meanwhile; or a part of it is missing or damaged.
@@ -96,6 +107,7 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Lite
     run.require_complete()
     _require_pictures(run, source)
     _require_apart(run, out)
+    accepted = accepted_for(run, run.policy, run.record.decided_with.runs, accept_uncertified=accept_uncertified)
     told: Counter[str] = Counter()
 
     def report(counts: Mapping[str, int]) -> None:
@@ -118,7 +130,7 @@ def apply_run(run: Run, source: Source, out: Place, *, progress: Progress | Lite
         now = Run.open(run.path).record
         if not now.complete or now.decisions_digest != applied:
             raise RunError(f"the run {run.path} was decided anew while it was applied; run the same command again")
-        decided = decide_by(copy, _carried(run, contents))
+        decided = decide_by(copy, replace(_carried(run, contents), accepted_uncertified=accepted))
         changed = {name: decided.counts[name] - told[name] for name in ("kept", "excluded", "unscored")}
         if any(changed.values()):
             report(changed)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Literal
 
+from safetyfilter.decide.fitting import misfits
 from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
 from safetyfilter.engine.base import Engine, Work
 from safetyfilter.engine.local import LocalEngine
@@ -85,6 +86,9 @@ def scan(
         that is only named.
     OtherRunError, OutputError, SecretError
         See `safetyfilter.runs.start.started`.
+    UncertifiedPolicyError
+        The filter's policy was calibrated on scores that were made in another way than the scan's, and
+        `SafetyFilter.accept_uncertified` is not set. Nothing is scored or written.
     SelfCheckError
         The encoder does not embed generated pictures as it should, or not as it did in this run or at its first use on
         this machine. Nothing is scored by it.
@@ -103,6 +107,8 @@ def scan(
     safety_filter = engine.prepared(safety_filter)
     scorer = scorer_for(source, safety_filter)
     setup = run_setup(safety_filter, stored=scorer.stored, officer=officer)
+    safety_filter.require_certified(setup.scoring)
+    accepted = bool(misfits(safety_filter.policy.calibration, setup.scoring))
     if safety_filter.needs_urls:
         source = with_urls(source)
     _warn_of_missing(safety_filter, officer, stored=scorer.stored)
@@ -148,7 +154,7 @@ def scan(
             raise
         _warn_repeated(mark_repeated(run), source)
         run.seal_scores(parts)
-        decided = decide_scanned(run, safety_filter.policy)
+        decided = decide_scanned(run, safety_filter.policy, accepted_uncertified=accepted)
         changed = {name: decided.counts[name] - told[name] for name in ("seen", "kept", "excluded", "unscored")}
         if any(changed.values()):  # keys that samples share are known at the end only, and a lost worker's are redone
             report(changed)

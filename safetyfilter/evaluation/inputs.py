@@ -55,6 +55,7 @@ def scored_by(run: Run) -> ScoredBy:
         setup=setup.digest,
         scores=run.record.scores,
         precision=setup.precision,
+        decode=setup.decode,
     )
 
 

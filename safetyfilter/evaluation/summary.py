@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from safetyfilter.batches import FAILURES, OK, STATUS_NAMES
 from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.score_spread import SPREAD_EDGES
 from safetyfilter.errors import CalibrationError, RunError
 from safetyfilter.evaluation.as_html import summary_html
 from safetyfilter.evaluation.drawing import Counts
-from safetyfilter.evaluation.grid import Grid
+from safetyfilter.evaluation.grid import Grid, binned
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
 from safetyfilter.evaluation.run_labels import RunLabels
@@ -126,6 +127,11 @@ class RunSummary:
         if signal not in self.spread:
             raise CalibrationError(f"the run has no scores of {signal!r}; it has those of {', '.join(self.spread)}")
         return self.spread[signal]
+
+    @property
+    def score_spread(self) -> dict[str, Counts]:
+        """The spread of each signal in the few bins of a calibration's record: (B,) int64, as of `SPREAD_EDGES`."""
+        return {signal: binned(counts, [self.grid], SPREAD_EDGES) for signal, counts in self.spread.items()}
 
     def _repr_html_(self) -> str:
         return summary_html(self)

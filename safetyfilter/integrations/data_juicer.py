@@ -45,6 +45,8 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
         As of `FilterRecipe`.
     probes, hash_lists : list of str
         The same.
+    accept_uncertified : bool
+        The same.
     image_root : str or None
         The folder that pictures lie in which samples name by path; a path that leads out of it is not opened. Pictures
         that samples hold as bytes need none.
@@ -71,6 +73,7 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
         views: str = "whole",
         device: str = "auto",
         precision: str = "auto",
+        accept_uncertified: bool = False,
         image_root: str | None = None,
         **options: Any,
     ) -> None:
@@ -94,6 +97,7 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
             views=views,  # type: ignore[arg-type]  # checked when it is loaded
             device=device,
             precision=precision,
+            accept_uncertified=accept_uncertified,
         )
         self.rule = PathRule(root=checked_root(image_root))
         self.counts: Counter[str] = Counter()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from safetyfilter.batches import OK, STATUS_CODES, EmbeddingBatch, Floats, Reason, ReasonBits, StatusCodes, Unreadable
+from safetyfilter.decide.fitting import Scoring
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.errors import EncoderMismatchError, UsageError
 from safetyfilter.filter import SafetyFilter
@@ -65,9 +66,10 @@ class GivenEmbeddings:
     Raises
     ------
     UsageError
-        The filter's encoder is only named, and can't be compared with; its thresholds were calibrated on other views
-        than the centre crop; its probes need captions, or its lists of known content URLs, which are not passed on
-        here.
+        The filter's encoder is only named, and can't be compared with; its probes need captions, or its lists of known
+        content URLs, which are not passed on here.
+    UncertifiedPolicyError
+        Its thresholds were calibrated on other views than the centre crop.
 
     Examples
     --------
@@ -92,13 +94,9 @@ class GivenEmbeddings:
                 f"{safety_filter.encoder.spec} is only named, and embeddings that came can't be compared with its own; "
                 "load it with ClipEncoder.load"
             )
-        record = safety_filter.policy.calibration
-        if record is not None and record.scored_by is not None and record.scored_by.views != "center":
-            raise UsageError(
-                f"the policy's thresholds come from scores with views={record.scored_by.views!r}, and embeddings that "
-                "came are of the centre crop: calibrate on a scan with --views center, or have the pictures embedded "
-                "anew"
-            )
+        # Of embeddings that came, decoding and precision are another tool's, and not known.
+        spec, probes = safety_filter.encoder.spec, safety_filter.probes.digests
+        safety_filter.require_certified(Scoring(encoder=spec, probes=probes, views="center"))
         FilterDecider(safety_filter)  # which refuses what needs more than pictures
         self._filter = safety_filter
         self._agreement = agreement or Agreement()

@@ -33,6 +33,8 @@ class FilterRecipe:
         As of `EmbedOptions`.
     device, precision : str
         As of `ClipEncoder.load`, but for ``int8``, which is made of pictures.
+    accept_uncertified : bool
+        As of `SafetyFilter`.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class FilterRecipe:
     workers: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    accept_uncertified: bool = False
 
     def __post_init__(self) -> None:
         for name in ("probes", "hash_lists"):
@@ -88,4 +91,11 @@ class FilterRecipe:
             self.encoder, pretrained=self.pretrained, device=self.device, precision=self.precision
         )
         bound = [zero_shot_probes(encoder) if bank is None else bank.bind(encoder.spec) for bank in banks]
-        return SafetyFilter(encoder, reduce(add, bound), policy, options, hash_lists=lists)
+        return SafetyFilter(
+            encoder,
+            reduce(add, bound),
+            policy,
+            options,
+            hash_lists=lists,
+            accept_uncertified=self.accept_uncertified,
+        )

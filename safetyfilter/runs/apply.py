@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
+from safetyfilter.decide.fitting import misfits, require_fitting
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
@@ -36,6 +37,7 @@ def apply_policy(
     policy: Policy,
     *,
     also_near: float | None = None,
+    accept_uncertified: bool = False,
     progress: Progress | Literal[False] | None = None,
 ) -> Run:
     """Apply a policy to a run's stored scores; no image is touched.
@@ -51,6 +53,9 @@ def apply_policy(
     also_near : float or None
         Exclude kept samples too whose embedding lies within this cosine (0.9 to 1) of that of a co-occurrence
         exclusion. The run has kept its embeddings. Which samples these are near is not told.
+    accept_uncertified : bool
+        Decide also where the policy's thresholds were calibrated on scores that were made in another way than the
+        run's; ``run.json`` and the report then say so. For the policy that the run has, it need not be said again.
     progress : callable, False or None
         Called after each part; None for a bar in a notebook and nothing elsewhere, False for no bar.
 
@@ -64,6 +69,9 @@ def apply_policy(
     ------
     PolicyError
         The policy names a signal that no run has scores of.
+    UncertifiedPolicyError
+        Its thresholds were calibrated on scores of another encoder, of other probes or views, or in another decoding or
+        precision than the run's; nothing is changed.
     UsageError
         The cosine is not one from 0.9 to 1, or a run comes twice.
     UnfinishedRunError
@@ -90,8 +98,40 @@ def apply_policy(
         first.record = Run.open(first.path).record  # another process may have decided since
         first.trust_decisions(first.record)
         others = [Run.open(other.path) for other in others]
+        joined = [other.record.scores for other in others]
+        accepted = accepted_for(first, policy, joined, accept_uncertified=accept_uncertified)
         with notebook_progress(progress, lambda: _tally(first), after_s=2) as told:
-            return decide_parts(first, policy, others=others, also_near=also_near, progress=told)
+            return decide_parts(
+                first, policy, others=others, also_near=also_near, accepted_uncertified=accepted, progress=told
+            )
+
+
+def accepted_for(run: Run, policy: Policy, joined: Sequence[str] = (), *, accept_uncertified: bool = False) -> bool:
+    """Return `RunRecord.accepted_uncertified` for a run that is to be decided by a policy.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    policy : Policy
+        The policy.
+    joined : sequence of str
+        `RunRecord.scores` of the other runs that are decided by too.
+    accept_uncertified : bool
+        As of `apply_policy`.
+
+    Raises
+    ------
+    UncertifiedPolicyError
+        The policy was calibrated on scores that were made in another way than the run's, and nobody accepted that, now
+        or when the run was decided by this policy.
+    """
+    record = run.record
+    policy = policy.for_pair(record.setup.pair)
+    scoring = record.setup.scoring
+    before = record.accepted_uncertified and (policy, policy.calibration) == (record.policy, record.policy.calibration)
+    require_fitting(policy, scoring, joined, accepted=accept_uncertified or before)
+    return bool(misfits(policy.calibration, scoring, joined))
 
 
 def _tally(run: Run) -> Tally:
@@ -104,6 +144,7 @@ def decide_parts(
     *,
     others: Sequence[Run] = (),
     also_near: float | None = None,
+    accepted_uncertified: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Decide on all parts of a run that is held for writing; arguments and errors as of `apply_policy`."""
@@ -114,6 +155,7 @@ def decide_parts(
     run.require_scored()
     part_metas(run.path, run.record)  # a missing or foreign part is told before anything is changed
     with _reasons(run, policy, others, also_near) as reasons:
+        reasons = replace(reasons, accepted_uncertified=accepted_uncertified)
         return decide_by(run, reasons, progress=progress)
 
 

@@ -14,7 +14,7 @@ from safetyfilter.runs.run import Run
 from safetyfilter.runs.stored import digest_of
 
 
-def decide_scanned(run: Run, policy: Policy) -> Run:
+def decide_scanned(run: Run, policy: Policy, *, accepted_uncertified: bool = False) -> Run:
     """Decide on all parts of a run whose scan came to its end, which is held for writing.
 
     Decisions that rested on near-duplicates or on other runs (`RunRecord.decided_with`) are kept where the scan changed
@@ -28,7 +28,7 @@ def decide_scanned(run: Run, policy: Policy) -> Run:
         The policy names a signal that the run has no scores of.
     """
     if not run.record.decided_with:
-        return decide_parts(run, policy)
+        return decide_parts(run, policy, accepted_uncertified=accepted_uncertified)
     policy = policy.for_pair(run.record.setup.pair)
     before, found = run.before, [run.own_decisions(number) for number in range(run.part_count)]
     own = [part.content for part in found if part is not None]
@@ -45,6 +45,7 @@ def decide_scanned(run: Run, policy: Policy) -> Run:
                 decisions=before.decisions,
                 decisions_checks=before.decisions_checks,
                 complete=True,
+                accepted_uncertified=accepted_uncertified,
             )
         )
         return run

@@ -36,11 +36,14 @@ class Reasons:
         What they rest on besides.
     of_part : callable
         A part's number, and the part -> (N,) uint16, a `Reason` set for each row, in a new array.
+    accepted_uncertified : bool
+        As of `RunRecord`.
     """
 
     policy: Policy
     decided_with: DecidedWith
     of_part: Callable[[int, ScoredPart], ReasonBits]
+    accepted_uncertified: bool = False
 
     @classmethod
     def by_policy(cls, policy: Policy) -> Reasons:

@@ -277,7 +277,13 @@ class Run:
 
     def finish(self, counts: Mapping[str, int], reasons: Reasons, contents: Sequence[str]) -> None:
         """Record that every part is decided, by what, and the digest of the decisions' contents, part by part."""
-        record = replace(self.record, policy=reasons.policy, decided_with=reasons.decided_with, counts=dict(counts))
+        record = replace(
+            self.record,
+            policy=reasons.policy,
+            decided_with=reasons.decided_with,
+            counts=dict(counts),
+            accepted_uncertified=reasons.accepted_uncertified,
+        )
         decisions, checks = digest_of(contents), checks_of(contents)
         self.write_record(replace(record, decisions=decisions, decisions_checks=checks, complete=True))
 

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from safetyfilter import Policy, Run
+from safetyfilter import Policy, Run, apply_policy
 from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.decide.risk import calibrate_thresholds
 from safetyfilter.evaluation.inputs import scored_by
 from safetyfilter.evaluation.report.provenance import provenance
+from safetyfilter.runs.score_spread import run_spread
 from tests.cli.commands import command
 from tests.cli.conftest import POLICY
 
@@ -92,32 +93,93 @@ def test_what_a_calibration_rests_on_goes_into_the_run(run: Run, truth: dict[str
         setup=setup.digest,
         scores=run.record.scores,
         precision=setup.precision,
+        decode=setup.decode,
     )
-    said = provenance(record)
+    said = provenance(record, spread=run_spread(run))
     assert "the rule misses at most" in said.guarantee
     assert (said.warnings, {one.verdict for one in said.signals}) == ((), {"yes"})
+    assert (said.fits, [one.distance for one in said.drift]) == (True, [0, 0])
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ("encoder", "a", "The calibration was made on the scores of another encoder."),
-        ("views", "center", "The calibration was made on the scores of other views of each picture."),
-        ("precision", "int8", "was made on scores in int8, and those of this run are in float32"),
-        ("threshold", 0.0, "The threshold of explicit was raised since: 0.0 was found"),
-    ],
-)
-def test_a_calibration_that_is_not_one_of_the_run_is_warned_of(
-    run: Run, tmp_path: Path, before: str, after: object, said: str
-) -> None:
+def policy_file(place: Path, run: Run, name: str, value: object) -> Path:
+    """The file of a policy that was calibrated as if on the run's scores, in which one value was written over."""
     made_on = replace(scored_by(run), scores="")
     found = calibrate_thresholds(dict.fromkeys(PAIR, [0.5] * 9), dict.fromkeys(PAIR, [1] * 9), max_miss_rate=0.8)
     policy = found.policy(record=found.record(scored_by=made_on))
-    value = after * 64 if before == "encoder" else after
-    text = re.sub(rf"(?m)^{before} = .*$", f"{before} = {json.dumps(value)}", policy.to_toml())
-    (tmp_path / "policy.toml").write_text(text)
+    value = value * 64 if name == "encoder" else value
+    text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {json.dumps(value)}", policy.to_toml())
+    (place / "policy.toml").write_text(text)
+    return place / "policy.toml"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "differs", "warned"),
+    [
+        ("encoder", "a", "encoder (aaaaaaaaaaaa there, ", "was made on the scores of another encoder."),
+        ("probes", ["b" * 64], "probes (bbbbbbbbbbbb there, ", "was made on the scores of other probes."),
+        ("views", "center", "views (center there, whole here)", "on the scores of other views of each picture."),
+        ("decode", "exact", "decoding (exact there, fast here)", "with exact decoding, and those of this run are with"),
+        ("precision", "int8", "precision (int8 there, float32 here)", "in int8, and those of this run are in float32"),
+    ],
+)
+def test_a_calibration_that_does_not_fit_the_run_is_refused_unless_that_is_accepted(
+    run: Run, tmp_path: Path, setting: str, value: object, differs: str, warned: str
+) -> None:
+    decide = ["decide", tmp_path / "run", "--policy", policy_file(tmp_path, run, setting, value)]
     shutil.copytree(run.path, tmp_path / "run")
-    assert said in command("decide", tmp_path / "run", "--policy", tmp_path / "policy.toml").message
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    refused = command(*decide)
+    assert (refused.status, refused.stdout) == (1, "")
+    assert f"what differs: {differs}" in refused.message
+    assert "--accept-uncertified" in refused.message
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    done = command(*decide, "--accept-uncertified")
+    assert done.status == 0
+    assert warned in done.message
+    assert "was accepted when it was decided" in done.message
+    assert Run.open(tmp_path / "run").record.accepted_uncertified
+    # to decide by it once more needs no word; a policy that fits, or has no record, takes the mark off
+    assert apply_policy(Run.open(tmp_path / "run"), Run.open(tmp_path / "run").policy).record.accepted_uncertified
+    assert not apply_policy(Run.open(tmp_path / "run"), Policy()).record.accepted_uncertified
+
+
+def test_a_threshold_that_was_raised_by_hand_is_warned_of(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    done = command("decide", tmp_path / "run", "--policy", policy_file(tmp_path, run, "threshold", 0.0))
+    assert done.status == 0
+    assert "The threshold of explicit was raised since: 0.0 was found" in done.message
+
+
+def test_scores_that_lie_elsewhere_are_warned_of_with_the_figure(run: Run, tmp_path: Path) -> None:
+    """The calibration's scores lie where hardly any of the run's do, so that chance hardly explains it."""
+    rows = {signal: np.full(800, 0.9995) for signal in PAIR}
+    found = calibrate_thresholds(rows, dict.fromkeys(PAIR, np.ones(800)), max_miss_rate=0.6)
+    policy = found.policy(record=found.record(scored_by=replace(scored_by(run), scores="")))
+    (tmp_path / "policy.toml").write_text(policy.to_toml())
+    shutil.copytree(run.path, tmp_path / "run")
+    done = command("decide", tmp_path / "run", "--policy", tmp_path / "policy.toml")
+    assert done.status == 0
+    drift = provenance(Run.open(tmp_path / "run").record, spread=run_spread(run)).drift
+    assert [one.signal for one in drift] == list(PAIR)
+    for one in drift:
+        assert one.far
+        assert f"The scores of {one.signal} are spread otherwise here" in done.message
+        assert f"the distance is {one.distance:.3f}" in done.message
+
+
+def test_a_policy_that_an_earlier_version_wrote_says_what_is_not_on_record(run: Run, tmp_path: Path) -> None:
+    file = policy_file(tmp_path, run, "views", "whole")
+    text = re.sub(r"(?m)^(decode|schema|setup|groups) = .*\n", "", file.read_text())
+    file.write_text(re.sub(r"(?m)^\[\[calibration\.spread\]\]\n(.+\n)*", "", text))
+    shutil.copytree(run.path, tmp_path / "run")
+    done = command("decide", tmp_path / "run", "--policy", file)
+    assert done.status == 0
+    assert "(decoding, limits, preparation) were the same is not on record" in done.message
+    said = provenance(Run.open(tmp_path / "run").record, spread=run_spread(run))
+    assert (said.fits, said.drift) == (True, ())
+    assert "of decoding nothing is on record" in said.notes[0]
+    assert "How the scores that were calibrated on are spread is not on record" in said.notes[-1]
+    assert "schema" not in json.loads((tmp_path / "run" / "run.json").read_text())["policy"]["calibration"]
 
 
 def test_a_calibration_on_scores_of_a_file_names_no_encoder(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetyfilter import ClipEncoder, HashLists, SafetyFilter, calibrate_thresho
 from safetyfilter.batches import Reason
 from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.embed.clip.named import NamedEncoder
-from safetyfilter.errors import EncoderMismatchError, UsageError
+from safetyfilter.errors import EncoderMismatchError, UncertifiedPolicyError, UsageError
 from safetyfilter.integrations.given import Agreement, GivenEmbeddings
 from safetyfilter.standin import STANDIN_PAIR
 from tests.integrations.pictures import encoded, excluding, pattern, write_encoder
@@ -142,9 +143,10 @@ def test_thresholds_of_other_views_are_refused(safe: SafetyFilter, views: str) -
     labels = {signal: np.ones(99, np.bool_) for signal in STANDIN_PAIR.names}
     found = calibrate_thresholds(scores, labels, max_miss_rate=0.1, pair=STANDIN_PAIR)
     calibrated = safe.with_policy(found.policy(record=found.record(scored_by=by)))
-    refused = pytest.raises(UsageError, match=f"come from scores with views='{views}'")
+    refused = pytest.raises(UncertifiedPolicyError, match=rf"what differs: views \({views} there, center here\)\.")
     with nullcontext() if views == "center" else refused:
         GivenEmbeddings(calibrated)
+    GivenEmbeddings(replace(calibrated, accept_uncertified=True))
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,16 @@ from typing import Literal, TypeAlias
 
 from safetyfilter.decide.bounds import upper_bound
 from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord
+from safetyfilter.decide.fitting import Misfit, Setting, misfits
 from safetyfilter.runs.record import RunRecord
 
-Kind: TypeAlias = Literal["same", "precision", "other", "unknown"]
+Kind: TypeAlias = Literal["same", "slight", "other", "unknown"]
 
-_VERDICTS: Mapping[Kind, str] = {
-    "same": "yes",
-    "precision": "only on scores of the same precision",
-    "unknown": "only on scores of the same encoder and probes",
+_UNKNOWN = "only on scores of the same encoder and probes"
+_NAMES: Mapping[Setting, str] = {
+    "encoder": "another encoder",
+    "probes": "other probes",
+    "views": "other views of each picture",
 }
 
 
@@ -26,43 +28,52 @@ class CalibratedOn:
     Attributes
     ----------
     kind : str
-        ``same`` for scores of the run's own encoder, probes and views, or of a run that was joined with it;
-        ``precision`` for the same in another precision; ``other`` for those of others; ``unknown`` where nothing on
+        ``same`` for scores of the run's own encoder, probes and views, or of a run that was joined with it; ``slight``
+        for the same in another decoding or precision; ``other`` for those of others; ``unknown`` where nothing on
         record says.
-    differing : tuple of str
-        What is another in ``other`` scores.
+    misfits : tuple of Misfit
+        The settings in which they are known to differ.
     exactly : bool
         False where settings differ that may change the same scores by little, or where nothing is known of them.
-    precision : str
-        The precision of those scores, where it is on record and not the run's; else empty.
+    not_on_record : tuple of str
+        The settings, of those that are compared, which the record says nothing of.
     """
 
     kind: Kind
-    differing: tuple[str, ...] = ()
+    misfits: tuple[Misfit, ...] = ()
     exactly: bool = False
-    precision: str = ""
+    not_on_record: tuple[Setting, ...] = ()
 
     @classmethod
     def of(cls, record: RunRecord, found: CalibrationRecord) -> CalibratedOn:
         """Return how the scores of a calibration compare with those that a run decided by."""
-        setup, by = record.setup, found.scored_by
+        by, joined = found.scored_by, record.decided_with.runs
         if by is None:
             return cls(kind="unknown")
-        if by.scores and by.scores in record.decided_with.runs:
+        if by.scores and by.scores in joined:
             return cls(kind="same", exactly=True)
-        alike = {
-            "another encoder": setup.encoder.is_named_by(by.encoder),
-            "other probes": set(by.probes) == set(setup.probes),
-            "other views of each picture": by.views == setup.views,
-        }
-        differing = tuple(what for what, same in alike.items() if not same)
-        precision = by.precision if by.precision != setup.precision else ""
+        differing = misfits(found, record.setup.scoring, joined)
+        exactly = by.setup == record.setup.digest
+        known: tuple[tuple[Setting, str], ...] = (("decoding", by.decode), ("precision", by.precision))
+        kind: Kind = "same"
+        if differing:
+            kind = "slight" if all(one.slight for one in differing) else "other"
         return cls(
-            kind="other" if differing else "precision" if precision else "same",
-            differing=differing,
-            exactly=by.setup == setup.digest,
-            precision=precision,
+            kind=kind,
+            misfits=differing,
+            exactly=exactly,
+            not_on_record=() if exactly else tuple(setting for setting, value in known if not value),
         )
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """What is another in ``other`` scores, in words."""
+        return tuple(_NAMES[one.setting] for one in self.misfits if not one.slight)
+
+    @property
+    def slightly(self) -> tuple[Setting, ...]:
+        """The settings that differ and change the same scores by little."""
+        return tuple(one.setting for one in self.misfits if one.slight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +96,8 @@ class SignalGuarantee:
         True where the bound is one for each group of the labels.
     scores : str
         `CalibratedOn.kind`.
+    slightly : tuple of str
+        `CalibratedOn.slightly`.
 
     Examples
     --------
@@ -102,6 +115,7 @@ class SignalGuarantee:
     confidence: float
     grouped: bool
     scores: Kind
+    slightly: tuple[Setting, ...] = ()
 
     @classmethod
     def of(cls, threshold: float, found: CalibratedSignal, on: CalibratedOn) -> SignalGuarantee:
@@ -116,6 +130,7 @@ class SignalGuarantee:
             confidence=found.confidence,
             grouped=found.grouped,
             scores=on.kind,
+            slightly=on.slightly,
         )
 
     @property
@@ -132,7 +147,9 @@ class SignalGuarantee:
             return "no: the counts on record do not give it"
         if self.threshold > self.found:
             return "no: the threshold in use is higher"
-        return _VERDICTS[self.scores]
+        if self.scores == "slight":
+            return f"only on scores of the same {' and '.join(self.slightly)}"
+        return _UNKNOWN if self.scores == "unknown" else "yes"
 
     @property
     def holds(self) -> bool:

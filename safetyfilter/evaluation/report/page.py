@@ -83,7 +83,7 @@ def _contents(summary: RunSummary) -> dict[str, Any]:
         "findings": summary.labels.findings(record.policy) if summary.labels else [],
         "facts": facts(record),
         "decision_facts": decision_facts(record),
-        "provenance": provenance(record),
+        "provenance": provenance(record, spread=summary.score_spread),
         "limits": limits_of(record),
         "card": data_card(summary),
         "croissant": croissant(summary),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from safetyfilter.decide.calibration_record import CalibrationRecord
+from safetyfilter.decide.drift import Drift
+from safetyfilter.decide.fitting import Misfit
 from safetyfilter.decide.policy import Policy
 from safetyfilter.decide.presets import PRESETS
+from safetyfilter.decide.score_spread import Counts
 from safetyfilter.decide.sentences import cut_warning
+from safetyfilter.evaluation.report.fit_words import drift_warning, fit_notes, scores_warnings
 from safetyfilter.evaluation.report.guarantees import CalibratedOn, SignalGuarantee
 from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.score_spread import drift_of
 
 Quote = Callable[[str], str]
 
@@ -33,6 +39,15 @@ class Provenance:
         What the guarantee rests on; empty where there is none.
     warnings : tuple of str
         Why it may not hold in this run, or for its thresholds.
+    fits : bool or None
+        True where the scores that were calibrated on were made as the run's were, as far as that is on record; None
+        where nothing says so.
+    misfits : tuple of Misfit
+        The settings in which they differ.
+    drift : tuple of Drift
+        By signal, how far the run's scores lie from those that were calibrated on; empty where nothing was compared.
+    notes : tuple of str
+        Whether it fits and how far the scores lie apart, in sentences, as far as no warning says so.
     """
 
     origin: str
@@ -41,15 +56,33 @@ class Provenance:
     bounds: tuple[str, ...] = ()
     rests_on: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    fits: bool | None = None
+    misfits: tuple[Misfit, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the figures for each signal, which the policy's own record has."""
+        return {
+            "origin": self.origin,
+            "guarantee": self.guarantee,
+            "fits": self.fits,
+            "misfits": [asdict(one) for one in self.misfits],
+            "drift": [one.to_dict() for one in self.drift],
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
 
 
-def provenance(record: RunRecord, *, quote: Quote = str) -> Provenance:
+def provenance(record: RunRecord, *, spread: Mapping[str, Counts] | None = None, quote: Quote = str) -> Provenance:
     """Return where the thresholds of a run's policy come from, and what is guaranteed about them.
 
     Parameters
     ----------
     record : RunRecord
         Of a complete run.
+    spread : mapping of str to ndarray, optional
+        By signal, (B,) int64, as of `safetyfilter.runs.score_spread.run_spread`; where None, no distance is told.
     quote : callable
         A text from the record -> the text as it stands in a sentence of the format that is written.
     """
@@ -58,6 +91,7 @@ def provenance(record: RunRecord, *, quote: Quote = str) -> Provenance:
     if found is None:
         return _without_calibration(record)
     on = CalibratedOn.of(record, found)
+    apart = drift_of(record, spread)
     signals = tuple(
         SignalGuarantee.of(policy.thresholds[one.signal], one, on)
         for one in found.signals
@@ -74,7 +108,15 @@ def provenance(record: RunRecord, *, quote: Quote = str) -> Provenance:
         signals=signals,
         bounds=tuple(_of_signal(one, quote) for one in holding),
         rests_on=tuple(_rests_on(found)) if holding else (),
-        warnings=(*_of_scores(record, on, quote), *_of_thresholds(policy, signals, quote)),
+        warnings=(
+            *scores_warnings(record, on, quote),
+            *(drift_warning(one, quote) for one in apart if one.far),
+            *_of_thresholds(policy, signals, quote),
+        ),
+        fits=None if on.kind == "unknown" else not on.misfits,
+        misfits=on.misfits,
+        drift=apart,
+        notes=tuple(fit_notes(found, on, apart, quote)),
     )
 
 
@@ -110,8 +152,9 @@ def _of_rule(found: CalibrationRecord, on: CalibratedOn, pair: Sequence[SignalGu
             "The confidences on record for the two signals do not give the one on record for the rule: nothing is "
             "guaranteed of the rule."
         )
+    condition = _IF[on.kind].format(" and ".join(on.slightly))
     return (
-        f"If {_IF[on.kind]}each signal is missed no more often where the other is present too, the rule misses at most "
+        f"If {condition}each signal is missed no more often where the other is present too, the rule misses at most "
         f"{_percent(sum(one.bound for one in pair))} of the samples that show both signals, with a confidence of "
         f"{_percent(found.confidence)} ({asked})."
     )
@@ -119,7 +162,7 @@ def _of_rule(found: CalibrationRecord, on: CalibratedOn, pair: Sequence[SignalGu
 
 _IF = {
     "same": "",
-    "precision": "scores in this run's precision miss no more than those that were calibrated on, and if ",
+    "slight": "scores in this run's {} miss no more than those that were calibrated on, and if ",
     "unknown": "the scores were those of the same encoder and probes, and if ",
 }
 
@@ -169,36 +212,6 @@ def _of_thresholds(policy: Policy, signals: Sequence[SignalGuarantee], quote: Qu
     for signal in policy.thresholds:
         if signal not in {one.signal for one in signals}:
             yield f"The threshold of {quote(signal)} was not calibrated: it counts as chosen by hand."
-
-
-def _of_scores(record: RunRecord, on: CalibratedOn, quote: Quote) -> Iterator[str]:
-    """The reasons that bounds that were found on other scores may not hold for those of the run."""
-    if on.kind == "unknown":
-        yield (
-            "Nothing on record says which encoder and probes gave the scores that were calibrated on. What is "
-            "guaranteed is so of this run only if they were the same as here."
-        )
-    elif on.kind == "other":
-        yield (
-            f"The calibration was made on the scores of {' and of '.join(on.differing)}. Its thresholds mean something "
-            "else on this run's scores."
-        )
-    elif on.precision:
-        yield (
-            f"The calibration was made on scores in {quote(on.precision)}, and those of this run are in "
-            f"{quote(record.setup.precision)}: they differ by little, and a bound that was found on the ones is not "
-            "one for the others. Calibrate on scores of this run's precision."
-        )
-    elif not on.exactly:
-        yield (
-            "The calibration was made on scores of this encoder, these probes and views. That all other settings "
-            "(decoding, precision, limits, preparation) were the same is not on record; scores may differ by little."
-        )
-    if record.decided_with.runs and on.kind == "same":
-        yield (
-            "The scores of several runs are joined here, and the highest counts: no more is missed than by the scores "
-            "that were calibrated on alone."
-        )
 
 
 def _percent(share: float) -> str:

@@ -200,8 +200,8 @@ class Words:
 
     def thresholds(self) -> str:
         """Return where the thresholds come from and what is guaranteed."""
-        found = provenance(self.record, quote=self.quote)
-        return " ".join([found.origin, found.guarantee, *found.bounds, *found.rests_on, *found.warnings])
+        found = provenance(self.record, spread=self.summary.score_spread, quote=self.quote)
+        return " ".join([found.origin, found.guarantee, *found.bounds, *found.rests_on, *found.notes, *found.warnings])
 
     def unscored(self) -> str:
         """Return what became of samples that could not be scored."""
