@@ -84,6 +84,24 @@ def test_hash_lists_and_an_officers_key(pictures: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "new").exists()
 
 
+def test_adaptive_views_need_a_gate_that_the_record_names(pictures: Path, tmp_path: Path) -> None:
+    words = ["scan", pictures, "--out", tmp_path / "run", *STAND_IN]
+    for refused, error in (
+        (["--gate", "explicit=0.1,minor=0.1"], "'--gate': it is for --views adaptive; leave it out"),
+        (["--views", "adaptive"], "(--gate, such as explicit=0.02,minor=0.02)"),
+    ):
+        failed = command(*words, *refused)
+        assert failed.status == 2
+        assert error in " ".join(failed.stderr.replace("│", " ").split())
+        assert not (tmp_path / "run").exists()
+    assert command(*words, "--views", "adaptive", "--gate", "explicit=0.25,minor=0.75").status == 0
+    explicit, minor = STANDIN_PAIR.names
+    told = command("status", tmp_path / "run", "--json").json
+    assert (told["views"], told["gate"]) == ("adaptive", {"floors": {explicit: 0.25, minor: 0.75}, "when": "either"})
+    shown = " ".join(command("status", tmp_path / "run").stdout.replace("│", " ").split())
+    assert f"by the gate either:{minor}=0.75,{explicit}=0.25" in shown
+
+
 def both(run: Path) -> int:
     """The samples that are excluded both for co-occurrence and as known content."""
     found = [pq.read_table(path)["reasons"].to_pylist() for path in (run / "decisions").iterdir()]
