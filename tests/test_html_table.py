@@ -17,7 +17,7 @@ from safetyfilter.evaluation.as_html import GROUPS_SHOWN
 from safetyfilter.evaluation.summary import RunSummary
 from safetyfilter.html_table import html_notes, html_table
 from safetyfilter.runs.decided_with import DecidedWith
-from safetyfilter.score.linear import ProbeCard
+from safetyfilter.score.card import ProbeCard
 from safetyfilter.signals import SignalPair
 from tests.runs.making import run_of
 from tests.runs.test_record import SETUP

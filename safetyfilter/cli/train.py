@@ -16,7 +16,7 @@ from safetyfilter.errors import UsageError
 if TYPE_CHECKING:
     from safetyfilter.score.age_card import AgeCard
     from safetyfilter.score.ages import AgeCut
-    from safetyfilter.score.linear import ProbeCard
+    from safetyfilter.score.card import ProbeCard
 
 _SHOWN_RECALLS = ("0.9", "0.95", "0.99")
 

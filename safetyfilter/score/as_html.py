@@ -9,7 +9,7 @@ from safetyfilter.html_table import figure_text, html_table
 
 if TYPE_CHECKING:
     from safetyfilter.score.age_card import AgeCard
-    from safetyfilter.score.linear import ProbeCard
+    from safetyfilter.score.card import ProbeCard
 
 
 def card_html(card: ProbeCard) -> str:
@@ -17,7 +17,7 @@ def card_html(card: ProbeCard) -> str:
 
     A card comes from a file and may hold anything: what is not a number is shown as it is.
 
-    >>> from safetyfilter.score.linear import ProbeCard
+    >>> from safetyfilter.score.card import ProbeCard
     >>> "zero-shot" in card_html(ProbeCard(method="zero-shot"))
     True
     """

@@ -61,7 +61,7 @@ class Aside:
         return cls(rows=rows, fold_of=np.where(found < 0, any_fold, found), logits=np.full(len(rows), np.nan))
 
     def add(self, inputs: list[npt.NDArray[np.floating]], fold: int, weight: _Doubles, bias: float) -> None:
-        """Score the rows of a fold with its fit, on embeddings as they come.
+        """Score the rows of a fold with its fit, on (N, V, D) embeddings as they come; a row's highest view counts.
 
         Raises
         ------
@@ -71,13 +71,13 @@ class Aside:
         mine = np.flatnonzero(self.fold_of == fold)
         for start in range(0, len(mine), _BLOCK_ROWS):
             here = mine[start : start + _BLOCK_ROWS]
-            x = np.concatenate([array[self.rows[here]] for array in inputs], axis=1).astype(np.float64)
-            if bad := int((~np.isfinite(x).all(axis=1)).sum()):
+            x = np.concatenate([array[self.rows[here]] for array in inputs], axis=2).astype(np.float64)
+            if bad := int((~np.isfinite(x).all(axis=(1, 2))).sum()):
                 raise CalibrationError(
                     f"{bad} embeddings of samples with an age in the gap are NaN or infinite, as those of images that "
                     "can't be read are; leave them out, or set their age to null"
                 )
-            self.logits[here] = x @ weight + bias
+            self.logits[here] = (x @ weight).max(axis=1) + bias
 
     def scores(self, slope: float, offset: float) -> _Doubles:
         """Return (G,) float64 scores after Platt's calibration."""

@@ -1,4 +1,4 @@
-"""Linear probes: a weight and a bias for each signal, with a card that says how they were made."""
+"""Linear probes: a weight and a bias for each signal."""
 
 from __future__ import annotations
 
@@ -15,57 +15,13 @@ from scipy.special import expit
 from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, ProbeError
-from safetyfilter.score.age_card import AgeCard
-from safetyfilter.score.as_html import card_html
+from safetyfilter.score.card import ProbeCard
 from safetyfilter.score.probe import Inputs, bound
+from safetyfilter.score.trained_on import TrainedOn
 from safetyfilter.storage import parse_json
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeCard:
-    """A record of how a probe was made and measured; kept in the probe's file.
-
-    Attributes
-    ----------
-    method : str
-        ``zero-shot`` or ``logistic-regression``.
-    created : str
-        ISO 8601 date.
-    encoder : str
-        The encoder's name, with open_clip's name of the weights where it lists them.
-    positives, negatives : int
-        Labelled samples it was fitted on; 0 for a zero-shot probe.
-    folds, groups : int
-        Of the cross-validation; no groups where samples were taken one by one.
-    regularisation : float or None
-        scikit-learn's C on standardised columns, chosen by cross-validation.
-    auc, average_precision, calibration_error : float or None
-        Cross-validated, on samples the scoring probe was not fitted on.
-    thresholds : mapping of str to float
-        Threshold at which the named share of positives is found (``"0.99"``), cross-validated.
-    provenance : str
-        The user's own note on the training data.
-    ages : AgeCard or None
-        The cut and the recall by band, where labels were made from ages.
-    """
-
-    method: str
-    created: str = ""
-    encoder: str = ""
-    positives: int = 0
-    negatives: int = 0
-    folds: int = 0
-    groups: int = 0
-    regularisation: float | None = None
-    auc: float | None = None
-    average_precision: float | None = None
-    calibration_error: float | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    provenance: str = ""
-    ages: AgeCard | None = None
-
-    def _repr_html_(self) -> str:
-        return card_html(self)
+_LATER = ("ages", "trained_on", "whole_thresholds")
+"""Fields of a card that earlier versions would not read: they go into entries of their own in a file's header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +82,11 @@ class LinearProbe:
         what = f"{self.signal}\0{self.encoder}\0{self.inputs}\0{self.bias!r}\0".encode() + self.weight.tobytes()
         return hashlib.sha256(what).hexdigest()
 
+    @property
+    def trained_on(self) -> TrainedOn:
+        """How the pictures were prepared and embedded that it was trained on, as far as its card says."""
+        return self.card.trained_on if self.card else TrainedOn()
+
     def bind(self, spec: EncoderSpec) -> Self:
         """Return the probe, checked to belong to the encoder; `EncoderMismatchError` otherwise.
 
@@ -174,21 +135,25 @@ class LinearProbe:
             "bias": np.array([probe.bias for probe in probes]),
         }
         cards = [asdict(probe.card) if probe.card else None for probe in probes]
-        ages = [card.pop("ages") if card else None for card in cards]  # which earlier versions would not read
+        later = {name: [card.pop(name) if card else None for card in cards] for name in _LATER}
         return tensors, {
             "encoder": probes[0].encoder,
             "inputs": probes[0].inputs,
             "signals": json.dumps([probe.signal for probe in probes]),
             "cards": json.dumps(cards),
-            **({"ages": json.dumps(ages)} if any(ages) else {}),
+            **{name: json.dumps(values) for name, values in later.items() if any(map(_told, values))},
         }
 
     @classmethod
     def unpack(cls, tensors: Mapping[str, npt.NDArray[Any]], header: Mapping[str, str]) -> list[Self]:
         """Return the probes that `pack` gave; KeyError, TypeError or ValueError where the file is damaged."""
         signals, cards = parse_json(header["signals"]), parse_json(header["cards"])
-        ages = parse_json(header["ages"]) if "ages" in header else [None] * len(signals)
-        rows = zip(signals, tensors["weight"], tensors["bias"], cards, ages, strict=True)
+        for name in _LATER:
+            if name in header:
+                for card, value in zip(cards, parse_json(header[name]), strict=True):
+                    if card and value:
+                        card[name] = value
+        rows = zip(signals, tensors["weight"], tensors["bias"], cards, strict=True)
         return [
             cls(
                 signal=signal,
@@ -196,10 +161,15 @@ class LinearProbe:
                 bias=float(bias),
                 encoder=header["encoder"],
                 inputs=header.get("inputs", "image"),  # type: ignore[arg-type]  # checked on construction
-                card=ProbeCard(**card, ages=AgeCard.from_dict(aged) if aged else None) if card else None,
+                card=ProbeCard.from_dict(card) if card else None,
             )
-            for signal, weight, bias, card, aged in rows
+            for signal, weight, bias, card in rows
         ]
+
+
+def _told(value: Any) -> bool:
+    """True for a value of a card that says something."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
 
 
 def linear_scores(vectors: Floats, weights: Floats, biases: npt.NDArray[np.float64]) -> Floats:

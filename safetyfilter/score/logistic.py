@@ -1,4 +1,4 @@
-"""The logistic regression behind trained probes: standardised rows, fits on folds, the choice of C, and calibration.
+"""The logistic regression behind trained probes: standardised rows, fits on folds, and calibration.
 
 Calibration is Platt's (1999), on logits of folds that a fit has not seen, with his smoothed targets.
 """
@@ -6,8 +6,6 @@ Calibration is Platt's (1999), on logits of folds that a fit has not seen, with 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,38 +24,60 @@ _SMALLEST_SCALE = 1e-6
 def standardise(inputs: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int64]) -> tuple[Floats, Doubles, Doubles]:
     """Return the inputs' rows side by side in float32, each column of mean 0 and variance 1, with its mean and scale.
 
-    `CalibrationError` where a row is not finite.
+    Parameters
+    ----------
+    inputs : list of ndarray
+        (N, V, D) each: those of images, and where there are any those of captions, which may be the same in all views
+        (`numpy.broadcast_to`).
+    rows : ndarray
+        (R,) places of the samples wanted.
+
+    Returns
+    -------
+    x : ndarray
+        (R * V, W) float32, the views of a sample one after the other.
+    mean, scale : ndarray
+        (W,) float64.
+
+    Raises
+    ------
+    CalibrationError
+        A row is not finite.
     """
-    x = np.empty((len(rows), sum(array.shape[1] for array in inputs)), np.float32)
-    total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    bad = 0
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        chosen = rows[start : start + _BLOCK_ROWS]
-        block = x[start : start + _BLOCK_ROWS]
-        np.concatenate([array[chosen] for array in inputs], axis=1, out=block, casting="unsafe")
-        bad += int((~np.isfinite(block).all(axis=1)).sum())
+    views, width = inputs[0].shape[1], sum(array.shape[2] for array in inputs)
+    x = np.empty((len(rows), views, width), np.float32)
+    total, squares = np.zeros(width), np.zeros(width)
+    bad, size = 0, max(1, _BLOCK_ROWS // views)
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        block = x[start : start + size]
+        np.concatenate([array[chosen] for array in inputs], axis=2, out=block, casting="unsafe")
+        bad += int((~np.isfinite(block).all(axis=(1, 2))).sum())
         with np.errstate(invalid="ignore", over="ignore"):
-            total += block.sum(axis=0, dtype=np.float64)
-            squares += np.einsum("nd,nd->d", block, block, dtype=np.float64)
+            total += block.sum(axis=(0, 1), dtype=np.float64)
+            squares += np.einsum("nvd,nvd->d", block, block, dtype=np.float64)
     if bad:
         raise CalibrationError(
             f"{bad} of {len(rows)} labelled embeddings are NaN or infinite, as those of images that "
             "can't be read are; leave them out, or set their label to null"
         )
-    mean = total / len(rows)
-    scale = np.maximum(np.sqrt(np.maximum(squares / len(rows) - mean**2, 0)), _SMALLEST_SCALE)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = x[start : start + _BLOCK_ROWS]
+    count = len(rows) * views
+    mean = total / count
+    scale = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), _SMALLEST_SCALE)
+    for start in range(0, len(rows), size):
+        block = x[start : start + size]
         block -= mean.astype(np.float32)
         block /= scale.astype(np.float32)
-    return x, mean, scale
+    return x.reshape(count, width), mean, scale
 
 
-def fit(x: Floats, present: Bools, used: Bools | Floats, c: float) -> tuple[Doubles, float]:
+def fit(
+    x: Floats, present: Bools, used: Bools | Floats, c: float, *, start: tuple[Doubles, float] | None = None
+) -> tuple[Doubles, float]:
     """Return weight and intercept fitted on the rows in `used`, both classes weighted alike.
 
     `used` may be weights too, by which rows of a class count. Rows left out get a weight of 0 instead of being taken
-    out: a million rows are then never copied.
+    out: a million rows are then never copied. `start` is a fit of nearly the same, from which it takes fewer steps.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -65,11 +85,19 @@ def fit(x: Floats, present: Bools, used: Bools | Floats, c: float) -> tuple[Doub
     with warnings.catch_warnings():
         # A fit that stops early is a valid probe; what it is worth, cross-validation tells.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(C=c, max_iter=300).fit(x, present, sample_weight=_balanced(present, used))
+        model = LogisticRegression(C=c, max_iter=300, warm_start=start is not None)
+        if start is not None:
+            model.coef_, model.intercept_ = start[0][None].astype(x.dtype), np.array([start[1]], x.dtype)
+        model.fit(x, present, sample_weight=balanced(present, used))
     return model.coef_[0].astype(np.float64), float(model.intercept_[0])
 
 
-def _balanced(present: Bools, used: Bools | Floats) -> Floats:
+def balanced(present: Bools, used: Bools | Floats) -> Floats:
+    """Return the weights in `used`, by which both labels count alike in all.
+
+    >>> balanced(np.array([True, False, False]), np.array([True, True, True])).tolist()
+    [1.5, 0.75, 0.75]
+    """
     count, positives = used.sum(dtype=np.float64), used[present].sum(dtype=np.float64)
     weights: Floats = np.where(present, count / (2 * positives), count / (2 * (count - positives))).astype(np.float32)
     return weights * used
@@ -78,69 +106,6 @@ def _balanced(present: Bools, used: Bools | Floats) -> Floats:
 def weighted(used: Bools, weights: Floats | None) -> Bools | Floats:
     """Return the weights of the rows in `used`, 0 elsewhere; `used` itself where there are none."""
     return used if weights is None else used * weights
-
-
-def logits_of(x: Floats, rows: npt.NDArray[np.int64], weight: Doubles, bias: float) -> Doubles:
-    """Return the logits of some rows as (N,) float64."""
-    blocks = [x[rows[i : i + _BLOCK_ROWS]] @ weight.astype(np.float32) for i in range(0, len(rows), _BLOCK_ROWS)]
-    return np.concatenate(blocks).astype(np.float64) + bias
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """A search for scikit-learn's C.
-
-    Attributes
-    ----------
-    grid : sequence of float
-        The values tried.
-    rows : int
-        Samples on which the choice is made, at the most.
-    seed : int
-        By which these are drawn.
-    fitted : callable
-        Called after each fit.
-    """
-
-    grid: Sequence[float]
-    rows: int
-    seed: int
-    fitted: Callable[[], None]
-
-    def fits(self, folds: int) -> int:
-        """Return the number of fits that it takes."""
-        return len(self.grid) * folds if len(self.grid) > 1 else 0
-
-
-def choose_c(
-    x: Floats, present: Bools, fold_of: npt.NDArray[np.int64], search: Search, weights: Floats | None = None
-) -> float:
-    """Return the value of C with the smallest held-out loss; `CalibrationError` for an empty grid.
-
-    `weights` are (N,), by which rows of a class count; all alike where None.
-    """
-    grid, search_rows = search.grid, search.rows
-    if not grid or min(grid) <= 0:
-        raise CalibrationError(f"regularisation is {tuple(grid)}; give at least one number above 0")
-    if len(grid) == 1:
-        return float(grid[0])
-    rng = np.random.default_rng(search.seed)
-    if len(x) > search_rows:
-        sides = [rng.permutation(np.flatnonzero(side)) for side in (present, ~present)]
-        fewest = min(search_rows // 2, *(len(side) for side in sides))
-        picked = np.sort(np.concatenate([side[: search_rows - fewest] for side in sides]))
-        x, present, fold_of = x[picked], present[picked], fold_of[picked]
-        weights = None if weights is None else weights[picked]
-    losses = dict.fromkeys(grid, 0.0)
-    for fold in np.unique(fold_of):
-        held_out = fold_of == fold
-        rows = np.flatnonzero(held_out)
-        counted = _balanced(present, weighted(held_out, weights))[rows]
-        for c in grid:
-            logits = logits_of(x, rows, *fit(x, present, weighted(~held_out, weights), c))
-            losses[c] += float(counted @ np.logaddexp(0, np.where(present[rows], -logits, logits)))
-            search.fitted()
-    return float(min(grid, key=lambda c: losses[c]))
 
 
 def platt(logits: Doubles, present: Bools) -> tuple[float, float]:

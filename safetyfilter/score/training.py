@@ -13,30 +13,28 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.errors import CalibrationError, EncoderMismatchError
+from safetyfilter.errors import CalibrationError
 from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.score.ages import AgeCut
 from safetyfilter.score.aside import Aside
+from safetyfilter.score.card import ProbeCard
 from safetyfilter.score.folds import assign_folds, group_numbers
 from safetyfilter.score.labels import Column, Labels
-from safetyfilter.score.linear import LinearProbe, ProbeCard
-from safetyfilter.score.logistic import (
-    Bools,
-    Doubles,
-    Search,
-    choose_c,
-    cross_calibrated,
-    fit,
-    logits_of,
-    platt,
-    standardise,
-    weighted,
-)
+from safetyfilter.score.linear import LinearProbe
+from safetyfilter.score.logistic import Bools, Doubles, cross_calibrated, platt, standardise
+from safetyfilter.score.samples import Samples
+from safetyfilter.score.search import Search, choose_c
+from safetyfilter.score.trained_on import TrainedOn
+from safetyfilter.score.training_inputs import checked_inputs
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
+
+METHOD = "logistic-regression"
+"""The method in the card."""
 
 RECALLS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 """The recalls whose thresholds go into the card."""
@@ -53,6 +51,7 @@ def train_probe(
     captions: npt.NDArray[np.floating] | None = None,
     groups: Column | None = None,
     ages: AgeCut | None = None,
+    trained_on: TrainedOn | None = None,
     provenance: str = "",
     folds: int = 5,
     regularisation: Sequence[float] = REGULARISATION,
@@ -67,8 +66,10 @@ def train_probe(
     Parameters
     ----------
     embeddings : ndarray or memmap
-        (N, D) floats as the encoder gives them, of unit L2 norm; float16 from a ``.npy`` memory map will do. Memory
-        is that of one float32 copy.
+        (N, D) floats as the encoder gives them, of unit L2 norm; float16 from a ``.npy`` memory map will do. Or
+        (N, V, D) of several views, that of the whole picture first, as ``views="multi"`` gives them: a picture's score
+        is then the highest of its views', in training (`safetyfilter.score.views`), calibration and all figures.
+        Memory is that of one float32 copy, of all views, and of a V-th more while a fit begins.
     labels : array-like
         (N,) booleans, or 0 and 1; None or NaN leaves a sample out. Ages in years where `ages` is given.
     signal : str
@@ -76,12 +77,15 @@ def train_probe(
     encoder : EncoderSpec or str
         The encoder of the embeddings, or its digest.
     captions : ndarray or memmap, optional
-        (N, D) embeddings of the captions by the same encoder, for a probe on images with captions (`join_captions`).
+        (N, D) embeddings of the captions by the same encoder, for a probe on images with captions (`join_captions`);
+        each goes with all views of its picture.
     groups : array-like, optional
         (N,) group of each sample; near-duplicates in one group never lie on both sides of a fold.
     ages : AgeCut, optional
         The cut through ages below which the signal is present. All bands of ages on a side count alike then, and the
         card tells the recall by band, also of those in the gap, which no fit sees.
+    trained_on : TrainedOn, optional
+        How the pictures were prepared and embedded, for the card: a filter that is to score others tells of it.
     provenance : str
         Your own note on where the data come from; it goes into the probe's card.
     folds : int
@@ -89,7 +93,8 @@ def train_probe(
     regularisation : sequence of float
         Values of scikit-learn's C to choose from, by the held-out loss with both classes weighted alike.
     search_rows : int
-        Samples on which that choice is made, half of each label where there are enough; all are fitted on.
+        Rows on which that choice is made, half of each label where there are enough; all are fitted on. A sample has
+        a row for each of its views.
     seed : int
         Of folds and choice; the same seed gives the same probe.
     progress : callable, False or None
@@ -104,8 +109,8 @@ def train_probe(
     Raises
     ------
     CalibrationError
-        Labels of one class or another length, rows that are not finite, labels that the embeddings don't tell apart, or
-        ages that are not numbers.
+        Labels of one class or another length, rows that are not finite, labels that the embeddings don't tell apart,
+        ages that are not numbers, or views that are not as many as `trained_on` says.
     EncoderMismatchError
         The embeddings do not have the encoder's width.
 
@@ -117,15 +122,14 @@ def train_probe(
     >>> probe.card.auc > 0.99, probe.card.positives + probe.card.negatives
     (True, 200)
     """
-    inputs = [embeddings] if captions is None else [embeddings, captions]
-    _check_inputs(inputs, encoder)
+    looks = trained_on or TrainedOn()
+    inputs = checked_inputs(embeddings, captions, encoder, looks)
     aged = None if ages is None else ages.split(labels, signal)
     read = Labels.of(labels, signal) if aged is None else aged.labels
     if len(read) != len(embeddings):
         raise CalibrationError(f"there are {len(embeddings)} embeddings and {len(read)} labels; give one for each row")
     rows = np.flatnonzero(read.known)
     present = read.present[rows]
-    weights = None if aged is None else aged.weights()[rows]
     group_of_all = None if groups is None else group_numbers(groups, len(embeddings))
     group_of = None if group_of_all is None else group_of_all[rows]
     fold_of = assign_folds(present, group_of, folds, seed)
@@ -133,6 +137,9 @@ def train_probe(
     aside = None if aged is None else Aside.of(aged.gap_rows, group_of_all, rows, fold_of)
 
     x, mean, scale = standardise(inputs, rows)
+    samples = Samples(
+        x=x, present=present, views=inputs[0].shape[1], weights=None if aged is None else aged.weights()[rows]
+    )
 
     def fitted() -> None:
         if progress:
@@ -141,15 +148,16 @@ def train_probe(
     search = Search(grid=regularisation, rows=search_rows, seed=seed, fitted=fitted)
     tally = Tally(what="training", total=search.fits(used_folds) + used_folds, unit="fits")
     with notebook_progress(progress, lambda: tally, after_s=2) as progress:
-        chosen = choose_c(x, present, fold_of, search, weights)
-        logits = np.empty(len(rows))
+        chosen = choose_c(samples, fold_of, search)
+        held_out = np.empty((len(rows), samples.views))
         for fold in range(used_folds):
-            held_out = fold_of == fold
-            weight, bias = fit(x, present, weighted(~held_out, weights), chosen)
-            logits[held_out] = logits_of(x, np.flatnonzero(held_out), weight, bias)
+            mine = fold_of == fold
+            weight, bias = samples.fit(~mine, chosen)
+            held_out[mine] = samples.view_logits(np.flatnonzero(mine), weight, bias)
             if aside is not None:
                 aside.add(inputs, fold, weight / scale, bias - float((weight / scale) @ mean))
             fitted()
+    logits = held_out.max(axis=1)
     slope, offset = platt(logits, present)
     if slope <= 0:
         raise CalibrationError(
@@ -157,15 +165,19 @@ def train_probe(
             "better than chance; check that rows and labels are in the same order, or label more"
         )
     scores = cross_calibrated(logits, present, fold_of)
-    weight, bias = fit(x, present, weighted(np.ones(len(rows), np.bool_), weights), chosen)
-    card = _card(
-        scores,
-        present,
+    weight, bias = samples.fit(np.ones(len(rows), np.bool_), chosen)
+    card = replace(
+        _card(scores, present),
+        method=METHOD if samples.views == 1 else f"{METHOD}, highest of {samples.views} views",
+        trained_on=looks,
         folds=used_folds,
+        groups=0 if group_of is None else len(np.unique(group_of)),
         regularisation=chosen,
         provenance=provenance,
-        groups=0 if group_of is None else len(np.unique(group_of)),
     )
+    if samples.views > 1:
+        whole = expit(slope * held_out[:, 0] + offset)
+        card = replace(card, whole_thresholds=_thresholds(whole, present))
     if aged is not None and aside is not None:
         card = replace(card, ages=aged.card(scores, aside.scores(slope, offset), card.thresholds))
     raw = weight / scale
@@ -201,40 +213,23 @@ def calibration_error(scores: npt.NDArray[np.floating], present: Bools, bins: in
     return float(sum(abs(scores[rows].mean() - present[rows].mean()) * len(rows) for rows in split) / len(order))
 
 
-def _check_inputs(inputs: list[npt.NDArray[np.floating]], encoder: EncoderSpec | str) -> None:
-    for array in inputs:
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating) or not array.shape[1]:
-            raise CalibrationError(f"embeddings are (N, D) floats, not {array.shape} {array.dtype}")
-        if array.shape != inputs[0].shape:
-            raise CalibrationError(
-                f"embeddings have the shape {inputs[0].shape} and captions {array.shape}; give one "
-                "caption for each image, from the same encoder"
-            )
-    if isinstance(encoder, EncoderSpec) and encoder.width != inputs[0].shape[1]:
-        raise EncoderMismatchError(
-            f"the embeddings have {inputs[0].shape[1]} columns, and those of {encoder} have "
-            f"{encoder.width}; give the encoder that made them"
-        )
-
-
-def _card(
-    scores: Doubles, present: Bools, *, folds: int, groups: int, regularisation: float, provenance: str
-) -> ProbeCard:
+def _card(scores: Doubles, present: Bools) -> ProbeCard:
+    """The card's figures on held-out samples."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    ascending = np.sort(scores[present])
-    thresholds = {f"{recall:g}": float(ascending[int((1 - recall) * len(ascending) + 1e-9)]) for recall in RECALLS}
     return ProbeCard(
-        method="logistic-regression",
+        method=METHOD,
         created=datetime.now(UTC).date().isoformat(),
         positives=int(present.sum()),
         negatives=int((~present).sum()),
-        folds=folds,
-        groups=groups,
-        regularisation=regularisation,
         auc=float(roc_auc_score(present, scores)),
         average_precision=float(average_precision_score(present, scores)),
         calibration_error=calibration_error(scores, present),
-        thresholds=thresholds,
-        provenance=provenance,
+        thresholds=_thresholds(scores, present),
     )
+
+
+def _thresholds(scores: Doubles, present: Bools) -> dict[str, float]:
+    """The threshold at which each of `RECALLS` is reached, by its name."""
+    ascending = np.sort(scores[present])
+    return {f"{recall:g}": float(ascending[int((1 - recall) * len(ascending) + 1e-9)]) for recall in RECALLS}

@@ -18,7 +18,8 @@ from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import ProbeError
 from safetyfilter.score.bank import ProbeBank
-from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.score.card import ProbeCard
+from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.zero_shot_cache import CacheEntry, TellsTokens
 from safetyfilter.signals import PAIR, SignalPair
 

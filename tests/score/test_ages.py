@@ -19,7 +19,8 @@ from safetyfilter.score.ages import MOST_WEIGHT, OLDEST, AgeCut
 from safetyfilter.score.as_html import card_html
 from safetyfilter.score.aside import Aside
 from safetyfilter.score.bank import ProbeBank
-from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.score.card import ProbeCard
+from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.training import train_probe
 
 ENOUGH = [1.0, 2.0, 30.0, 40.0]

@@ -8,7 +8,8 @@ import pytest
 from safetyfilter.batches import OK, STATUS_CODES, STATUS_NAMES, EmbeddingBatch
 from safetyfilter.errors import EncoderMismatchError, ProbeError
 from safetyfilter.score.bank import ProbeBank, join_captions
-from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.score.card import ProbeCard
+from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.probe import Probe
 from safetyfilter.signals import PAIR, SignalPair
 

@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from safetyfilter.errors import OutputError, ProbeError, SchemaError
 from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.card import ProbeCard
 from safetyfilter.score.files import read_probes, write_probes
 from safetyfilter.score.laion import LaionDetector
-from safetyfilter.score.linear import LinearProbe, ProbeCard
+from safetyfilter.score.linear import LinearProbe
 from safetyfilter.signals import PAIR, SignalPair
 
 SHAPES = SignalPair(explicit="circle", minor="square", notice="shapes only")

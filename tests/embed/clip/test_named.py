@@ -11,9 +11,9 @@ from safetyfilter import LinearProbe, ProbeBank
 from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError, UsageError
+from safetyfilter.score.card import ProbeCard
 from safetyfilter.score.laion import LaionDetector
 from safetyfilter.score.laion_encoders import ENCODERS
-from safetyfilter.score.linear import ProbeCard
 from safetyfilter.score.training import train_probe
 
 OPENAI = NamedEncoder.named("ViT-B-32-quickgelu", "openai")

@@ -1,0 +1,63 @@
+"""The arrays that a probe is trained on, checked and brought to one shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from safetyfilter.embed.pictures.views import VIEW_COUNTS
+from safetyfilter.embed.spec import EncoderSpec
+from safetyfilter.errors import CalibrationError, EncoderMismatchError
+from safetyfilter.score.trained_on import TrainedOn
+
+Rows = npt.NDArray[np.floating[Any]]
+
+
+def checked_inputs(
+    embeddings: Rows, captions: Rows | None, encoder: EncoderSpec | str, trained_on: TrainedOn
+) -> list[Rows]:
+    """Return the embeddings of pictures, and of captions where there are any, as (N, V, D) each, without a copy.
+
+    Raises
+    ------
+    CalibrationError
+        An array has another shape or is not of floats, or the views are not as many as `trained_on` says.
+    EncoderMismatchError
+        The embeddings do not have the encoder's width.
+
+    Examples
+    --------
+    >>> pictures, captions = np.zeros((4, 5, 8), np.float32), np.zeros((4, 8), np.float32)
+    >>> [array.shape for array in checked_inputs(pictures, captions, "e", TrainedOn(views="multi"))]
+    [(4, 5, 8), (4, 5, 8)]
+    """
+    if embeddings.ndim not in (2, 3) or not np.issubdtype(embeddings.dtype, np.floating) or 0 in embeddings.shape[1:]:
+        raise CalibrationError(
+            "embeddings are (N, D) floats, or (N, V, D) of V views of each picture, not "
+            f"{embeddings.shape} {embeddings.dtype}"
+        )
+    views = 1 if embeddings.ndim == 2 else embeddings.shape[1]
+    if (expected := VIEW_COUNTS.get(trained_on.views, views)) != views:
+        raise CalibrationError(
+            f"the embeddings are said to have the views {trained_on.views!r}, of which a picture has {expected}, and "
+            f"are of {views} each; give the embeddings and the views of one run"
+        )
+    width = embeddings.shape[-1]
+    if captions is not None and (
+        captions.shape != (len(embeddings), width) or not np.issubdtype(captions.dtype, np.floating)
+    ):
+        raise CalibrationError(
+            f"embeddings have the shape {embeddings.shape}, and captions {captions.shape} {captions.dtype}; give one "
+            f"caption for each image, {(len(embeddings), width)} floats, from the same encoder"
+        )
+    if isinstance(encoder, EncoderSpec) and encoder.width != width:
+        raise EncoderMismatchError(
+            f"the embeddings have {width} columns, and those of {encoder} have {encoder.width}; give the encoder that "
+            "made them"
+        )
+    inputs = [embeddings.reshape(-1, views, width)]
+    if captions is not None:
+        inputs.append(np.broadcast_to(captions[:, None], inputs[0].shape))
+    return inputs
