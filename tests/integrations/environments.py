@@ -19,7 +19,7 @@ REQUIREMENTS = {
     # transformers 5 returns from get_image_features what NeMo Curator's stage does not take
     "nemo_curator": ("nemo-curator[image-cpu]==1.4.0", "nvidia-dali-cuda120==2.4.0", "transformers<5"),
     "data_juicer": ("py-data-juicer==1.6.1",),
-    "datatrove": ("datatrove==0.10.1",),
+    "datatrove": ("datatrove[io]==0.10.1",),
 }
 
 
