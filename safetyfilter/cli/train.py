@@ -26,7 +26,8 @@ def train(
     embeddings: Annotated[
         str,
         typer.Argument(
-            metavar="EMBEDDINGS", help="A run directory made with --keep-embeddings, or a .npy of (N, D) floats."
+            metavar="EMBEDDINGS",
+            help="A run directory made with --keep-embeddings, or a .npy of (N, D) or (N, views, D) floats.",
         ),
     ],
     labels: LabelsArgument,
@@ -65,7 +66,7 @@ def train(
     """Fit a probe for one signal on labelled embeddings."""
     from dataclasses import asdict
 
-    from safetyfilter.evaluation.inputs import read_encoder, read_labelled_embeddings
+    from safetyfilter.evaluation.labelled_embeddings import read_encoder, read_labelled_embeddings
     from safetyfilter.score.bank import ProbeBank
     from safetyfilter.score.training import train_probe
     from safetyfilter.signals import PAIR
@@ -88,6 +89,7 @@ def train(
             captions=labelled.captions,
             groups=groups_of(labelled.labels, group_column),
             ages=ages,
+            trained_on=labelled.trained_on,
             provenance=provenance,
             seed=seed,
         )
@@ -123,6 +125,8 @@ def _shown(title: str, card: ProbeCard | None) -> RenderableType:
     for name in ("positives", "negatives", "auc", "average_precision", "calibration_error", "regularisation"):
         value = getattr(card, name)
         shown.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
+    if card and (looks := card.trained_on.in_words):
+        shown.add_row("trained on", looks)
     return Group(shown, _bands(card.ages)) if card and card.ages else shown
 
 

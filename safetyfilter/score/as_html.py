@@ -27,6 +27,7 @@ def card_html(card: ProbeCard) -> str:
         ("created", card.created),
         ("encoder", card.encoder),
         ("fitted on", _labelled(card)),
+        ("trained on", card.trained_on.in_words),
         ("cross-validation", f"{figure_text(card.folds, ',')} folds{groups}" if card.folds else ""),
         ("regularisation (C)", card.regularisation),
         ("AUC, held out", card.auc),

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter import ClipEncoder, EmbedOptions, LinearProbe, ProbeBank, Run, SafetyFilter, open_source, scan
-from safetyfilter.embed.pictures.views import Views
 from safetyfilter.signals import PAIR
 from tests.cli.commands import command
 from tests.cli.conftest import PICTURES
@@ -114,28 +113,36 @@ def test_parts_of_a_run_are_not_taken_apart(run: Run, place: Path) -> None:
     assert "give the run directory" in done.message
 
 
-@pytest.mark.parametrize(
-    ("views", "captions", "message"),
-    [
-        ("multi", False, r"embeddings of 5 views of each image, .* with --keep-embeddings --views whole"),
-        ("whole", True, r"of images with their captions, of 64 columns, .* images alone have 32; .* with --captions"),
-    ],
-    ids=["views", "captions"],
-)
-def test_a_run_that_no_probe_can_be_trained_on_says_what_can_be_done(
-    tmp_path: Path, encoder: ClipEncoder, views: Views, captions: bool, message: str
-) -> None:
+def test_on_several_views(tmp_path: Path, encoder: ClipEncoder, probes: ProbeBank) -> None:
+    safe = SafetyFilter(encoder, probes, options=EmbedOptions(views="multi", decode="exact"))
+    pictures = write_files(tmp_path / "pictures", PICTURES)
+    run = scan(open_source(pictures), tmp_path / "run", safe, keep_embeddings=True)
+    vectors = run.read_embeddings().astype(np.float32)
+    highest = vectors[..., np.nanstd(vectors, axis=(0, 1)).argmax()].max(axis=1)
+    sides = highest > np.nanmedian(highest)
+    labels = pa.table({"key_digest": run.read_scores()["key_digest"], "minor": sides.tolist()})
+    pq.write_table(labels, tmp_path / "labels.parquet")
+    train = ["train", run.path, tmp_path / "labels.parquet", "--signal", "minor"]
+    found = command(*train, "--out", tmp_path / "p.safetensors", "--json").json
+    card = found["card"]
+    assert card["trained_on"] == {"views": "multi", "decode": "exact", "precision": "float32"}
+    assert card["method"] == "logistic-regression, highest of 5 views"
+    assert card["positives"] == sides.sum()
+    assert card["positives"] + card["negatives"] == len(PICTURES) - 1
+    assert ProbeBank.load(tmp_path / "p.safetensors").probes[0].card.trained_on.views == "multi"
+
+
+def test_a_run_on_images_with_captions_says_what_can_be_done(tmp_path: Path, encoder: ClipEncoder) -> None:
     source = open_source(write_files(tmp_path / "pictures", PICTURES))
-    weight = np.zeros(encoder.spec.width * (1 + captions), np.float32)
-    inputs = "image+caption" if captions else "image"
+    weight, digest = np.zeros(encoder.spec.width * 2, np.float32), encoder.spec.digest
     bank = ProbeBank(
-        [LinearProbe(signal=s, weight=weight, bias=-5, encoder=encoder.spec.digest, inputs=inputs) for s in PAIR.names]
+        [LinearProbe(signal=s, weight=weight, bias=-5, encoder=digest, inputs="image+caption") for s in PAIR.names]
     )
-    safe = SafetyFilter(encoder, bank, options=EmbedOptions(views=views))
-    scan(source, tmp_path / "run", safe, keep_embeddings=True)
+    scan(source, tmp_path / "run", SafetyFilter(encoder, bank), keep_embeddings=True)
     pq.write_table(pa.table({"key": list(PICTURES), "minor": [True] * len(PICTURES)}), tmp_path / "labels.parquet")
     done = command("train", tmp_path / "run", tmp_path / "labels.parquet", "--signal", "minor", "--out", tmp_path / "p")
     assert (done.status, done.stdout) == (1, "")
+    message = r"of images with their captions, of 64 columns, .* images alone have 32; .* with --captions"
     assert re.search(message, done.message)
 
 
