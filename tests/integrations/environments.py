@@ -2,7 +2,8 @@
 
     python tests/integrations/environments.py [NAME ...]
 
-makes them below ``~/.cache/safetyfilter/integrations``, or where SAFETYFILTER_INTEGRATIONS says: several GB, minutes.
+makes them below ``~/.cache/safetyfilter/integrations``, or where SAFETYFILTER_INTEGRATIONS says: minutes, and about 6 GB
+each where pip gives torch with CUDA.
 `test_environments.py` then runs each framework's tests in its own, and skips those that are not there.
 """
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENTS = {
     # transformers 5 returns from get_image_features what NeMo Curator's stage does not take
     "nemo_curator": ("nemo-curator[image-cpu]==1.4.0", "nvidia-dali-cuda120==2.4.0", "transformers<5"),
-    "data_juicer": ("py-data-juicer==1.6.1",),
+    "data_juicer": ("py-data-juicer==1.6.1", "aiohttp"),  # which it imports, and does not require
     "datatrove": ("datatrove[io]==0.10.1",),
 }
 
