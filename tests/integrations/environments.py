@@ -2,9 +2,9 @@
 
     python tests/integrations/environments.py [NAME ...]
 
-makes them below ``~/.cache/safetyfilter/integrations``, or where SAFETYFILTER_INTEGRATIONS says: minutes, and about 6 GB
-each where pip gives torch with CUDA.
-`test_environments.py` then runs each framework's tests in its own, and skips those that are not there.
+makes them below ``~/.cache/safetyfilter/integrations``, or where SAFETYFILTER_INTEGRATIONS says: minutes, and 6 to 7 GB
+for each, most of it torch with CUDA. `test_environments.py` then runs each framework's tests in its own, and skips
+those that are not there.
 """
 
 from __future__ import annotations
