@@ -122,6 +122,26 @@ def mapie_thresholds(
     return dict(zip(signals, found, strict=True))
 
 
+def by_every_way(
+    scores: Mapping[str, npt.NDArray[np.floating]],
+    present: Mapping[str, Bools],
+    *,
+    max_miss_rate: float,
+    confidence: float,
+    groups: npt.NDArray[Any] | None = None,
+) -> dict[Way, dict[str, float] | None]:
+    """Return what `mapie_thresholds` gives for each way; None where MAPIE finds nothing, or is not installed."""
+    found: dict[Way, dict[str, float] | None] = {}
+    for way in WAYS:
+        try:
+            found[way] = mapie_thresholds(
+                scores, present, max_miss_rate=max_miss_rate, confidence=confidence, groups=groups, way=way
+            )
+        except (CalibrationError, MissingExtraError):
+            found[way] = None
+    return found
+
+
 def _controller(**arguments: Any) -> Any:
     """MAPIE's controller, which the `dev` extra installs."""
     try:

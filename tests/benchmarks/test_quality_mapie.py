@@ -46,7 +46,7 @@ def chosen(rows: tuple[dict, dict, np.ndarray]) -> dict[str, dict[str, float]]:
     """The thresholds of both ways."""
     scores, present, digits = rows
     promise = {"max_miss_rate": PROMISE, "confidence": CONFIDENCE, "groups": digits}
-    return {way: quality_mapie.mapie_thresholds(scores, present, **promise, way=way) for way in quality_mapie.WAYS}
+    return quality_mapie.by_every_way(scores, present, **promise)
 
 
 def told(thresholds: dict, fresh: tuple[dict, dict, np.ndarray]) -> tuple[float, float]:
@@ -101,6 +101,12 @@ def test_too_little_for_the_promise_is_an_error(way: quality_mapie.Way) -> None:
         quality_mapie.mapie_thresholds(
             scores, present, max_miss_rate=0.001, confidence=CONFIDENCE, groups=digits, way=way
         )
+
+
+def test_of_a_way_without_thresholds_it_is_told_that_there_are_none() -> None:
+    scores, present, digits = drawn(600, 2)
+    found = quality_mapie.by_every_way(scores, present, max_miss_rate=0.001, confidence=CONFIDENCE, groups=digits)
+    assert found == {"each": None, "together": None}
 
 
 @pytest.mark.parametrize(
