@@ -217,7 +217,7 @@ def main() -> None:
         laion = options.labels is None
         probes = options.probes or (DETECTOR if laion else None)
         result = measure(read(options), probes=probes, folds=options.folds, needed=options.probes is not None)
-    except SafetyFilterError as error:
+    except (SafetyFilterError, OSError) as error:
         sys.exit(f"error: {error}")
     if laion:
         result["published"] = PUBLISHED
