@@ -4,6 +4,7 @@ import json
 import stat
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import real
 import real_laion
 import real_sets
 
-from safetyfilter import LinearProbe, ProbeBank, SafetyFilter, open_source, scan
+from safetyfilter import LinearProbe, ProbeBank, SafetyFilter, open_source, scan, train_probe
 from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import CalibrationError, ProbeError, SafetyFilterError, SourceError
 from safetyfilter.evaluation.intervals import Proportion
@@ -376,6 +377,34 @@ def test_an_array_and_labels_row_by_row(own: tuple[Path, Path]) -> None:
     assert list(result["ways"]) == ["linear probe"]
     assert (result["counts"]["present"], result["counts"]["absent"]) == (15, 15)
     assert result["ways"]["linear probe"]["auc"] > 0.9
+
+
+def test_no_group_is_trained_on_and_counted(own: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def recorded(*arguments: object, **options: object) -> LinearProbe:
+        trained.append(np.bincount(options["groups"], minlength=8))
+        return train_probe(*arguments, **options)
+
+    monkeypatch.setattr(real, "train_probe", recorded)
+    rows = real.read(real.arguments([str(own[0]), "--labels", str(own[1]), "--group-column", "family"]))
+    scores = real.held_out_scores(rows, 2)
+    assert np.isfinite(scores).all()
+    whole = np.unique(rows.groups, return_counts=True)[1]
+    assert len(trained) == 2
+    for counts in trained:
+        assert set(np.flatnonzero(counts)) == set(np.flatnonzero(counts == whole))
+    np.testing.assert_array_equal(sum(trained), whole)
+
+
+def test_a_picture_seen_in_several_views_scores_as_the_highest_of_them(laid: Path, probes: Path) -> None:
+    rows = real_laion.read_laion(laid)
+    views = np.stack([rows.vectors, rows.vectors[::-1]], axis=1)
+    scores = real.given_scores(replace(rows, vectors=views), str(probes))
+    one = real.given_scores(rows, str(probes))
+    np.testing.assert_allclose(scores, np.maximum(one, one[::-1]), atol=1e-6)
+    views[0, 1] = np.nan
+    assert not replace(rows, vectors=views).scorable[0]
 
 
 @pytest.mark.parametrize(
