@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,10 @@ from safetyfilter.cli.output import emit, show_note, show_warning
 
 if TYPE_CHECKING:
     from safetyfilter.decide.calibration import Calibration
+    from safetyfilter.decide.policy import Policy
     from safetyfilter.evaluation.inputs import LabelledScores
     from safetyfilter.evaluation.measure import Evaluation
+    from safetyfilter.evaluation.report.provenance import Provenance
     from safetyfilter.signals import SignalPair
 
 _SHORT = {"co_occurrence": "rule", "excluded": "policy"}
@@ -101,7 +104,10 @@ def evaluate(
     plot: Annotated[str | None, typer.Option(help="A new or empty directory for plots, as PNG files.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure precision and recall with intervals, for each signal and for the rule."""
+    """Measure precision and recall with intervals, for each signal and for the rule.
+
+    Where the policy's thresholds come from is told too, and how far these scores lie from those calibrated on.
+    """
     from safetyfilter.decide.policy import Policy
     from safetyfilter.evaluation.inputs import read_labelled_scores
     from safetyfilter.evaluation.measure import evaluate as measure
@@ -128,9 +134,33 @@ def evaluate(
         interval="wilson" if interval is Interval.wilson else "clopper-pearson",
     )
     plots = [] if plot is None else write_plots(result, labelled.scores, labelled.labels, plot)
-    emit({**result.to_dict(), "plots": plots}, as_json=json, shown=_evaluation_tables(result))
+    stated = _stated_of(labelled, chosen)
+    for warning in stated.warnings:
+        show_warning(warning)
+    shown = Group(_evaluation_tables(result), "", *(stated.origin, stated.guarantee, *stated.notes))
+    emit({**result.to_dict(), "thresholds": stated.to_dict(), "plots": plots}, as_json=json, shown=shown)
     if plots:
         show_note(f"{len(plots)} plots are in {plot}.")
+
+
+def _stated_of(labelled: LabelledScores, policy: Policy) -> Provenance:
+    """What is stated about where a policy's thresholds come from, held against the scores that are measured."""
+    from safetyfilter.decide.score_spread import spread_counts
+    from safetyfilter.evaluation.report.provenance import provenance, provenance_of_file
+    from safetyfilter.runs.decided_with import DecidedWith
+    from safetyfilter.score.labels import scores_of
+
+    spread = {
+        signal: spread_counts(scores_of(labelled.scores[signal], signal))
+        for signal in policy.thresholds
+        if signal in labelled.scores.column_names
+    }
+    if labelled.run is None:
+        return provenance_of_file(policy, spread)
+    record, own = labelled.run.record, labelled.run.policy
+    accepted = record.accepted_uncertified and (policy, policy.calibration) == (own, own.calibration)
+    measured = replace(record, policy=policy, decided_with=DecidedWith(), accepted_uncertified=accepted)
+    return provenance(measured, spread=spread)
 
 
 def _pair_of(labelled: LabelledScores) -> SignalPair:

@@ -143,6 +143,38 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_unless_that_is_accep
     assert not apply_policy(Run.open(tmp_path / "run"), Policy()).record.accepted_uncertified
 
 
+def test_evaluate_repeats_where_the_thresholds_come_from(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
+    columns = {signal: list(truth.values()) for signal in PAIR}
+    pq.write_table(pa.table({"key": list(truth), **columns}), tmp_path / "labels.parquet")
+    files = ["evaluate", run.path, tmp_path / "labels.parquet"]
+    command("calibrate", *files[1:], "--max-miss-rate", 0.6, "--confidence", 0.6, "--out", tmp_path / "own.toml")
+    fitting = command(*files, "--policy", tmp_path / "own.toml", "--json").json["thresholds"]
+    assert (fitting["fits"], fitting["misfits"], fitting["warnings"]) == (True, [], [])
+    assert [one["distance"] for one in fitting["drift"]] == [0, 0]
+    other = command(*files, "--policy", policy_file(tmp_path, run, "views", "multi"), "--json")
+    assert other.json["thresholds"]["misfits"] == [{"setting": "views", "calibrated": "multi", "here": "whole"}]
+    assert other.json["thresholds"]["drift"] == []
+    assert "on the scores of other views of each picture" in other.message
+    shown = " ".join(command(*files, "--policy", tmp_path / "own.toml").stdout.split())
+    assert "The policy states that its thresholds were calibrated on" in shown
+    assert "The calibration fits this run. Alike are encoder, probes, views, decoding, precision." in shown
+    assert command(*files, "--json").json["thresholds"]["origin"].endswith("they count as chosen by hand.")
+
+
+def test_evaluate_holds_scores_of_a_file_against_the_calibrations(place: Path) -> None:
+    files = [place / "scores.parquet", place / "labels.parquet"]
+    command("calibrate", *files, "--max-miss-rate", 0.02, "--out", place / "policy.toml")
+    found = command("evaluate", *files, "--policy", place / "policy.toml", "--json")
+    assert found.json["thresholds"]["fits"] is None
+    assert [one["distance"] for one in found.json["thresholds"]["drift"]] == [0, 0]
+    assert "Nothing says which encoder and probes gave the scores of this file." in found.message
+    scores = pq.read_table(files[0]).to_pydict()
+    pq.write_table(pa.table({signal: np.sqrt(values) for signal, values in scores.items()}), files[0])
+    moved = command("evaluate", *files, "--policy", place / "policy.toml", "--json")
+    assert all(one["far"] and one["higher"] for one in moved.json["thresholds"]["drift"])
+    assert moved.message.count("are spread otherwise here than those that were calibrated on") == 2
+
+
 def test_a_threshold_that_was_raised_by_hand_is_warned_of(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     done = command("decide", tmp_path / "run", "--policy", policy_file(tmp_path, run, "threshold", 0.0))

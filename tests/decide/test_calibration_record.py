@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetyfilter.decide.calibration_record import CalibratedSignal, CalibrationRecord, ScoredBy
+from safetyfilter.decide.calibration_record import SCHEMA, CalibratedSignal, CalibrationRecord, ScoredBy
 from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.record_values import MOST_SAMPLES
 from safetyfilter.decide.risk import calibrate_thresholds
+from safetyfilter.decide.score_spread import BINS, SignalSpread, spreads_of
 from safetyfilter.errors import PolicyError
 from safetyfilter.signals import SignalPair
 from safetyfilter.storage import parse_toml
@@ -37,6 +39,7 @@ RECORD = CalibrationRecord(
     signals=(SIGNAL, replace(SIGNAL, signal="minor", threshold=0.4, grouped=True)),
     labels_sha256="ab" * 32,
     scored_by=ScoredBy(encoder="cd" * 32, probes=("ef" * 32, "any other"), views="whole", setup="01" * 32),
+    spread=(SignalSpread(signal="explicit", counts=tuple(range(16))),),
 )
 POLICY = Policy(thresholds={"explicit": 0.3, "minor": 0.4}, calibration=RECORD)
 
@@ -46,7 +49,7 @@ rates = st.floats(0, 1, exclude_min=True, exclude_max=True)
 
 @st.composite
 def calibrated_signals(draw: st.DrawFn) -> CalibratedSignal:
-    rate, positives = draw(rates), draw(st.integers(1, 10**12))
+    rate, positives, grouped = draw(rates), draw(st.integers(1, 10**12)), draw(st.booleans())
     return CalibratedSignal(
         signal=draw(st.text()),
         threshold=draw(st.floats(0, 1)),
@@ -55,7 +58,9 @@ def calibrated_signals(draw: st.DrawFn) -> CalibratedSignal:
         max_miss_rate=rate,
         confidence=draw(rates),
         upper_bound=draw(st.floats(0, rate, exclude_min=True)),
-        grouped=draw(st.booleans()),
+        grouped=grouped,
+        groups=draw(st.integers(0, positives)) if grouped else 0,
+        worst_positives=draw(st.integers(0, positives)),
     )
 
 
@@ -76,7 +81,19 @@ records = st.builds(
         views=st.text(min_size=1),
         setup=digests,
         scores=digests,
+        precision=st.text(),
+        decode=st.text(),
     ),
+    spread=st.lists(
+        st.builds(
+            SignalSpread,
+            signal=st.text(),
+            counts=st.lists(st.integers(0, MOST_SAMPLES), min_size=BINS, max_size=BINS).map(tuple),
+        ),
+        max_size=2,
+        unique_by=lambda one: one.signal,
+    ).map(tuple),
+    schema=st.integers(1, SCHEMA),
 )
 
 
@@ -104,6 +121,7 @@ def test_it_goes_by_the_names_of_the_pair() -> None:
     there = POLICY.for_pair(SignalPair(explicit="circle", minor="square"))
     assert there.calibration is not None
     assert [one.signal for one in there.calibration.signals] == ["circle", "square"]
+    assert [one.signal for one in there.calibration.spread] == ["circle"]
     assert there.calibration == RECORD.renamed({"explicit": "circle", "minor": "square"})
 
 
@@ -119,6 +137,8 @@ def test_a_calibration_leaves_its_record_in_the_policy() -> None:
             name: getattr(kept, name) for name in kept.__slots__ if name != "grouped"
         }.items() <= one.to_dict().items()
         assert kept.grouped
+        assert (kept.groups, kept.worst_positives) == (2, 20)
+    assert record.spread == spreads_of(scores)
     more = found.record(labels_sha256="ab" * 32, scored_by=RECORD.scored_by)
     assert found.policy(record=more).calibration == more
 
@@ -164,12 +184,39 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         (lambda data: data["signals"][0].update(misses=0.5), "misses is 0.5, not a whole number"),
         (lambda data: data["signals"][0].update(upper_bound=0.006), "upper_bound in [calibration] is 0.006"),
         (lambda data: data["signals"][0].update(upper_bound=0), "upper_bound in [calibration] is 0"),
+        (
+            lambda data: data["signals"][0].update(groups=2),
+            "groups in [calibration] is 2, not 0 where grouped is false",
+        ),
+        (lambda data: data["signals"][1].update(worst_positives=801), "worst_positives in [calibration] is 801"),
+        (lambda data: data["scored_by"].update(decode=3), "scored_by.decode is 3, not a text"),
+        (lambda data: data.update(spread=3), "spread in [calibration] is 3"),
+        (lambda data: data["spread"][0].pop("counts"), "[calibration.spread] has no counts"),
+        (lambda data: data["spread"][0].update(counts=[1, 2]), "counts in [calibration] is [1, 2], not a list of 16"),
+        (lambda data: data["spread"][0].update(counts=[0.5] * 16), "0.5], not a list of whole numbers"),
+        (lambda data: data["spread"][0].update(counts=[True] * 16), "True], not a list of whole numbers"),
+        (lambda data: data["spread"][0].update(counts=[-1] * 16), "counts in [calibration] is -1"),
+        (lambda data: data["spread"][0].update(lowest=0.1), "unknown key ['lowest'] in [calibration.spread]"),
+        (lambda data: data.update(spread=data["spread"] * 2), "spread in [calibration] is ['explicit', 'explicit']"),
+        (lambda data: data.update(schema="2"), "calibration.schema is '2', not a whole number"),
+        (lambda data: data.update(schema=0), "schema in [calibration] is 0"),
+        (lambda data: data.update(schema=SCHEMA + 1, later=1), "[calibration] has schema 3, and this version of the"),
     ],
 )
 def test_what_is_not_such_a_record_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
     with pytest.raises(PolicyError, match=re.escape(message)) as caught:
         CalibrationRecord.from_dict(changed(change))
-    assert "take the whole of [calibration] out" in str(caught.value) or "allowed are" in str(caught.value)
+    assert "take the whole of [calibration] out" in str(caught.value)
+
+
+def test_a_record_of_the_first_schema_is_read_and_stays_what_it_was() -> None:
+    """As version 0.5.0 wrote it: no number of the schema, no decoding, no counts of groups, no spread."""
+    former = changed(lambda data: [data.pop(name) for name in ("schema", "spread")])
+    record = CalibrationRecord.from_dict(former)
+    assert (record.schema, record.spread, record.signals[1].groups) == (1, (), 0)
+    assert record.scored_by is not None
+    assert record.scored_by.decode == ""
+    assert record.as_dict() == former
 
 
 @pytest.mark.parametrize("calibration", [3, {}, "2026-01-31"])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from safetyfilter.decide.calibration_record import CalibrationRecord
-from safetyfilter.decide.drift import Drift
+from safetyfilter.decide.drift import Drift, drift_from
 from safetyfilter.decide.fitting import Misfit
 from safetyfilter.decide.policy import Policy
-from safetyfilter.decide.presets import PRESETS
+from safetyfilter.decide.presets import LAION_PROBES, PRESETS
 from safetyfilter.decide.score_spread import Counts
 from safetyfilter.decide.sentences import cut_warning
 from safetyfilter.evaluation.report.fit_words import drift_warning, fit_notes, scores_warnings
@@ -86,12 +86,47 @@ def provenance(record: RunRecord, *, spread: Mapping[str, Counts] | None = None,
     quote : callable
         A text from the record -> the text as it stands in a sentence of the format that is written.
     """
-    policy = record.policy
+    policy, found = record.policy, record.policy.calibration
+    if found is None:
+        return _without_calibration(policy, record.setup.probes)
+    on = CalibratedOn.of(record, found)
+    stated = _stated(policy, found, on, drift_of(record, spread), quote)
+    return replace(stated, warnings=(*scores_warnings(record, on, quote), *stated.warnings))
+
+
+def provenance_of_file(policy: Policy, spread: Mapping[str, Counts], *, quote: Quote = str) -> Provenance:
+    """Return the same for scores of a file, of which nothing says what gave them.
+
+    Parameters
+    ----------
+    policy : Policy
+        The policy.
+    spread : mapping of str to ndarray
+        By signal, (B,) int64, as of `safetyfilter.decide.score_spread.spread_counts`.
+    quote : callable
+        As of `provenance`.
+
+    Examples
+    --------
+    >>> provenance_of_file(Policy(), {}).guarantee
+    'No guarantee is on record.'
+    """
     found = policy.calibration
     if found is None:
-        return _without_calibration(record)
-    on = CalibratedOn.of(record, found)
-    apart = drift_of(record, spread)
+        return _without_calibration(policy, LAION_PROBES.values())  # of which nobody knows here whether they scored
+    apart = drift_from(found.spread, spread)
+    stated = _stated(policy, found, CalibratedOn(kind="unknown"), apart, quote)
+    unknown = (
+        "Nothing says which encoder and probes gave the scores of this file. What is guaranteed is so of them only if "
+        "they were the same as those that gave the scores that were calibrated on."
+    )
+    return replace(stated, warnings=(unknown, *stated.warnings))
+
+
+def _stated(
+    policy: Policy, found: CalibrationRecord, on: CalibratedOn, apart: tuple[Drift, ...], quote: Quote
+) -> Provenance:
+    """The provenance of thresholds with a calibration on record, without warnings about what gave the scores."""
     signals = tuple(
         SignalGuarantee.of(policy.thresholds[one.signal], one, on)
         for one in found.signals
@@ -109,7 +144,6 @@ def provenance(record: RunRecord, *, spread: Mapping[str, Counts] | None = None,
         bounds=tuple(_of_signal(one, quote) for one in holding),
         rests_on=tuple(_rests_on(found)) if holding else (),
         warnings=(
-            *scores_warnings(record, on, quote),
             *(drift_warning(one, quote) for one in apart if one.far),
             *_of_thresholds(policy, signals, quote),
         ),
@@ -120,8 +154,8 @@ def provenance(record: RunRecord, *, spread: Mapping[str, Counts] | None = None,
     )
 
 
-def _without_calibration(record: RunRecord) -> Provenance:
-    policy, nothing = record.policy, "No guarantee is on record."
+def _without_calibration(policy: Policy, probes: Iterable[str]) -> Provenance:
+    nothing = "No guarantee is on record."
     name = next((name for name in PRESETS if Policy.preset(name).for_pair(policy.pair) == policy), None)
     if name is None:
         return Provenance(
@@ -134,7 +168,7 @@ def _without_calibration(record: RunRecord) -> Provenance:
             "particular."
         ),
         guarantee=nothing,
-        warnings=tuple(filter(None, [cut_warning(name, record.setup.probes)])),
+        warnings=tuple(filter(None, [cut_warning(name, probes)])),
     )
 
 
