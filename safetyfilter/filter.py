@@ -18,7 +18,8 @@ from safetyfilter.embed.pipeline import ReadItem
 from safetyfilter.errors import PolicyError, UsageError
 from safetyfilter.hashes.matching import Images, matched
 from safetyfilter.score.bank import ProbeBank, join_captions
-from safetyfilter.score.gate import Gate, closer_by, gate_for
+from safetyfilter.score.gate import Gate, closer_by, gate_for, views_in_full
+from safetyfilter.score.trained_on import TrainedOn, warn_of_differences
 
 if TYPE_CHECKING:
     from safetyfilter.embed.clip.named import NamedEncoder
@@ -106,12 +107,15 @@ class SafetyFilter:
             How the scores are made; as this filter makes them of pictures where None.
         """
         if scoring is None:
-            views, decode = self.options.views, self.options.decode
-            precision = str(getattr(self.encoder, "dtype", "")).removeprefix("torch.")
-            scoring = Scoring(
-                encoder=self.encoder.spec, probes=self.probes.digests, views=views, decode=decode, precision=precision
-            )
+            looks = dict(self.looks.items()) | {"views": views_in_full(self.options.views, self.gate)}
+            scoring = Scoring(encoder=self.encoder.spec, probes=self.probes.digests, **looks)
         require_fitting(self.policy, scoring, accepted=self.accept_uncertified)
+
+    @property
+    def looks(self) -> TrainedOn:
+        """How this filter prepares and embeds pictures; a probe that was trained on others is told of in the log."""
+        precision = str(getattr(self.encoder, "dtype", "")).removeprefix("torch.")
+        return TrainedOn(views=self.options.views, decode=self.options.decode, precision=precision)
 
     @property
     def needs_captions(self) -> bool:
@@ -220,6 +224,7 @@ class SafetyFilter:
             As of the filter; before anything is read.
         """
         self.require_certified()
+        warn_of_differences(self.probes.probes, self.looks)
         if (lists := self.hash_lists) is None:
             for records, batch, scores in self.score_stream(items, read, caption):
                 yield records, batch, self.policy.decide(scores)

@@ -42,7 +42,7 @@ def scored_by(run: Run) -> ScoredBy:
     return ScoredBy(
         encoder=setup.encoder.digest,
         probes=setup.probes,
-        views=setup.views,
+        views=setup.scoring.views,
         setup=setup.digest,
         scores=run.record.scores,
         precision=setup.precision,

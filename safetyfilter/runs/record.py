@@ -20,7 +20,7 @@ from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
-from safetyfilter.score.gate import Gate
+from safetyfilter.score.gate import Gate, views_in_full
 from safetyfilter.signals import SignalPair
 from safetyfilter.storage import parse_json
 
@@ -111,7 +111,11 @@ class RunSetup:
     def scoring(self) -> Scoring:
         """The way in which the scores are made, which a policy's calibration is held against."""
         return Scoring(
-            encoder=self.encoder, probes=self.probes, views=self.views, decode=self.decode, precision=self.precision
+            encoder=self.encoder,
+            probes=self.probes,
+            views=views_in_full(self.views, self.gate),
+            decode=self.decode,
+            precision=self.precision,
         )
 
     def differing(self, other: RunSetup) -> list[str]:

@@ -76,8 +76,8 @@ class Gate:
     def of(cls, probes: ProbeBank, when: When = "either") -> Gate:
         """Return the gate of probes, whose floors are those at which each found nearly all positives when trained.
 
-        That is the cross-validated threshold for 99.9 % of them, in the probe's card; of several probes of a signal
-        the lowest.
+        That is the cross-validated threshold for 99.9 % of them, in the probe's card, on the score of the whole
+        picture, also of a probe that was trained on several views; of several probes of a signal the lowest.
 
         Raises
         ------
@@ -88,7 +88,8 @@ class Gate:
         for probe in probes.probes:
             if probe.signal not in probes.pair.names:
                 continue
-            known = getattr(getattr(probe, "card", None), "thresholds", {}).get(FLOOR_RECALL)
+            card = getattr(probe, "card", None)
+            known = (getattr(card, "whole_thresholds", {}) or getattr(card, "thresholds", {})).get(FLOOR_RECALL)
             if known is None:
                 raise UsageError(
                     f"views='adaptive' needs to know below which score {probe.signal!r} is clearly absent, and a probe "
@@ -204,6 +205,17 @@ two out
     if gate is not None:
         raise UsageError(f"a gate (--gate) is for views='adaptive', and views is {views!r}; leave one of the two out")
     return None
+
+
+def views_in_full(views: str, gate: Gate | None) -> str:
+    """Return the name of views, with their gate where they have one: thresholds of another gate are not theirs.
+
+    >>> views_in_full("whole", None)
+    'whole'
+    >>> views_in_full("adaptive", Gate(floors={"explicit": 0.1, "minor": 0.2}))
+    'adaptive, either:explicit=0.1,minor=0.2'
+    """
+    return views if gate is None else f"{views}, {gate.text}"
 
 
 def closer_by(gate: Gate | None, probes: ProbeBank) -> Closer | None:

@@ -13,6 +13,7 @@ import pytest
 
 from safetyfilter import EmbedOptions, Gate, Run, SafeIterable, SafetyFilter, scan
 from safetyfilter.errors import OtherRunError, UsageError
+from safetyfilter.evaluation.inputs import scored_by
 from safetyfilter.runs import checkpoints as module
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.sources import open_source
@@ -137,3 +138,10 @@ def test_a_gate_is_refused_with_other_views(safe: SafetyFilter, gate: Gate) -> N
         replace(safe, gate=gate)
     with pytest.raises(UsageError, match=r"Give gate=Gate\(floors=...\) \(--gate"):
         replace(safe, options=OPTIONS)
+
+
+def test_a_policy_that_was_calibrated_behind_another_gate_does_not_fit(run: Run) -> None:
+    by = scored_by(run)
+    assert by.views == run.record.setup.scoring.views == f"adaptive, {run.record.setup.gate.text}"
+    lower = replace(run.record.setup.gate, floors=dict.fromkeys(SIGNALS, 0.0))
+    assert replace(run.record.setup, gate=lower).scoring != run.record.setup.scoring
