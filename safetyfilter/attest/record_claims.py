@@ -18,7 +18,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "probes": ("probes", "signals"),
     "preparation": ("views", "gate", "decode", "precision", "quantised", "limits", "preparation", "setup_digest"),
     "pair": ("pair", "notice"),
-    "policy": ("policy", "policy_warning", "decided_with"),
+    "policy": ("policy", "policy_warning", "decided_with", "accepted_uncertified"),
     "lists of known hashes": ("hash_lists", "hash_unchecked"),
     "officer": ("officer",),
     "versions": ("versions",),
@@ -26,7 +26,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 """The fields of ``run.json`` that each claim is about."""
 _BY_FILES = ("scores", "decisions", "counts", "sealed")
 """Fields that claims about files hold against those too."""
-DECIDED = ("policy", "policy_warning", "decided_with", "decisions", "counts")
+DECIDED = ("policy", "policy_warning", "decided_with", "accepted_uncertified", "decisions", "counts")
 """Fields that ``decide`` writes."""
 
 
