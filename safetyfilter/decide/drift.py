@@ -98,7 +98,7 @@ def drift_from(spread: Iterable[SignalSpread], counts: Mapping[str, Counts]) -> 
     pairs = [
         (one.signal, np.array(one.counts, np.int64), np.asarray(counts[one.signal], np.int64))
         for one in spread
-        if one.signal in counts and sum(one.counts) and int(counts[one.signal].sum())
+        if one.signal in counts and any(one.counts) and counts[one.signal].any()
     ]
     return tuple(_drift(signal, then, here, ERROR_RATE / len(pairs)) for signal, then, here in pairs)
 
