@@ -24,6 +24,7 @@ from safetyfilter.runs.record import RunSetup
 from safetyfilter.runs.repeated import mark_repeated
 from safetyfilter.runs.run import Run, require_run
 from safetyfilter.runs.start import started
+from safetyfilter.score.trained_on import warn_of_differences
 from safetyfilter.sealed.keys import OfficerKey, nacl_module
 from safetyfilter.sources.base import Source, require_source, samples_of
 from safetyfilter.sources.wrapped import with_urls
@@ -112,6 +113,8 @@ def scan(
     if safety_filter.needs_urls:
         source = with_urls(source)
     _warn_of_missing(safety_filter, officer, stored=scorer.stored)
+    if not scorer.stored:  # of stored embeddings nobody knows how the pictures looked
+        warn_of_differences(safety_filter.probes.probes, safety_filter.looks)
     if secret_from is not None:
         require_run(secret_from)
     secret = secret_from.digester() if secret_from else None

@@ -19,6 +19,7 @@ from safetyfilter.errors import OutputError
 from safetyfilter.exports import export
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.progress import Progress
+from safetyfilter.score.trained_on import TrainedOn
 from safetyfilter.sources import open_source
 from safetyfilter.standin import ENCODER, STANDIN_PAIR
 from safetyfilter.standin.pictures import renderers, write_folder, write_tars
@@ -94,7 +95,10 @@ def run_demo(
             name: _embed(encoder, [out / name / key for key in split.keys], report) for name, split in splits.items()
         }
     with step("training probes and choosing thresholds", None):
-        bank = fit_probes(embedded["train"], splits["train"])
+        looks = TrainedOn(
+            views=_OPTIONS.views, decode=_OPTIONS.decode, precision=str(encoder.dtype).removeprefix("torch.")
+        )
+        bank = fit_probes(embedded["train"], splits["train"], looks)
         bank.save(out / "probes.safetensors")
         policy = choose_thresholds(bank, embedded["validation"], splits["validation"])
     strict = replace(policy, exclude=STANDIN_PAIR.names)

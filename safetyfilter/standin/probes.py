@@ -13,6 +13,7 @@ from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
 from safetyfilter.score.bank import ProbeBank
+from safetyfilter.score.trained_on import TrainedOn
 from safetyfilter.score.training import train_probe
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import PROMPTS, STANDIN_PAIR
@@ -21,8 +22,8 @@ from safetyfilter.standin.pictures import Labelled
 MAX_MISS_RATE, CONFIDENCE = 0.009, 0.95
 
 
-def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
-    """A probe for each stand-in signal, fitted on pictures that never hold both.
+def fit_probes(batch: EmbeddingBatch, labelled: Labelled, trained_on: TrainedOn | None = None) -> ProbeBank:
+    """A probe for each stand-in signal, fitted on pictures that never hold both; on whole ones, or on several views.
 
     Since no picture holds both, the one signal would be learnt as proof that the other is absent. So the negatives of a
     probe hold the other signal only where it is all there is to see: that much is needed to tell the two apart.
@@ -36,6 +37,7 @@ def fit_probes(batch: EmbeddingBatch, labelled: Labelled) -> ProbeBank:
                 labelled.present[signal][used],
                 signal=signal,
                 encoder=batch.encoder,
+                trained_on=trained_on,
                 provenance="stand-in pictures, rendered",
             )
         )
