@@ -66,10 +66,15 @@ class ProbeBank:
                 widths = [(probe.signal, probe.width) for probe in probes if probe.inputs == inputs]
                 raise ProbeError(f"the probes take embeddings of different widths, {widths}; {TWO_ENCODERS}")
         image_width = max((probe.width for probe in probes if probe.inputs == "image"), default=0)
-        if image_width and any(probe.width != 2 * image_width for probe in probes if probe.inputs == "image+caption"):
+        if image_width and any(probe.width != 2 * image_width for probe in probes if probe.inputs != "image"):
             raise ProbeError(
-                f"a probe on images and captions takes twice the {image_width} columns of the probes on "
-                "images; use probes of one encoder"
+                "a probe on images and captions, or on views beside the whole picture, takes twice the "
+                f"{image_width} columns of the probes on images; use probes of one encoder"
+            )
+        if {"image+caption", "image+whole"} <= {probe.inputs for probe in probes}:
+            raise ProbeError(
+                "probes on images with captions and probes on views beside the whole picture can't be in one bank; "
+                "scan with each into a run of its own, and decide by both"
             )
         encoders = {probe.encoder for probe in probes if probe.encoder}
         if len(encoders) > 1:
@@ -85,7 +90,12 @@ class ProbeBank:
     @property
     def width(self) -> int:
         """D, the length of the embeddings the bank takes."""
-        return max(probe.width for probe in self.probes)
+        return max(probe.width for probe in self.probes) // (2 if self._beside_whole else 1)
+
+    @property
+    def _beside_whole(self) -> bool:
+        """True where a probe judges each view beside the whole picture."""
+        return any(probe.inputs == "image+whole" for probe in self.probes)
 
     @property
     def inputs(self) -> Inputs:
@@ -149,27 +159,34 @@ class ProbeBank:
                 f"the probes take {self.inputs} embeddings of width {self.width}, got an array "
                 f"{vectors.shape}; use the encoder they were made for, and join_captions for captions"
             )
-        if vectors.ndim == 3:
-            views = self.score_vectors(vectors.reshape(-1, self.width)).reshape(*vectors.shape[:2], len(self.signals))
-            best: Floats = views.max(axis=1)  # NaN in any view makes the score NaN, and the sample unscored
-            return best
+        rows = beside_whole(vectors) if self._beside_whole else vectors
+        scores = self._scores(rows.reshape(-1, rows.shape[-1]))
+        if vectors.ndim == 2:
+            return scores
+        best: Floats = scores.reshape(*vectors.shape[:2], scores.shape[1]).max(
+            axis=1
+        )  # NaN in any view makes the score NaN
+        return best
+
+    def _scores(self, rows: Floats) -> Floats:
+        """(R, S) float32 scores of rows as the widest probe takes them."""
         kinds: dict[type[Probe], list[int]] = {}
         columns: dict[str, list[int]] = {}
         for number, probe in enumerate(self.probes):
             kinds.setdefault(type(probe), []).append(number)
             columns.setdefault(probe.signal, []).append(number)
-        scores = np.empty((len(vectors), len(self.probes)), np.float32)
+        scores = np.empty((len(rows), len(self.probes)), np.float32)
         for kind, numbers in kinds.items():
-            scores[:, numbers] = kind.score_all([self.probes[number] for number in numbers], vectors)
-        scores[~self._have_direction(vectors)] = np.nan
+            scores[:, numbers] = kind.score_all([self.probes[number] for number in numbers], rows)
+        scores[~self._have_direction(rows)] = np.nan
         if len(columns) == len(self.probes):
             return scores
         return np.stack([scores[:, numbers].max(axis=1) for numbers in columns.values()], axis=1)
 
-    def _have_direction(self, vectors: Floats) -> npt.NDArray[np.bool_]:
-        """(N,) bool, True where an embedding, or each half of one with a caption's, has a norm above zero."""
-        count = 2 if self.inputs == "image+caption" else 1
-        halves = vectors.reshape(len(vectors), count, self.width // count)
+    def _have_direction(self, rows: Floats) -> npt.NDArray[np.bool_]:
+        """(R,) bool, True where an embedding, or each half of two in a row, has a norm above zero."""
+        count = 1 if all(probe.inputs == "image" for probe in self.probes) else 2
+        halves = rows.reshape(len(rows), count, -1) if len(rows) else np.empty((0, count, 1), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.linalg.norm(halves, axis=2)
         found: npt.NDArray[np.bool_] = np.logical_and.reduce((norms > 0) & np.isfinite(norms), axis=1)
@@ -225,6 +242,28 @@ that name (laion-l14, laion-b32, laion-h14); make a file with `safetyfilter trai
             )
         notices = dict.fromkeys(bank.pair.notice for bank in (self, other) if bank.pair.notice)
         return ProbeBank([*self.probes, *other.probes], replace(self.pair, notice=" ".join(notices)))
+
+
+def beside_whole(vectors: Floats) -> Floats:
+    """Return each view's embedding with that of the whole picture behind it, for probes on both.
+
+    Parameters
+    ----------
+    vectors : ndarray
+        (N, V, D) floats, the whole picture's first, or (N, D) of whole pictures, each of which is beside itself.
+
+    Returns
+    -------
+    ndarray
+        (N, V, 2D) or (N, 2D).
+
+    Examples
+    --------
+    >>> beside_whole(np.float32([[[1, 0], [0, 1]]])).tolist()
+    [[[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 1.0, 0.0]]]
+    """
+    whole = vectors if vectors.ndim == 2 else np.broadcast_to(vectors[:, :1], vectors.shape)
+    return np.concatenate([vectors, whole], axis=-1)
 
 
 def join_captions(images: EmbeddingBatch, captions: Floats) -> EmbeddingBatch:

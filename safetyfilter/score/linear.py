@@ -39,7 +39,8 @@ class LinearProbe:
     encoder : str
         Digest of the specification of the encoder it belongs to.
     inputs : str
-        ``image``, or ``image+caption`` for a probe on `join_captions`' embeddings.
+        ``image``; ``image+caption`` for a probe on `join_captions`' embeddings; or ``image+whole`` for one on a view's
+        embedding with that of the whole picture behind it, which `ProbeBank` joins.
     card : ProbeCard or None
         A record of how it was made.
 
@@ -97,7 +98,7 @@ class LinearProbe:
             digest = spec.digest
         else:
             digest = bound(self.signal, self.encoder, spec, named=named)
-        if self.width != (needed := spec.width * (2 if self.inputs == "image+caption" else 1)):
+        if self.width != (needed := spec.width * (1 if self.inputs == "image" else 2)):
             raise EncoderMismatchError(
                 f"the probe for {self.signal!r} takes {self.inputs} embeddings of width "
                 f"{self.width}, and those of {spec} have {needed}; make the probe anew"
@@ -127,8 +128,8 @@ class LinearProbe:
         """
         if len({probe.inputs for probe in probes}) > 1:
             raise ProbeError(
-                "probes on images and probes on images with captions go into files of their own; write one file for "
-                "each, and load both: --probes may be given more than once"
+                "probes of different inputs (images; images with captions; views beside the whole picture) go into "
+                "files of their own; write one file for each, and load both: --probes may be given more than once"
             )
         tensors = {
             "weight": np.stack([probe.weight for probe in probes]),

@@ -72,12 +72,12 @@ def standardise(inputs: list[npt.NDArray[np.floating]], rows: npt.NDArray[np.int
 
 
 def fit(
-    x: Floats, present: Bools, used: Bools | Floats, c: float, *, start: tuple[Doubles, float] | None = None
+    x: Floats, present: Bools, weights: Floats, c: float, *, start: tuple[Doubles, float] | None = None
 ) -> tuple[Doubles, float]:
-    """Return weight and intercept fitted on the rows in `used`, both classes weighted alike.
+    """Return weight and intercept fitted on rows that count by their weights.
 
-    `used` may be weights too, by which rows of a class count. Rows left out get a weight of 0 instead of being taken
-    out: a million rows are then never copied. `start` is a fit of nearly the same, from which it takes fewer steps.
+    Rows left out have a weight of 0 instead of being taken out: a million rows are then never copied. `start` is a fit
+    of nearly the same, from which it takes fewer steps.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -88,18 +88,19 @@ def fit(
         model = LogisticRegression(C=c, max_iter=300, warm_start=start is not None)
         if start is not None:
             model.coef_, model.intercept_ = start[0][None].astype(x.dtype), np.array([start[1]], x.dtype)
-        model.fit(x, present, sample_weight=balanced(present, used))
+        model.fit(x, present, sample_weight=weights)
     return model.coef_[0].astype(np.float64), float(model.intercept_[0])
 
 
-def balanced(present: Bools, used: Bools | Floats) -> Floats:
-    """Return the weights in `used`, by which both labels count alike in all.
+def balanced(present: Bools, used: Bools | Floats, positive_weight: float = 1.0) -> Floats:
+    """Return the weights in `used`, by which both labels count alike in all, or the positives so much more.
 
     >>> balanced(np.array([True, False, False]), np.array([True, True, True])).tolist()
     [1.5, 0.75, 0.75]
     """
     count, positives = used.sum(dtype=np.float64), used[present].sum(dtype=np.float64)
-    weights: Floats = np.where(present, count / (2 * positives), count / (2 * (count - positives))).astype(np.float32)
+    of_positives = positive_weight * count / (2 * positives)
+    weights: Floats = np.where(present, of_positives, count / (2 * (count - positives))).astype(np.float32)
     return weights * used
 
 

@@ -9,8 +9,8 @@ from safetyfilter.batches import Floats
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import EncoderMismatchError
 
-Inputs: TypeAlias = Literal["image", "image+caption"]
-"""The embeddings a probe takes: an image's, or an image's with its caption's behind it."""
+Inputs: TypeAlias = Literal["image", "image+caption", "image+whole"]
+"""The embeddings a probe takes: an image's; one with its caption's behind it; or a view's with the whole picture's."""
 
 
 @runtime_checkable
@@ -27,7 +27,10 @@ class Probe(Protocol):
 
     @property
     def inputs(self) -> Inputs:
-        """``image``, or ``image+caption`` for one that takes the embeddings of `join_captions`."""
+        """``image``; ``image+caption`` for one that takes the embeddings of `join_captions`; or ``image+whole``.
+
+        A probe of the last judges each view beside the whole picture, and takes the embeddings of `beside_whole`.
+        """
 
     @property
     def encoder(self) -> str:

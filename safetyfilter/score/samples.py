@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import Floats
-from safetyfilter.score.logistic import Bools, Doubles, fit, weighted
+from safetyfilter.score.logistic import Bools, Doubles, balanced, fit, weighted
 from safetyfilter.score.views import ROUNDS, fit_highest, view_logits
 
 
@@ -26,6 +26,8 @@ class Samples:
         V.
     weights : ndarray or None
         (N,) float32, by which samples of a label count; all alike where None.
+    positive_weight : float
+        How much more the positives count in all than the negatives.
 
     Examples
     --------
@@ -43,19 +45,21 @@ class Samples:
     present: Bools
     views: int = 1
     weights: Floats | None = None
+    positive_weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.present)
 
     def fit(self, used: Bools, c: float, *, rounds: int = ROUNDS) -> tuple[Doubles, float]:
-        """Return weight and intercept fitted on the samples in `used`, both labels weighted alike.
-
-        `rounds` is as of `fit_highest`.
-        """
-        counted = weighted(used, self.weights)
+        """Return weight and intercept fitted on the samples in `used`; `rounds` is as of `fit_highest`."""
+        counted = self.counted(used)
         if self.views == 1:
             return fit(self.x, self.present, counted, c)
         return fit_highest(self.x, self.present, counted, c, views=self.views, rounds=rounds)
+
+    def counted(self, used: Bools) -> Floats:
+        """Return the weights by which the samples in `used` count; 0 elsewhere."""
+        return balanced(self.present, weighted(used, self.weights), self.positive_weight)
 
     def view_logits(self, rows: npt.NDArray[np.int64], weight: Doubles, bias: float) -> Doubles:
         """Return (R, V) float64 logits of the views of some samples."""

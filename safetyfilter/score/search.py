@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.errors import CalibrationError
-from safetyfilter.score.logistic import balanced, weighted
 from safetyfilter.score.samples import Samples
 
 
@@ -57,7 +56,7 @@ def choose_c(samples: Samples, fold_of: npt.NDArray[np.int64], search: Search) -
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
         rows = np.flatnonzero(held_out)
-        counted = balanced(present, weighted(held_out, samples.weights))[rows]
+        counted = samples.counted(held_out)[rows]
         for c in grid:
             # one choice of views tells one C from another as well as several do, at half the time
             logits = samples.logits(rows, *samples.fit(~held_out, c, rounds=1))

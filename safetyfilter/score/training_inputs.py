@@ -10,15 +10,18 @@ import numpy.typing as npt
 from safetyfilter.embed.pictures.views import VIEW_COUNTS
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError
+from safetyfilter.score.labels import Column
 from safetyfilter.score.trained_on import TrainedOn
 
 Rows = npt.NDArray[np.floating[Any]]
 
 
 def checked_inputs(
-    embeddings: Rows, captions: Rows | None, encoder: EncoderSpec | str, trained_on: TrainedOn
+    embeddings: Rows, captions: Rows | None, encoder: EncoderSpec | str, trained_on: TrainedOn, whole: bool = False
 ) -> list[Rows]:
-    """Return the embeddings of pictures, and of captions where there are any, as (N, V, D) each, without a copy.
+    """Return the embeddings of pictures, and what each view is judged beside, as (N, V, D) each, without a copy.
+
+    That is its caption, where there are captions, or with `whole` the whole picture.
 
     Raises
     ------
@@ -58,6 +61,31 @@ def checked_inputs(
             "made them"
         )
     inputs = [embeddings.reshape(-1, views, width)]
+    if whole:
+        if captions is not None or views == 1:
+            raise CalibrationError(
+                "a probe that judges views beside the whole picture takes embeddings of several views (--views multi) "
+                f"and no captions; these are of {views} view{'s' if views > 1 else ''} each"
+                f"{' and come with captions' if captions is not None else ''}: leave beside_whole (--beside-whole) out"
+            )
+        inputs.append(np.broadcast_to(inputs[0][:, :1], inputs[0].shape))
     if captions is not None:
         inputs.append(np.broadcast_to(captions[:, None], inputs[0].shape))
     return inputs
+
+
+def sample_weights(weights: Column | None, count: int) -> npt.NDArray[np.float32]:
+    """Return how much each sample counts, 1 where nothing says; `CalibrationError` where one is not above 0.
+
+    >>> sample_weights([1, 3], 2).tolist()
+    [1.0, 3.0]
+    """
+    if weights is None:
+        return np.ones(count, np.float32)
+    try:
+        values = np.asarray(weights, np.float32)
+    except (TypeError, ValueError):
+        values = np.empty(0, np.float32)
+    if values.shape != (count,) or not (np.isfinite(values) & (values > 0)).all():
+        raise CalibrationError(f"weights are {count} numbers above 0, one for each sample; got shape {values.shape}")
+    return values

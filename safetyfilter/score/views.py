@@ -21,7 +21,7 @@ _BLOCK_ROWS = 16_384
 
 
 def fit_highest(
-    x: Floats, present: Bools, weights: Floats | Bools, c: float, *, views: int, rounds: int = ROUNDS
+    x: Floats, present: Bools, weights: Floats, c: float, *, views: int, rounds: int = ROUNDS
 ) -> tuple[Doubles, float]:
     """Return weight and intercept of a fit in which a picture's score is the highest of its views'.
 
