@@ -13,14 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from safetyfilter import Policy, Run, apply_policy
+from safetyfilter import ClipEncoder, Policy, ProbeBank, Run, SafetyFilter, apply_policy, open_source, scan
 from safetyfilter.decide.calibration_record import ScoredBy
 from safetyfilter.decide.risk import calibrate_thresholds
+from safetyfilter.errors import UncertifiedPolicyError
 from safetyfilter.evaluation.inputs import scored_by
 from safetyfilter.evaluation.report.provenance import provenance
 from safetyfilter.runs.score_spread import run_spread
 from tests.cli.commands import command
 from tests.cli.conftest import POLICY
+from tests.conftest import good_images
+from tests.writers import write_files
 
 PAIR = ("explicit", "minor")
 
@@ -141,6 +144,25 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_unless_that_is_accep
     # to decide by it once more needs no word; a policy that fits, or has no record, takes the mark off
     assert apply_policy(Run.open(tmp_path / "run"), Run.open(tmp_path / "run").policy).record.accepted_uncertified
     assert not apply_policy(Run.open(tmp_path / "run"), Policy()).record.accepted_uncertified
+
+
+def test_a_scan_refuses_it_before_a_picture_is_embedded_and_leaves_nothing(
+    run: Run, encoder: ClipEncoder, probes: ProbeBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path / "pictures", good_images())
+    source = open_source(tmp_path / "pictures")
+    policy = Policy.load(policy_file(tmp_path, run, "views", "multi"))
+    safe = SafetyFilter(encoder, probes, policy)
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipEncoder, "embed_stream", None)
+        with pytest.raises(UncertifiedPolicyError, match=r"views \(multi there, whole here\)"):
+            scan(source, tmp_path / "run", safe)
+    assert not (tmp_path / "run").exists()
+    done = scan(source, tmp_path / "run", replace(safe, accept_uncertified=True))
+    assert done.record.accepted_uncertified
+    assert Run.open(tmp_path / "run").record.accepted_uncertified
+    again = scan(source, tmp_path / "run", SafetyFilter(encoder, probes))
+    assert not again.record.accepted_uncertified
 
 
 def test_evaluate_repeats_where_the_thresholds_come_from(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:
