@@ -24,11 +24,13 @@ PHOTOGRAPHS = ("coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.j
 SEED = 0
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """``--quick`` and ``--json FILE``."""
+def arguments(description: str | None, *, keep: bool = False) -> argparse.Namespace:
+    """``--quick`` and ``--json FILE``; with `keep`, ``--keep FOLDER`` too."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer cases and repetitions")
     parser.add_argument("--json", type=Path, help="write the results here")
+    if keep:
+        parser.add_argument("--keep", type=Path, help="keep embeddings in this folder, and read them from it again")
     return parser.parse_args()
 
 

@@ -1,16 +1,19 @@
 """The quality benchmark's stand-in pictures: usual ones, small and edge-placed objects, each embedded in every view.
 
-All are real JPEG files. A three and a seven share a picture in the test split alone, which `render` sees to.
+All are real JPEG files. A three and a seven share a picture in the test split alone, which `render` sees to. The whole
+picture is the first of the five views of ``multi``, and embedded along with them.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,11 +23,11 @@ from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pictures.views import Views
-from safetyfilter.standin.pictures import DIGITS, Picture, pictures
+from safetyfilter.standin.pictures import DIGITS, Picture, Split, pictures
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render
 
 Place = Literal["small", "edge", "along"]
-VIEWS: tuple[Views, ...] = get_args(Views)
+VIEWS: tuple[Views, ...] = ("center", "whole", "multi")
 SMALL = (0.12, 0.2)
 """Height of a small digit, as a share of the short side."""
 EDGE = (0.08, 0.15)
@@ -74,17 +77,55 @@ class Pictures:
         }
 
 
-def usual(
-    encoder: ClipEncoder,
-    count: int,
-    split: str,
-    seed: int,
-    *,
-    pairs: bool | Literal["only"],
-    views: tuple[Views, ...] = VIEWS,
-) -> Pictures:
-    """Scenes as the demo has them."""
-    return _embedded(encoder, ((picture, np.nan) for picture in pictures(count, split, seed, pairs=pairs)), views)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedder:
+    """Draws pictures and embeds them, or takes what it embedded before.
+
+    Attributes
+    ----------
+    encoder : ClipEncoder
+        Embeds.
+    keep : Path or None
+        A folder for the embeddings, which are read from there another time; None keeps nothing.
+    """
+
+    encoder: ClipEncoder
+    keep: Path | None = None
+
+    def usual(
+        self,
+        count: int,
+        split: Split,
+        seed: int,
+        *,
+        pairs: bool | Literal["only"],
+        views: tuple[Views, ...] = VIEWS,
+    ) -> Pictures:
+        """Scenes as the demo has them."""
+        name = f"{split}-{seed}-{count}-{pairs}"
+        return self._kept(name, views, lambda: _lone(pictures(count, split, seed, pairs=pairs)))
+
+    def placed(self, counts: Mapping[Place, int], seed: int) -> dict[Place, Pictures]:
+        """Test pictures whose digits are small, lie at both ends of a wide picture, or alone anywhere along one.
+
+        Half of the small and of the edge-placed ones hold both signals.
+        """
+        return {
+            place: self._kept(f"{place}-{seed}-{count}", VIEWS, partial(_drawn, place, count, seed))
+            for place, count in counts.items()
+        }
+
+    def _kept(
+        self, name: str, views: tuple[Views, ...], draw: Callable[[], Iterable[tuple[Picture, float]]]
+    ) -> Pictures:
+        digest = self.encoder.spec.digest
+        path = None if self.keep is None else self.keep / f"{name}-{'-'.join(views)}-{digest[:12]}.npz"
+        if path is not None and path.exists():
+            return _read(path, digest)
+        found = _embedded(self.encoder, draw(), views)
+        if path is not None:
+            _write(path, found)
+        return found
 
 
 def joined(one: Pictures, other: Pictures) -> Pictures:
@@ -102,22 +143,15 @@ def joined(one: Pictures, other: Pictures) -> Pictures:
     )
 
 
-def placed(encoder: ClipEncoder, counts: Mapping[Place, int], seed: int) -> dict[Place, Pictures]:
-    """Test pictures whose digits are small, lie at both ends of a wide picture, or alone anywhere along one.
+def _lone(drawn: Iterable[Picture]) -> Iterator[tuple[Picture, float]]:
+    return ((picture, np.nan) for picture in drawn)
 
-    Half of the small and of the edge-placed ones hold both signals.
-    """
-    jobs = [
-        (place, seed, start, min(_CHUNK, count - start))
-        for place, count in counts.items()
-        for start in range(0, count, _CHUNK)
-    ]
-    drawn: dict[Place, list[tuple[Picture, float]]] = {place: [] for place in counts}
+
+def _drawn(place: Place, count: int, seed: int) -> list[tuple[Picture, float]]:
+    jobs = [(place, seed, start, min(_CHUNK, count - start)) for start in range(0, count, _CHUNK)]
     # spawn: torch has threads by now, and a forked process could wait for one of them forever
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        for job, chunk in zip(jobs, pool.map(_render, jobs), strict=True):
-            drawn[job[0]] += chunk
-    return {place: _embedded(encoder, chunk, VIEWS) for place, chunk in drawn.items()}
+        return [one for chunk in pool.map(_render, jobs) for one in chunk]
 
 
 def draw(rng: np.random.Generator, place: Place) -> tuple[Scene, float]:
@@ -157,13 +191,43 @@ def _render(job: tuple[Place, int, int, int]) -> list[tuple[Picture, float]]:
 def _embedded(encoder: ClipEncoder, rendered: Iterable[tuple[Picture, float]], views: tuple[Views, ...]) -> Pictures:
     drawn = list(rendered)
     files = [picture.jpeg for picture, _ in drawn]
-    batches = {view: encoder.embed(files, EmbedOptions(views=view)) for view in views}
+    looked = [view for view in views if view != "whole" or "multi" not in views]
+    batches = {view: encoder.embed(files, EmbedOptions(views=view)) for view in looked}
     if failed := {view: batch.failures for view, batch in batches.items() if batch.failures}:
         raise RuntimeError(f"rendered pictures could not be embedded: {failed}")
     present = {signal: np.array([digit in picture.digits for picture, _ in drawn]) for signal, digit in DIGITS.items()}
     return Pictures(
-        views=batches,
+        views=_with_whole(batches),
         present=present,
         digits=np.array([len(picture.digits) for picture, _ in drawn]),
         where=np.array([where for _, where in drawn]),
     )
+
+
+def _with_whole(batches: Mapping[str, EmbeddingBatch]) -> dict[str, EmbeddingBatch]:
+    """The batches, and the whole picture by itself where it is the first of several views."""
+    if "multi" not in batches:
+        return dict(batches)
+    several = batches["multi"]
+    return {**batches, "whole": EmbeddingBatch(vectors=several.vectors[:, 0], encoder=several.encoder)}
+
+
+def _write(path: Path, pictures: Pictures) -> None:
+    views = [view for view in pictures.views if view != "whole" or "multi" not in pictures.views]
+    kept = {view: pictures.views[view].vectors for view in views}
+    present = {f"present_{signal}": there for signal, there in pictures.present.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, digits=pictures.digits, where=pictures.where, **kept, **present)
+    part.replace(path)
+
+
+def _read(path: Path, encoder: str) -> Pictures:
+    with np.load(path, allow_pickle=False) as kept:
+        batches = {view: EmbeddingBatch(vectors=kept[view], encoder=encoder) for view in VIEWS if view in kept.files}
+        return Pictures(
+            views=_with_whole(batches),
+            present={signal: kept[f"present_{signal}"] for signal in DIGITS},
+            digits=kept["digits"],
+            where=kept["where"],
+        )

@@ -80,6 +80,20 @@ def print_tables(result: Mapping[str, Any]) -> None:
             ),
         ],
     )
+    show(
+        "MAPIE's thresholds for the same promise, %",
+        ("way", "recall", "wrongly excluded"),
+        [(way, *(_percent(row[w]) for w in ("recall", "wrongly_excluded"))) for way, row in result["mapie"].items()],
+    )
+    show(
+        "Adaptive views: pictures that are looked at closer, by what they show, %",
+        ("views", "pictures", "neither", "one", "both"),
+        [
+            (views, name, *(_percent(kinds[kind]) for kind in ("neither", "one", "both")))
+            for views, pictures in result["looked_closer"].items()
+            for name, kinds in pictures.items()
+        ],
+    )
     if result["laion_tables_dropped"]:
         show(
             "LAION's detectors: decisions at 0.5 that change without the vocabulary tables",

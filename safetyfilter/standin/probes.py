@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 
@@ -22,12 +24,35 @@ from safetyfilter.standin.pictures import Labelled
 MAX_MISS_RATE, CONFIDENCE = 0.009, 0.95
 
 
-def fit_probes(batch: EmbeddingBatch, labelled: Labelled, trained_on: TrainedOn | None = None) -> ProbeBank:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """How the stand-ins' probes are fitted.
+
+    Attributes
+    ----------
+    beside_whole : bool
+        Each of several views is judged beside the whole picture.
+    positive_weight : float
+        How much more positives count in all than negatives.
+    crowd_weight : float
+        How much more a picture of several digits counts than one of a lone digit or of none.
+    """
+
+    beside_whole: bool = False
+    positive_weight: float = 1.0
+    crowd_weight: float = 1.0
+
+
+def fit_probes(
+    batch: EmbeddingBatch, labelled: Labelled, trained_on: TrainedOn | None = None, fit: Fit | None = None
+) -> ProbeBank:
     """A probe for each stand-in signal, fitted on pictures that never hold both; on whole ones, or on several views.
 
     Since no picture holds both, the one signal would be learnt as proof that the other is absent. So the negatives of a
     probe hold the other signal only where it is all there is to see: that much is needed to tell the two apart.
     """
+    how = fit or Fit()
+    counts = np.where(labelled.digits > 1, how.crowd_weight, 1.0)
     probes = []
     for signal in STANDIN_PAIR.names:
         used = ~labelled.present[STANDIN_PAIR.other(signal)] | (labelled.digits == 1)
@@ -38,6 +63,9 @@ def fit_probes(batch: EmbeddingBatch, labelled: Labelled, trained_on: TrainedOn 
                 signal=signal,
                 encoder=batch.encoder,
                 trained_on=trained_on,
+                beside_whole=how.beside_whole,
+                weights=counts[used],
+                positive_weight=how.positive_weight,
                 provenance="stand-in pictures, rendered",
             )
         )
