@@ -101,7 +101,7 @@ def on_views(pictures: Pictures) -> ProbeBank:
 
 
 def on_all(pictures: Pictures) -> ProbeBank:
-    """A probe for each signal, with every picture of the other as a negative: each learns that one rules out the other."""
+    """A probe for each signal, all pictures of the other being negatives, so that one rules out the other."""
     batch = _whole(pictures)
     probes = [
         train_probe(batch.vectors, pictures.present[s], signal=s, encoder=batch.encoder) for s in STANDIN_PAIR.names
