@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from passage_text import table
+
 NAMES = {
     "torch_fp32": "torch, float32",
     "torch_bf16": "torch, bfloat16",
@@ -33,7 +35,7 @@ def int8(result: Mapping[str, Any]) -> str:
         for key, name in (("fp32", "float32"), ("bf16", "bfloat16"))
         if f"int8_over_{key}" in cases[0]["ratios"]
     ]
-    text += _table(head, rows) + "\n\n"
+    text += table(head, rows) + "\n\n"
     some = next(iter(flips["probes"].values()))
     text += "\n".join(
         textwrap.wrap(
@@ -51,9 +53,4 @@ def int8(result: Mapping[str, Any]) -> str:
         ]
         for name, row in flips["probes"].items()
     ]
-    return f"{text}\n\n{_table(head, rows)}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{text}\n\n{table(head, rows)}"

@@ -6,7 +6,7 @@ How probes are fitted, and the promise, were chosen on other draws (seeds 70,000
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,12 @@ from safetyfilter.standin.probes import Fit, fit_probes
 
 WHOLE_FIT = Fit(positive_weight=6, crowd_weight=3)
 """Missing costs more than excluding wrongly, and a picture of a pair is never one of a lone digit."""
-VIEWS_FIT = Fit(positive_weight=6, crowd_weight=3, beside_whole=True)
+VIEWS_FIT = replace(WHOLE_FIT, beside_whole=True)
 
 WHOLE = ("trained on whole pictures, guaranteed", "whole")
 """The way that every other is held against: what a scan does by default."""
 BY_VIEWS = "trained on views, guaranteed"
+EACH = "trained on views, each by itself, guaranteed"
 MAIN = (BY_VIEWS, "multi")
 """The way of filtering that the bars are about."""
 UNGROUPED, OTHER_HANDS = "the same, not by number of digits", "the same, for other hands"
@@ -95,9 +96,9 @@ def on_whole(pictures: Pictures) -> ProbeBank:
     return fit_probes(_whole(pictures), _labelled(pictures), fit=WHOLE_FIT)
 
 
-def on_views(pictures: Pictures) -> ProbeBank:
+def on_views(pictures: Pictures, fit: Fit) -> ProbeBank:
     """A probe for each signal, from the views it is used on."""
-    return fit_probes(pictures.views["multi"], _labelled(pictures), fit=VIEWS_FIT)
+    return fit_probes(pictures.views["multi"], _labelled(pictures), fit=fit)
 
 
 def on_all(pictures: Pictures) -> ProbeBank:
@@ -119,6 +120,7 @@ class Draw:
     zero_shot: ProbeBank
     whole: ProbeBank
     views: ProbeBank
+    each_view: ProbeBank
     together: ProbeBank
     promise: Promise
 
@@ -133,7 +135,8 @@ class Draw:
             others=others,
             zero_shot=zero_shot,
             whole=on_whole(train),
-            views=on_views(train),
+            views=on_views(train, VIEWS_FIT),
+            each_view=on_views(train, WHOLE_FIT),
             together=on_all(train),
             promise=promise,
         )
@@ -148,6 +151,7 @@ class Draw:
             yield self.guaranteed(WHOLE[0], view, self.whole)
         for views in ("multi", *GATES):
             yield self.guaranteed(BY_VIEWS, views, self.views)
+        yield self.guaranteed(EACH, "multi", self.each_view)
         yield self.guaranteed(OTHERS_AS_NEGATIVES, "whole", self.together)
         lone = guaranteed(self.whole, self.calibration, "whole", self.promise, grouped=False)
         yield Way(name=UNGROUPED, views="whole", bank=self.whole, policy=lone)

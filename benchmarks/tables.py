@@ -9,30 +9,24 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from int8_tables import int8
+from passage_text import table
+from quality_passages import closer, laion, positions, quality, sizes, small
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-DETECTORS = {"l14": "ViT-L/14", "b32": "ViT-B/32"}
-BASELINES = {
-    "one_signal": "one-signal cut (NeMo Curator's rule)",
-    "laion_400m": "LAION-400M's rule, gate as published",
-    "laion_400m_loosened": "LAION-400M's rule, gate moved too",
-    "direct": "a direct classifier of the pair",
-}
-
 NOT_MEASURED = "Not measured yet on a machine with nothing else to do."
 
 
 def throughput(result: Mapping[str, Any]) -> str:
     """Images a second of the pipeline, and its rate over that of each other."""
     others = ("bare", "bare_in_threads", "plain_loop", "clip_retrieval", "nemo_curator")
-    return _table(
+    return table(
         ("model, JPEG size", "images/s", "bare model", "the same in threads", "plain loop", "clip-retrieval",
          "NeMo Curator's stage"),
         [
@@ -53,7 +47,7 @@ def feed(result: Mapping[str, Any]) -> str:
         return NOT_MEASURED
     found, when = result["feed"], result["measured"]["feed"]
     ways = ("threads", "processes", "auto")
-    table = _table(
+    lines = table(
         ("JPEG size", "one core alone, images/s", *(f"`{way}`, images/s" for way in ways),
          *(f"`{way}`, share" for way in ways)),
         [
@@ -65,7 +59,7 @@ def feed(result: Mapping[str, Any]) -> str:
             for case in found["cases"]
         ],
     )  # fmt: skip
-    return f"{table}\n\nMeasured on {found['cores']} cores of {_article(when['cpu'])}."
+    return f"{lines}\n\nMeasured on {found['cores']} cores of {_article(when['cpu'])}."
 
 
 def whole_scan(result: Mapping[str, Any]) -> str:
@@ -84,7 +78,7 @@ def whole_scan(result: Mapping[str, Any]) -> str:
 
 def decoding(result: Mapping[str, Any]) -> str:
     """Microseconds from a JPEG's bytes to the model's pixels, and how many times libjpeg-turbo's own time."""
-    return _table(
+    return table(
         ("photographs", "libjpeg-turbo alone", "this library", "by Pillow", "the library over it", "Pillow over it"),
         [
             (
@@ -113,7 +107,7 @@ def decoding_machine(result: Mapping[str, Any]) -> str:
 def loader(result: Mapping[str, Any]) -> str:
     """Rates of filtered loaders over unfiltered ones, lookups and memory."""
     ratios, found = result["ratios"], result["lookups"]
-    return _table(
+    return table(
         ("measured", "result"),
         [
             ("map-style loader by decisions, over unfiltered", f"{ratios['decisions_over_unfiltered']:.2f}"),
@@ -138,7 +132,7 @@ def lookups(result: Mapping[str, Any]) -> str:
     def both(what: Callable[[Mapping[str, float]], str]) -> tuple[str, str]:
         return what(whole), what(shards)
 
-    return _table(
+    return table(
         (f"{count:,} samples", "the whole", "shard by shard"),
         [
             (
@@ -158,37 +152,6 @@ def lookups(result: Mapping[str, Any]) -> str:
             ("second pass", *both(lambda way: _millions(way["again_per_cpu_s"]))),
             ("in shards at hand", *both(lambda way: _millions(way["at_hand_per_cpu_s"]))),
         ],
-    )
-
-
-def quality(result: Mapping[str, Any]) -> str:
-    """The rule's recall and what it excludes wrongly, by view mode, and the baselines at the same share."""
-    views = {"whole": "whole picture", "multi": "whole and four crops", "center": "CLIP's centre crop"}
-    rows = {row["views"]: row["rule"] for row in result["rows"] if row["way"] == result["main"]["way"]}
-    lines = [
-        (f"guaranteed thresholds, {name}", _percent(rows[view]["recall"]), _percent(rows[view]["wrongly_excluded"]))
-        for view, name in views.items()
-    ]
-    for way, name in (
-        ("the same, not by number of digits", "the first, not by number of objects"),
-        ("the same, for other hands", "the first, calibrated on other writers"),
-    ):
-        rule = next(row["rule"] for row in result["rows"] if row["way"] == way)
-        lines.append((name, _percent(rule["recall"]), _percent(rule["wrongly_excluded"])))
-    share = rows[result["main"]["views"]]["wrongly_excluded"]
-    for name, title in BASELINES.items():
-        lines.append((f"{title}, same share", _percent(result["baselines"][name]["at_same_share"]["recall"]),
-                      f"{100 * share['value']:.1f}"))  # fmt: skip
-    return _table(("", "recall of pairs, % (95 % interval)", "wrongly excluded, %"), lines)
-
-
-def positions(result: Mapping[str, Any]) -> str:
-    """Recall of a lone object in a wide picture, by its distance from the nearer end."""
-    columns = {view: column["same_false_alarms"] for view, column in result["positions"].items()}
-    bands = [name for name in columns["whole"] if name != "false_alarms"]
-    return _table(
-        ("views", *(f"{band} of the width" for band in bands)),
-        [(view, *(f"{100 * columns[view][band]['value']:.0f} %" for band in bands)) for view in columns],
     )
 
 
@@ -223,20 +186,9 @@ def parity(result: Mapping[str, Any]) -> str:
     )
 
 
-def sizes(result: Mapping[str, Any]) -> str:
-    """The number of pictures that the quality was measured on."""
-    counts = {name: result["counts"][name] for name in ("train", "calibration", "test")}
-    return (
-        f"Thresholds promise that at most {_short(result['sizes']['max_miss_rate'])} of pairs are missed, with "
-        f"{_short(result['sizes']['confidence'])} confidence, whatever the number of digits in a\n"
-        f"picture. {counts['train']['pictures']:,} pictures for training, {counts['calibration']['pictures']:,} for "
-        f"thresholds, {counts['test']['pictures']:,} to count on, of which {counts['test']['both']:,} hold the pair."
-    )
-
-
 def overhead(result: Mapping[str, Any]) -> str:
     """A scan's own time a sample, now and before, by source."""
-    return _table(
+    return table(
         ("source", "with embeddings kept", "microseconds a sample", "in version 0.1.0"),
         [
             (
@@ -270,7 +222,7 @@ def scan(result: Mapping[str, Any]) -> str:
         return f"{rates[name] / rates[other]:.2f}" if seconds[name] and name != other else "-"
 
     found = result["environment"]
-    table = _table(
+    lines = table(
         ("", "million rows a second", "times reading", "times scikit-learn"),
         [
             (title, f"{rates[name] / 1e6:.2f}", over(name, "cold_read" if name.startswith("cold") else "read"),
@@ -284,7 +236,7 @@ def scan(result: Mapping[str, Any]) -> str:
         compiled += f", while other programs used the same cores (load {result['load']:.0f})"
     return (
         f"Measured on {found['cores']} cores of {_article(found['cpu'])}{compiled}, with {result['rows']:,} rows "
-        f"({result['gigabytes']} GB).\n\n{table}\n\n"
+        f"({result['gigabytes']} GB).\n\n{lines}\n\n"
         f"A scanning process held at most {memory}, its modules and mapped pages among them."
     )
 
@@ -315,18 +267,6 @@ def laion_hours(result: Mapping[str, Any]) -> str:
     )
 
 
-def laion(result: Mapping[str, Any]) -> str:
-    """The decisions that change where the vocabulary tables of LAION's detectors are dropped."""
-    changed = []
-    for name, arrays in result["laion_tables_dropped"].items():
-        few, rows = (sum(array[what] for array in arrays.values()) for what in ("changed", "rows"))
-        changed.append(f"{few:,} of {rows:,} decisions at 0.5 ({DETECTORS[name]})")
-    return (
-        "LAION's detectors hold vocabulary tables that the common ports drop. On the reference inputs, some of which\n"
-        f"were made to meet them, that changes {' and '.join(changed)}."
-    )
-
-
 def cluster(result: Mapping[str, Any]) -> str:
     """Images a second by engine, and how busy the machine was otherwise."""
     rates, first, machine = result["images_per_second"], result["first_part_s"], result["environment"]
@@ -341,7 +281,7 @@ def cluster(result: Mapping[str, Any]) -> str:
         "two workers can be twice as fast as one only where two cores are free."
     )
     head = ("engine", "images/s", "over one worker", "first part after")
-    return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
+    return f"{textwrap.fill(prose, 120)}\n\n{table(head, lines)}"
 
 
 _LAION_IMAGES, _LAION_BYTES = 5.8e9, 240e12
@@ -396,7 +336,7 @@ def on_paper(result: Mapping[str, Any]) -> str:
         "for what is compared: a run for each of the data set's own pieces (LAION-5B comes in three) keeps it in "
         "bounds."
     )
-    return f"{_table(('', 'from', 'on paper'), lines)}\n\n{textwrap.fill(prose, 120)}"
+    return f"{table(('', 'from', 'on paper'), lines)}\n\n{textwrap.fill(prose, 120)}"
 
 
 def hash_costs(result: Mapping[str, Any]) -> str:
@@ -429,13 +369,13 @@ def hash_costs(result: Mapping[str, Any]) -> str:
         f"{threads['pdqhash']:.1f} times as many with `pdqhash` by itself, which keeps other threads waiting."
     )
     head = ("", *(f"{case['jpeg_side']} px" for case in cases))
-    return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
+    return f"{textwrap.fill(prose, 120)}\n\n{table(head, lines)}"
 
 
 def hash_loading(result: Mapping[str, Any]) -> str:
     """Seconds and memory that large lists take."""
     rows = [("MD5 digests", result["digests_loaded"]), ("PDQ hashes, with their index", result["pdq_loaded"])]
-    return _table(
+    return table(
         ("a list of", "seconds to load", "MB held", "MB at most meanwhile"),
         [
             (f"{found['hashes'] / 1e6:.0f} million {name}", f"{found['seconds']:.1f}", f"{found['mb']:,.0f}",
@@ -468,7 +408,7 @@ def hash_copies(result: Mapping[str, Any]) -> str:
         f"pictures, {sum(one['found'] for one in unlisted)} were taken for listed ones, and "
         f"{sum(one['unchecked'] for one in unlisted)} were of too little quality to tell."
     )
-    return f"{textwrap.fill(prose, 120)}\n\n{_table(head, lines)}"
+    return f"{textwrap.fill(prose, 120)}\n\n{table(head, lines)}"
 
 
 def fuzz(result: Mapping[str, Any]) -> str:
@@ -490,13 +430,13 @@ def fuzz(result: Mapping[str, Any]) -> str:
     head = ("target", "cases", "refused", "accepted", "faults", "slowest, ms", "most memory more, MB")
     versions = ", ".join(f"{name} {found}" for name, found in result["versions"].items() if found)
     prose = textwrap.fill(f"Measured with {versions}; Python {result['python']}.", 120)
-    return f"{_table(head, [*lines, whole])}\n\n{prose}"
+    return f"{table(head, [*lines, whole])}\n\n{prose}"
 
 
 def soak(result: Mapping[str, Any]) -> str:
     """A scan under faults."""
     counts = result["counts"]
-    return _table(
+    return table(
         (f"{result['minutes']:.0f} minutes", ""),
         [
             ("rounds, each a scan from its first sample to its last", f"{counts['rounds']:,}"),
@@ -532,7 +472,7 @@ def startup(result: Mapping[str, Any]) -> str:
         f"it began, {machine['load_at_start']:.1f} other processes ran on average: what takes seconds takes "
         "longer where cores are busy."
     )
-    return f"{textwrap.fill(prose, 120)}\n\n{_table(('', ''), [*commands, *first, *held])}"
+    return f"{textwrap.fill(prose, 120)}\n\n{table(('', ''), [*commands, *first, *held])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -572,6 +512,8 @@ PASSAGES: dict[str, Passage] = {
     "soak": Passage(page="security-tests.md", results="soak.json", write=soak),
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
+    "small": Passage(page="quality.md", results="quality.json", write=small),
+    "closer": Passage(page="quality.md", results="quality.json", write=closer),
     "positions": Passage(page="quality.md", results="quality.json", write=positions),
     "laion": Passage(page="quality.md", results="quality.json", write=laion),
     "hash costs": Passage(page="hash-lists.md", results="hashes.json", write=hash_costs),
@@ -604,25 +546,12 @@ def _article(name: str) -> str:
     return f"{'an' if name[:1].upper() in 'AEIO' else 'a'} {name}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _millions(value: float) -> str:
     return f"{value / 1e6:.2f} million"
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _short(share: float) -> str:
-    return f"{100 * share:g} %"
-
-
-def _percent(share: Mapping[str, float]) -> str:
-    return f"{100 * share['value']:.1f} ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
 
 
 if __name__ == "__main__":
