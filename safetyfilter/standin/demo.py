@@ -100,7 +100,7 @@ def run_demo(
         )
         bank = fit_probes(embedded["train"], splits["train"], looks)
         bank.save(out / "probes.safetensors")
-        policy = choose_thresholds(bank, embedded["validation"], splits["validation"])
+        policy = choose_thresholds(bank, embedded["validation"], splits["validation"], looks)
     strict = replace(policy, exclude=STANDIN_PAIR.names)
     for name, made in (("policy.toml", policy), ("strict.toml", strict)):
         with replacing(out / name) as file:

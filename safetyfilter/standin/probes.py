@@ -72,7 +72,7 @@ def fit_probes(
     return ProbeBank(probes, pair=STANDIN_PAIR)
 
 
-def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled) -> Policy:
+def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled, looks: TrainedOn) -> Policy:
     """Thresholds with a bound on the rule's miss rate, from the validation split, which holds no pair either."""
     scores = bank.score(batch)
     found = calibrate_thresholds(
@@ -82,7 +82,13 @@ def choose_thresholds(bank: ProbeBank, batch: EmbeddingBatch, labelled: Labelled
         confidence=CONFIDENCE,
         pair=STANDIN_PAIR,
     )
-    scored_by = ScoredBy(encoder=batch.encoder, probes=bank.digests, views="whole")  # as the demo embeds
+    scored_by = ScoredBy(
+        encoder=batch.encoder,
+        probes=bank.digests,
+        views=looks.views,
+        decode=looks.decode,
+        precision=looks.precision,
+    )
     return found.policy(record=found.record(scored_by=scored_by))
 
 
