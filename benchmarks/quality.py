@@ -59,8 +59,8 @@ class Sizes:
     along: int
     seeds: tuple[int, ...]
     """One for each draw."""
-    other_hands: bool = True
-    """Whether thresholds are also chosen on as many pictures of other writers' hands."""
+    other_hands: int = 0
+    """Pictures of other writers' hands, on which thresholds are also chosen."""
     max_miss_rate: float = 0.009
     confidence: float = 0.95
     least_promise: float = 0.008
@@ -82,6 +82,7 @@ SIZES = {
         edge=1000,
         along=1500,
         seeds=(9100, 9200, 9300),
+        other_hands=15_000,
     ),
     # fewer pictures can't promise as much
     "quick": Sizes(
@@ -93,7 +94,6 @@ SIZES = {
         edge=150,
         along=300,
         seeds=(0,),
-        other_hands=False,
         max_miss_rate=0.02,
         least_promise=0.02,
     ),
@@ -246,7 +246,7 @@ def measure_draw(embedder: Embedder, sizes: Sizes, seed: int) -> Row:
     calibration = embedder.usual(sizes.calibration, "test", seed + 2, pairs=False)
     others = None
     if sizes.other_hands:
-        others = embedder.usual(sizes.calibration, "validation", seed, pairs=False, views=("whole",))
+        others = embedder.usual(sizes.other_hands, "validation", seed, pairs=False, views=("whole",))
     test = joined(
         embedder.usual(sizes.mixed, "test", seed + 10, pairs=True),
         embedder.usual(sizes.pairs, "test", seed + 11, pairs="only"),

@@ -27,6 +27,7 @@ TINY = quality.Sizes(
     edge=20,
     along=60,
     seeds=(0, 100),
+    other_hands=360,
     max_miss_rate=0.3,
     least_promise=0.3,
 )
