@@ -26,7 +26,7 @@ TINY = quality.Sizes(
     small=20,
     edge=20,
     along=60,
-    seeds=(0, 100),
+    seeds=(0, 0),  # the second draw is read from where the first was kept
     other_hands=360,
     max_miss_rate=0.3,
     least_promise=0.3,
@@ -40,7 +40,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
         render_here(patch)
         patch.setattr(quality_pictures, "ProcessPoolExecutor", lambda *_, **__: here())
         patch.setitem(quality.SIZES, "quick", TINY)
-        patch.setattr(sys, "argv", ["quality.py", "--quick", "--json", str(path)])
+        patch.setattr(sys, "argv", ["quality.py", "--quick", "--json", str(path), "--keep", str(path.parent / "kept")])
         quality.main()
     return json.loads(path.read_text())
 

@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost_or_done_twice(
     def kill() -> None:
         os.kill(int(wait_for(Path(stuck.marker))), signals.SIGKILL)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     seen: Counter[str] = Counter()
     run = scan(stuck, tmp_path / "run", safe, engine=RayEngine(workers=1), progress=seen.update)
