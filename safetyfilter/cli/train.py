@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,6 +59,20 @@ def train(
             help="A .npy of the captions' embeddings, row by row those of LABELS, for a probe on images with captions."
         ),
     ] = None,
+    beside_whole: Annotated[
+        bool,
+        typer.Option(
+            "--beside-whole",
+            help="Judge each of several views beside the whole picture; for embeddings of --views multi.",
+        ),
+    ] = False,
+    positive_weight: Annotated[
+        float, typer.Option(help="How much more the positives count in all than the negatives; 1 for alike.")
+    ] = 1.0,
+    weight_column: Annotated[
+        str | None,
+        typer.Option(help="The labels' column of weights, above 0: how much a sample counts among those of its label."),
+    ] = None,
     group_column: GroupOption = None,
     provenance: Annotated[str, typer.Option(help="Your note on where the data come from, kept in the file.")] = "",
     seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
@@ -68,6 +83,7 @@ def train(
 
     from safetyfilter.evaluation.labelled_embeddings import read_encoder, read_labelled_embeddings
     from safetyfilter.score.bank import ProbeBank
+    from safetyfilter.score.labels import column_of
     from safetyfilter.score.training import train_probe
     from safetyfilter.signals import PAIR
     from safetyfilter.standin import STANDIN_PAIR
@@ -75,6 +91,8 @@ def train(
     ages = _cut(below, gap, label_column)
     if signal is None and ages is None:
         raise UsageError("no signal is named; give --signal, with the signal that the labels tell of")
+    if not 0 < positive_weight < math.inf:
+        raise UsageError(f"--positive-weight is {positive_weight}; give a number above 0, 1 for labels alike")
     if ages is not None and signal == PAIR.explicit:
         raise UsageError(f"ages tell nothing of {signal}; leave --below out, or give --signal {PAIR.minor}")
     signal = signal or PAIR.minor
@@ -87,6 +105,9 @@ def train(
             signal=signal,
             encoder=read_encoder(encoder_digest, labelled.run, embeddings),
             captions=labelled.captions,
+            beside_whole=beside_whole,
+            weights=column_of(labelled.labels, weight_column, "labels") if weight_column else None,
+            positive_weight=positive_weight,
             groups=groups_of(labelled.labels, group_column),
             ages=ages,
             trained_on=labelled.trained_on,

@@ -86,8 +86,8 @@ def train_probe(
         Judge each of several views beside the whole picture: the probe takes both embeddings, one behind the other. On
         the stand-ins such a probe wrongly excludes about half as much as one that judges each view by itself.
     weights : array-like, optional
-        (N,) how much each sample counts among those of its label, above 0: more, say, where there are several people
-        or objects, as in what the rule is about.
+        (N,) how much each labelled sample counts among those of its label, above 0: more, say, where there are several
+        people or objects, as in what the rule is about.
     positive_weight : float
         How much more the positives count in all than the negatives, above 0; 1 for alike. More makes for a probe that
         tells apart better at the high recalls at which a filter works. Scores stay calibrated to the share of
@@ -152,7 +152,7 @@ def train_probe(
     aside = None if aged is None else Aside.of(aged.gap_rows, group_of_all, rows, fold_of)
 
     x, mean, scale = standardise(inputs, rows)
-    counts = sample_weights(weights, len(embeddings))[rows]
+    counts = sample_weights(weights, len(embeddings), rows)
     samples = Samples(
         x=x,
         present=present,

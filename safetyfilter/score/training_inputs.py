@@ -74,18 +74,34 @@ def checked_inputs(
     return inputs
 
 
-def sample_weights(weights: Column | None, count: int) -> npt.NDArray[np.float32]:
-    """Return how much each sample counts, 1 where nothing says; `CalibrationError` where one is not above 0.
+def sample_weights(weights: Column | None, count: int, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Return how much each of the samples in `rows` counts, 1 where nothing says.
 
-    >>> sample_weights([1, 3], 2).tolist()
+    Samples without a label need no weight.
+
+    Raises
+    ------
+    CalibrationError
+        There are not `count` weights, or that of a sample in `rows` is not a number above 0.
+
+    Examples
+    --------
+    >>> sample_weights([1, None, 3], 3, np.array([0, 2])).tolist()
     [1.0, 3.0]
     """
     if weights is None:
-        return np.ones(count, np.float32)
+        return np.ones(len(rows), np.float32)
+    form = f"give {count} numbers above 0, one for each sample"
     try:
         values = np.asarray(weights, np.float32)
-    except (TypeError, ValueError):
-        values = np.empty(0, np.float32)
-    if values.shape != (count,) or not (np.isfinite(values) & (values > 0)).all():
-        raise CalibrationError(f"weights are {count} numbers above 0, one for each sample; got shape {values.shape}")
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"the weights are not all numbers; {form}") from error
+    if values.shape != (count,):
+        raise CalibrationError(f"the weights have the shape {values.shape}; {form}")
+    values = values[rows]
+    if wrong := int((~(np.isfinite(values) & (values > 0))).sum()):
+        raise CalibrationError(
+            f"{wrong:,} of the {len(rows):,} labelled samples have no weight above 0; {form}, 1 for a sample that "
+            "counts once"
+        )
     return values

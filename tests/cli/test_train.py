@@ -10,7 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safetyfilter import ClipEncoder, EmbedOptions, LinearProbe, ProbeBank, Run, SafetyFilter, open_source, scan
+from safetyfilter import (
+    ClipEncoder,
+    EmbedOptions,
+    LinearProbe,
+    ProbeBank,
+    Run,
+    SafetyFilter,
+    open_source,
+    scan,
+    train_probe,
+)
 from safetyfilter.signals import PAIR
 from tests.cli.commands import command
 from tests.cli.conftest import PICTURES
@@ -130,6 +140,55 @@ def test_on_several_views(tmp_path: Path, encoder: ClipEncoder, probes: ProbeBan
     assert card["positives"] == sides.sum()
     assert card["positives"] + card["negatives"] == len(PICTURES) - 1
     assert ProbeBank.load(tmp_path / "p.safetensors").probes[0].card.trained_on.views == "multi"
+
+
+@pytest.fixture
+def several_views(tmp_path: Path) -> Path:
+    """Embeddings of three views each, with labels, and weights of those samples that have one."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((240, 3, 6)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x / np.linalg.norm(x, axis=2, keepdims=True))
+    labels = [None if i < 20 else bool(value > 0) for i, value in enumerate(x[..., 1].max(axis=1) - 0.8)]
+    weights = [None if label is None else 1 + i % 3 for i, label in enumerate(labels)]
+    columns = {"minor": labels, "weight": weights, "nought": [0.0] * 240, "name": ["somebody"] * 240}
+    pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    return tmp_path
+
+
+def test_how_much_views_and_samples_count(several_views: Path) -> None:
+    train = ["train", several_views / "x.npy", several_views / "labels.parquet", "--signal", "minor",
+             "--encoder-digest", DIGEST, "--json"]  # fmt: skip
+    options = ("--beside-whole", "--positive-weight", 4, "--weight-column", "weight")
+    found = command(*train, *options, "--out", several_views / "p.safetensors").json
+    table = pq.read_table(several_views / "labels.parquet")
+    inputs = {"signal": "minor", "encoder": DIGEST, "beside_whole": True}
+    same = train_probe(np.load(several_views / "x.npy"), table["minor"].to_pylist(), **inputs, positive_weight=4,
+                       weights=table["weight"].to_pylist())  # fmt: skip
+    plain = train_probe(np.load(several_views / "x.npy"), table["minor"].to_pylist(), **inputs)
+    assert (found["inputs"], found["digest"]) == ("image+whole", same.digest)
+    assert same.digest != plain.digest
+    assert found["card"]["positives"] + found["card"]["negatives"] == 220
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--positive-weight", 0), 2, "--positive-weight is 0.0; give a number above 0"),
+        (("--positive-weight", "inf"), 2, "--positive-weight is inf; give a number above 0"),
+        (("--weight-column", "years"), 1, "the labels have no column 'years'"),
+        (("--weight-column", "nought"), 1, "220 of the 220 labelled samples have no weight above 0"),
+        (("--weight-column", "name"), 1, "the weights are not all numbers; give 240 numbers above 0"),
+        (("--beside-whole", "--captions", "captions.npy"), 1, "leave beside_whole (--beside-whole) out"),
+    ],
+)
+def test_weights_that_are_none(several_views: Path, options: tuple[object, ...], status: int, message: str) -> None:
+    np.save(several_views / "captions.npy", np.ones((240, 6), np.float32))
+    given = [several_views / one if one == "captions.npy" else one for one in options]
+    done = command("train", several_views / "x.npy", several_views / "labels.parquet", "--signal", "minor", *given,
+                   "--encoder-digest", DIGEST, "--out", several_views / "p.safetensors")  # fmt: skip
+    assert (done.status, done.stdout) == (status, ""), done.stderr
+    assert message in done.message
+    assert "somebody" not in done.stderr
 
 
 def test_a_run_on_images_with_captions_says_what_can_be_done(tmp_path: Path, encoder: ClipEncoder) -> None:
