@@ -10,6 +10,7 @@ import numpy as np
 
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
 from safetyfilter.decide.fitting import Scoring, require_fitting
+from safetyfilter.decide.gate_fit import warn_of_gate
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.decoding.lumas import luma_decoder
 from safetyfilter.embed.options import EmbedOptions
@@ -225,6 +226,7 @@ class SafetyFilter:
         """
         self.require_certified()
         warn_of_differences(self.probes.probes, self.looks)
+        warn_of_gate(self.policy, self.gate)
         if (lists := self.hash_lists) is None:
             for records, batch, scores in self.score_stream(items, read, caption):
                 yield records, batch, self.policy.decide(scores)

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from safetyfilter.decide.fitting import misfits
+from safetyfilter.decide.gate_fit import warn_of_gate
 from safetyfilter.embed.pictures.headers import DEFAULT_LIMITS
 from safetyfilter.engine.base import Engine, Work
 from safetyfilter.engine.local import LocalEngine
@@ -115,6 +116,7 @@ def scan(
     _warn_of_missing(safety_filter, officer, stored=scorer.stored)
     if not scorer.stored:  # of stored embeddings nobody knows how the pictures looked
         warn_of_differences(safety_filter.probes.probes, safety_filter.looks)
+        warn_of_gate(safety_filter.policy, safety_filter.gate)
     if secret_from is not None:
         require_run(secret_from)
     secret = secret_from.digester() if secret_from else None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Literal
 
 from safetyfilter.decide.fitting import misfits, require_fitting
+from safetyfilter.decide.gate_fit import gate_misfits
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
@@ -100,6 +101,8 @@ def apply_policy(
         others = [Run.open(other.path) for other in others]
         joined = [other.record.scores for other in others]
         accepted = accepted_for(first, policy, joined, accept_uncertified=accept_uncertified)
+        for line in gate_misfits(policy.for_pair(first.record.setup.pair), first.record.setup.gate):
+            _log.warning("%s: %s", first.path, line)
         with notebook_progress(progress, lambda: _tally(first), after_s=2) as told:
             return decide_parts(
                 first, policy, others=others, also_near=also_near, accepted_uncertified=accepted, progress=told

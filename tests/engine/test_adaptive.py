@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safetyfilter import EmbedOptions, Gate, Run, SafeIterable, SafetyFilter, scan
+from safetyfilter import EmbedOptions, Gate, Run, SafeIterable, SafetyFilter, apply_policy, scan
 from safetyfilter.errors import OtherRunError, UsageError
 from safetyfilter.evaluation.inputs import scored_by
+from safetyfilter.evaluation.report.limits import limits_of
 from safetyfilter.runs import checkpoints as module
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.sources import open_source
@@ -145,3 +146,20 @@ def test_a_policy_that_was_calibrated_behind_another_gate_does_not_fit(run: Run)
     assert by.views == run.record.setup.scoring.views == f"adaptive, {run.record.setup.gate.text}"
     lower = replace(run.record.setup.gate, floors=dict.fromkeys(SIGNALS, 0.0))
     assert replace(run.record.setup, gate=lower).scoring != run.record.setup.scoring
+
+
+def test_a_threshold_below_a_floor_is_told_by_scan_decide_and_report(
+    run: Run, adaptive: SafetyFilter, gate: Gate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a picture has the one signal, and was not looked at closer for the other one."""
+    low = replace(adaptive.policy, thresholds={signal: floor / 3 for signal, floor in gate.floors.items()})
+    folder = write_files(tmp_path / "one", {"a.png": GOOD[NAMES[0]]})
+    found = scan(open_source(folder), tmp_path / "run", replace(adaptive, policy=low))
+    told = [record.message for record in caplog.records if "above the policy's threshold" in record.message]
+    assert len(told) == 2
+    caplog.clear()
+    assert "above the policy's threshold" in "".join(limit.text for limit in limits_of(found.record))
+    decided = apply_policy(found, replace(low, thresholds=gate.floors))
+    assert "above the policy's threshold" not in caplog.text + "".join(one.text for one in limits_of(decided.record))
+    apply_policy(found, low)
+    assert caplog.text.count("above the policy's threshold") == 2

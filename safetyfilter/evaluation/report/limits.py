@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from safetyfilter.decide.gate_fit import gate_misfits
 from safetyfilter.runs.record import RunRecord
 
 
@@ -119,7 +120,8 @@ def _of_run(record: RunRecord) -> Iterator[Limit]:
         yield Limit(
             title="Some pictures were looked at closer, and others were not",
             text="The crops of a picture were embedded only where the scores of the whole picture passed the gate "
-            f"{setup.gate.text}. What the crops of the others would have shown is not known.",
+            f"{setup.gate.text}. What the crops of the others would have shown is not known."
+            + "".join(f" {line[0].upper()}{line[1:]}." for line in gate_misfits(record.policy, setup.gate)),
         )
     if not setup.hash_lists and not record.counts.get("known_hash"):
         yield Limit(
