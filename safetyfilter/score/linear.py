@@ -68,6 +68,11 @@ class LinearProbe:
             raise ProbeError(f"the probe for {self.signal!r} has a weight that is not finite; train it again")
         if self.inputs not in get_args(Inputs):
             raise ProbeError(f"a probe takes {' or '.join(get_args(Inputs))}, not {self.inputs!r}")
+        if self.inputs != "image" and len(weight) % 2:
+            raise ProbeError(
+                f"the probe for {self.signal!r} takes {self.inputs} embeddings, which are two of one width, and has "
+                f"{len(weight)} weights; train it again"
+            )
         weight.setflags(write=False)
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "bias", float(self.bias))

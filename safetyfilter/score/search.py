@@ -41,7 +41,7 @@ class Search:
 def choose_c(samples: Samples, fold_of: npt.NDArray[np.int64], search: Search) -> float:
     """Return the value of C with the smallest held-out loss; `CalibrationError` for an empty grid."""
     grid = search.grid
-    if not grid or min(grid) <= 0:
+    if not grid or not all(0 < c < np.inf for c in grid):
         raise CalibrationError(f"regularisation is {tuple(grid)}; give at least one number above 0")
     if len(grid) == 1:
         return float(grid[0])

@@ -28,7 +28,7 @@ from safetyfilter.score.logistic import Bools, Doubles, cross_calibrated, platt,
 from safetyfilter.score.samples import Samples
 from safetyfilter.score.search import Search, choose_c
 from safetyfilter.score.trained_on import TrainedOn
-from safetyfilter.score.training_inputs import checked_inputs, sample_weights
+from safetyfilter.score.training_inputs import MOST_WEIGHT, checked_inputs, sample_weights
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
@@ -135,8 +135,11 @@ def train_probe(
     >>> probe.card.auc > 0.99, probe.card.positives + probe.card.negatives
     (True, 200)
     """
-    if not positive_weight > 0 or not np.isfinite(positive_weight):
-        raise CalibrationError(f"positive_weight is {positive_weight!r}; give a number above 0, 1 for labels alike")
+    if not isinstance(positive_weight, int | float) or not 1 / MOST_WEIGHT <= positive_weight <= MOST_WEIGHT:
+        raise CalibrationError(
+            f"positive_weight is {positive_weight!r}; give a number above 0, 1 for labels alike, and between "
+            f"{1 / MOST_WEIGHT:g} and {MOST_WEIGHT:g}"
+        )
     looks = trained_on or TrainedOn()
     inputs = checked_inputs(embeddings, captions, encoder, looks, beside_whole)
     aged = None if ages is None else ages.split(labels, signal)

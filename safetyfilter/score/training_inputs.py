@@ -15,6 +15,9 @@ from safetyfilter.score.trained_on import TrainedOn
 
 Rows = npt.NDArray[np.floating[Any]]
 
+MOST_WEIGHT = 1e6
+"""The most that a sample, or the positives, may count, and its inverse the least: their sums in float32 are sound."""
+
 
 def checked_inputs(
     embeddings: Rows, captions: Rows | None, encoder: EncoderSpec | str, trained_on: TrainedOn, whole: bool = False
@@ -93,8 +96,8 @@ def sample_weights(weights: Column | None, count: int, rows: npt.NDArray[np.intp
         return np.ones(len(rows), np.float32)
     form = f"give {count} numbers above 0, one for each sample"
     try:
-        values = np.asarray(weights, np.float32)
-    except (TypeError, ValueError) as error:
+        values = np.asarray(weights, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
         raise CalibrationError(f"the weights are not all numbers; {form}") from error
     if values.shape != (count,):
         raise CalibrationError(f"the weights have the shape {values.shape}; {form}")
@@ -104,4 +107,9 @@ def sample_weights(weights: Column | None, count: int, rows: npt.NDArray[np.intp
             f"{wrong:,} of the {len(rows):,} labelled samples have no weight above 0; {form}, 1 for a sample that "
             "counts once"
         )
-    return values
+    if len(rows) and (values.max() > MOST_WEIGHT or values.min() < 1 / MOST_WEIGHT):
+        raise CalibrationError(
+            f"the weights go from {values.min():g} to {values.max():g}, and are to lie between {1 / MOST_WEIGHT:g} and "
+            f"{MOST_WEIGHT:g}; {form}, 1 for a sample that counts once"
+        )
+    return values.astype(np.float32)

@@ -20,6 +20,7 @@ PROBE = LinearProbe(signal="explicit", weight=np.ones(8, np.float32), bias=0.25,
         {"signal": ""},
         {"weight": np.zeros(0, np.float32)},
         {"inputs": "text"},
+        {"inputs": "image+whole", "weight": np.ones(7, np.float32)},
     ],
 )
 def test_bad_probes(changes: dict[str, object]) -> None:

@@ -211,6 +211,11 @@ X, Y = labelled(40, share=0.4)
         (X, Y, {"groups": np.where(Y, 1, np.arange(40) + 2)}, CalibrationError, "one group"),
         (X, Y, {"folds": 1}, CalibrationError, "2 folds"),
         (X, Y, {"regularisation": []}, CalibrationError, "regularisation"),
+        (X, Y, {"regularisation": [np.nan, 1]}, CalibrationError, "regularisation"),
+        (X, Y, {"weights": np.full(40, 1e38)}, CalibrationError, r"weights go from 1e\+38"),  # whose sums overflow
+        (X, Y, {"weights": [1e-7, *np.ones(39)]}, CalibrationError, "weights go from 1e-07 to 1"),
+        (X, Y, {"weights": [10**400] * 40}, CalibrationError, "not all numbers"),
+        *((X, Y, {"positive_weight": w}, CalibrationError, "positive_weight") for w in (None, "2", np.nan, 1e300, 0)),
         (X, np.arange(40) % 3, {}, CalibrationError, "true and false"),
     ],
 )
