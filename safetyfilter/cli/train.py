@@ -158,7 +158,7 @@ def _bands(ages: AgeCard) -> Table:
         "label",
         "samples",
         *(f"at {share}" for share in _SHOWN_RECALLS),
-        title="found by age in years (of the absent: false alarms), held out, at the threshold that finds that share of all",
+        title="found by age in years (of the absent: false alarms), at the threshold that finds that share, held out",
         title_justify="left",
     )
     for band in ages.bands:
