@@ -262,9 +262,9 @@ class SafetyFilter:
         texts = self.encoder.embed_text([caption or "" for caption in captions], self.options)
         return join_captions(replace(batch, status=status), texts)
 
-    def with_policy(self, policy: Policy) -> SafetyFilter:
-        """Return the same filter under another policy."""
-        return replace(self, policy=policy)
+    def with_policy(self, policy: Policy, *, accept_uncertified: bool = False) -> SafetyFilter:
+        """Return the same filter under another policy; what was accepted of the former is not of this one."""
+        return replace(self, policy=policy, accept_uncertified=accept_uncertified)
 
 
 def _with_known(decided: DecisionBatch, known: Sequence[bool]) -> DecisionBatch:

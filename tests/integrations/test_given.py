@@ -146,7 +146,11 @@ def test_thresholds_of_other_views_are_refused(safe: SafetyFilter, views: str) -
     refused = pytest.raises(UncertifiedPolicyError, match=rf"what differs: views \({views} there, center here\)\.")
     with nullcontext() if views == "center" else refused:
         GivenEmbeddings(calibrated)
-    GivenEmbeddings(replace(calibrated, accept_uncertified=True))
+    accepted = replace(calibrated, accept_uncertified=True)
+    GivenEmbeddings(accepted)
+    GivenEmbeddings(accepted.with_policy(accepted.policy, accept_uncertified=True))
+    with nullcontext() if views == "center" else refused:  # of another policy nothing is accepted yet
+        GivenEmbeddings(accepted.with_policy(accepted.policy))
 
 
 @pytest.mark.parametrize(
