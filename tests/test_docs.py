@@ -282,7 +282,7 @@ def test_all_fields_of_a_record_are_named(tmp_path: Path, encoder: ClipEncoder, 
     scan(source, tmp_path / "run", SafetyFilter(encoder, probes, policy))
     fields = json.loads((tmp_path / "run" / "run.json").read_text())
     at_times = {"notice", "decided_with", "applied_from", "hash_lists", "officer", "quantised", "hash_unchecked"}
-    at_times |= {"sealed", "accepted_uncertified"}
+    at_times |= {"sealed", "accepted_uncertified", "gate"}
     assert sorted({*fields, *at_times}) == sorted(table_after(ROOT / "docs" / "runs.md", "## run.json"))
 
 
