@@ -15,7 +15,7 @@ from safetyfilter.batches import Floats
 from safetyfilter.score.logistic import Bools, Doubles, fit
 
 ROUNDS = 6
-"""Fits after that on whole pictures, at the most; on the stand-ins, more than four change nothing."""
+"""Fits after that on whole pictures, at the most; on one draw of the stand-ins, more than four changed nothing."""
 
 _BLOCK_ROWS = 16_384
 
@@ -26,8 +26,9 @@ def fit_highest(
     """Return weight and intercept of a fit in which a picture's score is the highest of its views'.
 
     The highest-scoring view stands for a negative too, so that a picture counts once, by the view that would wrongly
-    exclude it. (Letting each view of a negative count as a V-th excluded more on the stand-ins.) A fit begins at the
-    last one, and takes the chosen view of each picture that is used, in a copy: a V-th of `x`.
+    exclude it. (On one draw of the stand-ins, at the same promise, letting each view of a negative count as a V-th
+    wrongly excluded more where views are judged beside the whole picture, and less where by themselves.)
+    A fit begins at the last one, and takes the chosen view of each picture that is used, in a copy: a V-th of `x`.
 
     Parameters
     ----------
