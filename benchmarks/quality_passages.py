@@ -32,6 +32,9 @@ BASELINES = {
 }
 MAPIE = {"each": "each signal by itself", "together": "both thresholds together"}
 
+MIX = {"neither": 0.899, "one": 0.1, "both": 0.001}
+"""The shares of pictures, by what they show, for which the work of adaptive views is told."""
+
 Result = Mapping[str, Any]
 
 
@@ -82,12 +85,13 @@ def closer(result: Result) -> str:
     """The pictures that adaptive views look at closer, by what they show."""
     found = result["looked_closer"]
     return table(
-        ("closer where", "neither signal shown, %", "one, %", "both, %", "both, but small, %"),
+        ("closer where", "neither signal shown, %", "one, %", "both, %", "both, but small, %", "work, times `whole`"),
         [
             (
                 f"{views.partition(', ')[2]} may be there",
                 *(percent(kinds["usual"][kind]) for kind in ("neither", "one", "both")),
                 percent(kinds["small"]["both"]),
+                f"{1 + 4 * sum(share * kinds['usual'][kind]['value'] for kind, share in MIX.items()):.2f}",
             )
             for views, kinds in found.items()
         ],
