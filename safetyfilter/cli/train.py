@@ -143,7 +143,7 @@ def _cut(below: float | None, gap: float | None, label_column: str | None) -> Ag
 def _shown(title: str, card: ProbeCard | None) -> RenderableType:
     """Return a probe's figures as tables."""
     shown = Table("figure", "value", title=title, title_justify="left")
-    for name in ("positives", "negatives", "auc", "average_precision", "calibration_error", "regularisation"):
+    for name in ("method", "positives", "negatives", "auc", "average_precision", "calibration_error", "regularisation"):
         value = getattr(card, name)
         shown.add_row(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value))
     if card and (looks := card.trained_on.in_words):

@@ -45,6 +45,8 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
         As of `FilterRecipe`.
     probes, hash_lists : list of str
         The same.
+    gate : str or None
+        The same.
     accept_uncertified : bool
         The same.
     image_root : str or None
@@ -71,6 +73,7 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
         policy: str | None = None,
         hash_lists: Sequence[str] = (),
         views: str = "whole",
+        gate: str | None = None,
         device: str = "auto",
         precision: str = "auto",
         accept_uncertified: bool = False,
@@ -95,6 +98,7 @@ class ImageSafetyFilter(Filter):  # type: ignore[misc]
             policy=policy,
             hash_lists=(hash_lists,) if isinstance(hash_lists, str) else tuple(hash_lists),
             views=views,  # type: ignore[arg-type]  # checked when it is loaded
+            gate=gate,
             device=device,
             precision=precision,
             accept_uncertified=accept_uncertified,

@@ -31,6 +31,8 @@ class FilterRecipe:
         Lists of known content, as `HashLists.load` takes them.
     views, decode, workers : str, str, int or None
         As of `EmbedOptions`.
+    gate : str or None
+        For the views ``adaptive``: floors, as `Gate.parse` takes them; those of the probes' cards where None.
     device, precision : str
         As of `ClipEncoder.load`, but for ``int8``, which is made of pictures.
     accept_uncertified : bool
@@ -61,6 +63,7 @@ class FilterRecipe:
     views: Views = "whole"
     decode: Decode = "fast"
     workers: int | None = None
+    gate: str | None = None
     device: str = "auto"
     precision: str = "auto"
     accept_uncertified: bool = False
@@ -81,8 +84,10 @@ class FilterRecipe:
         from safetyfilter.filter import SafetyFilter
         from safetyfilter.hashes.lists import HashLists
         from safetyfilter.score.bank import ProbeBank
+        from safetyfilter.score.gate import Gate
         from safetyfilter.score.zero_shot import zero_shot_probes
 
+        gate = None if self.gate is None else Gate.parse(self.gate)
         policy = Policy() if self.policy is None else Policy.load(self.policy)
         options = EmbedOptions(views=self.views, decode=self.decode, workers=self.workers)
         banks = [None if name == "zero-shot" else ProbeBank.load(name) for name in self.probes]
@@ -97,5 +102,6 @@ class FilterRecipe:
             policy,
             options,
             hash_lists=lists,
+            gate=gate,
             accept_uncertified=self.accept_uncertified,
         )

@@ -93,8 +93,8 @@ class Gate:
             if known is None:
                 raise UsageError(
                     f"views='adaptive' needs to know below which score {probe.signal!r} is clearly absent, and a probe "
-                    "for it has no such floor: it was not trained by this library. Give gate=Gate(floors=...) (--gate, "
-                    f"{_FORM}), chosen on labelled pictures"
+                    "for it has no such floor: its card tells of no labelled positives. Give gate=Gate(floors=...) "
+                    f"(--gate, {_FORM}), chosen on labelled pictures"
                 )
             floors[probe.signal] = min(known, floors.get(probe.signal, 1.0))
         return cls(floors=floors, when=when)
@@ -213,9 +213,9 @@ def views_in_full(views: str, gate: Gate | None) -> str:
     >>> views_in_full("whole", None)
     'whole'
     >>> views_in_full("adaptive", Gate(floors={"explicit": 0.1, "minor": 0.2}))
-    'adaptive, either:explicit=0.1,minor=0.2'
+    'adaptive (either:explicit=0.1,minor=0.2)'
     """
-    return views if gate is None else f"{views}, {gate.text}"
+    return views if gate is None else f"{views} ({gate.text})"
 
 
 def closer_by(gate: Gate | None, probes: ProbeBank) -> Closer | None:

@@ -133,9 +133,10 @@ def _warn(sentence: str) -> None:
 def _sentence(signals: list[str], name: str, then: str, now: str) -> str:
     option, called = _REMEDY[name], {"views": "the views", "decode": "the decoding", "precision": "the precision"}[name]
     subject, verb = ("probe", "was") if len(signals) == 1 else ("probes", "were")
+    train_on = "multi" if now == "adaptive" else now  # which shows all crops of every picture
     its, it, use = ("its", "it", "is") if len(signals) == 1 else ("their", "them", "are")
     return (
         f"the {subject} for {' and '.join(map(repr, signals))} {verb} trained on pictures with {called} {then!r}, and "
         f"{use} used with {called} {now!r}: {its} scores, and thresholds that were found for them, may not hold; use "
-        f"{it} with {option} {then}, or train {it} on a run made with {option} {now} --keep-embeddings"
+        f"{it} with {option} {then}, or train {it} on a run made with {option} {train_on} --keep-embeddings"
     )

@@ -84,7 +84,8 @@ def train_probe(
         each goes with all views of its picture.
     beside_whole : bool
         Judge each of several views beside the whole picture: the probe takes both embeddings, one behind the other. On
-        the stand-ins such a probe wrongly excludes about half as much as one that judges each view by itself.
+        the stand-ins such a probe wrongly excludes less than a third of what one that judges each view by itself does
+        (docs/quality.md).
     weights : array-like, optional
         (N,) how much each labelled sample counts among those of its label, above 0: more, say, where there are several
         people or objects, as in what the rule is about.
@@ -191,7 +192,7 @@ def train_probe(
     weight, bias = samples.fit(np.ones(len(rows), np.bool_), chosen)
     card = replace(
         _card(scores, present),
-        method=METHOD if samples.views == 1 else f"{METHOD}, highest of {samples.views} views",
+        method=_method(samples, beside_whole=beside_whole, weighted=weights is not None),
         trained_on=looks,
         folds=used_folds,
         groups=0 if group_of is None else len(np.unique(group_of)),
@@ -212,6 +213,18 @@ def train_probe(
         inputs="image+whole" if beside_whole else "image" if captions is None else "image+caption",
         card=card if isinstance(encoder, str) else replace(card, encoder=encoder.name),
     )
+
+
+def _method(samples: Samples, *, beside_whole: bool, weighted: bool) -> str:
+    """The card's method, in words."""
+    parts = [METHOD]
+    if samples.views > 1:
+        parts.append(f"highest of {samples.views} views{' beside the whole picture' if beside_whole else ''}")
+    if samples.positive_weight != 1:
+        parts.append(f"positives weighted {samples.positive_weight:g}")
+    if weighted:
+        parts.append("samples weighted")
+    return ", ".join(parts)
 
 
 def calibration_error(scores: npt.NDArray[np.floating], present: Bools, bins: int = _CALIBRATION_BINS) -> float:

@@ -30,6 +30,7 @@ def test_what_can_t_be_is_refused(values: dict[str, Any], message: str) -> None:
     [
         ({"policy": "no-such-policy"}, UsageError, "no-such-policy"),
         ({"views": "some"}, UsageError, "views is 'some'"),
+        ({"views": "adaptive", "gate": "explicit"}, UsageError, "the gate is 'explicit'"),
         ({"probes": ("no-such-file.safetensors",)}, ProbeError, "no-such-file"),
     ],
 )
