@@ -144,7 +144,7 @@ def evaluate(
 
 
 def _stated_of(labelled: LabelledScores, policy: Policy) -> Provenance:
-    """What is stated about where a policy's thresholds come from, held against the scores that are measured."""
+    """Sentences on where a policy's thresholds come from, held against the scores that are measured."""
     from safetyfilter.decide.score_spread import spread_counts
     from safetyfilter.evaluation.report.provenance import provenance, provenance_of_file
     from safetyfilter.runs.decided_with import DecidedWith

@@ -28,7 +28,7 @@ A judgement and not a measurement: up to it, no threshold at an edge has five sa
 it than it had where it was chosen.
 """
 ERROR_RATE = 0.001
-"""How often a warning may come where both sets are drawn from one: over all signals together (Bonferroni)."""
+"""The rate at which a warning may come where both sets are drawn from one: over all signals together (Bonferroni)."""
 
 _DRAWS = 4_999
 _MOST = 10**6

@@ -59,7 +59,7 @@ class LabelledEmbeddings:
 
     @property
     def trained_on(self) -> TrainedOn:
-        """How the images were prepared and embedded, as far as a run says."""
+        """The way in which the images were prepared and embedded, as far as a run says."""
         return TrainedOn() if self.run is None else trained_on(self.run)
 
     def labels_of(self, signal: str) -> list[Any]:

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import Floats
-from safetyfilter.embed.crops import Closer
 from safetyfilter.errors import UsageError
 from safetyfilter.signals import PAIR, SignalPair
 
 if TYPE_CHECKING:
+    from safetyfilter.embed.crops import Closer
     from safetyfilter.score.bank import ProbeBank
 
 When: TypeAlias = Literal["either", "both"]
@@ -128,7 +128,7 @@ class Gate:
 
     @property
     def text(self) -> str:
-        """What `parse` reads back."""
+        """The gate as a text that `parse` reads back."""
         return f"{self.when}:" + ",".join(f"{signal}={floor!r}" for signal, floor in self.floors.items())
 
     def for_probes(self, probes: ProbeBank) -> Gate:

@@ -90,7 +90,7 @@ class LinearProbe:
 
     @property
     def trained_on(self) -> TrainedOn:
-        """How the pictures were prepared and embedded that it was trained on, as far as its card says."""
+        """The way in which the pictures were prepared and embedded that it was trained on, as far as its card says."""
         return self.card.trained_on if self.card else TrainedOn()
 
     def bind(self, spec: EncoderSpec) -> Self:

@@ -1,4 +1,4 @@
-"""How the pictures looked that a probe was trained on, and warnings where it is to score others."""
+"""The looks of the pictures that a probe was trained on, and warnings where it is to score others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REMEDY = {"views": "--views", "decode": "--decode", "precision": "--precision"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedOn:
-    """How the pictures of embeddings were prepared and embedded, as a run's record says it.
+    """The way in which the pictures of embeddings were prepared and embedded, as a run's record says it.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class TrainedOn:
 
     @property
     def in_words(self) -> str:
-        """What is known, in words; empty where nothing is."""
+        """All that is known, in words; empty where nothing is."""
         return ", ".join(f"{name} {value}" for name, value in self.items() if value)
 
     def differing(self, used: TrainedOn) -> list[str]:
@@ -85,7 +85,7 @@ class TellsTraining(Protocol):
 
     @property
     def trained_on(self) -> TrainedOn:
-        """How the pictures looked that it was trained on."""
+        """The looks of the pictures that it was trained on."""
 
 
 def differences(probes: Iterable[Probe], used: TrainedOn) -> list[str]:

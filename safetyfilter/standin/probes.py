@@ -26,7 +26,7 @@ MAX_MISS_RATE, CONFIDENCE = 0.009, 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """How the stand-ins' probes are fitted.
+    """Settings of the fit of the stand-ins' probes.
 
     Attributes
     ----------

@@ -67,7 +67,7 @@ class CalibratedOn:
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """What is another in ``other`` scores, in words."""
+        """The settings that are others in ``other`` scores, in words."""
         return tuple(_NAMES[one.setting] for one in self.misfits if not one.slight)
 
     @property
