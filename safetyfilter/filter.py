@@ -114,7 +114,7 @@ class SafetyFilter:
 
     @property
     def looks(self) -> TrainedOn:
-        """The way in which pictures are prepared and embedded; a probe that was trained on others is told of in the log."""
+        """The way in which pictures are prepared and embedded; the log tells of a probe that was trained on others."""
         precision = str(getattr(self.encoder, "dtype", "")).removeprefix("torch.")
         return TrainedOn(views=self.options.views, decode=self.options.decode, precision=precision)
 
