@@ -143,7 +143,7 @@ def test_a_gate_is_refused_with_other_views(safe: SafetyFilter, gate: Gate) -> N
 
 def test_a_policy_that_was_calibrated_behind_another_gate_does_not_fit(run: Run) -> None:
     by = scored_by(run)
-    assert by.views == run.record.setup.scoring.views == f"adaptive, {run.record.setup.gate.text}"
+    assert by.views == run.record.setup.scoring.views == f"adaptive ({run.record.setup.gate.text})"
     lower = replace(run.record.setup.gate, floors=dict.fromkeys(SIGNALS, 0.0))
     assert replace(run.record.setup, gate=lower).scoring != run.record.setup.scoring
 
