@@ -37,6 +37,7 @@ def decode_parity(*, device: str = "cpu", photographs: int = 48, drawn: int = 10
         {"pictures": name, "views": view, **_compare(encoder, group, view)}
         for name, group in files.items()
         for view in get_args(Views)
+        if view != "adaptive"  # whose pixels are those of multi
     ]
     decisions = sum(row["decisions"] for row in rows)
     return {
