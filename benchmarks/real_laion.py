@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 import stat
-import struct
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -22,6 +20,7 @@ from real_sets import LabelledSet
 from safetyfilter.batches import Floats, Unreadable
 from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import SourceError, SourceNotFoundError
+from safetyfilter.score.convert.network import ZIP_ERRORS
 from safetyfilter.score.labels import Labels
 from safetyfilter.storage import Location, local_path
 from safetyfilter.storage.arrays import ArrayFile
@@ -37,18 +36,6 @@ MAX_ZIP, MAX_ARRAY, MAX_MEMBERS, MAX_RATIO = 256 << 20, 64 << 20, 10_000, 20
 """The most bytes of the archive and of an array, entries, and times that an array may have been compressed. The real
 arrays have 5 MB in all, or twice that in float32, and random digits hardly compress."""
 _ARRAY = ("img_emb", "img_emb_0.npy")
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    OverflowError,
-)
-"""The errors of `zipfile` on a damaged archive."""
 
 
 def read_laion(path: str | Path) -> LabelledSet:
@@ -157,7 +144,7 @@ def _unpack(place: Path, to: Path) -> None:
         raise SourceError(f"{place} has more than {MAX_ZIP:,} bytes; LAION's test set has a few million") from error
     except SourceError:
         raise
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise SourceError(f"{place} is not a readable zip file ({error}); fetch it again") from error
 
 

@@ -54,7 +54,6 @@ class SafetyFilter:
         without a clear perceptual hash is not on a list of such hashes for that; a scan counts such samples.
     gate : Gate or None
         For ``views="adaptive"``: the pictures to look at closer. Where None, that of the probes (`Gate.of`).
-
     accept_uncertified : bool
         Decide also where the policy's thresholds were calibrated on scores that are made in another way than here.
 

@@ -27,7 +27,7 @@ _MEMBERS = {"", "assets", "variables", "keras_metadata.pb", _PB, _INDEX, _DATA}
 _COLUMN = re.compile(r"layer_with_weights-0/encoding_layers/(\d{1,4})/token_counts/\.ATTRIBUTES/table-keys", re.ASCII)
 _VARIABLE = "layer_with_weights-{}/{}/.ATTRIBUTES/VARIABLE_VALUE"
 _MAX_LAYERS, _MAX_UNITS = 8, 4096
-_ZIP_ERRORS = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -78,7 +78,7 @@ def read_network(data: bytes) -> Network:
         files = _unzip(data)
     except ProbeError:
         raise
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise damaged(f"it is not a readable zip ({error})") from error
     return _network(files)
 
