@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.evaluation.intervals import Estimate, IntervalMethod, Proportion, f2_estimate
+from safetyfilter.score.held_out import calibration_error
 from safetyfilter.score.labels import Labels
-from safetyfilter.score.training import calibration_error
 
 _Bools = npt.NDArray[np.bool_]
 _Doubles = npt.NDArray[np.float64]

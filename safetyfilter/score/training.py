@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
@@ -20,11 +19,11 @@ from safetyfilter.errors import CalibrationError
 from safetyfilter.progress import Progress, Tally, notebook_progress
 from safetyfilter.score.ages import AgeCut
 from safetyfilter.score.aside import Aside
-from safetyfilter.score.card import ProbeCard
 from safetyfilter.score.folds import assign_folds, group_numbers
+from safetyfilter.score.held_out import METHOD, card_of, thresholds_of
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.linear import LinearProbe
-from safetyfilter.score.logistic import Bools, Doubles, cross_calibrated, platt, standardise
+from safetyfilter.score.logistic import cross_calibrated, platt, standardise
 from safetyfilter.score.samples import Samples
 from safetyfilter.score.search import Search, choose_c
 from safetyfilter.score.trained_on import TrainedOn
@@ -32,14 +31,6 @@ from safetyfilter.score.training_inputs import MOST_WEIGHT, checked_inputs, samp
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
-
-METHOD = "logistic-regression"
-"""The method in the card."""
-
-RECALLS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
-"""The recalls whose thresholds go into the card."""
-
-_CALIBRATION_BINS = 15
 
 
 def train_probe(
@@ -191,7 +182,7 @@ def train_probe(
     scores = cross_calibrated(logits, present, fold_of)
     weight, bias = samples.fit(np.ones(len(rows), np.bool_), chosen)
     card = replace(
-        _card(scores, present),
+        card_of(scores, present),
         method=_method(samples, beside_whole=beside_whole, weighted=weights is not None),
         trained_on=looks,
         folds=used_folds,
@@ -201,7 +192,7 @@ def train_probe(
     )
     if samples.views > 1:
         whole = expit(slope * held_out[:, 0] + offset)
-        card = replace(card, whole_thresholds=_thresholds(whole, present))
+        card = replace(card, whole_thresholds=thresholds_of(whole, present))
     if aged is not None and aside is not None:
         card = replace(card, ages=aged.card(scores, aside.scores(slope, offset), card.thresholds))
     raw = weight / scale
@@ -225,47 +216,3 @@ def _method(samples: Samples, *, beside_whole: bool, weighted: bool) -> str:
     if weighted:
         parts.append("samples weighted")
     return ", ".join(parts)
-
-
-def calibration_error(scores: npt.NDArray[np.floating], present: Bools, bins: int = _CALIBRATION_BINS) -> float:
-    """Return the expected calibration error over bins of equally many samples (Nguyen and O'Connor 2015), in [0, 1].
-
-    Parameters
-    ----------
-    scores : ndarray
-        (N,) in [0, 1], without NaN.
-    present : ndarray
-        (N,) bool.
-    bins : int
-        At the most; no more than there are samples.
-
-    Examples
-    --------
-    >>> calibration_error(np.array([0.25, 0.25, 0.25, 0.25]), np.array([True, False, False, False]), bins=1)
-    0.0
-    """
-    order = np.argsort(scores, kind="stable")
-    split = np.array_split(order, min(bins, len(order)))
-    return float(sum(abs(scores[rows].mean() - present[rows].mean()) * len(rows) for rows in split) / len(order))
-
-
-def _card(scores: Doubles, present: Bools) -> ProbeCard:
-    """The card's figures on held-out samples."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    return ProbeCard(
-        method=METHOD,
-        created=datetime.now(UTC).date().isoformat(),
-        positives=int(present.sum()),
-        negatives=int((~present).sum()),
-        auc=float(roc_auc_score(present, scores)),
-        average_precision=float(average_precision_score(present, scores)),
-        calibration_error=calibration_error(scores, present),
-        thresholds=_thresholds(scores, present),
-    )
-
-
-def _thresholds(scores: Doubles, present: Bools) -> dict[str, float]:
-    """The threshold at which each of `RECALLS` is reached, by its name."""
-    ascending = np.sort(scores[present])
-    return {f"{recall:g}": float(ascending[int((1 - recall) * len(ascending) + 1e-9)]) for recall in RECALLS}

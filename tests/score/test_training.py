@@ -13,8 +13,9 @@ from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import CalibrationError, EncoderMismatchError, ProbeError
 from safetyfilter.score.bank import ProbeBank, join_captions
 from safetyfilter.score.folds import assign_folds
+from safetyfilter.score.held_out import calibration_error
 from safetyfilter.score.linear import LinearProbe
-from safetyfilter.score.training import calibration_error, train_probe
+from safetyfilter.score.training import train_probe
 
 SPEC = EncoderSpec(
     architecture="a",
