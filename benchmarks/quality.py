@@ -25,7 +25,7 @@ from quality_baselines import baselines, laion_tables
 from quality_mapie import by_every_way
 from quality_pictures import VIEWS, Embedder, Pictures, Place, joined
 from quality_tables import print_tables
-from quality_ways import BY_VIEWS, GATES, MAIN, WHOLE, Draw, Promise, Way, closer
+from quality_ways import BY_VIEWS, GATES, LEFT_OUT, MAIN, WHOLE, Draw, Promise, Way, closer
 
 from safetyfilter import ClipEncoder, Policy
 from safetyfilter.evaluation.intervals import Proportion
@@ -39,6 +39,8 @@ FALSE_ALARMS = 0.05
 """Share of the wide pictures without a signal that may be flagged where recall is told by position."""
 PROMISES = (0.005, 0.008, 0.01, 0.016, 0.02, 0.03, 0.05, 0.3)
 """Miss rates of the rule, for what they cost."""
+MOST_PROMISED, HALVINGS = 0.3, 10
+"""The greatest miss rate, and how often its range is halved, for one way that excludes as much as another."""
 BANDS = ((0.08, 0.15), (0.15, 0.25), (0.25, 0.35), (0.35, 0.5))
 """The middle of a lone digit, as a share of the width from the nearer end."""
 
@@ -61,7 +63,7 @@ class Sizes:
     """One for each draw."""
     other_hands: int = 0
     """Pictures of other writers' hands, on which thresholds are also chosen."""
-    max_miss_rate: float = 0.009
+    max_miss_rate: float = 0.02
     confidence: float = 0.95
     least_promise: float = 0.008
     """Less, and there are too few calibration pictures."""
@@ -81,7 +83,7 @@ SIZES = {
         small=1000,
         edge=1000,
         along=1500,
-        seeds=(9100, 9200, 9300),
+        seeds=(9400, 9500, 9600),
         other_hands=15_000,
     ),
     # fewer pictures can't promise as much
@@ -94,7 +96,6 @@ SIZES = {
         edge=150,
         along=300,
         seeds=(0,),
-        max_miss_rate=0.02,
         least_promise=0.02,
     ),
 }
@@ -143,13 +144,35 @@ def figures(way: Way, pictures: Pictures, mixed: Bools | None = None) -> Row:
 def promises(draw: Draw, test: Pictures, sizes: Sizes) -> list[Row]:
     """The rule on the test pictures, where other miss rates are guaranteed."""
     rows = []
-    for name, views, bank in ((*WHOLE, draw.whole), (*MAIN, draw.views)):
+    for name, views, bank in ((*WHOLE, draw.whole), (*MAIN, draw.views), (LEFT_OUT, "multi", draw.left_out)):
         for rate in (rate for rate in PROMISES if rate >= sizes.least_promise):
             found = figures(draw.guaranteed(name, views, bank, rate), test)["rule"]
             rows.append(
-                {"max_miss_rate": rate, "views": views, **{one: found[one] for one in ("recall", "wrongly_excluded")}}
+                {
+                    "way": name,
+                    "max_miss_rate": rate,
+                    "views": views,
+                    **{one: found[one] for one in ("recall", "wrongly_excluded")},
+                }
             )
     return rows
+
+
+def whole_at_share(draw: Draw, test: Pictures, small: Pictures, share: float) -> Row:
+    """The rule on usual and on small objects by whole pictures, where it excludes as large a share of the rest wrongly.
+
+    Views can be compared by that alone: at the same promise one of them may exclude far more than another. It is the
+    way of the greatest miss rate that excludes no less.
+    """
+    chosen, least, most = draw.guaranteed(*WHOLE, draw.whole), draw.promise.max_miss_rate, MOST_PROMISED
+    for _ in range(HALVINGS):
+        rate = float(np.sqrt(least * most))
+        way = draw.guaranteed(*WHOLE, draw.whole, rate)
+        if figures(way, test)["rule"]["wrongly_excluded"]["value"] >= share:
+            chosen, least = way, rate
+        else:
+            most = rate
+    return {name: figures(chosen, pictures)["rule"] for name, pictures in (("usual", test), ("small", small))}
 
 
 def beside_mapie(draw: Draw, test: Pictures) -> Row:
@@ -215,15 +238,15 @@ def measure(sizes: Sizes, keep: Path | None = None) -> Row:
         progress(f"draw {number + 1} of {len(sizes.seeds)} measured, {time.perf_counter() - started:.0f} s")
     result: Row = pooled(draws)
     main, whole = (rule_of(result, *way) for way in (MAIN, WHOLE))
-    small = {way: rule_of(result, *way, "small") for way in (MAIN, WHOLE)}
+    small, at_share = rule_of(result, *MAIN, "small"), result["whole_at_share"]
     ratios = {
         "rule_recall": main["recall"]["value"],
         "rule_wrongly_excluded": main["wrongly_excluded"]["value"],
         "whole_recall": whole["recall"]["value"],
         "whole_wrongly_excluded": whole["wrongly_excluded"]["value"],
         "multi_wrongly_excluded": main["wrongly_excluded"]["value"],
-        "small_recall": small[MAIN]["recall"]["value"],
-        "small_whole_recall": small[WHOLE]["recall"]["value"],
+        "small_recall": small["recall"]["value"],
+        "small_whole_recall": at_share["small"]["recall"]["value"],
     }
     peers = {f"{name}_recall": peer["at_same_share"]["recall"]["value"] for name, peer in result["baselines"].items()}
     return {
@@ -257,7 +280,7 @@ def measure_draw(embedder: Embedder, sizes: Sizes, seed: int) -> Row:
     draw = Draw.of(train, calibration, others, zero_shot_probes(embedder.encoder, PROMPTS), sizes.promise)
     ways = list(draw.ways())
     rows = [figures(way, test, mixed) for way in ways]
-    wrong = rule_of({"rows": rows}, *MAIN)["wrongly_excluded"]["count"]
+    wrongly = rule_of({"rows": rows}, *MAIN)["wrongly_excluded"]
     named = {"train": train, "calibration": calibration, "validation": others, "test": test, **special}
     return {
         "counts": {name: pictures.counts() for name, pictures in named.items() if pictures is not None},
@@ -268,6 +291,7 @@ def measure_draw(embedder: Embedder, sizes: Sizes, seed: int) -> Row:
             if name != "along"
             for way in ways
         ],
+        "whole_at_share": whole_at_share(draw, test, special["small"], wrongly["value"]),
         "positions": {
             view: by_position(
                 draw.guaranteed(BY_VIEWS if view == "multi" else WHOLE[0], view, draw.bank_for(view)), special["along"]
@@ -278,7 +302,10 @@ def measure_draw(embedder: Embedder, sizes: Sizes, seed: int) -> Row:
         "promises": promises(draw, test, sizes),
         "mapie": beside_mapie(draw, test),
         "baselines": {
-            name: {"as_published": peer.as_published(test.both), "at_same_share": peer.at_share(wrong, test.both)}
+            name: {
+                "as_published": peer.as_published(test.both),
+                "at_same_share": peer.at_share(wrongly["count"], test.both),
+            }
             for name, peer in baselines(embedder.encoder, draw.whole, train, test).items()
         },
     }

@@ -49,9 +49,14 @@ def print_tables(result: Mapping[str, Any]) -> None:
     )
     show(
         "What a promise costs: the rule's recall and what it excludes wrongly, by promised miss rate, %",
-        ("promised miss rate", "views", "recall", "wrongly excluded"),
+        ("promised miss rate", "probes", "views", "recall", "wrongly excluded"),
         [
-            (f"{row['max_miss_rate']:.1%}", row["views"], *(_percent(row[w]) for w in ("recall", "wrongly_excluded")))
+            (
+                f"{row['max_miss_rate']:.1%}",
+                row["way"],
+                row["views"],
+                *(_percent(row[w]) for w in ("recall", "wrongly_excluded")),
+            )
             for row in result["promises"]
         ],
     )

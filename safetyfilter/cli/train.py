@@ -66,6 +66,13 @@ def train(
             help="Judge each of several views beside the whole picture; for embeddings of --views multi.",
         ),
     ] = False,
+    other_column: Annotated[
+        str | None,
+        typer.Option(
+            help="The labels' column of the other signal, which no sample shows beside this one: the probe then does "
+            "not take it for a proof of absence."
+        ),
+    ] = None,
     positive_weight: Annotated[
         float, typer.Option(help="How much more the positives count in all than the negatives; 1 for alike.")
     ] = 1.0,
@@ -106,6 +113,7 @@ def train(
             encoder=read_encoder(encoder_digest, labelled.run, embeddings),
             captions=labelled.captions,
             beside_whole=beside_whole,
+            other=column_of(labelled.labels, other_column, "labels") if other_column else None,
             weights=column_of(labelled.labels, weight_column, "labels") if weight_column else None,
             positive_weight=positive_weight,
             groups=groups_of(labelled.labels, group_column),

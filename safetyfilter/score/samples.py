@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from safetyfilter.batches import Floats
 from safetyfilter.score.logistic import Bools, Doubles, balanced, fit, weighted
+from safetyfilter.score.other_signal import Moved
 from safetyfilter.score.views import ROUNDS, fit_highest, view_logits
 
 
@@ -28,6 +29,8 @@ class Samples:
         (N,) float32, by which samples of a label count; all alike where None.
     positive_weight : float
         How much more the positives count in all than the negatives.
+    moved : Moved or None
+        The samples that were moved for a fit; logits are of where they were.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class Samples:
     views: int = 1
     weights: Floats | None = None
     positive_weight: float = 1.0
+    moved: Moved | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -63,11 +67,14 @@ class Samples:
 
     def view_logits(self, rows: npt.NDArray[np.int64], weight: Doubles, bias: float) -> Doubles:
         """Return (R, V) float64 logits of the views of some samples."""
-        return view_logits(self.x, rows, self.views, weight, bias)
+        logits = view_logits(self.x, rows, self.views, weight, bias)
+        if self.moved is not None:
+            logits[self.moved.rows[rows]] += self.moved.back(weight)
+        return logits
 
     def logits(self, rows: npt.NDArray[np.int64], weight: Doubles, bias: float) -> Doubles:
-        """Return (R,) float64 logits of some samples, each that of its highest view."""
-        highest: Doubles = self.view_logits(rows, weight, bias).max(axis=1)
+        """Return (R,) float64 logits of some samples as fits see them, each that of its highest view."""
+        highest: Doubles = view_logits(self.x, rows, self.views, weight, bias).max(axis=1)
         return highest
 
     def some(self, rows: npt.NDArray[np.int64]) -> Samples:
@@ -77,4 +84,5 @@ class Samples:
             x=self.x.reshape(len(self), -1)[rows].reshape(len(rows) * self.views, -1),
             present=self.present[rows],
             weights=None if self.weights is None else self.weights[rows],
+            moved=None if self.moved is None else replace(self.moved, rows=self.moved.rows[rows]),
         )

@@ -24,6 +24,7 @@ from safetyfilter.score.held_out import METHOD, card_of, thresholds_of
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.linear import LinearProbe
 from safetyfilter.score.logistic import cross_calibrated, platt, standardise
+from safetyfilter.score.other_signal import Moved, other_labels
 from safetyfilter.score.samples import Samples
 from safetyfilter.score.search import Search, choose_c
 from safetyfilter.score.trained_on import TrainedOn
@@ -41,6 +42,7 @@ def train_probe(
     encoder: EncoderSpec | str,
     captions: npt.NDArray[np.floating] | None = None,
     beside_whole: bool = False,
+    other: Column | None = None,
     weights: Column | None = None,
     positive_weight: float = 1.0,
     groups: Column | None = None,
@@ -77,6 +79,11 @@ def train_probe(
         Judge each of several views beside the whole picture: the probe takes both embeddings, one behind the other. On
         the stand-ins such a probe wrongly excludes less than a third of what one that judges each view by itself does
         (docs/quality.md).
+    other : array-like, optional
+        (N,) labels of the other signal, as `labels`, in data in which the two never meet, as lawful data are. Give them
+        where they are known: a probe else learns the other signal as a proof of absence, and scores low where both are
+        (`safetyfilter.score.other_signal`). On the stand-ins such a probe wrongly excludes two thirds of what one that
+        saw nothing of the other does (docs/quality.md).
     weights : array-like, optional
         (N,) how much each labelled sample counts among those of its label, above 0: more, say, where there are several
         people or objects, as in what the rule is about.
@@ -96,7 +103,8 @@ def train_probe(
     folds : int
         Of the cross-validation; fewer where there are fewer samples or groups with either label.
     regularisation : sequence of float
-        Values of scikit-learn's C to choose from, by the held-out loss with both classes weighted alike.
+        Values of scikit-learn's C to choose from: the smallest whose held-out loss, calibrated, is within a standard
+        error of the least.
     search_rows : int
         Rows on which that choice is made, half of each label where there are enough; all are fitted on. A sample has
         a row for each of its views.
@@ -114,8 +122,9 @@ def train_probe(
     Raises
     ------
     CalibrationError
-        Labels of one class or another length, rows that are not finite, labels that the embeddings don't tell apart,
-        ages that are not numbers, weights that are not above 0, or views that are not as many as `trained_on` says.
+        Labels of one class or another length, a sample with both signals, rows that are not finite, labels that the
+        embeddings don't tell apart, ages that are not numbers, weights that are not above 0, or views that are not as
+        many as `trained_on` says.
     EncoderMismatchError
         The embeddings do not have the encoder's width.
 
@@ -148,12 +157,19 @@ def train_probe(
 
     x, mean, scale = standardise(inputs, rows)
     counts = sample_weights(weights, len(embeddings), rows)
+    views = inputs[0].shape[1]
+    moved = None
+    if other is not None:
+        moved = Moved.to_the_rest(
+            x.reshape(len(rows), views, -1), present, other_labels(other, len(read), present, rows)
+        )
     samples = Samples(
         x=x,
         present=present,
-        views=inputs[0].shape[1],
+        views=views,
         weights=counts if aged is None else counts * aged.weights()[rows],
         positive_weight=positive_weight,
+        moved=moved,
     )
 
     def fitted() -> None:
@@ -211,6 +227,8 @@ def _method(samples: Samples, *, beside_whole: bool, weighted: bool) -> str:
     parts = [METHOD]
     if samples.views > 1:
         parts.append(f"highest of {samples.views} views{' beside the whole picture' if beside_whole else ''}")
+    if samples.moved is not None:
+        parts.append("apart from the other signal")
     if samples.positive_weight != 1:
         parts.append(f"positives weighted {samples.positive_weight:g}")
     if weighted:

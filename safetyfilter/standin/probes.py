@@ -36,11 +36,15 @@ class Fit:
         How much more positives count in all than negatives.
     crowd_weight : float
         How much more a picture of several digits counts than one of a lone digit or of none.
+    with_other : bool
+        All pictures of the other signal are negatives, moved to where the rest lies (`train_probe`'s `other`). Else
+        those are left out in which it is not alone: that much is needed to tell the two apart.
     """
 
     beside_whole: bool = False
     positive_weight: float = 1.0
     crowd_weight: float = 1.0
+    with_other: bool = False
 
 
 def fit_probes(
@@ -48,27 +52,27 @@ def fit_probes(
 ) -> ProbeBank:
     """A probe for each stand-in signal, fitted on pictures that never hold both; on whole ones, or on several views.
 
-    Since no picture holds both, the one signal would be learnt as proof that the other is absent. So the negatives of a
-    probe hold the other signal only where it is all there is to see: that much is needed to tell the two apart.
+    No picture holds both, and neither signal is to be learnt as proof that the other is absent.
     """
     how = fit or Fit()
     counts = np.where(labelled.digits > 1, how.crowd_weight, 1.0)
     probes = []
     for signal in STANDIN_PAIR.names:
-        used = ~labelled.present[STANDIN_PAIR.other(signal)] | (labelled.digits == 1)
-        probes.append(
-            train_probe(
-                batch.vectors[used],
-                labelled.present[signal][used],
-                signal=signal,
-                encoder=batch.encoder,
-                trained_on=trained_on,
-                beside_whole=how.beside_whole,
-                weights=counts[used],
-                positive_weight=how.positive_weight,
-                provenance="stand-in pictures, rendered",
-            )
+        other = labelled.present[STANDIN_PAIR.other(signal)]
+        used = (labelled.digits == 1) | ~other | how.with_other
+        probe = train_probe(
+            batch.vectors[used],
+            labelled.present[signal][used],
+            signal=signal,
+            encoder=batch.encoder,
+            trained_on=trained_on,
+            beside_whole=how.beside_whole,
+            other=other if how.with_other else None,
+            weights=counts[used],
+            positive_weight=how.positive_weight,
+            provenance="stand-in pictures, rendered",
         )
+        probes.append(probe)
     return ProbeBank(probes, pair=STANDIN_PAIR)
 
 
