@@ -37,7 +37,7 @@ LAION_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "l
 MIN_RECALL, MAX_WRONGLY_EXCLUDED, SMALL_OVER_WHOLE = 0.995, 0.06, 2.0
 FALSE_ALARMS = 0.05
 """Share of the wide pictures without a signal that may be flagged where recall is told by position."""
-PROMISES = (0.005, 0.008, 0.01, 0.016, 0.02, 0.03, 0.05, 0.3)
+PROMISES = (0.008, 0.01, 0.016, 0.022, 0.03, 0.05, 0.1, 0.3)
 """Miss rates of the rule, for what they cost."""
 MOST_PROMISED, HALVINGS = 0.3, 10
 """The greatest miss rate, and how often its range is halved, for one way that excludes as much as another."""
@@ -63,7 +63,7 @@ class Sizes:
     """One for each draw."""
     other_hands: int = 0
     """Pictures of other writers' hands, on which thresholds are also chosen."""
-    max_miss_rate: float = 0.02
+    max_miss_rate: float = 0.022
     confidence: float = 0.95
     least_promise: float = 0.008
     """Less, and there are too few calibration pictures."""

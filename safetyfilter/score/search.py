@@ -41,11 +41,12 @@ class Search:
 
 
 def choose_c(samples: Samples, fold_of: npt.NDArray[np.int64], search: Search) -> float:
-    """Return the strongest regularisation whose held-out loss is within a standard error of the smallest.
+    """Return the strongest regularisation whose held-out loss is within a standard error of the least.
 
     The loss is that of calibrated logits, as a probe is calibrated afterwards: without, a strong regularisation would
     lose by its small logits alone. The rule of one standard error is Breiman et al.'s (1984, "Classification and
-    Regression Trees"): what is gained beyond is noise of the folds, and costs where pictures differ from these.
+    Regression Trees"), here that of the difference, fold by fold: what is gained beyond is noise of the folds, and
+    costs where pictures differ from these.
 
     Raises
     ------
@@ -74,8 +75,8 @@ def choose_c(samples: Samples, fold_of: npt.NDArray[np.int64], search: Search) -
     counted = samples.counted(np.ones(len(samples), np.bool_))
     losses = {c: _by_fold(calibrated_losses(logits[c], samples.present, counted), counted, folds) for c in grid}
     best = min(grid, key=lambda c: losses[c].mean())
-    most_loss = losses[best].mean() + losses[best].std(ddof=1) / np.sqrt(len(folds))
-    return next(c for c in grid if losses[c].mean() <= most_loss)
+    more = {c: losses[c] - losses[best] for c in grid}
+    return next(c for c in grid if more[c].mean() <= more[c].std(ddof=1) / np.sqrt(len(folds)))
 
 
 def _by_fold(losses: Doubles, counted: Floats, folds: Sequence[Bools]) -> Doubles:

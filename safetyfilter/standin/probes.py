@@ -16,7 +16,7 @@ from safetyfilter.runs.decisions import Decisions
 from safetyfilter.runs.run import Run
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.trained_on import TrainedOn
-from safetyfilter.score.training import train_probe
+from safetyfilter.score.training import REGULARISATION, train_probe
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import PROMPTS, STANDIN_PAIR
 from safetyfilter.standin.pictures import Labelled
@@ -39,12 +39,15 @@ class Fit:
     with_other : bool
         All pictures of the other signal are negatives, moved to where the rest lies (`train_probe`'s `other`). Else
         those are left out in which it is not alone: that much is needed to tell the two apart.
+    regularisation : tuple of float
+        Values of scikit-learn's C to choose from.
     """
 
     beside_whole: bool = False
     positive_weight: float = 1.0
     crowd_weight: float = 1.0
     with_other: bool = False
+    regularisation: tuple[float, ...] = REGULARISATION
 
 
 def fit_probes(
@@ -70,6 +73,7 @@ def fit_probes(
             other=other if how.with_other else None,
             weights=counts[used],
             positive_weight=how.positive_weight,
+            regularisation=how.regularisation,
             provenance="stand-in pictures, rendered",
         )
         probes.append(probe)
