@@ -125,23 +125,6 @@ def platt(logits: Doubles, present: Bools) -> tuple[float, float]:
     return float(model.coef_[0, 0]) / scale, float(model.intercept_[0])
 
 
-def calibrated_losses(logits: Doubles, present: Bools, weights: Floats) -> Doubles:
-    """Return the (N,) logistic loss of each sample once the logits are calibrated, on the same samples.
-
-    Logits that rank the wrong way round tell no more than none.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    scaled = (logits / (float(np.abs(logits).mean()) or 1.0))[:, None]
-    model = LogisticRegression(C=np.inf, max_iter=300).fit(scaled, present, sample_weight=weights)
-    if model.coef_[0, 0] < 0:
-        scaled = np.zeros_like(scaled)
-        model.fit(scaled, present, sample_weight=weights)
-    calibrated = model.decision_function(scaled)
-    losses: Doubles = np.logaddexp(0, np.where(present, -calibrated, calibrated))
-    return losses
-
-
 def cross_calibrated(logits: Doubles, present: Bools, fold_of: npt.NDArray[np.int64]) -> Doubles:
     """Return scores whose calibration has not seen the sample, from logits whose fit has not."""
     scores = np.empty(len(logits))

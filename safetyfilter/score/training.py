@@ -103,8 +103,7 @@ def train_probe(
     folds : int
         Of the cross-validation; fewer where there are fewer samples or groups with either label.
     regularisation : sequence of float
-        Values of scikit-learn's C to choose from: the smallest whose held-out loss, calibrated, is within a standard
-        error of the least.
+        Values of scikit-learn's C to choose from, by the held-out loss with both classes weighted alike.
     search_rows : int
         Rows on which that choice is made, half of each label where there are enough; all are fitted on. A sample has
         a row for each of its views.

@@ -150,7 +150,8 @@ def several_views(tmp_path: Path) -> Path:
     np.save(tmp_path / "x.npy", x / np.linalg.norm(x, axis=2, keepdims=True))
     labels = [None if i < 20 else bool(value > 0) for i, value in enumerate(x[..., 1].max(axis=1) - 0.8)]
     weights = [None if label is None else 1 + i % 3 for i, label in enumerate(labels)]
-    columns = {"minor": labels, "weight": weights, "nought": [0.0] * 240, "name": ["somebody"] * 240}
+    other = [label is False and i % 2 == 0 for i, label in enumerate(labels)]
+    columns = {"minor": labels, "explicit": other, "weight": weights, "nought": [0.0] * 240, "name": ["somebody"] * 240}
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
     return tmp_path
 
@@ -158,12 +159,12 @@ def several_views(tmp_path: Path) -> Path:
 def test_how_much_views_and_samples_count(several_views: Path) -> None:
     train = ["train", several_views / "x.npy", several_views / "labels.parquet", "--signal", "minor",
              "--encoder-digest", DIGEST, "--json"]  # fmt: skip
-    options = ("--beside-whole", "--positive-weight", 4, "--weight-column", "weight")
+    options = ("--beside-whole", "--positive-weight", 4, "--weight-column", "weight", "--other-column", "explicit")
     found = command(*train, *options, "--out", several_views / "p.safetensors").json
     table = pq.read_table(several_views / "labels.parquet")
     inputs = {"signal": "minor", "encoder": DIGEST, "beside_whole": True}
     same = train_probe(np.load(several_views / "x.npy"), table["minor"].to_pylist(), **inputs, positive_weight=4,
-                       weights=table["weight"].to_pylist())  # fmt: skip
+                       weights=table["weight"].to_pylist(), other=table["explicit"].to_pylist())  # fmt: skip
     plain = train_probe(np.load(several_views / "x.npy"), table["minor"].to_pylist(), **inputs)
     assert (found["inputs"], found["digest"]) == ("image+whole", same.digest)
     assert same.digest != plain.digest
@@ -177,6 +178,9 @@ def test_how_much_views_and_samples_count(several_views: Path) -> None:
         (("--positive-weight", "inf"), 2, "--positive-weight is inf; give a number above 0"),
         (("--weight-column", "years"), 1, "the labels have no column 'years'"),
         (("--weight-column", "nought"), 1, "220 of the 220 labelled samples have no weight above 0"),
+        (("--other-column", "years"), 1, "the labels have no column 'years'"),
+        (("--other-column", "minor"), 1, "samples are labelled with this signal and the other"),
+        (("--other-column", "name"), 1, "the labels of 'the other signal' are not all labels"),
         (("--weight-column", "name"), 1, "the weights are not all numbers; give 240 numbers above 0"),
         (("--beside-whole", "--captions", "captions.npy"), 1, "leave beside_whole (--beside-whole) out"),
     ],
