@@ -11,11 +11,13 @@ from passage_text import percent, short, table
 DETECTORS = {"l14": "ViT-L/14", "b32": "ViT-B/32"}
 WHOLE, BY_VIEWS = "trained on whole pictures, guaranteed", "trained on views, guaranteed"
 EACH = "trained on views, each by itself, guaranteed"
+LEFT_OUT = "trained on views without the other's, guaranteed"
 WAYS = {
     (WHOLE, "whole"): "`whole`",
     (WHOLE, "multi"): "`multi`, by the same probes, trained on whole pictures",
     (EACH, "multi"): "`multi`, by probes trained on its views",
     (BY_VIEWS, "multi"): "`multi`, by probes trained on its views beside the whole picture",
+    (LEFT_OUT, "multi"): "the same, trained without pictures of the other signal",
     (BY_VIEWS, "adaptive, either"): "`adaptive`, closer where either signal may be there",
     (BY_VIEWS, "adaptive, both"): "`adaptive`, closer where both may be there",
     (WHOLE, "center"): "`center`, CLIP's own crop",
@@ -75,9 +77,34 @@ def quality(result: Result) -> str:
 def small(result: Result) -> str:
     """The same where objects are small."""
     rules = {(row["way"], row["views"]): row["rule"] for row in result["placed"] if row["objects"] == "small"}
+    alike = _figures(result["whole_at_share"]["small"])
     return table(
         ("", "recall of pairs, % (95 % interval)", "wrongly excluded, %"),
-        [(name, *_figures(rules[way])) for way, name in WAYS.items()],
+        [
+            *((name, *_figures(rules[way])) for way, name in WAYS.items()),
+            ("`whole`, with thresholds that exclude as many usual pictures wrongly as `multi` does", *alike),
+        ],
+    )
+
+
+def promises(result: Result) -> str:
+    """The rule's recall and what it excludes wrongly, by what is promised."""
+    ways = {WHOLE: "`whole`", BY_VIEWS: "`multi`", LEFT_OUT: "`multi`, without the other signal"}
+    found: dict[float, dict[str, Result]] = {}
+    for row in result["promises"]:
+        found.setdefault(row["max_miss_rate"], {})[row["way"]] = row
+    return table(
+        ("at most missed, %", *(f"{name}: recall, % / wrongly excluded, %" for name in ways.values())),
+        [
+            (
+                f"{100 * rate:g}",
+                *(
+                    f"{100 * rows[w]['recall']['value']:.1f} / {100 * rows[w]['wrongly_excluded']['value']:.1f}"
+                    for w in ways
+                ),
+            )
+            for rate, rows in found.items()
+        ],
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from int8_tables import int8
 from passage_text import table
-from quality_passages import closer, laion, positions, quality, sizes, small
+from quality_passages import closer, laion, positions, promises, quality, sizes, small
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -513,6 +513,7 @@ PASSAGES: dict[str, Passage] = {
     "sizes": Passage(page="quality.md", results="quality.json", write=sizes),
     "quality": Passage(page="quality.md", results="quality.json", write=quality),
     "small": Passage(page="quality.md", results="quality.json", write=small),
+    "promises": Passage(page="quality.md", results="quality.json", write=promises),
     "closer": Passage(page="quality.md", results="quality.json", write=closer),
     "positions": Passage(page="quality.md", results="quality.json", write=positions),
     "laion": Passage(page="quality.md", results="quality.json", write=laion),

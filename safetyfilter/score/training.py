@@ -77,7 +77,7 @@ def train_probe(
         each goes with all views of its picture.
     beside_whole : bool
         Judge each of several views beside the whole picture: the probe takes both embeddings, one behind the other. On
-        the stand-ins such a probe wrongly excludes less than a third of what one that judges each view by itself does
+        the stand-ins such a probe finds more pairs and wrongly excludes less than one that judges each view by itself
         (docs/quality.md).
     other : array-like, optional
         (N,) labels of the other signal, as `labels`, in data in which the two never meet, as lawful data are. Give them
