@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from safetyfilter.score.gate import Gate as Gate
     from safetyfilter.score.laion import LaionDetector as LaionDetector
     from safetyfilter.score.linear import LinearProbe as LinearProbe
+    from safetyfilter.score.trained_on import TrainedOn as TrainedOn
     from safetyfilter.score.training import train_probe as train_probe
     from safetyfilter.score.zero_shot import PromptPair as PromptPair
     from safetyfilter.score.zero_shot import PromptSet as PromptSet
@@ -102,6 +103,7 @@ _HOMES = {
     "ShardedDecisions": "runs.sharded",
     "SignalPair": "signals",
     "ThresholdExplorer": "evaluation.explorer",
+    "TrainedOn": "score.trained_on",
     "apply_policy": "runs.apply",
     "apply_run": "engine.copies",
     "attest_run": "attest.sign",

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,9 @@ class AgeCut:
     gap: float = 0
 
     def __post_init__(self) -> None:
+        for name, value in (("below", self.below), ("gap", self.gap)):
+            if not isinstance(value, Real):
+                raise UsageError(f"{name} is {value!r}; give a number of years")
         if not (math.isfinite(self.below) and 0 < self.below < OLDEST):
             raise UsageError(f"the cut is at {self.below:g} years; give an age above 0 and below {OLDEST}")
         if not (math.isfinite(self.gap) and self.gap >= 0):

@@ -28,7 +28,7 @@ from safetyfilter.score.other_signal import Moved, other_labels
 from safetyfilter.score.samples import Samples
 from safetyfilter.score.search import Search, choose_c
 from safetyfilter.score.trained_on import TrainedOn
-from safetyfilter.score.training_inputs import MOST_WEIGHT, checked_inputs, sample_weights
+from safetyfilter.score.training_inputs import check_settings, checked_inputs, sample_weights
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
@@ -105,8 +105,8 @@ def train_probe(
     regularisation : sequence of float
         Values of scikit-learn's C to choose from, by the held-out loss with both classes weighted alike.
     search_rows : int
-        Rows on which that choice is made, half of each label where there are enough; all are fitted on. A sample has
-        a row for each of its views.
+        Rows on which that choice is made, at least 100, half of each label where there are enough; all are fitted on. A
+        sample has a row for each of its views.
     seed : int
         Of folds and choice; the same seed gives the same probe.
     progress : callable, False or None
@@ -135,11 +135,9 @@ def train_probe(
     >>> probe.card.auc > 0.99, probe.card.positives + probe.card.negatives
     (True, 200)
     """
-    if not isinstance(positive_weight, int | float) or not 1 / MOST_WEIGHT <= positive_weight <= MOST_WEIGHT:
-        raise CalibrationError(
-            f"positive_weight is {positive_weight!r}; give a number above 0, 1 for labels alike, and between "
-            f"{1 / MOST_WEIGHT:g} and {MOST_WEIGHT:g}"
-        )
+    check_settings(
+        positive_weight=positive_weight, folds=folds, regularisation=regularisation, search_rows=search_rows, seed=seed
+    )
     looks = trained_on or TrainedOn()
     inputs = checked_inputs(embeddings, captions, encoder, looks, beside_whole)
     aged = None if ages is None else ages.split(labels, signal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,37 @@ Rows = npt.NDArray[np.floating[Any]]
 
 MOST_WEIGHT = 1e6
 """The most that a sample, or the positives, may count, and its inverse the least: their sums in float32 are sound."""
+
+
+LEAST_SEARCH_ROWS = 100
+"""The fewest rows on which regularisation is chosen."""
+
+
+def check_settings(
+    *, positive_weight: float, folds: int, regularisation: Sequence[float], search_rows: int, seed: int
+) -> None:
+    """Raise `CalibrationError` for a setting of a training that is none, saying which and what to give.
+
+    >>> check_settings(positive_weight=1, folds=5, regularisation=[0.1], search_rows=50, seed=0)
+    Traceback (most recent call last):
+    safetyfilter.errors.CalibrationError: search_rows is 50; give a whole number of at least 100
+    """
+    whole = {"folds": (folds, 2), "search_rows": (search_rows, LEAST_SEARCH_ROWS), "seed": (seed, 0)}
+    for name, (value, least) in whole.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise CalibrationError(f"{name} is {value!r}; give a whole number of at least {least}")
+    if not _is_number(positive_weight) or not 1 / MOST_WEIGHT <= positive_weight <= MOST_WEIGHT:
+        raise CalibrationError(
+            f"positive_weight is {positive_weight!r}; give a number above 0, 1 for labels alike, and between "
+            f"{1 / MOST_WEIGHT:g} and {MOST_WEIGHT:g}"
+        )
+    values = list(regularisation) if isinstance(regularisation, Iterable) else []
+    if not values or not all(_is_number(value) and 0 < value < np.inf for value in values):
+        raise CalibrationError(f"regularisation is {regularisation!r}; give a sequence of one number above 0 or more")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def checked_inputs(
@@ -39,6 +72,11 @@ def checked_inputs(
     >>> [array.shape for array in checked_inputs(pictures, captions, "e", TrainedOn(views="multi"))]
     [(4, 5, 8), (4, 5, 8)]
     """
+    if not isinstance(embeddings, np.ndarray):
+        raise CalibrationError(
+            f"embeddings are {type(embeddings).__name__}; give an array of (N, D) floats, or of (N, V, D) for V views "
+            "of each picture"
+        )
     if embeddings.ndim not in (2, 3) or not np.issubdtype(embeddings.dtype, np.floating) or 0 in embeddings.shape[1:]:
         raise CalibrationError(
             "embeddings are (N, D) floats, or (N, V, D) of V views of each picture, not "

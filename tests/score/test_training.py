@@ -210,7 +210,7 @@ X, Y = labelled(40, share=0.4)
         (X.astype(int), Y, {}, CalibrationError, "floats"),
         (X, Y, {"groups": np.arange(39)}, CalibrationError, "groups of shape"),
         (X, Y, {"groups": np.where(Y, 1, np.arange(40) + 2)}, CalibrationError, "one group"),
-        (X, Y, {"folds": 1}, CalibrationError, "2 folds"),
+        (X, Y, {"folds": 1}, CalibrationError, "folds is 1; give a whole number of at least 2"),
         (X, Y, {"regularisation": []}, CalibrationError, "regularisation"),
         (X, Y, {"regularisation": [np.nan, 1]}, CalibrationError, "regularisation"),
         (X, Y, {"weights": np.full(40, 1e38)}, CalibrationError, r"weights go from 1e\+38"),  # whose sums overflow
@@ -249,3 +249,26 @@ def test_folds_share_both_labels_evenly(positives: int, negatives: int, folds: i
     for side in (present, ~present):
         sizes = np.bincount(fold_of[side], minlength=min(folds, positives, negatives))
         assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"search_rows": 0}, "search_rows is 0; give a whole number of at least 100"),
+        ({"folds": "5"}, "folds is '5'; give a whole number of at least 2"),
+        ({"seed": -1}, "seed is -1; give a whole number of at least 0"),
+        ({"regularisation": 0.1}, "regularisation is 0.1; give a sequence"),
+        ({"regularisation": []}, r"regularisation is \[\]; give a sequence"),
+        ({"regularisation": [0.1, 0]}, r"regularisation is \[0.1, 0\]; give a sequence"),
+        ({"positive_weight": True}, "positive_weight is True; give a number above 0"),
+    ],
+)
+def test_settings_that_are_none(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        train_probe(*labelled(200), signal="explicit", encoder="e", **settings)
+
+
+def test_rows_in_a_list_are_no_embeddings() -> None:
+    x, y = labelled(200)
+    with pytest.raises(CalibrationError, match="embeddings are list; give an array"):
+        train_probe(x.tolist(), y, signal="explicit", encoder="e")
