@@ -125,6 +125,26 @@ def closer(result: Result) -> str:
     )
 
 
+def adaptive_cost(result: Result) -> str:
+    """The processor's time of ways of looking, over that of the whole picture alone."""
+    first = result["cases"][0]["pipeline"]["cost_over_whole"]
+    names = {way: f"`{way}`" for way in first}
+    names |= {way: f"`adaptive`, {way.removeprefix('adaptive_')} % looked at closer" for way in first if "_" in way}
+    return table(
+        ("", *names.values()),
+        [
+            (f"{case['encoder']}, {name}", *(f"{case[what]['cost_over_whole'][way]:.2f}" for way in first))
+            for case in result["cases"]
+            for what, name in (("bare", "the model alone"), ("pipeline", "from JPEG files of 512 pixels"))
+        ],
+    )
+
+
+def adaptive_machine(result: Result) -> str:
+    """The processor of these figures."""
+    return f"(float32, on {result['environment']['cpu']}.)"
+
+
 def positions(result: Result) -> str:
     """Recall of a lone object in a wide picture, by its distance from the nearer end."""
     columns = {view: column["same_false_alarms"] for view, column in result["positions"].items()}

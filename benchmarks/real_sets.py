@@ -18,6 +18,7 @@ from safetyfilter.engine.vectors import LEAST, UNIT
 from safetyfilter.errors import CalibrationError, SourceError
 from safetyfilter.evaluation.places import read_table, read_vectors, run_at
 from safetyfilter.score.labels import Labels, column_of
+from safetyfilter.signals import PAIR
 
 ICCWD: Mapping[str, bool | None] = MappingProxyType({"Final_Child": True, "Final_NoChild": False, "Disagreement": None})
 """The labels of ICCWD's table, as ``minor``."""
@@ -138,13 +139,17 @@ def iccwd_labels(table: pa.Table, signal: str) -> pa.Table:
     Raises
     ------
     CalibrationError
-        A label is not one of ICCWD's.
+        A label is not one of ICCWD's, or the signal is another one than they are about.
 
     Examples
     --------
     >>> iccwd_labels(pa.table({"label": ["Final_NoChild", "Disagreement"]}), "minor").to_pylist()
     [{'key': '0.jpg', 'minor': False}, {'key': '1.jpg', 'minor': None}]
     """
+    if signal != PAIR.minor:
+        raise CalibrationError(
+            f"ICCWD's labels are about {PAIR.minor}, and say nothing of {signal}; name {PAIR.minor} with --signal"
+        )
     labels = table["label"].to_pylist()
     if wrong := sum(label not in ICCWD for label in labels):
         raise CalibrationError(

@@ -16,7 +16,7 @@ from typing import Any
 
 from int8_tables import int8
 from passage_text import table
-from quality_passages import closer, laion, positions, promises, quality, sizes, small
+from quality_passages import adaptive_cost, adaptive_machine, closer, laion, positions, promises, quality, sizes, small
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -515,6 +515,8 @@ PASSAGES: dict[str, Passage] = {
     "small": Passage(page="quality.md", results="quality.json", write=small),
     "promises": Passage(page="quality.md", results="quality.json", write=promises),
     "closer": Passage(page="quality.md", results="quality.json", write=closer),
+    "adaptive cost": Passage(page="quality.md", results="adaptive.json", write=adaptive_cost),
+    "adaptive machine": Passage(page="quality.md", results="adaptive.json", write=adaptive_machine),
     "positions": Passage(page="quality.md", results="quality.json", write=positions),
     "laion": Passage(page="quality.md", results="quality.json", write=laion),
     "hash costs": Passage(page="hash-lists.md", results="hashes.json", write=hash_costs),
