@@ -108,13 +108,13 @@ def train(
     with err.status("training"):
         probe = train_probe(
             labelled.vectors,
-            labelled.labels_of(label_column or signal),
+            labelled.labels_of(signal if label_column is None else label_column),
             signal=signal,
             encoder=read_encoder(encoder_digest, labelled.run, embeddings),
             captions=labelled.captions,
             beside_whole=beside_whole,
-            other=column_of(labelled.labels, other_column, "labels") if other_column else None,
-            weights=column_of(labelled.labels, weight_column, "labels") if weight_column else None,
+            other=column_of(labelled.labels, other_column, "labels") if other_column is not None else None,
+            weights=column_of(labelled.labels, weight_column, "labels") if weight_column is not None else None,
             positive_weight=positive_weight,
             groups=groups_of(labelled.labels, group_column),
             ages=ages,

@@ -6,6 +6,7 @@ the logit, it folds into the weight and the bias, and a trained probe stays line
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -32,6 +33,8 @@ from safetyfilter.score.training_inputs import check_settings, checked_inputs, s
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
+
+_log = logging.getLogger(__name__)
 
 
 def train_probe(
@@ -160,6 +163,13 @@ def train_probe(
         moved = Moved.to_the_rest(
             x.reshape(len(rows), views, -1), present, other_labels(other, len(read), present, rows)
         )
+        if not moved.rows.any():
+            _log.warning(
+                "no sample without %r is labelled with the other signal: the probe is the one that it would be without "
+                "these labels (other, --other-column)",
+                signal,
+            )
+            moved = None
     samples = Samples(
         x=x,
         present=present,

@@ -364,6 +364,12 @@ def test_a_label_that_is_not_iccwds_is_an_error() -> None:
         real_sets.iccwd_labels(table, "minor")
 
 
+def test_iccwds_labels_are_of_no_other_signal() -> None:
+    """`--signal explicit` would else count a detector against labels of something else."""
+    with pytest.raises(CalibrationError, match="labels are about minor, and say nothing of explicit"):
+        real_sets.iccwd_labels(pa.table({"label": ["Final_Child", "Final_NoChild"]}), "explicit")
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> tuple[Path, Path]:
     np.save(tmp_path / "rows.npy", np.concatenate([units(15, 0.2, 1), units(15, -0.2, 2)]))

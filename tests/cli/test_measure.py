@@ -140,6 +140,7 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_unless_that_is_accep
     assert done.status == 0
     assert warned in done.message
     assert "was accepted when it was decided" in done.message
+    assert "guaranteed here" not in done.message  # what does not fit, and what follows, was said before
     assert Run.open(tmp_path / "run").record.accepted_uncertified
     # to decide by it once more needs no word; a policy that fits, or has no record, takes the mark off
     assert apply_policy(Run.open(tmp_path / "run"), Run.open(tmp_path / "run").policy).record.accepted_uncertified

@@ -179,6 +179,9 @@ def test_how_much_views_and_samples_count(several_views: Path) -> None:
         (("--weight-column", "years"), 1, "the labels have no column 'years'"),
         (("--weight-column", "nought"), 1, "220 of the 220 labelled samples have no weight above 0"),
         (("--other-column", "years"), 1, "the labels have no column 'years'"),
+        (("--other-column", ""), 1, "the labels have no column ''"),  # a shell's variable that is not set
+        (("--weight-column", ""), 1, "the labels have no column ''"),
+        (("--label-column", ""), 1, "the labels have no column ''"),
         (("--other-column", "minor"), 1, "samples are labelled with this signal and the other"),
         (("--other-column", "name"), 1, "the labels of 'the other signal' are not all labels"),
         (("--weight-column", "name"), 1, "the weights are not all numbers; give 240 numbers above 0"),

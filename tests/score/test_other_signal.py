@@ -85,6 +85,15 @@ def test_a_sample_without_a_label_of_the_other_is_not_moved() -> None:
     assert train_probe(X, SIGNAL, other=some, **SETTINGS).digest == known.digest
 
 
+@pytest.mark.parametrize("other", [[None] * 3000, np.zeros(3000), np.where(SIGNAL, 0, np.nan)])
+def test_labels_that_move_nothing_are_told_and_the_card_claims_nothing(
+    other: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, plain = train_probe(X, SIGNAL, other=other, **SETTINGS), train_probe(X, SIGNAL, **SETTINGS)
+    assert "no sample without 'minor' is labelled with the other signal" in caplog.text
+    assert (made.card, made.digest) == (plain.card, plain.digest)
+
+
 def test_after_the_move_the_means_are_alike() -> None:
     x = drawn(3000, 3, SIGNAL, OTHER, views=2)
     positives, before = x[SIGNAL].copy(), x[OTHER].copy()

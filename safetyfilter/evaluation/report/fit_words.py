@@ -56,10 +56,7 @@ def scores_warnings(record: RunRecord, on: CalibratedOn, quote: Quote) -> Iterat
             "differ by little."
         )
     if on.misfits and record.accepted_uncertified:
-        yield (
-            "That the calibration does not fit this run was accepted when it was decided (--accept-uncertified): what "
-            "it guarantees is not guaranteed here."
-        )
+        yield "That the calibration does not fit this run was accepted when it was decided (--accept-uncertified)."
     if record.decided_with.runs and on.kind == "same":
         yield (
             "The scores of several runs are joined here, and the highest counts: no more is missed than by the scores "
