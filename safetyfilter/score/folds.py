@@ -64,7 +64,7 @@ def assign_folds(
 
 
 def group_numbers(groups: Column, count: int) -> npt.NDArray[np.int64]:
-    """Return the (N,) number of each sample's group, from 0; `CalibrationError` where one has none.
+    """Return the (N,) number of each sample's group, from 0; those without one are a group too.
 
     >>> group_numbers(["b", "a", "b"], 3).tolist()
     [1, 0, 1]

@@ -5,11 +5,13 @@ probe learns as much: it then scores low where both are, which is all that the r
 would not do either: a probe that never saw them wrongly excludes many. So the negatives with the other signal are moved
 by the difference of the means to where those without it lie. Labels whose means are alike are beyond any linear probe
 (Belrose et al. 2023, "LEACE", theorem 3.1; Haghighatkhah et al. 2022 project means out), and what is left of these
-pictures still teaches what else to pass by. Nothing is moved where a probe is used, or measured.
+pictures still teaches what else to pass by. Nothing is moved where a probe is used, or measured. The means are of
+samples that count alike, however much they count in the fit.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +22,11 @@ from safetyfilter.batches import Floats
 from safetyfilter.errors import CalibrationError
 from safetyfilter.score.labels import Column, Labels
 from safetyfilter.score.logistic import Bools, Doubles
+
+LEAST_OF_NEITHER = 10
+"""The fewest samples of neither signal by whose mean others are moved."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,15 +80,19 @@ class Moved:
         return taken
 
 
-def other_labels(column: Column, count: int, present: Bools, rows: npt.NDArray[np.intp]) -> Bools:
+def other_labels(column: Column, signal: str, count: int, present: Bools, rows: npt.NDArray[np.intp]) -> Bools | None:
     """Return (R,) bool, True for each labelled sample that shows the other signal; one without a label does not.
+
+    None where none of the negatives shows it, which is warned of.
 
     Parameters
     ----------
     column : array-like
         Labels of the other signal.
+    signal : str
+        This signal, for messages.
     count : int
-        How many there should be.
+        How many labels there should be.
     present : ndarray
         (R,) bool, this signal's labels.
     rows : ndarray
@@ -90,12 +101,13 @@ def other_labels(column: Column, count: int, present: Bools, rows: npt.NDArray[n
     Raises
     ------
     CalibrationError
-        Another number of labels, a sample with both signals, or no negative without the other one.
+        Another number of labels, a sample with both signals, or hardly a negative without the other one.
 
     Examples
     --------
-    >>> other_labels([1, 0, None, 0], 4, np.array([False, True, False]), np.array([0, 1, 2])).tolist()
-    [True, False, False]
+    >>> other = [1, None, *[0] * 9]
+    >>> other_labels(other, "minor", 11, np.zeros(11, np.bool_), np.arange(11)).tolist() == [True] + [False] * 10
+    True
     """
     read = Labels.of(column, "the other signal")
     if len(read) != count:
@@ -105,13 +117,20 @@ def other_labels(column: Column, count: int, present: Bools, rows: npt.NDArray[n
     other: Bools = (read.present & read.known)[rows]
     if both := int((present & other).sum()):
         raise CalibrationError(
-            f"{both:,} samples are labelled with this signal and the other; train on data in which the two never meet, "
-            "or leave the other's labels out (other, --other-column)"
+            f"{both:,} samples are labelled with {signal!r} and the other signal; train on data in which the two never "
+            "meet, or leave the other's labels out (other, --other-column)"
         )
-    if (~present).any() and not (~present & ~other).any():
+    if not (~present & other).any():
+        _log.warning(
+            "no sample without %r is labelled with the other signal: the probe is the one that it would be without "
+            "these labels (other, --other-column)",
+            signal,
+        )
+        return None
+    if (neither := int((~present & ~other).sum())) < LEAST_OF_NEITHER:
         raise CalibrationError(
-            "each sample without this signal shows the other one, so that nothing tells the two apart; add samples of "
-            "neither"
+            f"{neither} samples show neither {signal!r} nor the other signal, which is too few to tell the two apart "
+            f"by; label {LEAST_OF_NEITHER} or more, or leave the other's labels out (other, --other-column)"
         )
     return other
 

@@ -6,7 +6,6 @@ the logit, it folds into the weight and the bias, and a trained probe stays line
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -33,8 +32,6 @@ from safetyfilter.score.training_inputs import check_settings, checked_inputs, s
 
 REGULARISATION: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C on standardised columns: the values tried."""
-
-_log = logging.getLogger(__name__)
 
 
 def train_probe(
@@ -149,6 +146,7 @@ def train_probe(
         raise CalibrationError(f"there are {len(embeddings)} embeddings and {len(read)} labels; give one for each row")
     rows = np.flatnonzero(read.known)
     present = read.present[rows]
+    shown = None if other is None else other_labels(other, signal, len(read), present, rows)
     group_of_all = None if groups is None else group_numbers(groups, len(embeddings))
     group_of = None if group_of_all is None else group_of_all[rows]
     fold_of = assign_folds(present, group_of, folds, seed)
@@ -158,18 +156,7 @@ def train_probe(
     x, mean, scale = standardise(inputs, rows)
     counts = sample_weights(weights, len(embeddings), rows)
     views = inputs[0].shape[1]
-    moved = None
-    if other is not None:
-        moved = Moved.to_the_rest(
-            x.reshape(len(rows), views, -1), present, other_labels(other, len(read), present, rows)
-        )
-        if not moved.rows.any():
-            _log.warning(
-                "no sample without %r is labelled with the other signal: the probe is the one that it would be without "
-                "these labels (other, --other-column)",
-                signal,
-            )
-            moved = None
+    moved = None if shown is None else Moved.to_the_rest(x.reshape(len(rows), views, -1), present, shown)
     samples = Samples(
         x=x,
         present=present,

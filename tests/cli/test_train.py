@@ -182,7 +182,7 @@ def test_how_much_views_and_samples_count(several_views: Path) -> None:
         (("--other-column", ""), 1, "the labels have no column ''"),  # a shell's variable that is not set
         (("--weight-column", ""), 1, "the labels have no column ''"),
         (("--label-column", ""), 1, "the labels have no column ''"),
-        (("--other-column", "minor"), 1, "samples are labelled with this signal and the other"),
+        (("--other-column", "minor"), 1, "samples are labelled with 'minor' and the other signal"),
         (("--other-column", "name"), 1, "the labels of 'the other signal' are not all labels"),
         (("--weight-column", "name"), 1, "the weights are not all numbers; give 240 numbers above 0"),
         (("--beside-whole", "--captions", "captions.npy"), 1, "leave beside_whole (--beside-whole) out"),

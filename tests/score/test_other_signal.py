@@ -107,8 +107,9 @@ def test_after_the_move_the_means_are_alike() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (SIGNAL | OTHER, f"{SIGNAL.sum():,} samples are labelled with this signal and the other; train on data in"),
-        (~SIGNAL, "each sample without this signal shows the other one"),
+        (SIGNAL | OTHER, f"{SIGNAL.sum():,} samples are labelled with 'minor' and the other signal; train on data in"),
+        (~SIGNAL, "0 samples show neither 'minor' nor the other signal, which is too few"),
+        (~SIGNAL & (np.arange(3000).cumsum() > 20), r"^\d samples show neither 'minor' nor the other signal"),
         (OTHER[:-1], "3000 embeddings and 2999 labels of the other signal; give one for each row"),
         (np.where(OTHER, 2, 0), "the labels of 'the other signal' are not all labels"),
     ],
