@@ -16,8 +16,8 @@ WAYS = {
     (WHOLE, "whole"): "`whole`",
     (WHOLE, "multi"): "`multi`, by the same probes, trained on whole pictures",
     (EACH, "multi"): "`multi`, by probes trained on its views",
-    (BY_VIEWS, "multi"): "`multi`, by probes trained on its views beside the whole picture",
-    (LEFT_OUT, "multi"): "the same, trained without pictures of the other signal",
+    (BY_VIEWS, "multi"): "`multi`, by probes trained on its views, `--beside-whole --other-column`",
+    (LEFT_OUT, "multi"): "the same without `--other-column` and pictures of the other signal",
     (BY_VIEWS, "adaptive, either"): "`adaptive`, closer where either signal may be there",
     (BY_VIEWS, "adaptive, both"): "`adaptive`, closer where both may be there",
     (WHOLE, "center"): "`center`, CLIP's own crop",
@@ -89,7 +89,7 @@ def small(result: Result) -> str:
 
 def promises(result: Result) -> str:
     """The rule's recall and what it excludes wrongly, by what is promised."""
-    ways = {WHOLE: "`whole`", BY_VIEWS: "`multi`", LEFT_OUT: "`multi`, without the other signal"}
+    ways = {WHOLE: "`whole`", BY_VIEWS: "`multi`", LEFT_OUT: "`multi` without `--other-column`"}
     found: dict[float, dict[str, Result]] = {}
     for row in result["promises"]:
         found.setdefault(row["max_miss_rate"], {})[row["way"]] = row

@@ -271,7 +271,7 @@ def scan(
         show_warning(change)
     if policy is not None and (warning := cut_warning(policy, run.record.setup.probes)):
         show_warning(warning)
-    if policy is not None:
+    if policy is not None or run.record.accepted_uncertified:  # what was accepted once is told each time
         show_warnings_of_calibration(run)
     notice = run.record.setup.pair.notice
     if notice:

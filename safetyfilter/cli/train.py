@@ -103,6 +103,10 @@ def train(
     if ages is not None and signal == PAIR.explicit:
         raise UsageError(f"ages tell nothing of {signal}; leave --below out, or give --signal {PAIR.minor}")
     signal = signal or PAIR.minor
+    if other_column is not None and other_column == (signal if label_column is None else label_column):
+        raise UsageError(
+            f"--other-column names the labels of {signal} themselves; give the column of the other signal's labels"
+        )
     path = new_file(out)
     labelled = read_labelled_embeddings(embeddings, labels, captions)
     with err.status("training"):

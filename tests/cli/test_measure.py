@@ -142,6 +142,8 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_unless_that_is_accep
     assert "was accepted when it was decided" in done.message
     assert "guaranteed here" not in done.message  # what does not fit, and what follows, was said before
     assert Run.open(tmp_path / "run").record.accepted_uncertified
+    assert "does not fit these scores, as was accepted" in command("status", tmp_path / "run").stdout
+    assert command("status", tmp_path / "run", "--json").json["accepted_uncertified"] is True
     # to decide by it once more needs no word; a policy that fits, or has no record, takes the mark off
     assert apply_policy(Run.open(tmp_path / "run"), Run.open(tmp_path / "run").policy).record.accepted_uncertified
     assert not apply_policy(Run.open(tmp_path / "run"), Policy()).record.accepted_uncertified
@@ -164,6 +166,21 @@ def test_a_scan_refuses_it_before_a_picture_is_embedded_and_leaves_nothing(
     assert Run.open(tmp_path / "run").record.accepted_uncertified
     again = scan(source, tmp_path / "run", SafetyFilter(encoder, probes))
     assert not again.record.accepted_uncertified
+
+
+def test_it_is_told_again_by_a_scan_that_goes_on(run: Run, tiny_clip: Path, probes: ProbeBank, tmp_path: Path) -> None:
+    write_files(tmp_path / "pictures", dict(list(good_images().items())[:3]))
+    probes.save(tmp_path / "probes.safetensors")
+    more = ["scan", tmp_path / "pictures", "--out", tmp_path / "run", "--encoder", f"local-dir:{tiny_clip}",
+            "--probes", tmp_path / "probes.safetensors", "--precision", "fp32", "--device", "cpu"]  # fmt: skip
+    policy = policy_file(tmp_path, run, "views", "multi")
+    first = command(*more, "--policy", policy, "--accept-uncertified")
+    write_files(tmp_path / "pictures", good_images())
+    again = command(*more)
+    for done in (first, again):
+        assert done.status == 0, done.stderr
+        assert "was accepted when it was decided (--accept-uncertified)" in done.message
+    assert Run.open(tmp_path / "run").record.accepted_uncertified
 
 
 def test_evaluate_repeats_where_the_thresholds_come_from(run: Run, truth: dict[str, bool], tmp_path: Path) -> None:

@@ -151,7 +151,14 @@ def several_views(tmp_path: Path) -> Path:
     labels = [None if i < 20 else bool(value > 0) for i, value in enumerate(x[..., 1].max(axis=1) - 0.8)]
     weights = [None if label is None else 1 + i % 3 for i, label in enumerate(labels)]
     other = [label is False and i % 2 == 0 for i, label in enumerate(labels)]
-    columns = {"minor": labels, "explicit": other, "weight": weights, "nought": [0.0] * 240, "name": ["somebody"] * 240}
+    columns = {
+        "minor": labels,
+        "explicit": other,
+        "both": labels,
+        "weight": weights,
+        "nought": [0.0] * 240,
+        "name": ["somebody"] * 240,
+    }
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
     return tmp_path
 
@@ -182,7 +189,8 @@ def test_how_much_views_and_samples_count(several_views: Path) -> None:
         (("--other-column", ""), 1, "the labels have no column ''"),  # a shell's variable that is not set
         (("--weight-column", ""), 1, "the labels have no column ''"),
         (("--label-column", ""), 1, "the labels have no column ''"),
-        (("--other-column", "minor"), 1, "samples are labelled with 'minor' and the other signal"),
+        (("--other-column", "minor"), 2, "--other-column names the labels of minor themselves"),
+        (("--other-column", "both"), 1, "samples are labelled with 'minor' and the other signal"),
         (("--other-column", "name"), 1, "the labels of 'the other signal' are not all labels"),
         (("--weight-column", "name"), 1, "the weights are not all numbers; give 240 numbers above 0"),
         (("--beside-whole", "--captions", "captions.npy"), 1, "leave beside_whole (--beside-whole) out"),

@@ -141,7 +141,7 @@ def _stated(
         ),
         guarantee=_of_rule(found, on, [one for one in holding if one.signal in policy.pair.names]),
         signals=signals,
-        bounds=tuple(_of_signal(one, quote) for one in holding),
+        bounds=tuple(_of_signal(one, on, quote) for one in holding),
         rests_on=tuple(_rests_on(found)) if holding else (),
         warnings=(
             *(drift_warning(one, quote) for one in apart if one.far),
@@ -201,9 +201,10 @@ _IF = {
 }
 
 
-def _of_signal(one: SignalGuarantee, quote: Quote) -> str:
+def _of_signal(one: SignalGuarantee, on: CalibratedOn, quote: Quote) -> str:
+    condition = "On scores like those that were calibrated on, of" if _IF[on.kind] else "Of"
     return (
-        f"Of the samples that show {quote(one.signal)} at most {_percent(one.bound)} are missed"
+        f"{condition} the samples that show {quote(one.signal)} at most {_percent(one.bound)} are missed"
         f"{', in each group of the labels,' if one.grouped else ''} with a confidence of {_percent(one.confidence)}: "
         f"{one.misses:,} of {one.positives:,} labelled positives scored below the threshold that was found, "
         f"{one.found!r}."

@@ -121,6 +121,8 @@ def test_another_precision_is_told_with_both_names() -> None:
     )
     assert f"on scores in float64, and those of this run are in {CALIBRATED.setup.precision}" in words(found)
     assert {one.verdict for one in found.signals} == {"only on scores of the same precision"}
+    assert found.bounds
+    assert all(bound.startswith("On scores like those that were calibrated on, of the sam") for bound in found.bounds)
     same = replace(SAME, precision=CALIBRATED.setup.precision)
     assert provenance(of_calibration(scored_by=same)).warnings == ()
 
