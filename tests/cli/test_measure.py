@@ -140,6 +140,7 @@ def test_a_calibration_that_does_not_fit_the_run_is_refused_unless_that_is_accep
     assert done.status == 0
     assert warned in done.message
     assert "was accepted when it was decided" in done.message
+    assert setting in ("decode", "precision") or f"What differs: {differs}" in done.message
     assert "guaranteed here" not in done.message  # what does not fit, and what follows, was said before
     assert Run.open(tmp_path / "run").record.accepted_uncertified
     assert "does not fit these scores, as was accepted" in command("status", tmp_path / "run").stdout

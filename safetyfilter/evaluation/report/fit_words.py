@@ -34,9 +34,10 @@ def scores_warnings(record: RunRecord, on: CalibratedOn, quote: Quote) -> Iterat
             "guaranteed is so of this run only if they were the same as here."
         )
     elif on.kind == "other":
+        values = ", ".join(f"{m.setting} ({quote(m.calibrated)} there, {quote(m.here)} here)" for m in on.misfits)
         yield (
             f"The calibration was made on the scores of {' and of '.join(on.differing)}. Its thresholds mean something "
-            "else on this run's scores."
+            f"else on this run's scores.{f' What differs: {values}.' if values else ''}"
         )
     elif on.kind == "slight":
         there, here = (
