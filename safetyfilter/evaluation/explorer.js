@@ -13,6 +13,13 @@ function isDark(element) {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
+function shows(plot, corners) {
+  const shapes = plot.layout.shapes ?? [];
+  const there = plot.querySelectorAll(".shapelayer path").length;
+  const alike = ([x, y], at) => Math.abs(x - shapes[at].x0) < 1e-6 && Math.abs(y - shapes[at].y0) < 1e-6;
+  return there === corners.length && shapes.length === corners.length && corners.every(alike);
+}
+
 function element(name, properties) {
   return Object.assign(document.createElement(name), properties);
 }
@@ -70,6 +77,18 @@ function render({ model, el }) {
       model.send({ drawn: true });
     }
   }
+  // Others may be lost while it draws something else, on a busy machine: so what is there is looked at a second later.
+  let check = 0;
+  function lookAgain() {
+    clearTimeout(check);
+    check = setTimeout(() => {
+      const plot = el.closest(".safetyfilter-explorer")?.querySelector(".js-plotly-plot");
+      if (plot?.layout && !shows(plot, JSON.parse(model.get("areas") || "[]"))) {
+        model.send({ drawn: true });
+        lookAgain();
+      }
+    }, 1000);
+  }
   slider.addEventListener("input", () => {
     slider.setAttribute("aria-valuetext", model.get("texts")[slider.value]);
     box.value = model.get("texts")[slider.value];
@@ -85,6 +104,7 @@ function render({ model, el }) {
   box.addEventListener("keydown", (event) => event.key === "Enter" && typed());
   model.on("change", show);
   model.on("msg:custom", show);
+  model.on("change:areas", lookAgain);
   document.addEventListener("plotlywidget-after-render", drawn);
   show();
 
@@ -98,7 +118,9 @@ function render({ model, el }) {
     size.disconnect();
     page.disconnect();
     document.removeEventListener("plotlywidget-after-render", drawn);
+    clearTimeout(check);
     model.off("change", show);
+    model.off("change:areas", lookAgain);
     model.off("msg:custom", show);
   };
 }

@@ -10,6 +10,7 @@ from safetyfilter.errors import OutputError, PolicyError, SafetyFilterError, Usa
 from safetyfilter.evaluation.explorer_controls import (
     figure_widget,
     keep_for_pages,
+    tell_areas,
     threshold_control,
     when_drawn,
     when_typed,
@@ -238,8 +239,10 @@ class ThresholdExplorer:
             confidence=self._confidence,
         )
         self._warnings.value = sentences_html(self._explored.warnings(self._policy, self._menu.value), "warning")
-        self._figure.layout.shapes = excluded_areas(self._policy, theme=self._theme)
+        areas = excluded_areas(self._policy, theme=self._theme)
+        self._figure.layout.shapes = areas
         keep_for_pages(self._figure)
+        tell_areas(self._controls[0], areas)
 
     @property
     def _theme(self) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,11 @@ def keep_for_pages(figure: Any, *, data: bool = False) -> None:
     figure._widget_layout = figure.layout.to_plotly_json()
     if data:
         figure._widget_data = [trace.to_plotly_json() for trace in figure.data]
+
+
+def tell_areas(control: Any, shapes: Sequence[Mapping[str, Any]]) -> None:
+    """Tell a page which areas a figure should show, by a corner of each, so that it asks for them where it does not."""
+    control.areas = json.dumps([[shape["x0"], shape["y0"]] for shape in shapes])
 
 
 def when_drawn(control: Any, figure: Any) -> Callable[[], None]:
@@ -164,6 +170,7 @@ def _control_class() -> Any:
         said = traitlets.Unicode().tag(sync=True)
         dark = traitlets.Bool(False).tag(sync=True)
         room = traitlets.Int(0).tag(sync=True)
+        areas = traitlets.Unicode("").tag(sync=True)
 
         @traitlets.validate("place")
         def _of_the_grid(self, proposal: Any) -> int:

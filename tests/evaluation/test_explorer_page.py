@@ -259,6 +259,27 @@ def test_what_changed_while_the_figure_was_drawn_is_sent_anew(page: tuple[Page, 
     assert page[1].messages == []
 
 
+def test_what_the_page_lost_at_any_time_is_sent_anew(page: tuple[Page, Heard], explorer: Locator) -> None:
+    """For three seconds whatever Plotly draws of the areas is taken away again, as if it had never come."""
+    from playwright.sync_api import expect
+
+    explorer.evaluate(
+        """element => {
+            const end = Date.now() + 3000;
+            const timer = setInterval(() => {
+                element.querySelectorAll(".shapelayer path").forEach(area => area.remove());
+                if (Date.now() > end) clearInterval(timer);
+            }, 20);
+        }"""
+    )
+    explorer.get_by_role("combobox", name="Preset").select_option("separate")
+    expect(explorer.get_by_text("excluded: explicit alone")).to_be_visible(timeout=PATIENCE_MS)
+    expect(explorer.locator(AREAS)).to_have_count(2, timeout=PATIENCE_MS)
+    explorer.get_by_role("combobox", name="Preset").select_option("no-minors")
+    expect(explorer.get_by_text("excluded: minor alone")).to_be_visible(timeout=PATIENCE_MS)
+    assert page[1].messages == []
+
+
 def test_it_follows_the_theme_and_the_room(page: tuple[Page, Heard], explorer: Locator) -> None:
     from playwright.sync_api import expect
 
