@@ -103,7 +103,8 @@ def train(
     if ages is not None and signal == PAIR.explicit:
         raise UsageError(f"ages tell nothing of {signal}; leave --below out, or give --signal {PAIR.minor}")
     signal = signal or PAIR.minor
-    if other_column is not None and other_column == (signal if label_column is None else label_column):
+    column = signal if label_column is None else label_column
+    if other_column == column:
         raise UsageError(
             f"--other-column names the labels of {signal} themselves; give the column of the other signal's labels"
         )
@@ -112,7 +113,7 @@ def train(
     with err.status("training"):
         probe = train_probe(
             labelled.vectors,
-            labelled.labels_of(signal if label_column is None else label_column),
+            labelled.labels_of(column),
             signal=signal,
             encoder=read_encoder(encoder_digest, labelled.run, embeddings),
             captions=labelled.captions,

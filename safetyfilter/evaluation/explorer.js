@@ -83,7 +83,7 @@ function render({ model, el }) {
     clearTimeout(check);
     check = setTimeout(() => {
       const plot = el.closest(".safetyfilter-explorer")?.querySelector(".js-plotly-plot");
-      if (plot?.layout && !shows(plot, JSON.parse(model.get("areas") || "[]"))) {
+      if (plot?.layout && !shows(plot, model.get("areas"))) {
         model.send({ drawn: true });
         lookAgain();
       }

@@ -10,7 +10,6 @@ from safetyfilter.errors import OutputError, PolicyError, SafetyFilterError, Usa
 from safetyfilter.evaluation.explorer_controls import (
     figure_widget,
     keep_for_pages,
-    tell_areas,
     threshold_control,
     when_drawn,
     when_typed,
@@ -242,7 +241,7 @@ class ThresholdExplorer:
         areas = excluded_areas(self._policy, theme=self._theme)
         self._figure.layout.shapes = areas
         keep_for_pages(self._figure)
-        tell_areas(self._controls[0], areas)
+        self._controls[0].areas = [[area["x0"], area["y0"]] for area in areas]
 
     @property
     def _theme(self) -> Any:

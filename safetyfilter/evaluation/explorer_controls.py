@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,15 +82,11 @@ def keep_for_pages(figure: Any, *, data: bool = False) -> None:
         figure._widget_data = [trace.to_plotly_json() for trace in figure.data]
 
 
-def tell_areas(control: Any, shapes: Sequence[Mapping[str, Any]]) -> None:
-    """Tell a page which areas a figure should show, by a corner of each, so that it asks for them where it does not."""
-    control.areas = json.dumps([[shape["x0"], shape["y0"]] for shape in shapes])
-
-
 def when_drawn(control: Any, figure: Any) -> Callable[[], None]:
     """Let a figure be sent anew, as it is by then, when a page has drawn it for the first time; return what does.
 
-    Plotly begins to draw with the content that it has, and loses what changes before it has done so.
+    Plotly begins to draw with the content that it has, and loses what changes before it has done so. A page says so too
+    where it shows other areas than the control's, of which `areas` has a corner each.
     """
 
     def again() -> None:
@@ -170,7 +165,7 @@ def _control_class() -> Any:
         said = traitlets.Unicode().tag(sync=True)
         dark = traitlets.Bool(False).tag(sync=True)
         room = traitlets.Int(0).tag(sync=True)
-        areas = traitlets.Unicode("").tag(sync=True)
+        areas = traitlets.List(traitlets.List(traitlets.Float())).tag(sync=True)
 
         @traitlets.validate("place")
         def _of_the_grid(self, proposal: Any) -> int:

@@ -53,7 +53,7 @@ class Moved:
         x : ndarray
             (N, V, D) float32; written to.
         present, other : ndarray
-            (N,) bool, the labels of this and of the other signal; nothing is moved where no negative has the other.
+            (N,) bool, the labels of this and of the other signal, as `other_labels` has them.
 
         Examples
         --------
@@ -64,10 +64,8 @@ class Moved:
         [5.0, 1.0, 3.0, 2.0]
         """
         rows = ~present & other
-        by = np.zeros(x.shape[1:], np.float32)
-        if rows.any():
-            by = (_mean(x, ~present & ~other) - _mean(x, rows)).astype(np.float32)
-            np.add(x, by, out=x, where=rows[:, None, None])
+        by = (_mean(x, ~present & ~other) - _mean(x, rows)).astype(np.float32)
+        np.add(x, by, out=x, where=rows[:, None, None])
         return cls(rows=rows, by=by)
 
     def back(self, weight: Doubles) -> Doubles:
@@ -114,7 +112,7 @@ def other_labels(column: Column, signal: str, count: int, present: Bools, rows: 
         raise CalibrationError(
             f"there are {count} embeddings and {len(read)} labels of the other signal; give one for each row"
         )
-    other: Bools = (read.present & read.known)[rows]
+    other = read.present[rows]
     if both := int((present & other).sum()):
         raise CalibrationError(
             f"{both:,} samples are labelled with {signal!r} and the other signal; train on data in which the two never "

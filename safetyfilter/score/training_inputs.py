@@ -1,4 +1,4 @@
-"""The arrays that a probe is trained on, checked and brought to one shape."""
+"""The arrays that a probe is trained on, checked and brought to one shape; and the settings of a training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ Rows = npt.NDArray[np.floating[Any]]
 
 MOST_WEIGHT = 1e6
 """The most that a sample, or the positives, may count, and its inverse the least: their sums in float32 are sound."""
-
 
 LEAST_SEARCH_ROWS = 100
 """The fewest rows on which regularisation is chosen."""

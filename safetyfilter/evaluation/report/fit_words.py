@@ -37,7 +37,7 @@ def scores_warnings(record: RunRecord, on: CalibratedOn, quote: Quote) -> Iterat
         values = ", ".join(f"{m.setting} ({quote(m.calibrated)} there, {quote(m.here)} here)" for m in on.misfits)
         yield (
             f"The calibration was made on the scores of {' and of '.join(on.differing)}. Its thresholds mean something "
-            f"else on this run's scores.{f' What differs: {values}.' if values else ''}"
+            f"else on this run's scores. What differs: {values}."
         )
     elif on.kind == "slight":
         there, here = (
