@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OutputError, PolicyError, SafetyFilterError, UsageError
-from safetyfilter.evaluation.explorer_controls import (
-    figure_widget,
-    keep_for_pages,
-    threshold_control,
-    when_drawn,
-    when_typed,
-    widgets,
-)
+from safetyfilter.evaluation.explorer_controls import threshold_control, when_typed, widgets
 from safetyfilter.evaluation.explorer_counts import Explored, at_thresholds
+from safetyfilter.evaluation.explorer_figure import figure_widget, show_areas
 from safetyfilter.evaluation.explorer_text import in_a_sentence, readout, sentences_html
-from safetyfilter.evaluation.figures_plotly import CONFIG, DARK, LIGHT, excluded_areas, plane_figure, themed
 from safetyfilter.evaluation.plane import Outcome
 from safetyfilter.evaluation.plane_labels import Finding
 from safetyfilter.storage import Location, Place, replacing
@@ -165,7 +158,6 @@ class ThresholdExplorer:
         for control, grid, _ in self._axes():
             when_typed(control, grid)
             control.observe(self._moved, "place")
-        self._controls[0].observe(lambda _: self._paint(), ["dark", "room"])
         wide, fitting = {"description_width": "initial"}, {"width": "max-content"}
         self._menu = ipywidgets.Dropdown(
             options=list(self._presets),
@@ -176,8 +168,7 @@ class ThresholdExplorer:
             layout=fitting,
         )
         self._menu.observe(self._moved, "value")
-        self._figure = figure_widget(plane_figure(explored.plane, explored.policy), CONFIG)
-        when_drawn(self._controls[0], self._figure)
+        self._figure = figure_widget(explored.plane, explored.policy)
         self._warnings, self._readout, self._written = (ipywidgets.HTML() for _ in range(3))
         self._path = ipywidgets.Text(value="policy.toml", description="Policy file", style=wide)
         self._replace = ipywidgets.Checkbox(
@@ -186,8 +177,7 @@ class ThresholdExplorer:
         button = ipywidgets.Button(description="Write the policy", layout=fitting)
         button.on_click(lambda _: self._write())
         row = {"display": "flex", "flex_flow": "row wrap", "align_items": "center"}
-        figure, tables = ipywidgets.VBox([self._figure]), ipywidgets.VBox([self._readout])
-        figure.add_class("safetyfilter-figure")
+        tables = ipywidgets.VBox([self._readout])
         tables.add_class("safetyfilter-tables")
         self._panel = ipywidgets.VBox(
             [
@@ -195,7 +185,7 @@ class ThresholdExplorer:
                 *self._controls,
                 self._menu,
                 self._warnings,
-                ipywidgets.Box([figure, tables], layout={**row, "align_items": "flex-start"}),
+                ipywidgets.Box([self._figure, tables], layout={**row, "align_items": "flex-start"}),
                 ipywidgets.Box([self._path, self._replace, button], layout=row),
                 self._written,
             ]
@@ -238,21 +228,7 @@ class ThresholdExplorer:
             confidence=self._confidence,
         )
         self._warnings.value = sentences_html(self._explored.warnings(self._policy, self._menu.value), "warning")
-        areas = excluded_areas(self._policy, theme=self._theme)
-        self._figure.layout.shapes = areas
-        keep_for_pages(self._figure)
-        self._controls[0].areas = [[area["x0"], area["y0"]] for area in areas]
-
-    @property
-    def _theme(self) -> Any:
-        return DARK if self._controls[0].dark else LIGHT
-
-    def _paint(self) -> None:
-        with self._figure.batch_update():
-            self._figure.update(themed(self._theme))
-            self._figure.layout.width = self._controls[0].room or None
-            self._figure.layout.shapes = excluded_areas(self._policy, theme=self._theme)
-        keep_for_pages(self._figure, data=True)
+        show_areas(self._figure, self._policy)
 
     def _write(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ def threshold_control(name: str, grid: Grid, threshold: float, *, disabled: bool
     Returns
     -------
     anywidget.AnyWidget
-        With the traits ``place``, of the threshold in the grid; ``note``, a sentence beneath; ``said``, one for screen
-        readers; ``dark``, True where the page is; and ``room``, for the figure beside it, in pixels.
+        With the traits ``place``, of the threshold in the grid; ``note``, a sentence beneath; and ``said``, one for
+        screen readers.
     """
     return _control_class()(
         name=visible(name),
@@ -58,44 +58,6 @@ def threshold_control(name: str, grid: Grid, threshold: float, *, disabled: bool
         place=grid.place(threshold),
         disabled=disabled,
     )
-
-
-def figure_widget(figure: Any, config: Mapping[str, object]) -> Any:
-    """Return a Plotly figure as a widget, with Plotly's settings for it.
-
-    Plotly's own opens before it holds anything and sends its content afterwards; a page that is quick draws it empty.
-    So it opens once it is whole.
-    """
-    made = _figure_class()(figure)
-    made._config = dict(config)
-    made.open_whole()
-    return made
-
-
-def keep_for_pages(figure: Any, *, data: bool = False) -> None:
-    """Let a page that draws a figure's widget later, or anew, have its layout as it is now, and its data where asked.
-
-    Plotly sends changes to the pages that show it, and keeps only the content that it had when it was displayed.
-    """
-    figure._widget_layout = figure.layout.to_plotly_json()
-    if data:
-        figure._widget_data = [trace.to_plotly_json() for trace in figure.data]
-
-
-def when_drawn(control: Any, figure: Any) -> Callable[[], None]:
-    """Let a figure be sent anew, as it is by then, when a page has drawn it for the first time; return what does.
-
-    Plotly begins to draw with the content that it has, and loses what changes before it has done so. A page says so too
-    where it shows other areas than the control's, of which `areas` has a corner each.
-    """
-
-    def again() -> None:
-        # whole parts of the layout: Plotly replaces each; one that is not there any more is taken away by a null
-        layout = {"width": None, **figure.layout.to_plotly_json()}
-        figure._send_update_msg({"colorscale": [figure.data[0].to_plotly_json()["colorscale"]]}, layout, [0])
-
-    control.on_msg(lambda _, content, __: again() if content.get("drawn") else None)
-    return again
 
 
 def when_typed(control: Any, grid: Grid) -> Callable[[str], None]:
@@ -128,23 +90,6 @@ def _number(text: str) -> float | None:
 
 
 @cache
-def _figure_class() -> Any:
-    from plotly.graph_objects import FigureWidget
-
-    class WholeFigure(FigureWidget):  # type: ignore[misc, unused-ignore]
-        """A figure that opens when it is told to."""
-
-        def open(self) -> None:
-            """Do nothing yet."""
-
-        def open_whole(self) -> None:
-            """Open, with all that it holds."""
-            super().open()
-
-    return WholeFigure
-
-
-@cache
 def _control_class() -> Any:
     import anywidget
     import traitlets
@@ -163,9 +108,6 @@ def _control_class() -> Any:
         disabled = traitlets.Bool(False).tag(sync=True)
         note = traitlets.Unicode().tag(sync=True)
         said = traitlets.Unicode().tag(sync=True)
-        dark = traitlets.Bool(False).tag(sync=True)
-        room = traitlets.Int(0).tag(sync=True)
-        areas = traitlets.List(traitlets.List(traitlets.Float())).tag(sync=True)
 
         @traitlets.validate("place")
         def _of_the_grid(self, proposal: Any) -> int:

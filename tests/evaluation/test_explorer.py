@@ -21,7 +21,7 @@ import pytest
 from safetyfilter import Policy, Run, SignalPair, ThresholdExplorer, apply_policy, calibrate_thresholds, evaluate
 from safetyfilter.decide.presets import PRESETS
 from safetyfilter.errors import CalibrationError, MissingExtraError, OutputError, UnfinishedRunError, UsageError
-from safetyfilter.evaluation.figures_plotly import DARK
+from safetyfilter.evaluation.figures_plotly import DARK, LIGHT, plane_figure
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
 from safetyfilter.runs.record import COUNT_NAMES
@@ -400,7 +400,7 @@ class TestSentences:
         scores = {HTML: [0.9], "square": [0.9]}
         explorer = ThresholdExplorer(scores, {HTML: [True]}, policy=Policy.preset("strict").for_pair(pair))
         assert "&lt;b onclick" in shown(explorer)
-        figure = json.dumps(explorer._figure.to_plotly_json(), default=list)
+        figure = json.dumps([explorer._figure.trace, explorer._figure.looks])
         assert "<b onclick" not in shown(explorer) + figure
         assert "&lt;b onclick" in figure
 
@@ -411,8 +411,8 @@ class TestSentences:
             {pair.explicit: [True]},
             policy=Policy.preset("strict").for_pair(pair),
         )
-        figure = explorer._figure.layout
-        assert [figure.xaxis.title.text, figure.shapes[0].name, explorer._controls[0].name] == [
+        layout = explorer._figure.looks["dark"]["layout"]
+        assert [layout["xaxis"]["title"]["text"], layout["shapes"][0]["name"], explorer._controls[0].name] == [
             'score of a\\u202e"b',
             'excluded: a\\u202e"b alone',
             'a\\u202e"b',
@@ -464,26 +464,22 @@ class TestPage:
         held += [repr(score) for score in table["minor"].to_pylist() if score and len(repr(score)) > 8]
         assert [each for each in held if each in sent] == []
 
-    def test_it_follows_the_page(self, table: pa.Table) -> None:
+    def test_the_figure_holds_what_a_page_would_draw_now(self, table: pa.Table) -> None:
         explorer = ThresholdExplorer(table)
-        figure, first = explorer._figure, control(explorer, "explicit")
-        light = (figure.layout.paper_bgcolor, figure.layout.font.color, figure.layout.shapes[0].line.color)
-        first.dark, first.room = True, 432
-        dark = (figure.layout.paper_bgcolor, figure.layout.font.color, figure.layout.shapes[0].line.color)
-        assert not set(light) & set(dark)
-        assert figure.layout.width == 432
         control(explorer, "minor").place = 7
-        assert figure.layout.shapes[0].line.color == dark[2]
-        told: list[Any] = []
-        figure.observe(lambda change: told.append(change["new"]), "_py2js_update")
-        first._handle_custom_msg({"drawn": True}, [])  # a page has drawn it, and lost what changed meanwhile
-        (sent, *_) = told
-        assert sent["layout_data"] == figure.layout.to_plotly_json()
-        assert sent["style_data"]["colorscale"][0][0][1] == DARK.shades[0]
-        assert first.note == ""
-        kept = figure.get_state()  # for a page that is opened anew
-        assert kept["_widget_layout"] == figure.layout.to_plotly_json()
-        assert kept["_widget_data"][0]["colorscale"][0][1] == DARK.shades[0]
+        part(explorer, ipywidgets.Dropdown).value = "strict"
+        looks, held = explorer._figure.looks, explorer._figure.get_state()  # for a page that is opened anew
+        assert (held["looks"], held["trace"]) == (looks, explorer._figure.trace)
+        for name, theme in {"light": LIGHT, "dark": DARK}.items():
+            figure = plane_figure(explorer._explored.plane, explorer.policy, theme=theme).to_plotly_json()
+            assert looks[name] == {"colorscale": figure["data"][0]["colorscale"], "layout": figure["layout"]}
+            assert len(looks[name]["layout"]["shapes"]) == 3
+
+    def test_only_what_changes_is_sent(self, table: pa.Table) -> None:
+        explorer, told = ThresholdExplorer(table), []
+        explorer._figure.observe(told.append)
+        control(explorer, "minor").place = 7
+        assert [change["name"] for change in told] == ["looks"]
 
     def test_everything_has_a_name(self, run: Run) -> None:
         inputs = ipywidgets.Text | ipywidgets.Checkbox | ipywidgets.Dropdown | ipywidgets.Button

@@ -19,6 +19,7 @@ import pytest
 
 from safetyfilter import Policy
 from safetyfilter.evaluation.explorer_text import share_text
+from safetyfilter.evaluation.figures_plotly import excluded_areas
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
 from tests.browser import Heard, chromium
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 
 AREAS = ".safetyfilter-figure .shapelayer path"
 """What a policy excludes, in the figure."""
+DRAWN = """corners => {
+    const plot = document.querySelector(".safetyfilter-figure .js-plotly-plot");
+    const {xaxis, yaxis} = plot._fullLayout;
+    const areas = [...plot.querySelectorAll(".shapelayer path")].map(path => path.getBBox());
+    const near = (drawn, place) => Math.abs(drawn - place) < 1;
+    return areas.length === corners.length && corners.every(([x, y], at) =>
+        near(areas[at].x, xaxis._offset + xaxis.l2p(x)) &&
+        near(areas[at].y + areas[at].height, yaxis._offset + yaxis.l2p(y)));
+}"""
+"""True once the page's figure shows areas with these lower left corners, where they belong, and no others."""
 PATIENCE_MS = 120_000
 """The longest that an event is waited for, on a machine that does other things too."""
 
@@ -243,40 +254,26 @@ def test_all_of_it_in_a_page(
     assert page[0].locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
 
 
-def test_what_changed_while_the_figure_was_drawn_is_sent_anew(page: tuple[Page, Heard], explorer: Locator) -> None:
-    """Plotly loses it: here the areas are taken out of the page, and it is told that the figure has been drawn."""
+def test_whatever_changes_while_the_figure_is_drawn_is_drawn_at_last(
+    page: tuple[Page, Heard], explorer: Locator, counted: tuple[ScorePlane, PlaneLabels]
+) -> None:
+    """Faster than Plotly draws: the exclusions with the arrow keys, and both thresholds, with the page held up."""
     from playwright.sync_api import expect
 
-    areas = explorer.locator(AREAS)
-    expect(areas.first).to_be_attached(timeout=PATIENCE_MS)
-    count = areas.count()
-    areas.evaluate_all("areas => areas.forEach(area => area.remove())")
-    expect(areas).to_have_count(0)
-    explorer.locator(".safetyfilter-figure .js-plotly-plot").evaluate(
-        "element => document.dispatchEvent(new CustomEvent('plotlywidget-after-render', {detail: {element}}))"
-    )
-    expect(areas).to_have_count(count, timeout=PATIENCE_MS)
-    assert page[1].messages == []
-
-
-def test_what_the_page_lost_at_any_time_is_sent_anew(page: tuple[Page, Heard], explorer: Locator) -> None:
-    """For three seconds whatever Plotly draws of the areas is taken away again, as if it had never come."""
-    from playwright.sync_api import expect
-
-    explorer.evaluate(
-        """element => {
-            const end = Date.now() + 3000;
-            const timer = setInterval(() => {
-                element.querySelectorAll(".shapelayer path").forEach(area => area.remove());
-                if (Date.now() > end) clearInterval(timer);
-            }, 20);
-        }"""
-    )
-    explorer.get_by_role("combobox", name="Preset").select_option("separate")
+    plane, _ = counted
+    slider = explorer.get_by_role("slider", name="Threshold of minor")
+    hold = "() => setInterval(() => { for (const end = Date.now() + 80; Date.now() < end; ); }, 100)"
+    timer = page[0].evaluate(hold)
+    for preset in ("separate", "strict", "co-occurrence", "strict", "no-minors", "separate"):
+        explorer.get_by_role("combobox", name="Preset").select_option(preset)
+        slider.press("ArrowRight")
+        slider.press("ArrowRight")
+    page[0].evaluate("timer => clearInterval(timer)", timer)
+    threshold = float(plane.grids[1].thresholds[plane.grids[1].place(0.5) + 12])
+    policy = Policy(thresholds={"explicit": 0.25, "minor": threshold}, exclude=["explicit"])
+    expect_counts(explorer, counted, policy)
     expect(explorer.get_by_text("excluded: explicit alone")).to_be_visible(timeout=PATIENCE_MS)
-    expect(explorer.locator(AREAS)).to_have_count(2, timeout=PATIENCE_MS)
-    explorer.get_by_role("combobox", name="Preset").select_option("no-minors")
-    expect(explorer.get_by_text("excluded: minor alone")).to_be_visible(timeout=PATIENCE_MS)
+    page[0].wait_for_function(DRAWN, arg=[[area["x0"], area["y0"]] for area in excluded_areas(policy)])
     assert page[1].messages == []
 
 
