@@ -15,7 +15,7 @@ from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.engine.scan import scan
-from safetyfilter.errors import OutputError
+from safetyfilter.errors import OutputError, UsageError
 from safetyfilter.exports import export
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.progress import Progress
@@ -27,6 +27,8 @@ from safetyfilter.standin.probes import choose_thresholds, fit_probes, measure
 from safetyfilter.storage import local_path, replacing
 
 PICTURES: Mapping[str, int] = {"train": 4000, "validation": 6000, "test": 2000}
+LEAST_SCALE = 0.5
+"""Of the pictures: with fewer, thresholds can't be guaranteed as they are here."""
 _OPTIONS = EmbedOptions(views="whole")
 _CHUNK = 500
 """Pictures that are embedded between two reports."""
@@ -57,7 +59,8 @@ def run_demo(
     step : callable
         Called as each step begins, with its name and the number of pictures; see `Step`.
     scale : float
-        Share of the usual number of pictures; less is faster, and its figures are less certain.
+        Share of the usual 12,000 pictures, from 0.5, below which the thresholds' guarantee has too few, to 1; less is
+        faster, and its figures are less certain.
 
     Returns
     -------
@@ -68,15 +71,19 @@ def run_demo(
 
     Raises
     ------
+    UsageError
+        The scale is not from 0.5 to 1.
     OutputError
         The directory is not empty, is on other storage, or can't be written.
     """
+    if not LEAST_SCALE <= scale <= 1:
+        raise UsageError(f"the scale is {scale!r}; give a number from {LEAST_SCALE} to 1")
     out = local_path(out, "the demo")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there already; give a new or empty directory with --out")
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    counts = {split: max(100, int(count * scale)) for split, count in PICTURES.items()}
+    counts = {split: int(count * scale) for split, count in PICTURES.items()}
 
     with renderers() as pool:
         with step("rendering pictures to learn from", counts["train"] + counts["validation"]) as report:

@@ -82,9 +82,12 @@ class ArrayFile:
             raise ValueError("it holds pickled objects, which are never loaded; write numbers")
         if dtype not in _FLOATS:
             order = f", in the other byte order: {dtype.str}" if dtype.newbyteorder("=") in _FLOATS else ""
-            raise ValueError(f"it holds {dtype}{order}, and float16 and float32, little-endian, are read")
+            raise ValueError(f"it holds {dtype}{order}; write float16 or float32, little-endian")
         if len(shape) != 2 or shape[0] < 0 or shape[1] < 1:
-            raise ValueError(f"its shape is {shape}, and embeddings are (rows, width)")
+            views = ", of several views its first: array[:, 0]" if len(shape) == 3 else ""
+            raise ValueError(
+                f"its shape is {shape}, and embeddings are (rows, width); write a row for each image{views}"
+            )
         if in_columns and min(shape) > 1:
             raise ValueError("it is in Fortran order, column by column; write numpy.ascontiguousarray of it")
         rows, width = shape
