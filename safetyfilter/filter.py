@@ -11,7 +11,7 @@ import numpy as np
 from safetyfilter.batches import OK, STATUS_CODES, DecisionBatch, EmbeddingBatch, ImageInput, Reason, ScoreBatch
 from safetyfilter.decide.fitting import Scoring, require_fitting
 from safetyfilter.decide.gate_fit import warn_of_gate
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.policy import Policy, require_policy
 from safetyfilter.embed.decoding.lumas import luma_decoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pictures.inputs import several
@@ -290,6 +290,6 @@ ProbeBank(probes, pair=SignalPair(...))
             f"{' and '.join(missing)}: add a probe for it (another --probes: zero-shot or a file), or name the "
             "pair that they score with ProbeBank(probes, pair=SignalPair(...))"
         )
-    policy = policy.for_pair(probes.pair)
+    policy = require_policy(policy).for_pair(probes.pair)
     policy.require(probes.signals)
     return policy

@@ -18,7 +18,7 @@ from safetyfilter.decide.fields import PolicyFields, checked_numbers, fields_fro
 from safetyfilter.decide.files import policy_text
 from safetyfilter.decide.presets import DEFAULT_THRESHOLD, PRESETS, exclusions
 from safetyfilter.decide.sentences import policy_changes, rule_warning
-from safetyfilter.errors import PolicyError
+from safetyfilter.errors import PolicyError, UsageError
 from safetyfilter.signals import PAIR, SignalPair
 from safetyfilter.storage import Place
 
@@ -324,3 +324,23 @@ def _reached(scores: Floats, threshold: float) -> npt.NDArray[np.bool_]:
     """Return (N,) bool, True where a float32 score is at or above a threshold, by either reading of "at"."""
     reached: npt.NDArray[np.bool_] = scores.astype(np.float64) >= min(threshold, float(np.float32(threshold)))
     return reached
+
+
+def require_policy(given: object) -> Policy:
+    """Return the policy that is given.
+
+    Raises
+    ------
+    UsageError
+        It is something else, such as the name of a preset or a file.
+
+    Examples
+    --------
+    >>> require_policy("strict")
+    Traceback (most recent call last):
+        ...
+    safetyfilter.errors.UsageError: 'strict' is not a Policy; give Policy.preset(name), or Policy.load(file)
+    """
+    if not isinstance(given, Policy):
+        raise UsageError(f"{given!r} is not a Policy; give Policy.preset(name), or Policy.load(file)")
+    return given

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from safetyfilter.batches import REASON_NAMES, ScoreBatch
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.policy import Policy, require_policy
 from safetyfilter.decide.presets import PRESETS
 from safetyfilter.decide.sentences import cut_warning
 from safetyfilter.errors import CalibrationError, UsageError
@@ -53,6 +53,7 @@ class Explored:
     @classmethod
     def of(cls, scores: Any, labels: Any = None, policy: Policy | None = None) -> Explored:
         """Return what `ThresholdExplorer` is given, in counts; errors as there."""
+        chosen = require_policy(Policy() if policy is None else policy)
         if isinstance(scores, str | PathLike):
             scores = run_at(str(scores)) or read_scores_table(str(scores))
         if isinstance(scores, Run):
@@ -60,12 +61,12 @@ class Explored:
         elif isinstance(scores, ScorePlane):
             found = _of_plane(scores, labels)
         else:
-            return _of_scores(scores, labels, policy or Policy())
+            return _of_scores(scores, labels, chosen)
         return found if policy is None else found.from_policy(policy)
 
     def from_policy(self, policy: Policy) -> Explored:
         """Return the same with another policy to start from; `UsageError` where it can't be tried on these counts."""
-        policy = policy.for_pair(self.policy.pair)
+        policy = require_policy(policy).for_pair(self.policy.pair)
         if self.fixed is not None and policy != self.policy:
             raise UsageError("other policies can't be tried on these counts; leave the policy out")
         self.outcome(policy)

@@ -51,7 +51,7 @@ class JointScoreDisplay:
         >>> int(display.counts.sum()), display.counts.shape == (len(display.edges) - 1,) * 2
         (2, True)
         """
-        policy = policy or plane.policy
+        policy = plane.policy if policy is None else policy
         plane.require_comparable(policy)
         return cls(
             policy=policy,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import Reason, ReasonBits, ScoreBatch
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.policy import Policy, require_policy
 from safetyfilter.decide.risk import groups_of
 from safetyfilter.errors import CalibrationError
 from safetyfilter.evaluation.as_html import evaluation_html
@@ -131,7 +131,7 @@ def evaluate(
     >>> result.rule.true_positives, result.rule.false_positives, result.kept
     (1, 1, 2)
     """
-    policy = policy or Policy()
+    policy = require_policy(Policy() if policy is None else policy)
     measure = Measure(confidence=confidence, interval=interval, exclusion_rates=tuple(exclusion_rates))
     known = _labels(scores, labels, policy)
     count = len(next(iter(known.values())))

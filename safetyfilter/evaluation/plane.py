@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits, ScoreBatch, count_decisions
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.policy import Policy, require_policy
 from safetyfilter.errors import CalibrationError, UsageError
 from safetyfilter.evaluation.drawing import Counts
 from safetyfilter.evaluation.grid import Grid
@@ -115,7 +115,7 @@ class ScorePlane:
         CalibrationError
             A column is missing, holds something else than scores, or has another length.
         """
-        policy = policy or Policy()
+        policy = require_policy(Policy() if policy is None else policy)
         batch = scores_for(policy, scores)
         return cls.empty(policy, also=also).with_rows(batch, policy.decide(batch).reason_bits)
 
@@ -196,6 +196,7 @@ class ScorePlane:
 
     def require_comparable(self, policy: Policy) -> None:
         """Raise `UsageError` where a policy differs in more than the pair's thresholds, cuts and exclusions."""
+        require_policy(policy)
         others = [_beside(each) for each in (self.policy, policy)]
         if policy.pair != self.policy.pair or others[0] != others[1]:
             raise UsageError(

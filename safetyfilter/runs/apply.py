@@ -11,7 +11,7 @@ from typing import Literal
 
 from safetyfilter.decide.fitting import misfits, require_fitting
 from safetyfilter.decide.gate_fit import gate_misfits
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.policy import Policy, require_policy
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
 from safetyfilter.progress import Progress, Tally, notebook_progress
@@ -85,13 +85,12 @@ def apply_policy(
     MissingExtraError
         faiss, which finds near-duplicates, is not installed.
     """
+    require_policy(policy)
     runs = list(run) if isinstance(run, Sequence) and not isinstance(run, str) else [run]
     if not runs:
         raise UsageError("there is no run to decide; give one, or several of one source")
     for one in runs:
         require_run(one)
-    if not isinstance(policy, Policy):
-        raise UsageError(f"{policy!r} is not a Policy; load it with Policy.load")
     if also_near is not None:
         also_near = checked_cosine(also_near)
     first, *others = runs

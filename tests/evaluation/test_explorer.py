@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -18,12 +18,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from safetyfilter import Policy, Run, SignalPair, ThresholdExplorer, apply_policy, calibrate_thresholds, evaluate
+from safetyfilter import (
+    LinearProbe,
+    Policy,
+    ProbeBank,
+    Run,
+    SignalPair,
+    ThresholdExplorer,
+    apply_policy,
+    calibrate_thresholds,
+    evaluate,
+)
 from safetyfilter.decide.presets import PRESETS
 from safetyfilter.errors import CalibrationError, MissingExtraError, OutputError, UnfinishedRunError, UsageError
 from safetyfilter.evaluation.figures_plotly import DARK, LIGHT, plane_figure
+from safetyfilter.evaluation.joint_scores import JointScoreDisplay
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
+from safetyfilter.filter import policy_for
 from safetyfilter.runs.record import COUNT_NAMES
 from tests.runs.joining import NARROW, Row, scanned
 from tests.runs.making import run_of
@@ -448,6 +460,30 @@ class TestSentences:
         assert explorer.policy == run.policy
         with pytest.raises(UsageError, match="other policies can't be tried"):
             explorer.policy = Policy()
+
+
+@pytest.mark.parametrize("given", ["strict", "", Path("policy.toml"), {"explicit": 0.5}], ids=repr)
+def test_what_is_no_policy_is_told_as_such(table: pa.Table, run: Run, given: Any) -> None:
+    """The names of presets are for the command line."""
+    explorer, labels = ThresholdExplorer(table), {"minor": [True, False]}
+    one = np.ones(1, np.float32)
+    probes = ProbeBank(
+        [LinearProbe(signal=signal, weight=one, bias=0, encoder="e") for signal in ("explicit", "minor")]
+    )
+    takers: list[Callable[[], object]] = [
+        lambda: ThresholdExplorer(table, policy=given),
+        lambda: ThresholdExplorer(run, policy=given),
+        lambda: setattr(explorer, "policy", given),
+        lambda: apply_policy(run, given),
+        lambda: evaluate({"explicit": [0.1, 0.2], "minor": [0.1, 0.9]}, labels, given),
+        lambda: ScorePlane.from_scores(table, given),
+        lambda: ScorePlane.from_scores(table).outcome(given),
+        lambda: JointScoreDisplay.from_scores(table, given),
+        lambda: policy_for(given, probes),
+    ]
+    for take in takers:
+        with pytest.raises(UsageError, match=r"is not a Policy; give Policy\.preset\(name\), or Policy\.load\(file\)"):
+            take()
 
 
 class TestPage:
