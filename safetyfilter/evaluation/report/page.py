@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 FEW = 1000
 """Samples below which the page says that its counts are about single ones."""
 
+_MISFIT = (
+    "The calibration of the thresholds does not fit the scores of this run, which was accepted when it was decided; "
+    "what differs is told under “Where the thresholds come from”."
+)
 _SCRIPTS = ("figures.js", "thresholds.js")
 _STYLES = "page.css"
 _TEMPLATE = "page.html.j2"
@@ -93,7 +97,8 @@ def _contents(summary: RunSummary) -> dict[str, Any]:
 
 def _notices(record: RunRecord) -> list[str]:
     """Sentences that come before anything else."""
-    return [text for text in (record.setup.pair.notice, record.policy.warning) if text]
+    misfit = _MISFIT if record.accepted_uncertified else ""
+    return [text for text in (record.setup.pair.notice, record.policy.warning, misfit) if text]
 
 
 def _spread(summary: RunSummary) -> list[tuple[str, int, Sequence[tuple[str, int]]]]:

@@ -244,6 +244,16 @@ def test_a_warning_of_the_policy_comes_before_the_counts() -> None:
     assert seen.index("Hardly any score reaches the threshold of explicit") < seen.index("Excluded samples by reason")
 
 
+def test_a_calibration_that_was_accepted_without_fitting_is_told_before_the_counts() -> None:
+    summary, told = drawn(2000).summary(), "does not fit the scores of this run, which was accepted"
+    accepted = dataclasses.replace(summary, record=dataclasses.replace(summary.record, accepted_uncertified=True))
+    assert told not in "".join(Outline(page(summary, WRITTEN)).text)
+    seen = "".join(Outline(page(accepted, WRITTEN)).text)
+    assert (
+        seen.index(told) < seen.index("Excluded samples by reason") < seen.index("Where the thresholds come from", 900)
+    )
+
+
 @pytest.mark.parametrize(("count", "few"), [(500, True), (1500, False)])
 def test_a_small_run_is_named_as_such(count: int, few: bool) -> None:
     seen = "".join(Outline(page(drawn(count).summary(), WRITTEN)).text)
