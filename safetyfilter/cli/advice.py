@@ -69,7 +69,8 @@ def advice_on_export(counts: Mapping[str, int], unknown: int = 0) -> str | None:
         return None
     return (
         f"{others:,} of {counts['seen']:,} samples are not those that were scanned: since the scan the source has "
-        "changed, or it is read with another --root, --image-column or --key-column than by the scan."
+        "changed, the scan was of a part of it (--limit), or it is read with another --root, --image-column or "
+        "--key-column than by the scan."
     )
 
 

@@ -65,7 +65,8 @@ def test_rows_that_name_files_below_a_root(encoder, probes, tmp_path: Path) -> N
     assert done.json["drifted"] > 0
     note = f"{done.json['drifted']} of {len(PICTURES)} samples are not those that were scanned: since the scan the "
     assert done.message.endswith(
-        f"{note}source has changed, or it is read with another --root, --image-column or --key-column than by the scan."
+        f"{note}source has changed, the scan was of a part of it (--limit), or it is read with another --root, "
+        "--image-column or --key-column than by the scan."
     )
 
 
