@@ -205,7 +205,7 @@ def header(shape: str) -> bytes:
         (units(3, 0, 0)[:, :512], "its rows have 512 columns, and those of ViT-L/14 have 768"),
         (units(3, 0, 0)[:0], "porn: it has no rows"),
         (np.array([[Opened()]], object), "pickled objects, which are never loaded"),
-        (units(3, 0, 0).astype(np.float64), "float64, and float16 and float32"),
+        (units(3, 0, 0).astype(np.float64), "float64; write float16 or float32"),
         (units(3, 0, 0)[0], "its shape is"),
         (header("(9000000000000, 768)") + bytes(1536), "it ends too early"),
         (b"no array", "can't read the embeddings of porn"),
