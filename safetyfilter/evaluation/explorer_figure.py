@@ -55,7 +55,7 @@ def _figure_class() -> Any:
     class PlaneWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
         """The plane as a figure."""
 
-        # Plotly's bundle is for several kinds of loader: it takes this one for that of CommonJS
+        # Plotly's bundle is for several kinds of loader: it takes this one for that of CommonJS.
         _esm = f"const module = {{ exports: {{}} }};\n{get_plotlyjs()}\nconst Plotly = module.exports;\n{own}"
         trace = traitlets.Dict().tag(sync=True)
         looks = traitlets.Dict().tag(sync=True)
