@@ -94,14 +94,14 @@ def _control_class() -> Any:
     import anywidget
     import traitlets
 
-    def beside(ending: str) -> str:
-        return Location.of(Path(__file__).with_name(f"explorer.{ending}")).read_text()
+    def beside(name: str) -> str:
+        return Location.of(Path(__file__).with_name(name)).read_text()
 
     class ThresholdControl(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
         """A threshold's slider and box."""
 
-        _esm = beside("js")
-        _css = beside("css")
+        _esm = beside("explorer_threshold.js")
+        _css = beside("explorer.css")
         name = traitlets.Unicode().tag(sync=True)
         texts = traitlets.List(traitlets.Unicode()).tag(sync=True)
         place = traitlets.Int().tag(sync=True)
