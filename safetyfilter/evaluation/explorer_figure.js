@@ -1,4 +1,17 @@
-// The plane as a figure. What stands before this text is Plotly's own bundle, as the constant `Plotly`.
+// The plane as a figure. Plotly's bundle comes as text: anywidget drops all that is sent to a widget whose module takes
+// more than two seconds to load, and a bundle within this module would, on a busy machine.
+
+let loaded = null;
+
+// The bundle is for several kinds of loader: it takes this one for that of CommonJS.
+function load(bundle) {
+  if (!loaded) {
+    const text = `const module = { exports: {} };\n${bundle}\nexport default module.exports;`;
+    const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+    loaded = import(url).then((module) => module.default);
+  }
+  return loaded;
+}
 
 function isDark(element) {
   for (let node = element; node; node = node.parentElement) {
@@ -17,11 +30,12 @@ function render({ model, el }) {
   el.setAttribute("aria-label", "Scores of both signals as a density; the tables hold what the policy does");
   el.append(plot);
 
-  function drawn() {
+  async function drawn() {
+    const Plotly = await load(model.get("bundle"));
     const { colorscale, layout } = model.get("looks")[isDark(el) ? "dark" : "light"];
     const trace = { ...model.get("trace"), colorscale };
     // A copy, since Plotly writes into what it draws, and would take what is equal to it for no change.
-    return Plotly.react(plot, [trace], { ...structuredClone(layout), width: el.clientWidth }, model.get("config"));
+    await Plotly.react(plot, [trace], { ...structuredClone(layout), width: el.clientWidth }, model.get("config"));
   }
   // One drawing at a time, each with all that holds by then: whatever changes meanwhile is drawn after it, and whole.
   let [asked, drawing] = [0, false];
@@ -52,7 +66,7 @@ function render({ model, el }) {
     size.disconnect();
     page.disconnect();
     model.off("change:looks", draw);
-    Plotly.purge(plot);
+    loaded?.then((Plotly) => Plotly.purge(plot));
   };
 }
 

@@ -17,15 +17,16 @@ _THEMES = {"light": LIGHT, "dark": DARK}
 def figure_widget(plane: ScorePlane, policy: Policy) -> Any:
     """Return the widget of a plane, with what a policy excludes of it.
 
-    Plotly's own widget sends each change as a command to pages that show it, and on a busy machine some are lost, now
-    and then all that follow. This one holds the whole figure, for a light page and for a dark one, and a page draws
-    what is held by then: so it can be late, and not wrong.
+    It holds the whole figure, for a light page and for a dark one, and a page draws what is held by then: so it can be
+    late, and not wrong. Plotly's own widget sends each change as a command, and its module is so large that a busy page
+    may drop them all; here the library is a part of the state, and the module is small.
 
     Returns
     -------
     anywidget.AnyWidget
         With the traits ``trace``, what Plotly draws of the counts; ``looks``, for ``"light"`` and ``"dark"`` the
-        ``colorscale`` of the trace and the ``layout``, areas included; and ``config``, Plotly's settings.
+        ``colorscale`` of the trace and the ``layout``, areas included; ``config``, Plotly's settings; and ``bundle``,
+        Plotly's JavaScript.
     """
     figures = {name: plane_figure(plane, policy, theme=theme).to_plotly_json() for name, theme in _THEMES.items()}
     (trace,) = figures["light"]["data"]
@@ -50,13 +51,11 @@ def _figure_class() -> Any:
     import traitlets
     from plotly.offline import get_plotlyjs
 
-    own = Location.of(Path(__file__).with_name("explorer_figure.js")).read_text()
-
     class PlaneWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
         """The plane as a figure."""
 
-        # Plotly's bundle is for several kinds of loader: it takes this one for that of CommonJS.
-        _esm = f"const module = {{ exports: {{}} }};\n{get_plotlyjs()}\nconst Plotly = module.exports;\n{own}"
+        _esm = Location.of(Path(__file__).with_name("explorer_figure.js")).read_text()
+        bundle = traitlets.Unicode(get_plotlyjs()).tag(sync=True)
         trace = traitlets.Dict().tag(sync=True)
         looks = traitlets.Dict().tag(sync=True)
         config = traitlets.Dict().tag(sync=True)

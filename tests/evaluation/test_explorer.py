@@ -511,6 +511,12 @@ class TestPage:
             assert looks[name] == {"colorscale": figure["data"][0]["colorscale"], "layout": figure["layout"]}
             assert len(looks[name]["layout"]["shapes"]) == 3
 
+    def test_modules_are_small(self, table: pa.Table) -> None:
+        """What is sent to a widget whose module loads for more than two seconds is dropped by anywidget, for good."""
+        explorer = ThresholdExplorer(table)
+        modules = [each._esm for each in (explorer._figure, *explorer._controls)]
+        assert all(100 < len(module) < 20_000 for module in modules)
+
     def test_only_what_changes_is_sent(self, table: pa.Table) -> None:
         explorer, told = ThresholdExplorer(table), []
         explorer._figure.observe(told.append)
