@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from safetyfilter.decide.policy import Policy
+from safetyfilter.decide.policy import Policy, require_policy
 from safetyfilter.errors import CalibrationError
 from safetyfilter.evaluation.drawing import (
     ABSENT,
@@ -97,7 +97,7 @@ class TradeOffDisplay:
         >>> int(display.excluded[at_half]), float(display.recall[at_half, 0])
         (2, 1.0)
         """
-        policy = labels.plane.policy if policy is None else policy
+        policy = require_policy(labels.plane.policy if policy is None else policy)
         if signal not in policy.pair.names:
             raise CalibrationError(f"{signal!r} is not of the pair {list(policy.pair.names)}; give one of these")
         counts = labels.of(signal)

@@ -35,6 +35,7 @@ from safetyfilter.evaluation.figures_plotly import DARK, LIGHT, plane_figure
 from safetyfilter.evaluation.joint_scores import JointScoreDisplay
 from safetyfilter.evaluation.plane import ScorePlane
 from safetyfilter.evaluation.plane_labels import PlaneLabels
+from safetyfilter.evaluation.trade_off import TradeOffDisplay
 from safetyfilter.filter import policy_for
 from safetyfilter.runs.record import COUNT_NAMES
 from tests.runs.joining import NARROW, Row, scanned
@@ -470,16 +471,20 @@ def test_what_is_no_policy_is_told_as_such(table: pa.Table, run: Run, given: Any
     probes = ProbeBank(
         [LinearProbe(signal=signal, weight=one, bias=0, encoder="e") for signal in ("explicit", "minor")]
     )
+    two = {"explicit": [0.1, 0.2], "minor": [0.1, 0.9]}
+    on_plane = PlaneLabels.from_scores(ScorePlane.from_scores(two), two, labels)
     takers: list[Callable[[], object]] = [
         lambda: ThresholdExplorer(table, policy=given),
         lambda: ThresholdExplorer(run, policy=given),
         lambda: setattr(explorer, "policy", given),
         lambda: apply_policy(run, given),
-        lambda: evaluate({"explicit": [0.1, 0.2], "minor": [0.1, 0.9]}, labels, given),
+        lambda: evaluate(two, labels, given),
         lambda: ScorePlane.from_scores(table, given),
         lambda: ScorePlane.from_scores(table).outcome(given),
         lambda: JointScoreDisplay.from_scores(table, given),
         lambda: policy_for(given, probes),
+        lambda: TradeOffDisplay.from_labels(on_plane, "minor", given),
+        lambda: on_plane.findings(given),
     ]
     for take in takers:
         with pytest.raises(UsageError, match=r"is not a Policy; give Policy\.preset\(name\), or Policy\.load\(file\)"):
