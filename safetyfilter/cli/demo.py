@@ -18,16 +18,12 @@ from safetyfilter.cli.progress import sample_progress
 @app.command()
 def demo(
     out: Annotated[str | None, typer.Option(help="A new or empty directory.", show_default="safetyfilter-demo")] = None,
-    scale: Annotated[
-        float,
-        typer.Option(min=0.5, max=1, help="Share of the usual 12,000 pictures: fewer take less time and tell less."),
-    ] = 1.0,
     json: JsonOption = False,
 ) -> None:
     """Do the whole job on harmless stand-ins: a three for one signal, a seven for the other."""
     from safetyfilter.standin.demo import run_demo
 
-    result = run_demo(out or _new("safetyfilter-demo"), step=sample_progress, scale=scale)
+    result = run_demo(out or _new("safetyfilter-demo"), step=sample_progress)
     emit(result, as_json=json)
     if not json:
         _show(result)
