@@ -14,6 +14,7 @@ typedef __m512 floats;
 #define FLOATS(at) _mm512_loadu_ps(at)
 #define ZERO _mm512_setzero_ps()
 #define ADD_PRODUCT(a, b, sum) _mm512_fmadd_ps(a, b, sum)
+#define ADD(a, b) _mm512_add_ps(a, b)
 #define STORE(at, what) _mm512_storeu_ps(at, what)
 #elif defined(__AVX2__) && defined(__F16C__) && defined(__FMA__)
 #include <immintrin.h>
@@ -23,6 +24,7 @@ typedef __m256 floats;
 #define FLOATS(at) _mm256_loadu_ps(at)
 #define ZERO _mm256_setzero_ps()
 #define ADD_PRODUCT(a, b, sum) _mm256_fmadd_ps(a, b, sum)
+#define ADD(a, b) _mm256_add_ps(a, b)
 #define STORE(at, what) _mm256_storeu_ps(at, what)
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
@@ -32,23 +34,26 @@ typedef float32x4_t floats;
 #define FLOATS(at) vld1q_f32(at)
 #define ZERO vdupq_n_f32(0)
 #define ADD_PRODUCT(a, b, sum) vfmaq_f32(sum, a, b)
+#define ADD(a, b) vaddq_f32(a, b)
 #define STORE(at, what) vst1q_f32(at, what)
 #else
 #error "no instructions that convert float16"
 #endif
 
 #define AHEAD 16384 /* bytes that are fetched before they are needed */
+#define LINE 64 /* bytes that are fetched at once */
+#define LOGITS 64 /* rows whose scores are computed together: exponentials between two rows hold up the reading */
 #define TOGETHER 2 /* weight rows that share one pass over a row */
 
-/* The sum of partial sums, in double precision and a fixed order. */
-static double total(const floats *sums, int count) {
+/* The sum of four partial sums, in a fixed order: of vectors in single, of their lanes in double precision. */
+static inline double total(const floats *sums) {
     float lanes[LANES];
-    double all = 0;
-    for (int k = 0; k < count; k++) {
-        STORE(lanes, sums[k]);
-        for (int lane = 0; lane < LANES; lane++) all += lanes[lane];
-    }
-    return all;
+    double all[LANES];
+    STORE(lanes, ADD(ADD(sums[0], sums[1]), ADD(sums[2], sums[3])));
+    for (int lane = 0; lane < LANES; lane++) all[lane] = lanes[lane];
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++) all[lane] += all[lane + half];
+    return all[0];
 }
 
 /* One row with up to two rows of weights: its sum of squares and its products. The weights have (width + LANES) floats a
@@ -59,7 +64,8 @@ static double total(const floats *sums, int count) {
         floats q[4] = {ZERO, ZERO, ZERO, ZERO}, a[4] = {ZERO, ZERO, ZERO, ZERO}, b[4] = {ZERO, ZERO, ZERO, ZERO};    \
         int64_t j = 0;                                                                                               \
         for (; j + 4 * LANES <= width; j += 4 * LANES) {                                                             \
-            __builtin_prefetch((const char *)(row + j) + AHEAD);                                                     \
+            for (size_t line = 0; line < 4 * LANES * sizeof(TYPE); line += LINE)                                     \
+                __builtin_prefetch((const char *)(row + j) + AHEAD + line);                                          \
             for (int k = 0; k < 4; k++) {                                                                            \
                 floats x = LOAD(row + j + k * LANES);                                                                \
                 q[k] = ADD_PRODUCT(x, x, q[k]);                                                                      \
@@ -75,9 +81,9 @@ static double total(const floats *sums, int count) {
             a[0] = ADD_PRODUCT(x, FLOATS(first + j), a[0]);                                                          \
             b[0] = ADD_PRODUCT(x, FLOATS(second + j), b[0]);                                                         \
         }                                                                                                            \
-        *square = total(q, 4);                                                                                       \
-        products[0] = total(a, 4);                                                                                   \
-        products[1] = total(b, 4);                                                                                   \
+        *square = total(q);                                                                                       \
+        products[0] = total(a);                                                                                   \
+        products[1] = total(b);                                                                                   \
     }
 ROW(row_of_halves, uint16_t, FLOATS_OF_HALVES)
 ROW(row_of_floats, float, FLOATS)
@@ -89,7 +95,7 @@ ROW(row_of_floats, float, FLOATS)
 #define SCORE(NAME, TYPE, ONE)                                                                                       \
     void NAME(const TYPE *rows, int64_t count, int64_t width, const float *weights, const double *biases,            \
               int64_t signals, int32_t normalise, float *scores, float *norms) {                                     \
-        int64_t stride = width + LANES;                                                                              \
+        int64_t stride = width + LANES, scored = 0;                                                                  \
         for (int64_t i = 0; i < count; i++) {                                                                        \
             for (int64_t s = 0; s < signals; s += TOGETHER) {                                                        \
                 double square, products[TOGETHER];                                                                   \
@@ -97,8 +103,10 @@ ROW(row_of_floats, float, FLOATS)
                 double norm = sqrt(square), scale = normalise ? 1 / norm : 1;                                        \
                 norms[i] = (float)norm;                                                                              \
                 for (int64_t t = 0; t < TOGETHER && s + t < signals; t++)                                            \
-                    scores[i * signals + s + t] = 1 / (1 + expf(-(float)(products[t] * scale + biases[s + t])));     \
+                    scores[i * signals + s + t] = (float)(products[t] * scale + biases[s + t]);                      \
             }                                                                                                        \
+            if ((i + 1) % LOGITS && i + 1 < count) continue;                                                         \
+            for (; scored < (i + 1) * signals; scored++) scores[scored] = 1 / (1 + expf(-scores[scored]));           \
         }                                                                                                            \
     }
 SCORE(score_halves, uint16_t, row_of_halves)

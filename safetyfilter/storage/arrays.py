@@ -211,7 +211,9 @@ class _LocalFile:
     def ask(self, first: int, last: int) -> None:
         """Have a range read, but for what was asked for before."""
         for start in range(max(first, self._until), last, _ASKED_AT_ONCE):
-            self._asked.append((start, self._pool.submit(self._bring, start, min(start + _ASKED_AT_ONCE, last))))
+            stop = min(start + _ASKED_AT_ONCE, last)
+            if not self._is_there(stop - 1):  # a look takes less than to have a thread look
+                self._asked.append((start, self._pool.submit(self._bring, start, stop)))
         self._until = max(self._until, last)
 
     def wait(self, last: int) -> None:
@@ -220,9 +222,8 @@ class _LocalFile:
             self._asked.popleft()[1].result()
 
     def _bring(self, first: int, last: int) -> None:
-        if not self._is_there(last - 1):
-            for start in range(first, last, _READ_AT_ONCE):
-                self._read(start, min(_READ_AT_ONCE, last - start))
+        for start in range(first, last, _READ_AT_ONCE):
+            self._read(start, min(_READ_AT_ONCE, last - start))
 
     def _is_there(self, position: int) -> bool:
         """True where a byte is in memory, and what is before it as a rule; False where the system can't say."""
