@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from safetyfilter import ClipEncoder, Policy, ProbeBank, SafetyFilter, open_source, scan
 from safetyfilter.batches import REASON_NAMES
-from safetyfilter.cli.app import app
-from safetyfilter.cli.main import main  # noqa: F401  (adds the commands to the application)
 from safetyfilter.decide.presets import PRESETS
 from safetyfilter.runs.run import Run
+from tests.cli.commands import every_command
 from tests.conftest import good_images
 from tests.test_imports import ORDER
 from tests.writers import write_files
@@ -34,7 +32,7 @@ OF_TODAY = tuple(page for page in PAGES if page.name != "CHANGELOG.md")
 """The pages that speak of the library as it is; the list of changes also names what is gone."""
 NOTEBOOKS = tuple(sorted((ROOT / "notebooks").glob("*.ipynb")))
 README = ROOT / "README.md"
-COMMANDS: Any = get_command(app)
+COMMANDS = every_command()
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 _IN_LINE = re.compile(r"`([^`]+)`")

@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
-from typer.main import get_command
 
 import safetyfilter as sf
-from safetyfilter.cli.main import app
 from safetyfilter.evaluation.summary import RunSummary
 from safetyfilter.hashes.lists import HashFindings
+from tests.cli.commands import every_command
 from tests.runs.joining import NARROW, Row, scanned
 
 _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -94,7 +93,7 @@ def commands() -> Iterator[tuple[str, str]]:
             yield f"{path} {name}".strip(), name
             yield from walk(inner, f"{path} {name}".strip())
 
-    return walk(get_command(app), "")
+    return walk(every_command(), "")
 
 
 @cache

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from safetyfilter.cli.app import AcceptOption, ColumnOption, JsonOption, KeyOption, RootOption, app
-from safetyfilter.cli.output import emit, result_of, resumable, show_note
+from safetyfilter.cli.interruption import resumable
+from safetyfilter.cli.output import emit, result_of, show_note
 from safetyfilter.cli.progress import sample_progress
 
 

@@ -10,32 +10,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from safetyfilter.cli import (  # noqa: F401  (each adds its commands)
-    apply,
-    attest,
-    check_model,
-    decide,
-    demo,
-    export,
-    measure,
-    officer,
-    probes,
-    report,
-    scan,
-    status,
-    train,
-    why,
-)
-from safetyfilter.cli.app import PlainUsage, app
-from safetyfilter.cli.output import Interrupted, err, show_error
+from safetyfilter.cli.app import app
+from safetyfilter.cli.interruption import Interrupted
 from safetyfilter.errors import SafetyFilterError
-
-for command in (
-    *app.registered_commands,
-    *officer.officer_app.registered_commands,
-    *probes.probes_app.registered_commands,
-):
-    command.cls = PlainUsage
 
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The root of Typer's errors of usage, which lies in another package with each of its versions."""
@@ -46,6 +23,8 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         from rich.logging import RichHandler
+
+        from safetyfilter.cli.output import err
 
         RichHandler(console=err, show_time=False, show_path=False).emit(record)
 
@@ -89,5 +68,7 @@ def _fail_usage(error: Any) -> NoReturn:
 
 
 def _fail(message: str, exit_status: int) -> NoReturn:
+    from safetyfilter.cli.output import show_error  # Rich is imported when there is something to show
+
     show_error(message)
     sys.exit(exit_status)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,30 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from safetyfilter.cli.advice import advice_on
-from safetyfilter.errors import SafetyFilterError
 
 if TYPE_CHECKING:
     from safetyfilter.runs.run import Run
 
 err = Console(stderr=True)
 """Progress, warnings and errors go here, so that standard output is the result and nothing else."""
-
-
-class Interrupted(SafetyFilterError):  # noqa: N818 - what the user asked for
-    """A command that the user ended, with what became of its work."""
-
-    exit_status = 130
-
-
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Tell of an interruption how to go on; the log has told how much is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupted:
-        raise Interrupted(
-            "interrupted; finished parts are kept, and the same command goes on from there"
-        ) from interrupted
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, shown: RenderableType | None = None) -> None:

@@ -22,11 +22,11 @@ from safetyfilter.cli.app import (
 )
 from safetyfilter.cli.engines import EngineName, engine_for
 from safetyfilter.cli.importing import uncollected
+from safetyfilter.cli.interruption import resumable
 from safetyfilter.cli.output import (
     emit,
     err,
     result_of,
-    resumable,
     show_note,
     show_warning,
     show_warnings_of_calibration,

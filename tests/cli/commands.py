@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from safetyfilter.cli import main
+from safetyfilter.cli.app import app
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,13 @@ class Done:
         result = json.loads(self.stdout)
         assert isinstance(result, dict)
         return result
+
+
+def every_command() -> Any:
+    """Return the application's group with all of its commands themselves, not what stands for them until they run."""
+    group: Any = get_command(app)
+    group.commands = {name: later.built() for name, later in group.commands.items()}
+    return group
 
 
 def command(*arguments: object) -> Done:

@@ -12,9 +12,10 @@ import pytest
 
 import safetyfilter.engine.scan
 from safetyfilter import ClipEncoder, LinearProbe, ProbeBank, Run, SignalPair, storage
+from safetyfilter.cli.app import STAGES
 from safetyfilter.signals import PAIR
 from safetyfilter.standin import ENCODER, STANDIN_PAIR
-from tests.cli.commands import command
+from tests.cli.commands import command, every_command
 from tests.conftest import bad_images, good_images
 from tests.sources.flaky import FlakyFileSystem
 from tests.writers import write_files
@@ -289,8 +290,14 @@ COMMANDS = {
 def test_help_names_every_command() -> None:
     done = command("--help")
     assert done.status == 0
-    names = set(re.findall(r"^│ ([a-z][a-z-]*)  ", done.stdout, flags=re.MULTILINE))
+    names = set(re.findall(r"^  ([a-z][a-z-]*)  ", done.stdout, flags=re.MULTILINE))
     assert names == {name.split()[0] for name in COMMANDS}
+
+
+def test_help_says_of_every_command_what_its_own_help_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    told = {name: line for stage in STAGES.values() for name, (_, line) in stage.items()}
+    assert told == {name: own.help.partition("\n\n")[0] for name, own in every_command().commands.items()}
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -1,4 +1,4 @@
-"""What commands load: those that embed nothing answer without torch, and the help without Arrow and NumPy."""
+"""What commands load: those that embed nothing answer without torch, and the help without Arrow, NumPy and Rich."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ for arguments in json.loads(sys.argv[1]):
     try:
         main()
     except SystemExit as ended:
-        packages = [name for name in ("torch", "open_clip", "pyarrow", "numpy") if name in sys.modules]
+        packages = [name for name in ("torch", "open_clip", "pyarrow", "numpy", "rich") if name in sys.modules]
         loaded[arguments[0]] = [ended.code or 0, packages]
 json.dump(loaded, open("loaded.json", "w"))
 """
