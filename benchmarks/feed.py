@@ -107,7 +107,7 @@ def feed(cores: int | None, *, quick: bool = False) -> dict[str, Any]:
         cases = []
         for side in SIDES:
             progress(f"feeding pictures of {side} pixels")
-            cases.append(feed_case(side, cores, repetitions=2 if quick else 3, pass_s=0.4 if quick else 0.8))
+            cases.append(feed_case(side, cores, repetitions=2 if quick else 9, pass_s=0.4 if quick else 0.8))
     finally:
         os.sched_setaffinity(0, before)
     return {"cores": cores, "batch": BATCH, "cases": cases}
