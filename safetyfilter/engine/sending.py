@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from safetyfilter.embed.encoder import ClipEncoder
-from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from safetyfilter.runs.digests import Digester
+
+if TYPE_CHECKING:
+    from safetyfilter.embed.encoder import ClipEncoder
 
 _ENCODER, _DIGESTER = "encoder", "digester"
 
@@ -55,7 +57,7 @@ def packed(sent: object, pickler: type[Any]) -> tuple[Packed, Digester | None]:
             if isinstance(obj, Digester):
                 digesters.add(obj)
                 return _DIGESTER, 0
-            if isinstance(obj, ClipEncoder):
+            if _is_encoder(obj):
                 if not any(obj is other for other in encoders):
                     encoders.append(obj)
                 return _ENCODER, next(number for number, other in enumerate(encoders) if other is obj)
@@ -67,9 +69,25 @@ def packed(sent: object, pickler: type[Any]) -> tuple[Packed, Digester | None]:
     digester, *others = digesters or {None}
     if others:
         raise ValueError("two secrets can't be sent at once")
-    return Packed(
-        content=content, encoders=tuple(np.frombuffer(packed_encoder(each), np.uint8) for each in encoders)
-    ), digester
+    return Packed(content=content, encoders=tuple(map(_packed_encoder, encoders))), digester
+
+
+def _is_encoder(obj: object) -> TypeGuard[ClipEncoder]:
+    """True for an encoder, of which there is none where nothing has imported its module, and with it torch."""
+    module = sys.modules.get("safetyfilter.embed.encoder")
+    return module is not None and isinstance(obj, module.ClipEncoder)
+
+
+def _packed_encoder(encoder: ClipEncoder) -> npt.NDArray[np.uint8]:
+    from safetyfilter.embed.sending import packed_encoder
+
+    return np.frombuffer(packed_encoder(encoder), np.uint8)
+
+
+def _unpacked_encoder(sent: npt.NDArray[np.uint8], device: str) -> ClipEncoder:
+    from safetyfilter.embed.sending import unpacked_encoder  # and torch, which workers need for encoders alone
+
+    return unpacked_encoder(sent.data, device)
 
 
 def unpacked(sent: Packed, digester: Digester | None, device: str) -> Any:
@@ -80,7 +98,7 @@ def unpacked(sent: Packed, digester: Digester | None, device: str) -> Any:
     DeviceError
         There is no such device.
     """
-    encoders = [unpacked_encoder(encoder.data, device) for encoder in sent.encoders]
+    encoders = [_unpacked_encoder(encoder, device) for encoder in sent.encoders]
     given: dict[str, Callable[[int], object]] = {_ENCODER: encoders.__getitem__, _DIGESTER: lambda _: digester}
 
     class Unpickler(pickle.Unpickler):

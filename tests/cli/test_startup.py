@@ -70,3 +70,8 @@ def test_what_embeds_nothing_loads_no_torch(loaded: dict[str, list[object]], com
 
 def test_the_help_loads_little(loaded: dict[str, list[object]]) -> None:
     assert loaded["--help"][1] == []
+
+
+def test_a_worker_of_a_cluster_loads_no_torch_before_it_gets_an_encoder() -> None:
+    program = "import sys, safetyfilter.engine.ray_worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == 0
