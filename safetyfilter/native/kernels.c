@@ -81,9 +81,9 @@ static inline double total(const floats *sums) {
             a[0] = ADD_PRODUCT(x, FLOATS(first + j), a[0]);                                                          \
             b[0] = ADD_PRODUCT(x, FLOATS(second + j), b[0]);                                                         \
         }                                                                                                            \
-        *square = total(q);                                                                                       \
-        products[0] = total(a);                                                                                   \
-        products[1] = total(b);                                                                                   \
+        *square = total(q);                                                                                          \
+        products[0] = total(a);                                                                                      \
+        products[1] = total(b);                                                                                      \
     }
 ROW(row_of_halves, uint16_t, FLOATS_OF_HALVES)
 ROW(row_of_floats, float, FLOATS)
