@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -11,6 +12,7 @@ from typer.main import get_command
 
 from safetyfilter import __version__
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 STAGES = {
     "To begin with": {
         "demo": ("demo", "Do the whole job on harmless stand-ins: a three for one signal, a seven for the other.")
@@ -58,6 +60,22 @@ They stand here so that a command imports its own module alone, and the help non
 """
 
 
+class PlainUsage(TyperCommand):
+    """Names arguments in the line on usage as they are named elsewhere, without braces around them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words of the line."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+class Application(typer.Typer):
+    """Makes commands with plain usage."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
+        """Return the decorator that adds a function as a command."""
+        return super().command(name, cls=PlainUsage, **settings)
+
+
 class Later(TyperCommand):
     """A command by its name and its line of help, which imports its module when it is run or asked for more."""
 
@@ -68,11 +86,8 @@ class Later(TyperCommand):
     def built(self) -> Any:
         """Return the command itself."""
         import_module(f"safetyfilter.cli.{self._module}")  # which adds its commands to the application
-        groups = [app, *(group.typer_instance for group in app.registered_groups)]
-        for command in (command for group in groups if group for command in group.registered_commands):
-            command.cls = PlainUsage
-        commands: Any = get_command(app)
-        return commands.built[self.name]
+        group: Any = get_command(app)
+        return group.added[self.name]
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         """Return the context of the command itself."""
@@ -83,7 +98,7 @@ class Stages(TyperGroup):
     """Lists commands by the stages of the job, in plain text: to import what frames them takes as long as all else."""
 
     def __init__(self, *, commands: Any = None, rich_markup_mode: Any = None, **settings: Any) -> None:
-        self.built = commands or {}
+        self.added = commands or {}
         every: dict[str, Any] = {
             name: Later(name, *command) for stage in STAGES.values() for name, command in stage.items()
         }
@@ -97,15 +112,7 @@ class Stages(TyperGroup):
                 formatter.write_dl([(name.ljust(widest), line) for name, (_, line) in commands.items()])
 
 
-class PlainUsage(TyperCommand):
-    """Names arguments in the line on usage as they are named elsewhere, without braces around them."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the words of the line."""
-        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
-
-
-app = typer.Typer(
+app = Application(
     name="safetyfilter",
     cls=Stages,
     no_args_is_help=True,

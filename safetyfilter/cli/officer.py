@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from safetyfilter.cli.app import JsonOption, app
+from safetyfilter.cli.app import Application, JsonOption, app
 from safetyfilter.cli.output import emit, err, show_error, show_note, show_warning
 from safetyfilter.cli.passphrase import PassphraseFileOption, passphrase_from
 
-officer_app = typer.Typer(no_args_is_help=True, help="The officer's keys, and the sealed records that they open.")
+officer_app = Application(no_args_is_help=True, help="The officer's keys, and the sealed records that they open.")
 app.add_typer(officer_app, name="officer")
 
 

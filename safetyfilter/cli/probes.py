@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from safetyfilter.cli.app import JsonOption, app
+from safetyfilter.cli.app import Application, JsonOption, app
 from safetyfilter.cli.output import emit, err
 
-probes_app = typer.Typer(no_args_is_help=True, help="Published probes.")
+probes_app = Application(no_args_is_help=True, help="Published probes.")
 app.add_typer(probes_app, name="probes")
 
 FolderOption = Annotated[str | None, typer.Option(help="A folder; the user's cache where left out.")]

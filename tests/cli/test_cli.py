@@ -294,8 +294,7 @@ def test_help_names_every_command() -> None:
     assert names == {name.split()[0] for name in COMMANDS}
 
 
-def test_help_says_of_every_command_what_its_own_help_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_help_says_of_every_command_what_its_own_help_says() -> None:
     told = {name: line for stage in STAGES.values() for name, (_, line) in stage.items()}
     assert told == {name: own.help.partition("\n\n")[0] for name, own in every_command().commands.items()}
 
