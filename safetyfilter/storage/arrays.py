@@ -24,9 +24,10 @@ _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (2, 0): npy.read_array_header_2_0,
 }
 _FLOATS = (np.dtype("<f2"), np.dtype("<f4"))
-_READERS = 2
+_READERS = 3
 """Threads that read ahead: one stream leaves a disk waiting while its bytes are copied."""
-_READ_AT_ONCE, _ASKED_AT_ONCE = 1 << 20, 4 << 20
+_READ_AT_ONCE, _ASKED_AT_ONCE = 1 << 18, 16 << 20
+"""Bytes that a reader copies at a time, few enough for a core's cache, and that it reads in a row."""
 _NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 """Linux's flag to read only what is in memory already."""
 
@@ -194,7 +195,8 @@ class _LocalFile:
         self._place = place
         self._descriptor = retried(lambda: os.open(place.path, os.O_RDONLY), place)
         self._pool = ThreadPoolExecutor(_READERS, "read ahead")
-        self._buffers = threading.local()
+        self._own = threading.local()
+        self._readers: list[int] = []
         self._asked: deque[tuple[int, Future[None]]] = deque()
         self._until = 0
 
@@ -235,12 +237,16 @@ class _LocalFile:
             return False
 
     def _read(self, start: int, count: int) -> None:
-        if not hasattr(self._buffers, "bytes"):
-            self._buffers.bytes = bytearray(_READ_AT_ONCE)
-        into = memoryview(self._buffers.bytes)[:count]
-        retried(lambda: os.preadv(self._descriptor, [into], start), self._place)
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = bytearray(_READ_AT_ONCE)
+            # Linux follows one stream a descriptor: readers that share one break each other's off.
+            self._own.descriptor = retried(lambda: os.open(self._place.path, os.O_RDONLY), self._place)
+            self._readers.append(self._own.descriptor)
+        into = memoryview(self._own.buffer)[:count]
+        retried(lambda: os.preadv(self._own.descriptor, [into], start), self._place)
 
     def close(self) -> None:
         """Stop reading ahead, and close the file; maps of it hold."""
         self._pool.shutdown(cancel_futures=True)
-        os.close(self._descriptor)
+        for descriptor in (self._descriptor, *self._readers):
+            os.close(descriptor)
