@@ -208,7 +208,7 @@ def row_count(place: Location) -> int:
 
 def digests_of(column: pa.ChunkedArray) -> Digests:
     """Return (N, 16) uint8, the digests in a column of 16 bytes each; zeros for null."""
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one too
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     data = array.buffers()[1]
     digests = np.frombuffer(data or b"", np.uint8)[array.offset * DIGEST_BYTES :][: len(array) * DIGEST_BYTES]

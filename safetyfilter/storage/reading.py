@@ -85,7 +85,9 @@ def parse_parquet(data: bytes) -> pa.Table:
     ValueError: Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        # Not `pq.read_table`, which cuts columns into chunks that have to be put together again.
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            table = file.read()
         require_names(table)
         return table
     except PARQUET_ERRORS as error:
