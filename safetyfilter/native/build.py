@@ -20,7 +20,8 @@ COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O3", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11")
 _MACHINES = ("-march=native", "-mcpu=native")
 """Ways to ask for this processor's instructions, of which each compiler knows one."""
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 180.0
+_INSTEAD = "slower functions take their place, whose scores are the same to a millionth and all else to the bit"
 _lock = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -39,18 +40,19 @@ def _compiled() -> ctypes.CDLL | None:
         compiler = _compiler()
     except ValueError as error:
         _log.warning(
-            "no fast loops are compiled, as CC can't be read (%s): slower functions take their place, with the same "
-            "results",
+            "no fast loops are compiled, as CC can't be read (%s): %s; name a compiler in CC, or unset it",
             error,
+            _INSTEAD,
         )
         return None
     if compiler is None:
         _log.warning(
-            "no C compiler is found: stored embeddings are scored, keys digested and pictures resized by slower "
-            "functions, with the same results; install gcc or clang, or name one in CC"
+            "no C compiler is found for the loops that score stored embeddings, digest keys and resize pictures: %s; "
+            "install gcc or clang, or name one in CC",
+            _INSTEAD,
         )
         return None
-    said = ""
+    said = []
     for machine in _MACHINES:
         # A folder of its own, gone when the loops are loaded: nothing that was compiled elsewhere is ever run.
         with tempfile.TemporaryDirectory(prefix="safetyfilter-") as folder:
@@ -65,14 +67,14 @@ def _compiled() -> ctypes.CDLL | None:
                 )
                 if done.returncode == 0:
                     return ctypes.CDLL(made)
-                said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
+                said.append((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0])
+            except subprocess.TimeoutExpired:
+                said.append(f"it was not done in {_TIMEOUT_S:.0f} s")
+                break
             except (OSError, subprocess.SubprocessError) as error:
-                said = f"{type(error).__name__}: {error}"
-    _log.warning(
-        "%s can't compile the fast loops (%s): slower functions take their place, with the same results",
-        compiler[0],
-        said,
-    )
+                said.append(f"{type(error).__name__}: {error}")
+    told = "; ".join(dict.fromkeys(said))
+    _log.warning("%s can't compile the fast loops (%s): %s", compiler[0], told, _INSTEAD)
     return None
 
 

@@ -178,13 +178,13 @@ def _told(value: Any) -> bool:
     return any(value.values()) if isinstance(value, dict) else bool(value)
 
 
-def linear_scores(vectors: Floats, weights: Floats, biases: npt.NDArray[np.float64]) -> Floats:
+def linear_scores(vectors: npt.NDArray[np.floating[Any]], weights: Floats, biases: npt.NDArray[np.float64]) -> Floats:
     """Return (N, S) float32 scores of (N, D) embeddings under (D, S) weights, in one product.
 
     The product is taken in float64: a score then does not depend on how many rows were scored along with it, as it
     does in float32, where the BLAS routine is chosen by shape.
     """
     with np.errstate(invalid="ignore"):  # a failed image's row is NaN, and so are its scores
-        logits = vectors.astype(np.float64) @ weights.astype(np.float64) + biases
+        logits = vectors.astype(np.float64, copy=False) @ weights.astype(np.float64) + biases
         scores: Floats = expit(logits).astype(np.float32)
     return scores

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from safetyfilter.batches import EmbeddingBatch, Floats
 from safetyfilter.native.functions import native
 from safetyfilter.score.bank import ProbeBank, join_captions
-from safetyfilter.score.linear import LinearProbe
+from safetyfilter.score.linear import LinearProbe, linear_scores
 
 Rows = npt.NDArray[np.floating[Any]]
 
@@ -105,7 +104,9 @@ class RowScorer:
 def plain_scores(
     rows: Rows, weights: Floats, biases: npt.NDArray[np.float64], *, normalise: bool = False
 ) -> tuple[Floats, Floats]:
-    """Return what the compiled loops give, in chunks that are converted to float32 one after the other.
+    """Return what the compiled loops give, in chunks that are converted one after the other.
+
+    In double precision, as `linear_scores` says: a row's score does not depend on those that are scored along with it.
 
     Parameters
     ----------
@@ -124,9 +125,11 @@ def plain_scores(
     scores, norms = np.empty((len(rows), len(weights)), np.float32), np.empty(len(rows), np.float32)
     for start in range(0, len(rows), CHUNK):
         here = slice(start, start + CHUNK)
-        vectors, norms[here] = _converted(rows[here], normalise=normalise)
-        with np.errstate(invalid="ignore", over="ignore"):
-            scores[here] = expit(vectors @ weights.T + biases)
+        vectors = rows[here].astype(np.float64)
+        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            norms[here] = lengths
+            scores[here] = linear_scores(vectors / lengths[:, None] if normalise else vectors, weights.T, biases)
     return scores, norms
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from safetyfilter import LinearProbe, ProbeBank
 from safetyfilter.native.functions import native
@@ -100,7 +103,18 @@ def test_compiled_and_plain_scores_are_equal() -> None:
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     weights, biases = rng.standard_normal((2, 768)).astype(np.float32) * 2, np.array([-1.0, 0.5])
     for ours, plain in zip(loops.score(rows, weights, biases), plain_scores(rows, weights, biases), strict=True):
-        np.testing.assert_allclose(ours, plain, atol=1e-6)  # in float32 the plain one rounds more
+        np.testing.assert_allclose(ours, plain, atol=5e-7)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_score_does_not_depend_on_what_is_scored_along_with_it() -> None:
+    heavy = [replace(each, weight=each.weight * 300 / np.float32(np.linalg.norm(each.weight))) for each in BANKS["two"]]
+    scorer, rows = RowScorer(probes=ProbeBank(heavy)), unit(200, np.float16)
+    together = scorer(rows)[0]
+    exact = expit(rows.astype(np.float64) @ np.stack([each.weight for each in heavy], axis=1) + [p.bias for p in heavy])
+    np.testing.assert_allclose(together, exact, atol=2e-5)
+    for count in (1, 7, 64):
+        assert np.array_equal(scorer(rows[:count])[0], together[:count])
 
 
 def test_captions_stand_behind_the_images_and_their_norms_count_too() -> None:
