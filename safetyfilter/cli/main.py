@@ -37,6 +37,8 @@ def main() -> NoReturn:
         handlers=[_Log()],
     )
     warnings.filterwarnings("ignore", module="PIL")  # of a damaged picture, whose status in the record says more
+    if not os.environ.get("COLUMNS", "1").strip("0"):  # as some job runners have it: Rich would print nothing
+        del os.environ["COLUMNS"]
     exit_status = 0
     try:
         exit_status = app(standalone_mode=False, prog_name="safetyfilter") or 0
@@ -63,8 +65,11 @@ def _fail_usage(error: Any) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
-    message = error.format_message().replace("Value error, ", "").rstrip(".?")
-    _fail(f"{message}; see `{context.command_path if context else 'safetyfilter'} --help`", error.exit_code)
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    _fail(
+        f"{message}{'' if message.endswith('?') else ';'} see `{context.command_path if context else 'safetyfilter'} --help`",
+        error.exit_code,
+    )
 
 
 def _fail(message: str, exit_status: int) -> NoReturn:

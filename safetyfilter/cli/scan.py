@@ -72,7 +72,7 @@ def scan(
     preprocess: Annotated[
         str | None,
         typer.Option(
-            help="A tag, such as openai, or an open_clip_config.json: what images go through before a checkpoint's "
+            help="A tag, such as openai, or a path to an open_clip_config file: what images go through before a checkpoint's "
             "weights, where nothing else tells."
         ),
     ] = None,
@@ -121,7 +121,7 @@ def scan(
     gate: Annotated[
         str | None,
         typer.Option(
-            metavar="SIGNAL=SCORE,…",
+            metavar="SIGNAL=SCORE,...",
             help="For adaptive views: the score of the whole picture below which each signal is clearly absent.",
             show_default="by the probes' cards",
         ),

@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit status, one sentence and the remedy, and a result alone on its output."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -309,6 +310,23 @@ def test_the_help_of_a_command_names_its_arguments(name: str, option: str, monke
     assert "{" not in done.stdout
     words = {word.lower() for word in re.findall(r"[\w-]+", done.stdout)}
     assert {argument.lower() for argument in COMMANDS[name]} <= words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_fits_a_terminal_of_eighty_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "…" not in command(*name.split(), "--help").stdout  # cut off; and what only knows ASCII can't print it
+
+
+def test_a_width_of_nothing_hides_no_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "safetyfilter", "fly"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"COLUMNS": "0"},
+    )
+    assert "fly" in done.stderr
 
 
 def test_the_installed_package_runs_as_a_module() -> None:

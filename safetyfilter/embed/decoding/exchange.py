@@ -55,7 +55,8 @@ class Exchange:
             os.ftruncate(self.fd, 0)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # which is there to the interpreter's end
-        close(self.fd)
+        if hasattr(self, "fd"):  # which there is none of where no more files could be opened
+            close(self.fd)
 
 
 class Desk:

@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from safetyfilter.batches import OK, STATUS_NAMES, Unreadable
 from safetyfilter.embed.decoding.exchange import FAULT, WAITING, Exchange
 from safetyfilter.embed.decoding.protocol import Answer, Asked, DecodingSetup, LumaSetup, parsed_answer, request
-from safetyfilter.embed.decoding.starting import NOT_STARTED, forked
+from safetyfilter.embed.decoding.starting import NOT_STARTED, forked, server_family
+from safetyfilter.embed.decoding.stillness import Handle, received
 from safetyfilter.errors import EngineError
 
 MOST_STARTS = 3
@@ -47,6 +48,7 @@ class DecodingProcesses:
         self._own = threading.local()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._family: set[int] = set()
         self._closed = False
         self._crashes = 0
 
@@ -122,7 +124,7 @@ class DecodingProcesses:
             link.connection.send_bytes(request(asked))
             sending = True
             while True:
-                answer, number, what = parsed_answer(link.connection.recv_bytes())
+                answer, number, what = parsed_answer(received(link.connection, self._family))
                 if answer is Answer.DONE:
                     break
                 if answer is Answer.FAULT:
@@ -148,26 +150,31 @@ class DecodingProcesses:
                 return found
             try:
                 exchange = Exchange()
-            except OSError as error:  # no descriptor is left: that says nothing about an image
-                raise EngineError(NOT_STARTED) from error
+            except OSError as error:  # says nothing about an image
+                raise EngineError(f"{NOT_STARTED}, or allow more open files (ulimit -n)") from error
             with self._lock:
                 if self._closed:
                     raise EOFError
                 there = forked(self._setup, self._fd, exchange.fd)
                 self._sockets.add(there)
                 self._own.socket = there
-            found = self._own.link = _Link(Connection(os.dup(there.fileno())), exchange)
+            connection = Connection(os.dup(there.fileno()))
             try:
-                found.connection.recv_bytes()  # that it is ready
+                ready = received(connection, server_family())
+                found = self._own.link = _Link(connection, exchange, Handle(parsed_answer(ready)[1]))
+                self._family.add(found.process.pid)
             except (EOFError, OSError):
                 self._drop()
-                found = None
         raise EngineError(NOT_STARTED)
 
     def _drop(self) -> None:
-        """Close what leads to this thread's process, which has ended: many crashes must not use up the descriptors."""
+        """End this thread's process, and close what leads to it: many crashes must not use up the descriptors."""
         there: socket.socket | None = getattr(self._own, "socket", None)
+        link: _Link | None = getattr(self._own, "link", None)
         self._own.link = self._own.socket = None
+        if link is not None:
+            self._family.discard(link.process.pid)
+            link.process.kill()  # one that stands still would not end by itself, nor would its turn
         if there is not None:
             with self._lock:
                 self._sockets.discard(there)
@@ -193,6 +200,7 @@ class _Link:
 
     connection: Connection
     exchange: Exchange
+    process: Handle
 
 
 @dataclass(slots=True)

@@ -161,6 +161,8 @@ def parsed_request(message: bytes) -> list[tuple[int, tuple[int, ...]]]:
 def answer_message(answer: Answer, number: int = 0, what: bytes = b"") -> bytes:
     """Return the message that a decoding process says, of the item of this number in the request.
 
+    Where it says that it is ready, the number is its own as a process.
+
     >>> parsed_answer(answer_message(Answer.FURTHER, 7, b"pixels"))
     (<Answer.FURTHER: 2>, 7, b'pixels')
     """

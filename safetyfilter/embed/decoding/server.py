@@ -74,7 +74,7 @@ def _decode(setup: bytes, connection_fd: int, rows_fd: int, encoded_fd: int) -> 
     """Answer requests until nobody asks."""
     connection, desk = Connection(connection_fd), Desk(encoded_fd)
     decode = _decoder(setup, rows_fd, connection)
-    connection.send_bytes(answer_message(Answer.READY))
+    connection.send_bytes(answer_message(Answer.READY, os.getpid()))
     while True:
         try:
             asked = parsed_request(connection.recv_bytes())

@@ -39,6 +39,11 @@ class DecodingServer:
                 env=environment,
             )
 
+    @property
+    def pid(self) -> int:
+        """The server's process number."""
+        return self._process.pid
+
     def fork(self, setup: DecodingSetup | LumaSetup, *fds: int) -> socket.socket:
         """Have a decoding process forked, and return the socket that leads to it; `OSError` where the server ended."""
         ours, theirs = socket.socketpair()
@@ -95,6 +100,12 @@ def forked(setup: DecodingSetup | LumaSetup, rows_fd: int, encoded_fd: int) -> s
                     _server.close()
                 _server = None
     raise EngineError(NOT_STARTED)
+
+
+def server_family() -> tuple[int, ...]:
+    """Return the server's process number, alone; none where there is no server."""
+    server = _server
+    return () if server is None else (server.pid,)
 
 
 def _close() -> None:

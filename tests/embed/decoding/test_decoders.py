@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from safetyfilter import ClipEncoder, EmbedOptions, HashLists, Reason, SafetyFilter, zero_shot_probes
 from safetyfilter.batches import OK, STATUS_NAMES, EmbeddingBatch, Floats, ImageInput, Unreadable
 from safetyfilter.embed.decoding import exchange as exchanges
-from safetyfilter.embed.decoding import processes, starting
+from safetyfilter.embed.decoding import processes, starting, stillness
 from safetyfilter.embed.decoding.exchange import Exchange
 from safetyfilter.embed.decoding.lumas import LumaProcesses
 from safetyfilter.embed.decoding.protocol import Asked
@@ -47,6 +48,12 @@ def pictures(self, *encoded):
     if marker != encoded[0] and not os.path.exists(marker):
         os.close(os.open(marker, os.O_CREAT))
         os.kill(os.getpid(), signal.SIGKILL)
+    stopped = encoded[0].rpartition(b"mark: stop once ")[2]
+    if b"mark: stop" in encoded[0] and not os.path.exists(stopped):
+        os.close(os.open(stopped, os.O_CREAT))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while b"mark: asleep" in encoded[0]:
+        signal.pause()
     while b"mark: hang" in encoded[0]:
         pass
     if b"mark: fault" in encoded[0]:
@@ -266,6 +273,51 @@ def test_one_that_is_killed_once_costs_nothing(encoder: ClipEncoder, tmp_path: P
 
 def test_a_picture_may_take_so_much_time_of_a_processor(encoder: ClipEncoder) -> None:
     assert statuses(embed(encoder, [GOOD[0], GOOD[1] + b"mark: hang", GOOD[2]])) == ["ok", "decoder_crashed", "ok"]
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds without any work of any process are enough."""
+    monkeypatch.setattr(stillness, "LOOK_S", 0.1)
+    monkeypatch.setattr(stillness, "STILL_LOOKS", 20)
+
+
+@pytest.mark.usefixtures("short_looks")
+def test_one_that_stands_still_holds_nothing_up(encoder: ClipEncoder, tmp_path: Path) -> None:
+    stopped = GOOD[0] + b"mark: stop once " + os.fsencode(tmp_path / "stopped")
+    assert statuses(embed(encoder, [*GOOD, stopped])) == ["ok"] * (len(GOOD) + 1)  # by the next process
+    assert (tmp_path / "stopped").exists()
+    asleep = GOOD[1] + b"mark: asleep"
+    assert statuses(embed(encoder, [GOOD[0], asleep, *GOOD[2:]])) == ["ok", "decoder_crashed", *["ok"] * 4]
+
+
+@pytest.mark.usefixtures("short_looks")
+def test_a_server_that_stands_still_ends_the_stream(encoder: ClipEncoder) -> None:
+    embed(encoder, GOOD)
+    assert starting._server is not None
+    os.kill(starting._server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(EngineError, match="can't be started; decode in threads"):
+            embed(encoder, GOOD)
+    finally:
+        os.kill(starting._server.pid, signal.SIGCONT)
+    assert statuses(embed(encoder, GOOD)) == ["ok"] * len(GOOD)
+
+
+def test_one_that_works_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stillness, "LOOK_S", 0.01)
+    monkeypatch.setattr(stillness, "STILL_LOOKS", 50)
+    script = """
+import os, time
+until = time.process_time() + 3
+while time.process_time() < until:
+    pass
+os.write(1, bytes([0, 0, 0, 4]) + b"done")
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        connection = Connection(os.dup(process.stdout.fileno()), writable=False)
+        assert stillness.received(connection, [process.pid]) == b"done"  # six times as long as one may stand still
 
 
 def test_a_fault_is_told_without_its_words(encoder: ClipEncoder, caplog: pytest.LogCaptureFixture) -> None:
