@@ -66,10 +66,8 @@ def _fail_usage(error: Any) -> NoReturn:
         sys.exit(error.exit_code)
     context = getattr(error, "ctx", None)
     message = error.format_message().replace("Value error, ", "").rstrip(".")
-    _fail(
-        f"{message}{'' if message.endswith('?') else ';'} see `{context.command_path if context else 'safetyfilter'} --help`",
-        error.exit_code,
-    )
+    message += "" if message.endswith("?") else ";"
+    _fail(f"{message} see `{context.command_path if context else 'safetyfilter'} --help`", error.exit_code)
 
 
 def _fail(message: str, exit_status: int) -> NoReturn:

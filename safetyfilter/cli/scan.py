@@ -72,8 +72,8 @@ def scan(
     preprocess: Annotated[
         str | None,
         typer.Option(
-            help="A tag, such as openai, or a path to an open_clip_config file: what images go through before a checkpoint's "
-            "weights, where nothing else tells."
+            help="A tag, such as openai, or a path to an open_clip_config file: what images go through before a "
+            "checkpoint's weights, where nothing else tells."
         ),
     ] = None,
     probes: Annotated[
