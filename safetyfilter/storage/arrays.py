@@ -237,11 +237,11 @@ class _LocalFile:
             return False
 
     def _read(self, start: int, count: int) -> None:
-        if not hasattr(self._own, "buffer"):
-            self._own.buffer = bytearray(_READ_AT_ONCE)
+        if not hasattr(self._own, "descriptor"):
             # Linux follows one stream a descriptor: readers that share one break each other's off.
             self._own.descriptor = retried(lambda: os.open(self._place.path, os.O_RDONLY), self._place)
             self._readers.append(self._own.descriptor)
+            self._own.buffer = bytearray(_READ_AT_ONCE)
         into = memoryview(self._own.buffer)[:count]
         retried(lambda: os.preadv(self._own.descriptor, [into], start), self._place)
 
