@@ -125,19 +125,16 @@ def plain_scores(
     scores, norms = np.empty((len(rows), len(weights)), np.float32), np.empty(len(rows), np.float32)
     for start in range(0, len(rows), CHUNK):
         here = slice(start, start + CHUNK)
-        vectors = rows[here].astype(np.float64)
-        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            norms[here] = lengths
-            scores[here] = linear_scores(vectors / lengths[:, None] if normalise else vectors, weights.T, biases)
+        vectors, norms[here] = _converted(rows[here], np.float64, normalise=normalise)
+        scores[here] = linear_scores(vectors, weights.T, biases)
     return scores, norms
 
 
-def _converted(rows: Rows, *, normalise: bool) -> tuple[Floats, Floats]:
-    """Rows in float32, of unit norm where wanted, and their norms before."""
-    vectors = rows.astype(np.float32)
+def _converted(rows: Rows, dtype: type[np.floating[Any]] = np.float32, *, normalise: bool) -> tuple[Any, Floats]:
+    """Rows in a precision, of unit norm where wanted, and in float32 their norms before."""
+    vectors = rows.astype(dtype)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        norms: Floats = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
         if normalise:
             vectors /= norms[:, None]
-    return vectors, norms
+        return vectors, norms.astype(np.float32, copy=False)
