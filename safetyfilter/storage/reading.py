@@ -91,8 +91,7 @@ def parse_parquet(data: bytes) -> pa.Table:
         require_names(table)
         return table
     except PARQUET_ERRORS as error:
-        text = str(error).removeprefix("Could not open Parquet input source '<Buffer>': ")
-        raise ValueError(text or type(error).__name__) from error
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def require_names(table: pa.Table) -> None:
