@@ -145,9 +145,9 @@ class DecodingProcesses:
     def _linked(self) -> _Link:
         """The lines to this thread's process, which is forked where there is none."""
         found: _Link | None = getattr(self._own, "link", None)
+        if found is not None:
+            return found
         for _ in range(MOST_STARTS):
-            if found is not None:
-                return found
             try:
                 exchange = Exchange()
             except OSError as error:  # says nothing about an image
@@ -165,6 +165,8 @@ class DecodingProcesses:
                 self._family.add(found.process.pid)
             except (EOFError, OSError):
                 self._drop()
+            else:
+                return found
         raise EngineError(NOT_STARTED)
 
     def _drop(self) -> None:
