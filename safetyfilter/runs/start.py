@@ -13,6 +13,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import safetyfilter
 from safetyfilter.decide.policy import Policy
 from safetyfilter.errors import OtherRunError, OutputError, SafetyFilterError, SecretError
 from safetyfilter.runs.decided_with import DecidedWith
@@ -221,7 +222,8 @@ def _record(
 
 
 def _versions(setup: RunSetup) -> dict[str, str]:
-    names = ["safetyfilter", "torch", "open_clip_torch", "numpy", "pyarrow", "Pillow"]
+    names = ["torch", "open_clip_torch", "numpy", "pyarrow", "Pillow"]
     if setup.quantised and find_spec("openvino") is not None:  # it may not be, where decisions are only applied
         names.append("openvino")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    own = {"python": platform.python_version(), "safetyfilter": safetyfilter.__version__}  # a checkout has no metadata
+    return own | {name: version(name) for name in names}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+import safetyfilter
 from safetyfilter.batches import ReasonBits
 from safetyfilter.decide.policy import Policy
 from safetyfilter.embed.pictures.images import PREPARATION
@@ -145,7 +145,7 @@ def write_reasons(
 
 
 def _versions() -> tuple[str, int]:
-    return version("safetyfilter"), PREPARATION
+    return safetyfilter.__version__, PREPARATION
 
 
 def _unpickled(versions: tuple[str, int], own: tuple[Any, ...]) -> PartWriter:
