@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch.nn import functional as F
 
+from safetyfilter.embed.class_token import for_class_token
 from safetyfilter.embed.clip.model import to_dtype
 from safetyfilter.embed.cuda.float8 import to_float8
 from safetyfilter.embed.devices import FLOAT8, require_float8
@@ -67,7 +68,7 @@ class TorchTower(torch.nn.Module):
         super().__init__()
         self.in_float8 = dtype == FLOAT8
         self.dtype = torch.bfloat16 if self.in_float8 else dtype  # of what goes in
-        self.visual = to_dtype(visual, self.dtype)
+        self.visual = for_class_token(to_dtype(visual, self.dtype))
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
 from torch import nn
 from torch.nn import functional as F
+
+from safetyfilter.embed.class_token import takes_no_more
 
 
 class SelfAttention(nn.Module):
@@ -43,12 +44,15 @@ class SelfAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, None]:
-        """Return (N, L, D) for (N, L, D), of which keys and values are made too, and no weights.
+        """Return (N, M, D) for (N, M, D), and no weights.
 
-        `attn_mask` is (L, L), added to the logits.
+        Queries are of the first M of the L tokens in `key`, and keys and values of all; `attn_mask` is (M, L), added to
+        the logits.
         """
-        images, length, _ = query.shape
-        q, k, v = self.qkv(query).view(images, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        tokens = query if key is None else key
+        images, length, _ = tokens.shape
+        q, k, v = self.qkv(tokens).view(images, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q = q[:, :, : query.shape[1]]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out(mixed.transpose(1, 2).flatten(2)), None
 
@@ -56,26 +60,16 @@ class SelfAttention(nn.Module):
 def with_linear_attention(visual: nn.Module) -> nn.Module:
     """Return an image tower whose attention is by `SelfAttention` where it was torch's own and in one block; changed.
 
+    >>> from open_clip.transformer import ResidualAttentionBlock
     >>> block = ResidualAttentionBlock(32, 2)
     >>> type(with_linear_attention(nn.Sequential(block))[0].attn).__name__
     'SelfAttention'
     """
+    block: Any
     for block in visual.modules():
-        # others attend to something else than what they are given, and have weights for that
-        if isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv") and _is_plain(block.attn):
+        if takes_no_more(block):
             block.attn = SelfAttention(block.attn)
     return visual
-
-
-def _is_plain(attention: nn.Module) -> bool:
-    return (
-        isinstance(attention, nn.MultiheadAttention)
-        and attention.batch_first
-        and attention._qkv_same_embed_dim
-        and attention.in_proj_bias is not None
-        and attention.bias_k is None
-        and not attention.add_zero_attn
-    )
 
 
 def _linear(weight: Any, bias: Any) -> nn.Linear:
