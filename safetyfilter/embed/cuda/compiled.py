@@ -13,6 +13,7 @@ import torch
 
 from safetyfilter.embed.clip.towers import first_line
 from safetyfilter.embed.cuda.attention import with_linear_attention
+from safetyfilter.embed.cuda.fused import with_fused_layers
 from safetyfilter.embed.cuda.graphs import Graph
 from safetyfilter.embed.forward import out_of_memory
 from safetyfilter.embed.image_tower import TorchTower
@@ -39,7 +40,7 @@ class CompiledTower:
     Parameters
     ----------
     tower : TorchTower
-        The tower; its attention is changed to one that the compiler can see into.
+        The tower; some of its layers are changed to such that the compiler can see into.
     compiler : callable
         The tower -> the same, faster; `torch.compile` with fixed shapes by default.
 
@@ -52,7 +53,7 @@ class CompiledTower:
     full_batches: ClassVar[bool] = True
 
     def __init__(self, tower: TorchTower, compiler: Compiler = COMPILER) -> None:
-        with_linear_attention(tower.visual)
+        with_fused_layers(with_linear_attention(tower.visual))
         self.tower = tower
         self._compiler = compiler
         self._runs: dict[tuple[int, ...], Run] = {}
