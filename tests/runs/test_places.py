@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import safetyfilter
 from safetyfilter import Decisions, Policy, Run, apply_policy, open_source
 from safetyfilter.batches import Reason
 from safetyfilter.errors import (
@@ -459,9 +459,9 @@ class TestPartWriter:
         from safetyfilter.runs import writing
 
         run, _ = scan(Location.of(tmp_path / "run"), "a")
-        pickled, here = pickle.dumps(run.part_writer()), metadata.version("safetyfilter")
+        pickled, here = pickle.dumps(run.part_writer()), safetyfilter.__version__
         if other == "version":
-            monkeypatch.setattr(writing, "version", lambda name: "99.0")
+            monkeypatch.setattr(safetyfilter, "__version__", "99.0")
         else:
             monkeypatch.setattr(writing, "PREPARATION", 99)
         there = "99.0" if other == "version" else here
