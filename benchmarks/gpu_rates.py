@@ -79,9 +79,15 @@ def ways(encoder: ClipEncoder) -> dict[str, Callable[[], Run]]:
         made = TorchTower(copy.deepcopy(visual), spec.mean, spec.std, dtype=dtype, device=device)
         return made if channels_last else made.to(memory_format=torch.contiguous_format)
 
+    def whole() -> TorchTower:
+        with mock.patch.object(image_tower, "for_class_token", lambda visual: visual):
+            every = made(encoder.spec.architecture).visual
+            return TorchTower(every, spec.mean, spec.std, dtype=torch.bfloat16, device=device)
+
     inductor = COMPILER if device.type == "cuda" else _as_it_is  # which needs a compiler on a processor, and minutes
     tuned = partial(torch.compile, dynamic=False, mode="max-autotune-no-cudagraphs")
     return {
+        "open_clip": whole,
         "contiguous": lambda: tower(channels_last=False),
         "eager": tower,
         "graph": lambda: CompiledTower(tower(), _as_it_is),
@@ -114,7 +120,7 @@ def tower_rates(
     until : float
         No way is begun after this time of `time.monotonic`.
     """
-    encoder = encoder_of(model, device, precision="fp32")
+    encoder = encoder_of(model, device, precision="fp32", compile=False)
     batch = _batch(model, encoder)
     pixels = pixels_for(encoder, batch)
     expected = encoder.forward(pixels).cpu()

@@ -22,8 +22,6 @@ PRECISIONS = {
 }
 _FLOAT8_SINCE = (9, 0)
 """The compute capability of Hopper."""
-_AUTO_COMPILES = False
-"""No GPU has been measured yet: benchmarks/gpu.py says what its figures speak for."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -106,8 +104,8 @@ def require_float8(device: torch.device) -> None:
     )
 
 
-def resolve_compile(compiled: Compile, dtype: torch.dtype) -> bool:
-    """Return True where the image tower is to be compiled, for True, False or ``auto``.
+def resolve_compile(compiled: Compile, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return True where the image tower is to be compiled, for True, False or ``auto``, which is True on a GPU.
 
     Raises
     ------
@@ -116,14 +114,14 @@ def resolve_compile(compiled: Compile, dtype: torch.dtype) -> bool:
 
     Examples
     --------
-    >>> resolve_compile("auto", torch.bfloat16)
+    >>> resolve_compile("auto", torch.bfloat16, torch.device("cpu"))
     False
     """
     if compiled not in (True, False, "auto"):
         raise UsageError(f"compile is {compiled!r}; give True, False or 'auto'")
     if compiled is True and dtype == torch.int8:
         raise UsageError("an image tower in int8 is OpenVINO's, and not compiled by torch; leave compile out")
-    return _AUTO_COMPILES if compiled == "auto" else compiled
+    return device.type == "cuda" if compiled == "auto" else compiled
 
 
 @lru_cache

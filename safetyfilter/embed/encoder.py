@@ -74,9 +74,9 @@ class ClipEncoder:
         the instructions and float32 elsewhere; on CUDA bfloat16, or float16 before compute capability 8. ``int8`` needs
         pictures: see `load` and `quantised`. ``fp8`` is for GPUs of compute capability 9.0 and later, by torchao.
     compile : bool or "auto"
-        Have torch compile the image tower, on CUDA as one graph of kernels, which takes a minute when the first batch
-        comes. Batches are then of one size and the last is filled up: it is for many images, not for a few at a time.
-        ``auto`` compiles nothing as yet, since no GPU has been measured.
+        Have torch compile the image tower, on CUDA as one graph of kernels, which takes half a minute when the first
+        batch comes, and some seconds once torch has it in its cache. Batches are then of one size and the last is
+        filled up: for a few images at a time give False. ``auto`` compiles on CUDA and nowhere else.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class ClipEncoder:
         self.dtype = resolve_dtype(precision, self.device)
         if self.dtype == torch.int8:
             raise UsageError("int8 is made of float32 weights; give precision='fp32', and then call `quantised`")
-        compiled = resolve_compile(compile, self.dtype)
+        compiled = resolve_compile(compile, self.dtype, self.device)
         with ThreadPoolExecutor(1) as other:  # the digest takes longest, and none of the interpreter's time
             weights = other.submit(state_digest, model.state_dict())
             check_finite(model)
@@ -202,13 +202,14 @@ class ClipEncoder:
         >>> encoder.embed_text(["a three"]).shape == (1, encoder.spec.width)
         True
         """
-        dtype = resolve_dtype(precision, resolve_device(device))  # what is wrong is told before the weights are loaded
+        target = resolve_device(device)  # what is wrong is told before the weights are loaded
+        dtype = resolve_dtype(precision, target)
         if (dtype == torch.int8) != (quantise_on is not None):
             raise UsageError(
                 "int8 (--precision int8) and pictures to quantise on (quantise_on) go together: give both, some "
                 "hundreds of those that are to be embedded, or neither"
             )
-        resolve_compile(compile, dtype)
+        resolve_compile(compile, dtype, target)
         if dtype == FLOAT8:
             float8_module()
         if quantise_on is not None:

@@ -39,7 +39,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
 def test_every_section_that_needs_no_gpu_is_measured(result: dict) -> None:
     assert (result["skipped"], result["sections"]["towers"]["skipped"]) == ({}, {})
     assert set(result["sections"]) == {"towers", "pipeline_384", "fp8_flips"}
-    ways = {"contiguous", "eager", "graph", "compiled", "fp8", "fp8_compiled"}
+    ways = {"open_clip", "contiguous", "eager", "graph", "compiled", "fp8", "fp8_compiled"}
     assert set(result["sections"]["towers"]["images_per_second"]) == ways
     assert {f"{way}_over_eager" for way in ways - {"eager"}} | {"fp8_over_bf16", "pipeline_over_bare"} <= set(
         result["ratios"]
@@ -51,6 +51,7 @@ def test_every_section_that_needs_no_gpu_is_measured(result: dict) -> None:
 def test_float8_is_rounded_and_nothing_else_is(result: dict) -> None:
     far = {name: each["error_over_spread"] for name, each in result["sections"]["towers"]["beside_fp32"].items()}
     assert far["contiguous"] == far["eager"]
+    assert far["open_clip"] == pytest.approx(far["eager"], rel=0.2)
     assert far["graph"] == far["compiled"] < 2 * far["eager"] < far["fp8"] == far["fp8_compiled"] < 0.3
     flips = result["sections"]["fp8_flips"]
     assert flips["decisions"] == 8

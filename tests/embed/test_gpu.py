@@ -42,7 +42,7 @@ def files() -> list[bytes]:
 @pytest.mark.parametrize("views", ["center", "whole", "multi"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_it_embeds_as_the_processor_does(tiny_clip: Path, encoder: ClipEncoder, files, views, precision) -> None:
-    on_device = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision=precision)
+    on_device = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision=precision, compile=False)
     options = EmbedOptions(views=views, batch_size=16)
     mixed = [*files[:40], b"no image", *files[40:]]
     found, expected = on_device.embed(mixed, options), encoder.embed(mixed, options)
@@ -54,7 +54,11 @@ def test_it_embeds_as_the_processor_does(tiny_clip: Path, encoder: ClipEncoder, 
 def test_short_memory_halves_the_batch_and_loses_nothing(files) -> None:
     torch.manual_seed(0)
     encoder = ClipEncoder(
-        open_clip.create_model("ViT-B-32", pretrained=None), architecture="ViT-B-32", device="cuda", precision="fp32"
+        open_clip.create_model("ViT-B-32", pretrained=None),
+        architecture="ViT-B-32",
+        device="cuda",
+        precision="fp32",
+        compile=False,
     )
     expected = encoder.embed(files, EmbedOptions(batch_size=2)).vectors
     total = torch.cuda.get_device_properties(0).total_memory
@@ -69,7 +73,7 @@ def test_short_memory_halves_the_batch_and_loses_nothing(files) -> None:
 
 def test_the_text_tower_takes_no_device_memory_until_captions_do(tiny_clip: Path) -> None:
     before = torch.cuda.memory_allocated()
-    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="bf16")
+    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="bf16", compile=False)
     tower = sum(p.numel() * 2 for p in encoder.image_tower.parameters())
     on_processor = encoder.embed_text(["a wall", "a plain"])
     assert torch.cuda.memory_allocated() - before < 2 * tower + 2**20
@@ -80,7 +84,7 @@ def test_the_text_tower_takes_no_device_memory_until_captions_do(tiny_clip: Path
 
 def test_a_scan_decides_as_on_the_processor(tmp_path: Path, tiny_clip: Path, encoder: ClipEncoder, probes) -> None:
     folder = write_files(tmp_path / "pictures", good_images() | bad_images())
-    on_device = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="fp32")
+    on_device = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="fp32", compile=False)
     runs = [
         scan(open_source(folder), tmp_path / name, SafetyFilter(one, probes))
         for name, one in (("gpu", on_device), ("cpu", encoder))
@@ -89,7 +93,7 @@ def test_a_scan_decides_as_on_the_processor(tmp_path: Path, tiny_clip: Path, enc
 
 
 def test_an_error_in_the_stream_surfaces(tiny_clip: Path, files) -> None:
-    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda")
+    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", compile=False)
 
     def items():
         yield from files[:5]
@@ -104,6 +108,10 @@ def test_an_error_in_the_stream_surfaces(tiny_clip: Path, files) -> None:
 
 def test_every_device_of_the_machine_is_used() -> None:
     assert devices_of(torch.device("cuda")) == [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def test_it_compiles_by_itself(tiny_clip: Path) -> None:
+    assert isinstance(ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda")._tower, CompiledTower)
 
 
 @pytest.mark.slow
@@ -124,7 +132,7 @@ def test_compiled_it_gives_nearly_the_same(tiny_clip: Path, encoder: ClipEncoder
 
 def test_a_graph_gives_each_caller_its_own(tiny_clip: Path, files) -> None:
     """Threads with streams of their own, whose batches differ, get what they would get one after the other."""
-    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="bf16")
+    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="bf16", compile=False)
     pixels = torch.randint(0, 256, (24, 8, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     tower = CompiledTower(encoder._tower, lambda each: each)
     expected = torch.stack([encoder.forward(each.cuda()) for each in pixels]).cpu()
@@ -144,7 +152,11 @@ def test_a_graph_gives_each_caller_its_own(tiny_clip: Path, files) -> None:
 def test_short_memory_while_a_graph_is_recorded_halves_the_batch(files) -> None:
     torch.manual_seed(0)
     encoder = ClipEncoder(
-        open_clip.create_model("ViT-B-32", pretrained=None), architecture="ViT-B-32", device="cuda", precision="fp32"
+        open_clip.create_model("ViT-B-32", pretrained=None),
+        architecture="ViT-B-32",
+        device="cuda",
+        precision="fp32",
+        compile=False,
     )
     expected = encoder.embed(files, EmbedOptions(batch_size=2)).vectors
     encoder._tower = CompiledTower(encoder._tower, lambda each: each)
@@ -159,14 +171,14 @@ def test_short_memory_while_a_graph_is_recorded_halves_the_batch(files) -> None:
 
 
 def test_convolutions_have_their_weights_in_the_order_of_pixels(tiny_clip: Path) -> None:
-    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda")
+    encoder = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", compile=False)
     for each in (encoder, unpacked_encoder(packed_encoder(encoder), "cuda")):
         assert each.image_tower.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @needs_float8
 def test_float8_gives_nearly_the_same_here_and_where_it_is_sent(tiny_clip: Path, encoder: ClipEncoder, files) -> None:
-    float8 = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="fp8")
+    float8 = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision="fp8", compile=False)
     found = float8.embed(files).vectors
     assert 0.98 < (found * encoder.embed(files).vectors).sum(axis=1).min() < 0.999999
     again = unpacked_encoder(packed_encoder(float8), "cuda")
@@ -177,6 +189,8 @@ def test_the_device_decodes_nearly_the_same_pixels(tiny_clip: Path, monkeypatch)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu_jpegs
 
-    found = gpu_jpegs.device_decoding(ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda"), 256, 16, 1)
+    found = gpu_jpegs.device_decoding(
+        ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", compile=False), 256, 16, 1
+    )
     assert found["pixels_differ_by"] < 3
     assert found["cosine_min"] > 0.98

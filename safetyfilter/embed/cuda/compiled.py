@@ -88,6 +88,7 @@ class CompiledTower:
         """Return a run for images like these, and keep it; None where there is none, now and later."""
         if len(pixels) >= self._too_many:  # or each stream would begin by compiling what will not fit
             raise torch.OutOfMemoryError(f"not enough memory: {len(pixels)} images at a time did not fit before")
+        _log.info("compiling the image tower for %d images at a time, which takes up to a minute", len(pixels))
         try:
             run = self._checked(pixels)
         except Exception as error:  # compilers fail in kinds of their own

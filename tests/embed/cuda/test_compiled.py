@@ -19,6 +19,7 @@ from PIL import Image
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed import encoder as encoder_module
 from safetyfilter.embed.cuda.compiled import COMPILER, CompiledTower
+from safetyfilter.embed.devices import resolve_compile
 from safetyfilter.embed.forward import Forward
 from safetyfilter.embed.image_tower import TorchTower
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
@@ -178,8 +179,10 @@ def test_it_can_be_sent_and_looked_into(compiling: ClipEncoder, encoder: ClipEnc
     assert compiling.on("cpu")._tower.full_batches
 
 
-def test_auto_compiles_nothing_yet(encoder: ClipEncoder) -> None:
+def test_auto_compiles_on_a_gpu_alone(encoder: ClipEncoder) -> None:
     assert type(encoder._tower) is TorchTower
+    assert resolve_compile("auto", torch.bfloat16, torch.device("cuda"))
+    assert not resolve_compile(False, torch.bfloat16, torch.device("cuda"))
 
 
 def test_what_can_not_be_asked_for(tiny_clip) -> None:
