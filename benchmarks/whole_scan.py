@@ -1,4 +1,9 @@
-"""The whole scan, from files in a folder to a run directory, over the pipeline alone on the same pictures in memory."""
+"""The whole scan, from files in a folder to a run directory, over the pipeline alone on the same pictures in memory.
+
+By itself it measures two models on a GPU; on a processor it is a part of `throughput.py`.
+
+    python benchmarks/whole_scan.py [--quick] [--json FILE]
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from common import SEED, alternating, jpegs, progress, ratio, timed
+from common import SEED, alternating, arguments, environment, finish, jpegs, progress, ratio, timed
 
 import safetyfilter as sf
 
@@ -20,11 +25,11 @@ FILES = 96
 """Different pictures; each file differs from all others behind its end."""
 
 
-def filter_of(architecture: str) -> sf.SafetyFilter:
+def filter_of(architecture: str, device: str) -> sf.SafetyFilter:
     """Two linear probes on an encoder with random weights."""
     torch.manual_seed(SEED)
     encoder = sf.ClipEncoder(
-        open_clip.create_model(architecture, pretrained=None), architecture=architecture, device="cpu"
+        open_clip.create_model(architecture, pretrained=None), architecture=architecture, device=device
     )
     weights = np.random.default_rng(SEED).standard_normal((2, encoder.spec.width)).astype(np.float32)
     probes = [
@@ -34,10 +39,10 @@ def filter_of(architecture: str) -> sf.SafetyFilter:
     return sf.SafetyFilter(encoder, sf.ProbeBank(probes))
 
 
-def whole_scan(architecture: str, side: int, *, pass_s: float, repetitions: int) -> dict[str, Any]:
+def whole_scan(architecture: str, side: int, *, pass_s: float, repetitions: int, device: str = "cpu") -> dict[str, Any]:
     """Rates of the scan and of the pipeline, in turn, each for so many seconds."""
     progress(f"scanning pictures of {side} pixels")
-    safe = filter_of(architecture)
+    safe = filter_of(architecture, device)
     options = replace(safe.options, full_batches=True)  # as a scan has it
     batch = options.resolve_batch_size(safe.encoder.device, safe.encoder.flops)
     pictures = jpegs(FILES, side)
@@ -73,3 +78,19 @@ def whole_scan(architecture: str, side: int, *, pass_s: float, repetitions: int)
         "images_per_second": {name: round(count / statistics.median(found), 2) for name, found in seconds.items()},
         "scan_over_pipeline": ratio(seconds, "scan", over="pipeline"),
     }
+
+
+def main() -> None:
+    """Measure both models on the GPU, print, and write what was asked for."""
+    options = arguments(__doc__)
+    pass_s, repetitions = (2.0, 1) if options.quick else (6.0, 2)
+    cases = [
+        whole_scan(architecture, 384, pass_s=pass_s, repetitions=repetitions, device="cuda")
+        for architecture in ("ViT-L-14", "ViT-B-32")
+    ]
+    ratios = {f"scan_over_pipeline_{case['architecture']}": case["scan_over_pipeline"] for case in cases}
+    finish({"environment": environment(), "quick": options.quick, "ratios": ratios, "cases": cases}, options.json)
+
+
+if __name__ == "__main__":
+    main()

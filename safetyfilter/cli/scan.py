@@ -103,10 +103,11 @@ def scan(
     precision: Annotated[
         str, typer.Option(help="auto, fp32, bf16, fp16, int8 (for the CPU) or fp8 (for GPUs from Hopper on).")
     ] = "auto",
-    compiled: Annotated[
+    no_compile: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile the encoder when the first batch comes, which takes a minute: for GPUs."
+            "--no-compile",
+            help="Leave the encoder as it is; on a GPU it is compiled when the first batch comes, in half a minute.",
         ),
     ] = False,
     quantise_on: Annotated[
@@ -201,8 +202,6 @@ def scan(
     batch = _batch_size(batch_size)
     if quantise_on is not None and precision != "int8":
         raise typer.BadParameter("it is for --precision int8; leave it out", param_hint="'--quantise-on'")
-    if compiled and precision == "int8":
-        raise typer.BadParameter("int8 is not torch's to compile; leave it out", param_hint="'--compile'")
     using = engine_for(engine, address=address, workers=workers, gpus_per_worker=gpus_per_worker, device=device)
     check_output(out)
     before = run_at(out)
@@ -240,7 +239,7 @@ def scan(
     files = _probe_files(probes or ["zero-shot"], policy_used)
     stored = opened.kind == "embeddings"
     load: dict[str, Any] = {"preprocess": preprocess, "device": device, "precision": precision}
-    load["compile"] = True if compiled else "auto"
+    load["compile"] = False if no_compile else "auto"
     if precision == "int8":
         require_int8(device)
         load["precision"] = "fp32"

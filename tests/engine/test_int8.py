@@ -115,7 +115,6 @@ def test_workers_that_use_gpus_are_refused(int8: SafetyFilter, pictures: Path, t
         (["--device", "cuda:7"], "no CUDA device"),
         (["--device", "meta"], "int8 is for the processor"),
         (["--precision", "fp32", "--quantise-on", "."], "it is for --precision int8"),
-        (["--compile"], "int8 is not torch's to compile"),
         (["--precision", "fp8"], "give another precision, such as bf16 (--precision bf16)"),
     ],
 )
