@@ -75,8 +75,8 @@ class ClipEncoder:
         pictures: see `load` and `quantised`. ``fp8`` is for GPUs of compute capability 9.0 and later, by torchao.
     compile : bool or "auto"
         Have torch compile the image tower, on CUDA as one graph of kernels, which takes half a minute when the first
-        batch comes, and some seconds once torch has it in its cache. Batches are then of one size and the last is
-        filled up: for a few images at a time give False. ``auto`` compiles on CUDA and nowhere else.
+        full batch comes, and some seconds once torch has it in its cache; smaller batches are embedded by the tower as
+        it is, but for those of a scan, which are filled up. ``auto`` compiles on CUDA and nowhere else.
 
     Attributes
     ----------
@@ -287,7 +287,7 @@ class ClipEncoder:
 
     @property
     def full_batches(self) -> bool:
-        """True where every forward pass has the same number of images, whatever the options say: a compiled tower."""
+        """True where the tower is made for batches of one size."""
         return self._tower.full_batches
 
     @property
@@ -384,9 +384,14 @@ class ClipEncoder:
     ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`, and for `closer` `embed`."""
         options = options or EmbedOptions()
-        options = replace(options, full_batches=options.full_batches or self.full_batches)
+        forward: Callable[[torch.Tensor], torch.Tensor] = self.forward
+        if not isinstance(self._tower, CompiledTower):
+            options = replace(options, full_batches=options.full_batches or self.full_batches)
+        elif not options.full_batches:  # it is not worth compiling for, or filling up, a few images
+            size = options.resolve_batch_size(self.device, self.flops) * options.views_at_once
+            forward = self._tower.for_full(size)
         return EmbeddingPipeline(
-            self.forward,
+            forward,
             self.preparer(options),
             spec=self.spec,
             device=self.device,

@@ -96,7 +96,7 @@ def run_demo(
         with step("rendering pictures to clean, as WebDataset tars", counts["test"]) as report:
             test = write_tars(out / "pictures", counts["test"], seed + 2, pool, report)
 
-    encoder = ClipEncoder.load(ENCODER)
+    encoder = ClipEncoder.load(ENCODER, compile=False)  # which a GPU would take longer for than for all pictures
     with step("embedding pictures to learn from", counts["train"] + counts["validation"]) as report:
         embedded = {
             name: _embed(encoder, [out / name / key for key in split.keys], report) for name, split in splits.items()

@@ -121,7 +121,7 @@ def test_compiled_it_gives_nearly_the_same(tiny_clip: Path, encoder: ClipEncoder
     options = EmbedOptions(batch_size=16)
     with caplog.at_level(logging.WARNING, logger="safetyfilter"):
         compiled = ClipEncoder.load(f"local-dir:{tiny_clip}", device="cuda", precision=precision, compile=True)
-        found = compiled.embed(files, options).vectors  # 100 files, the last batch filled up
+        found = compiled.embed(files, options).vectors  # 100 files, the last batch smaller
     assert [record.message for record in caplog.records if record.name.startswith("safetyfilter")] == []
     assert not compiled._tower.as_it_is
     assert [type(run) for run in compiled._tower._runs.values()] == [Graph]

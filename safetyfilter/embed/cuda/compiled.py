@@ -78,6 +78,15 @@ class CompiledTower:
                     run = self._compiled(pixels)
         return self.tower(pixels) if run is None else run(pixels)
 
+    def for_full(self, size: int) -> Run:
+        """Return what embeds batches of `size` images compiled, and smaller ones by the tower as it is."""
+
+        @torch.inference_mode()
+        def embed(pixels: torch.Tensor) -> torch.Tensor:
+            return self(pixels) if len(pixels) >= size else self.tower(pixels)
+
+        return embed
+
     def on(self, device: torch.device) -> CompiledTower:
         """Return the tower on another device, to be compiled anew there; errors as of `TorchTower.on`."""
         return CompiledTower(self.tower.on(device), self._compiler)
