@@ -54,3 +54,17 @@ def int8(result: Mapping[str, Any]) -> str:
         for name, row in flips["probes"].items()
     ]
     return f"{text}\n\n{table(head, rows)}"
+
+
+def int8_amx(result: Mapping[str, Any]) -> str:
+    """Rates of one model on a processor that multiplies 8 bits natively."""
+    environment, case = result["environment"], result["cases"][0]
+    rates = ", ".join(f"{NAMES[run]} {rate:,.1f}" for run, rate in case["images_per_cpu_second"].items())
+    ratios = case["ratios"]
+    text = (
+        f"On {environment['cores']} of the 16 virtual cores of an {environment['cpu']} with "
+        f"{environment['instructions']}, images of {case['encoder']} for each second of a processor's time: {rates}. int8 is "
+        f"{ratios['int8_over_bf16']:.2f} times as fast as torch's bfloat16, and OpenVINO's bfloat16 "
+        f"{ratios['openvino_bf16_over_torch_bf16']:.2f} times."
+    )
+    return textwrap.fill(text, 120)

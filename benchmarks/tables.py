@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_tables import float8, gpu, gpu_scan
-from int8_tables import int8
+from int8_tables import int8, int8_amx
 from passage_text import table
 from quality_passages import adaptive_cost, adaptive_machine, closer, laion, positions, promises, quality, sizes, small
 
@@ -508,6 +508,7 @@ PASSAGES: dict[str, Passage] = {
     "gpu": Passage(page="speed.md", results="gpu.json", write=gpu),
     "gpu scan": Passage(page="speed.md", results="gpu_scan.json", write=gpu_scan),
     "float8": Passage(page="precision.md", results="gpu.json", write=float8),
+    "int8 amx": Passage(page="precision.md", results="int8_amx.json", write=int8_amx),
     "int8": Passage(page="precision.md", results="int8.json", write=int8),
     "overhead": Passage(page="speed.md", results="overhead.json", write=overhead),
     "start-up": Passage(page="speed.md", results="startup.json", write=startup),
