@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _BESIDE = (".keys.parquet", ".keys.txt", ".keys.npy", ".parquet", ".txt")
 """Endings of a file of keys that has the array's own name."""
 _ALONE = ("keys.parquet", "keys.txt", "keys.npy")
 """Names of a file of keys beside the only array of a folder."""
+_MAY_BE_KEYS = (".parquet", ".parq", ".pq", ".csv", ".tsv", ".txt", ".json", ".jsonl", "keys.npy")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,9 @@ def embeddings_in(listing: Listing, named: NamedColumns, *, keys: Location | Non
         found = [
             *(_of_job(listing, arrays, named) if job and keys is None else _of_arrays(listing, arrays, named, keys))
         ]
+        used = {name for file in found for name in file.files}
+        _refuse_left_out(listing, used)
+        _tell_of_no_keys(listing, found, used)
     else:
         if keys is not None:
             raise SourceError("the keys of Parquet files are in a column of theirs; name it with --key-column")
@@ -116,6 +123,35 @@ def embeddings_in(listing: Listing, named: NamedColumns, *, keys: Location | Non
                 "each encoder by themselves"
             )
     return found
+
+
+def _refuse_left_out(listing: Listing, used: set[str]) -> None:
+    """Raise `SourceError` for embeddings beside arrays that are in files of another kind."""
+    for name in listing.names:
+        if name in used or is_hidden(name):
+            continue
+        holds = name.lower().endswith(".npz")
+        if is_table(name):
+            with opened_parquet(listing.place(name), name) as file:
+                holds = embedding_column_of(file.schema_arrow) is not None
+        if holds:
+            raise SourceError(
+                f"{listing.location} holds arrays, and embeddings in {name} that would be left out; scan these by "
+                "themselves, an .npz file written anew as .npy"
+            )
+
+
+def _tell_of_no_keys(listing: Listing, found: Sequence[VectorFile], used: set[str]) -> None:
+    """Warn where samples are called by the numbers of rows, and a file that may hold their keys is there."""
+    without = [file for file in found if isinstance(file, ArrayVectors) and not file.has_keys]
+    beside = (name for name in listing.names if not is_hidden(name) and name.lower().endswith(_MAY_BE_KEYS))
+    if without and (any(file.keys for file in without) or any(name not in used for name in beside)):
+        _log.warning(
+            "samples of %d of %d arrays in %s, %s for example, are called by file and row, FILE#ROW: what lies beside "
+            "is not taken for their keys; name a column (--key-column) or a file (--keys), or name files as the "
+            "documentation of stored embeddings has them",
+            *(len(without), len(found), listing.location, without[0].name),
+        )
 
 
 def _of_job(listing: Listing, arrays: Sequence[str], named: NamedColumns) -> list[VectorFile]:
@@ -169,7 +205,8 @@ def _of_arrays(
         )
     found: list[VectorFile] = []
     for name in arrays:
-        keys, files = _keys_beside(listing, name, alone=len(arrays) == 1, named=named, given=given)
+        alone = len(arrays) == 1 and (listing.is_folder or _is_only_array(listing.base, name))
+        keys, files = _keys_beside(listing, name, alone=alone, named=named, given=given)
         if keys is None:
             named.refuse(f"{name} has no file of keys beside it")
         found.append(
@@ -182,6 +219,13 @@ def _of_arrays(
             )
         )
     return found
+
+
+def _is_only_array(base: Location, name: str) -> bool:
+    """True where no other array lies in the folder of one that was named by itself: a file of keys may be another's."""
+    folder, _, own = name.rpartition("/")
+    names = (base / folder if folder else base).names()
+    return not any(_is_array(each) and not _holds_keys(each) and each != own for each in names if not is_hidden(each))
 
 
 def _keys_beside(

@@ -11,6 +11,7 @@ from safetyfilter.sources.base import MAX_BYTES, Part, Sample, SampleBatch, Shar
 from safetyfilter.sources.embedding_layouts import NamedColumns, embeddings_in
 from safetyfilter.sources.files import Extent, Listing
 from safetyfilter.sources.parts import gathered
+from safetyfilter.sources.unchanged import Unchanged
 from safetyfilter.sources.vector_files import VectorFile
 from safetyfilter.sources.vectors import VectorBlock
 from safetyfilter.storage import Location
@@ -83,6 +84,8 @@ class EmbeddingSource:
             ends.add(len(self._pieces) - 1)
         if not self._pieces:
             raise EmptySourceError(f"no row in {self.location}; give embeddings of at least one sample")
+        self._unchanged = Unchanged(listing.states(name for file in self._files for name in file.files))
+        self._unchanged.require([place for file in self._files for place in self._places(file) if place.is_local])
         self._ranges = gathered([piece.stop - piece.start for piece in self._pieces], part_size, ends)
 
     def parts(self) -> Sequence[Part]:
@@ -104,6 +107,11 @@ class EmbeddingSource:
     def _of(self, index: int) -> list[_Piece]:
         numbers = self._ranges[index]
         return self._pieces[numbers.start : numbers.stop]
+
+    def _places(self, file: VectorFile) -> list[Location]:
+        return [self._listing.base / name for name in file.files] + (
+            [] if self._keys_file is None else [self._keys_file]
+        )
 
     def _state(self, piece: _Piece) -> str:
         listed = [name for name in piece.file.files if name in self._listing]
@@ -129,7 +137,7 @@ class EmbeddingSource:
         SourceError
             There are none of captions, or rows have another width.
         StorageError
-            The storage failed each time it was asked.
+            The storage failed each time it was asked, or a file changed since the source was opened.
         """
         if captions and not self.has_captions:
             raise SourceError(
@@ -137,7 +145,8 @@ class EmbeddingSource:
                 "(text_emb/, or a column text_embedding) for all its images; use probes on images alone"
             )
         for piece in self._of(part.index):
-            yield from piece.file.read(piece.start, piece.stop, captions=captions, urls=urls)
+            with self._unchanged.during(self._places(piece.file)):
+                yield from piece.file.read(piece.start, piece.stop, captions=captions, urls=urls)
 
     def samples(
         self, part: Part, *, captions: bool = False, urls: bool = False, max_bytes: int = MAX_BYTES
@@ -149,5 +158,6 @@ class EmbeddingSource:
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield a part's rows with all that is known of them: the metadata beside an array, or the table's own row."""
         for piece in self._of(part.index):
-            for block, table in piece.file.tables(piece.start, piece.stop):
-                yield SampleBatch(samples=tuple(block.samples()), rows=table)
+            with self._unchanged.during(self._places(piece.file)):
+                for block, table in piece.file.tables(piece.start, piece.stop):
+                    yield SampleBatch(samples=tuple(block.samples()), rows=table)

@@ -97,6 +97,11 @@ class ArrayVectors:
         return self.texts is not None
 
     @property
+    def has_keys(self) -> bool:
+        """True where samples are called by a column or a list, and not by the file and the row."""
+        return self.keys is not None and self.keys.has_keys
+
+    @property
     def state(self) -> str:
         """The choice of keys."""
         return "" if self.keys is None else self.keys.state

@@ -41,6 +41,10 @@ class KeyList(Protocol):
     def urls(self) -> UrlFields:
         """The columns of URLs and references."""
 
+    @property
+    def has_keys(self) -> bool:
+        """False for a table of which no column is taken for keys."""
+
     def read(self, start: int, stop: int) -> pa.Array | None:
         """Return the keys of some rows, of any type, null where a row has none; None where no column holds keys."""
 
@@ -92,6 +96,11 @@ class TableKeys:
         return cls(place=place, name=name, column=column or next(fitting, None), rows=rows, urls=urls)
 
     @property
+    def has_keys(self) -> bool:
+        """True where a column is taken for keys."""
+        return self.column is not None
+
+    @property
     def state(self) -> str:
         """The choice as text."""
         return f"{self.column!r}{self.urls.state}"
@@ -135,6 +144,7 @@ class ListedKeys:
     place: Location
     name: str
     urls: ClassVar[UrlFields] = NO_URLS
+    has_keys: ClassVar[bool] = True
 
     @cached_property
     def _keys(self) -> pa.Array:
@@ -250,7 +260,7 @@ def _texts_of(array: Any) -> pa.Array:
     if array.ndim != 1 or array.dtype.kind not in "USiu":
         raise ValueError(f"it holds {array.dtype} of shape {array.shape}, and not a row of texts or whole numbers")
     if array.dtype.kind in "iu":
-        return pa.array(np.asarray(array))
+        return pa.array(np.asarray(array, array.dtype.newbyteorder("=")))
     return pa.array([text.decode() if isinstance(text, bytes) else text for text in array.tolist()], pa.large_string())
 
 

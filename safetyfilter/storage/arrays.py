@@ -69,15 +69,19 @@ class ArrayFile:
             As of `Location.open`.
         """
         with place.open() as file:
-            version = npy.read_magic(file)
-            if version not in _HEADERS:
-                raise ValueError(f"it is of version {version[0]}.{version[1]} of the format; 1.0 and 2.0 are read")
             try:
-                shape, in_columns, dtype = _HEADERS[version](file)
-            except (OSError, ValueError, StorageError):
+                version = npy.read_magic(file)
+                if version in _HEADERS:
+                    shape, in_columns, dtype = _HEADERS[version](file)
+            except (OSError, StorageError):
                 raise
-            except Exception as error:  # NumPy's parser lets through what Python's parsers raise
-                raise ValueError(f"its header can't be read ({type(error).__name__})") from error
+            except Exception as error:  # NumPy's parser, whose own words are advice to trust the file, or no advice
+                raise ValueError("its header can't be read; write it anew with numpy.save") from error
+            if version not in _HEADERS:
+                raise ValueError(
+                    f"it is of version {version[0]}.{version[1]} of the format, and 1.0 and 2.0 are read; write it "
+                    "anew with numpy.save"
+                )
             offset = file.tell()
         if dtype.hasobject:
             raise ValueError("it holds pickled objects, which are never loaded; write numbers")
@@ -95,9 +99,9 @@ class ArrayFile:
         if size < offset + rows * width * dtype.itemsize:
             raise ValueError(
                 f"it ends too early: {rows:,} rows of {width} {dtype} need "
-                f"{offset + rows * width * dtype.itemsize:,} bytes, and it has {size:,}"
+                f"{offset + rows * width * dtype.itemsize:,} bytes, and it has {size:,}; get it whole"
             )
-        if size >= offset + (rows + 1) * width * dtype.itemsize:
+        if size > offset + rows * width * dtype.itemsize:
             raise ValueError(
                 f"it has {size:,} bytes, and {rows:,} rows of {width} {dtype} end at "
                 f"{offset + rows * width * dtype.itemsize:,}: what is behind them, another array say, would be left out"

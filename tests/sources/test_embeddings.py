@@ -130,7 +130,8 @@ class TestEveryLayout:
         assert before == states_of(open_source(place))
         for path in [path for path in place.rglob("*") if path.is_file()]:
             content = path.read_bytes()
-            path.write_bytes(content + b"\0" if path.suffix == ".npy" and "keys" not in path.name else content)
+            is_array = path.suffix == ".npy" and "keys" not in path.name
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if is_array else content)
             assert states_of(open_source(place)) != before
             before = states_of(open_source(place))
 
@@ -271,9 +272,9 @@ BODY = VECTORS[0][:4].tobytes()
     ("content", "message"),
     [
         (header() + BODY[:-1], "it ends too early: 4 rows of 8 float16 need 192 bytes, and it has 191"),
-        (header()[:60], "EOF"),
-        (b"", "EOF|magic"),
-        (b"\x80\x04\x95 a pickle", "magic string"),
+        (header()[:60], "its header can't be read; write it anew with numpy.save"),
+        (b"", "its header can't be read"),
+        (b"\x80\x04\x95 a pickle", "its header can't be read"),
         (header(descr="'|O'") + BODY, "pickled objects, which are never loaded"),
         (header(descr="'>f2'") + BODY, "in the other byte order"),
         (header(descr="'<f8'") + BODY * 4, "it holds float64; write float16 or float32, little-endian"),
@@ -282,11 +283,12 @@ BODY = VECTORS[0][:4].tobytes()
         (header(shape="(4, 0)") + BODY, "its shape is"),
         (header(shape="(4, 8, 1)") + BODY, re.escape("for each image, of several views its first: array[:, 0]")),
         (header(shape="(-4, 8)") + BODY, "its shape is"),
+        (header() + BODY + b"\0", "another array say, would be left out"),
         (header(shape="(2, 8)") + BODY, "another array say, would be left out; write one array a file"),
         (header(shape="(4, (") + BODY, "its header can't be read"),
         (
             b"\x93NUMPY\x01\x00" + (3000).to_bytes(2, "little") + b"-" * 2999 + b"1" + BODY,
-            "its header can't be read|Cannot parse header",
+            "its header can't be read",
         ),
         (header(shape="{[]: 1}") + BODY, "its header can't be read"),
     ],
@@ -303,6 +305,7 @@ BODY = VECTORS[0][:4].tobytes()
         "none",
         "deep",
         "negative",
+        "a byte behind",
         "two arrays",
         "open bracket",
         "nested",
