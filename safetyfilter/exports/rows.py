@@ -41,7 +41,7 @@ def kept_rows(batch: SampleBatch, contents: Sequence[Sequence[bytes] | None], ke
     """
     if batch.rows is None:
         raise ValueError("the batch has no rows")
-    rows = batch.rows.filter(pa.array(keep))
+    rows = _without_views(batch.rows).filter(pa.array(keep))
     chosen = [
         (sample, found or (b"",))
         for sample, found, kept in zip(batch.samples, contents, keep.tolist(), strict=True)
@@ -64,6 +64,15 @@ def kept_rows(batch: SampleBatch, contents: Sequence[Sequence[bytes] | None], ke
             filled = [_filled(value, named, pictures) for value, pictures in zip(values, others, strict=True)]
         rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(filled, field.type))
     return rows
+
+
+def _without_views(rows: pa.Table) -> pa.Table:
+    """Rows without Arrow's views of texts and bytes, of which it can't choose some yet."""
+    held = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    if not any(kind in held for kind in rows.schema.types):
+        return rows
+    fields = [field.with_type(held.get(field.type, field.type)) for field in rows.schema]
+    return rows.cast(pa.schema(fields, rows.schema.metadata))
 
 
 def _names_files(sample: Sample) -> bool:

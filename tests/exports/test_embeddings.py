@@ -11,7 +11,9 @@ from safetyfilter import EmbedOptions, LinearProbe, Policy, ProbeBank, Run, Safe
 from safetyfilter.embed.clip.named import NamedEncoder
 from safetyfilter.errors import SourceError, UsageError
 from safetyfilter.exports import export
+from safetyfilter.exports.rows import kept_rows
 from safetyfilter.runs.decisions import Decisions
+from safetyfilter.sources import Sample, SampleBatch
 from tests.conftest import good_images
 from tests.writers import write_embedding_job, write_files
 
@@ -50,6 +52,13 @@ def table(tmp_path: Path, vectors: np.ndarray) -> Path:
 def kept_by(run: Run, keys: list[str]) -> list[str]:
     keep = Decisions.of(run).reasons(keys) == 0
     return [key for key, keeps in zip(keys, keep.tolist(), strict=True) if keeps]
+
+
+def test_rows_of_views_are_chosen_as_texts_are() -> None:
+    rows = pa.table({"note": pa.array(["a", "b"], pa.string_view()), "raw": pa.array([b"1", b"2"], pa.binary_view())})
+    batch = SampleBatch(samples=(Sample(key="0"), Sample(key="1")), rows=rows)
+    kept = kept_rows(batch, [None, [b""]], np.array([False, True]))
+    assert kept.to_pylist() == [{"note": "b", "raw": b"2"}]
 
 
 @pytest.mark.parametrize("format", ["parquet", "datasets"])
