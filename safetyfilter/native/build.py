@@ -54,10 +54,10 @@ def _compiled() -> ctypes.CDLL | None:
         return None
     said = []
     for machine in _MACHINES:
-        # A folder of its own, gone when the loops are loaded: nothing that was compiled elsewhere is ever run.
-        with tempfile.TemporaryDirectory(prefix="safetyfilter-") as folder:
-            made = os.path.join(folder, "kernels.so")  # noqa: PTH118
-            try:
+        try:
+            # A folder of its own, gone when the loops are loaded: nothing that was compiled elsewhere is ever run.
+            with tempfile.TemporaryDirectory(prefix="safetyfilter-") as folder:
+                made = os.path.join(folder, "kernels.so")  # noqa: PTH118
                 done = subprocess.run(
                     [*compiler, *_FLAGS, machine, *map(str, SOURCES), "-o", made, "-lm"],
                     capture_output=True,
@@ -68,11 +68,11 @@ def _compiled() -> ctypes.CDLL | None:
                 if done.returncode == 0:
                     return ctypes.CDLL(made)
                 said.append((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0])
-            except subprocess.TimeoutExpired:
-                said.append(f"it was not done in {_TIMEOUT_S:.0f} s")
-                break
-            except (OSError, subprocess.SubprocessError) as error:
-                said.append(f"{type(error).__name__}: {error}")
+        except subprocess.TimeoutExpired:
+            said.append(f"it was not done in {_TIMEOUT_S:.0f} s")
+            break
+        except (OSError, subprocess.SubprocessError) as error:  # no folder for temporary files is one of these
+            said.append(f"{type(error).__name__}: {error}")
     told = "; ".join(dict.fromkeys(said))
     _log.warning("%s can't compile the fast loops (%s): %s", compiler[0], told, _INSTEAD)
     return None

@@ -134,7 +134,9 @@ def _converted(rows: Rows, dtype: type[np.floating[Any]] = np.float32, *, normal
     """Rows in a precision, of unit norm where wanted, and in float32 their norms before."""
     vectors = rows.astype(dtype)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+        squares[squares > np.finfo(np.float32).max] = np.inf  # as the loops have it, which add them up in float32
+        norms = np.sqrt(squares)
         if normalise:
             vectors /= norms[:, None]
         return vectors, norms.astype(np.float32, copy=False)

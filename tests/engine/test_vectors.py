@@ -15,6 +15,7 @@ from safetyfilter.engine.parts import PartJob, score_parts
 from safetyfilter.engine.vectors import VectorScorer
 from safetyfilter.errors import SourceError
 from safetyfilter.runs.digests import Digester
+from safetyfilter.score import rows as score_rows
 from safetyfilter.sources.base import Sample
 from tests.engine.memory import MemorySource
 from tests.engine.pictures import GOOD
@@ -92,8 +93,13 @@ def test_what_is_no_direction_is_unscored(
     assert np.isfinite(found.scores.values[0]).all()
 
 
-@pytest.mark.parametrize("length", [1e-14, 1e-22, 1e-30, 1e18, 1e30])
-def test_a_norm_that_float32_can_not_tell_is_no_direction(normalising: VectorScorer, length: float) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("length", [1e-14, 1e-22, 1e-30, 1e18, 1e20, 1e30])
+def test_a_norm_that_float32_can_not_tell_is_no_direction(
+    normalising: VectorScorer, length: float, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiled:
+        monkeypatch.setattr(score_rows, "native", lambda: None)
     right = np.random.default_rng(0).standard_normal(32)
     right /= np.linalg.norm(right)
     found = scored(normalising, [right.astype(np.float32), (right * length).astype(np.float32)])

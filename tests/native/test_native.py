@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_no_compiler_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert native() is None
     assert "install gcc or clang" in caplog.text
+
+
+@pytest.mark.usefixtures("anew")
+def test_no_folder_for_temporary_files_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no-such-folder")
+    assert native() is None
+    assert "slower functions take their place" in caplog.text
 
 
 @pytest.mark.usefixtures("anew")
