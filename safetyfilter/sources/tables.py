@@ -114,7 +114,7 @@ def image_column_of(schema: pa.Schema, wanted: str | None = None) -> str:
     if not fitting:
         raise SourceError(
             f"no column of {schema.names} holds encoded images, that is binary or a struct with bytes; leave it out, "
-            f"or write the images into it{_remedy_for_paths(schema, IMAGE_COLUMNS)}"
+            f"or write the images into it{_remedy_for_paths(schema, IMAGE_COLUMNS)}{_remedy_for_vectors(schema)}"
         )
     raise SourceError(
         f"can't tell which column holds the images: {fitting} of {schema.names} could; "
@@ -181,6 +181,13 @@ def may_hold_pictures(kind: pa.DataType) -> bool:
     if is_list(kind):
         return may_hold_pictures(kind.value_type)
     return _is_binary(kind)
+
+
+def _remedy_for_vectors(schema: pa.Schema) -> str:
+    lists = [field.name for field in schema if is_list(field.type) and pa.types.is_floating(field.type.value_type)]
+    if not lists:
+        return ""
+    return f"; or name the one of {lists} that holds embeddings with image_column= (--image-column)"
 
 
 def is_list(kind: pa.DataType) -> bool:

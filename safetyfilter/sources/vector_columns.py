@@ -173,12 +173,17 @@ def embedding_column_of(schema: pa.Schema, wanted: str | None = None) -> str | N
 def _is_vector(schema: pa.Schema, name: str) -> bool:
     if schema.get_field_index(name) < 0:
         return False
-    kind = schema.field(name).type
+    kind = _stored(schema.field(name).type)
     return is_list(kind) and bool(pa.types.is_floating(kind.value_type))
 
 
+def _stored(kind: pa.DataType) -> pa.DataType:
+    """The lists that Arrow's tensors of one dimension are stored as, and any other type as it is."""
+    return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1 else kind
+
+
 def _width(file: pq.ParquetFile, column: str, name: str) -> int:
-    kind = file.schema_arrow.field(column).type
+    kind = _stored(file.schema_arrow.field(column).type)
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
     for batch in file.iter_batches(64, columns=[column], use_threads=False):
@@ -190,6 +195,8 @@ def _width(file: pq.ParquetFile, column: str, name: str) -> int:
 
 def _rows_of(column: pa.Array, width: int, name: str) -> Rows:
     """(N, D) floats from a column of lists; NaN where a row is null; `SourceError` where one has another length."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
     if pa.types.is_fixed_size_list(column.type):
         values = column.values.slice(column.offset * width, len(column) * width)
         if column.type.list_size != width:

@@ -196,3 +196,22 @@ def test_keys_that_are_not_taken_are_told(
     keys = keys_of(open_source(tmp_path))
     assert (keys[0] == "a.npy#0") == (told or name is None)
     assert ("are called by file and row" in caplog.text) == told
+
+
+def test_one_of_several_columns_of_embeddings_is_to_be_named(tmp_path: Path) -> None:
+    kind = pa.list_(pa.float32())
+    table = pa.table({name: pa.array(list(vectors(seed)), kind) for seed, name in enumerate(("one", "two"))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"name the one of \['one', 'two'\] that holds embeddings.*--image-column"):
+        open_source(tmp_path)
+    assert len(keys_of(open_source(tmp_path, image_column="two"))) == COUNT
+
+
+def test_a_column_of_tensors_of_one_dimension(tmp_path: Path) -> None:
+    given = vectors(0).astype(np.float32)
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(given)
+    pq.write_table(pa.table({"key": KEYS, "v": tensors}), tmp_path / "a.parquet", row_group_size=7)
+    source = open_source(tmp_path)
+    found = [block for part in source.parts() for block in blocks_of(source, part)]
+    np.testing.assert_array_equal(np.concatenate([block.vectors for block in found]), given)
+    assert keys_of(source) == KEYS
