@@ -46,7 +46,7 @@ def for_class_token(visual: nn.Module) -> nn.Module:
     """
     if _pools_first_token(visual):
         blocks: Any = visual.transformer.resblocks
-        if takes_no_more(blocks[-1]):
+        if attends_to_itself(blocks[-1]):
             blocks[-1] = ClassTokenBlock(blocks[-1])
     return visual
 
@@ -61,10 +61,10 @@ def _pools_first_token(visual: nn.Module) -> TypeGuard[VisionTransformer]:
     )
 
 
-def takes_no_more(block: nn.Module) -> bool:
+def attends_to_itself(block: nn.Module) -> bool:
     """Return True for an open_clip block that attends to nothing but what it is given, in the usual way, batch first.
 
-    >>> takes_no_more(ResidualAttentionBlock(32, 2)), takes_no_more(ResidualAttentionBlock(32, 2, batch_first=False))
+    >>> attends_to_itself(ResidualAttentionBlock(32, 2)), attends_to_itself(ResidualAttentionBlock(32, 2, batch_first=False))
     (True, False)
     """
     return isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv") and _is_plain(block.attn)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from safetyfilter.embed.class_token import takes_no_more
+from safetyfilter.embed.class_token import attends_to_itself
 
 
 class SelfAttention(nn.Module):
@@ -67,7 +67,7 @@ def with_linear_attention(visual: nn.Module) -> nn.Module:
     """
     block: Any
     for block in visual.modules():
-        if takes_no_more(block):
+        if attends_to_itself(block):
             block.attn = SelfAttention(block.attn)
     return visual
 
