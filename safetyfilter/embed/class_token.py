@@ -64,8 +64,8 @@ def _pools_first_token(visual: nn.Module) -> TypeGuard[VisionTransformer]:
 def attends_to_itself(block: nn.Module) -> bool:
     """Return True for an open_clip block that attends to nothing but what it is given, in the usual way, batch first.
 
-    >>> attends_to_itself(ResidualAttentionBlock(32, 2)), attends_to_itself(ResidualAttentionBlock(32, 2, batch_first=False))
-    (True, False)
+    >>> [attends_to_itself(ResidualAttentionBlock(32, 2, batch_first=first)) for first in (True, False)]
+    [True, False]
     """
     return isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv") and _is_plain(block.attn)
 

@@ -95,6 +95,7 @@ def with_fused_layers(visual: nn.Module) -> nn.Module:
 def _is_patches(layer: nn.Conv2d) -> bool:
     return (
         layer.kernel_size == layer.stride
+        and min(layer.kernel_size) > 1  # else it is a product of matrices as it is
         and layer.padding in ((0, 0), "valid")
         and layer.dilation == (1, 1)
         and layer.groups == 1

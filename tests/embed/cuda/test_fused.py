@@ -44,6 +44,7 @@ def test_patches_are_those_of_the_convolution(patch, size: tuple[int, int], bias
     [
         nn.Conv2d(3, 8, 3),
         nn.Conv2d(3, 8, 4, stride=2),
+        nn.Conv2d(3, 8, 1),
         nn.Conv2d(3, 8, 4, stride=4, padding=1),
         nn.Conv2d(4, 8, 4, stride=4, groups=2),
         nn.Conv2d(3, 8, 2, stride=2, dilation=2),
