@@ -72,7 +72,7 @@ class EmbeddingSource:
     ) -> None:
         self.location = listing.location
         self.extents: tuple[Extent, ...] = (*listing.extents, *([] if keys is None else [Extent(keys, 0)]))
-        self._listing, self._keys_file = listing, keys
+        self._listing, self._named_keys = listing, [] if keys is None else [keys]
         named = NamedColumns(vectors=column, key=key_column, url=url_column)
         self._files = embeddings_in(listing, named, keys=keys)
         self.width = self._files[0].width
@@ -85,7 +85,7 @@ class EmbeddingSource:
         if not self._pieces:
             raise EmptySourceError(f"no row in {self.location}; give embeddings of at least one sample")
         self._unchanged = Unchanged(listing.states(name for file in self._files for name in file.files))
-        self._unchanged.require([place for file in self._files for place in self._places(file) if place.is_local])
+        self._unchanged.require([place for place in self._places(self._pieces) if place.is_local])
         self._ranges = gathered([piece.stop - piece.start for piece in self._pieces], part_size, ends)
 
     def parts(self) -> Sequence[Part]:
@@ -108,16 +108,15 @@ class EmbeddingSource:
         numbers = self._ranges[index]
         return self._pieces[numbers.start : numbers.stop]
 
-    def _places(self, file: VectorFile) -> list[Location]:
-        return [self._listing.base / name for name in file.files] + (
-            [] if self._keys_file is None else [self._keys_file]
-        )
+    def _places(self, pieces: Sequence[_Piece]) -> list[Location]:
+        """The files that pieces are read from, each once."""
+        names = dict.fromkeys(name for piece in pieces for name in piece.file.files)
+        return [*(self._listing.base / name for name in names), *self._named_keys]
 
     def _state(self, piece: _Piece) -> str:
         listed = [name for name in piece.file.files if name in self._listing]
         others = [self._listing.base / name for name in piece.file.files if name not in self._listing]
-        others += [] if self._keys_file is None else [self._keys_file]
-        beside = "\n".join(self._listing.state_of(place) for place in others)
+        beside = "\n".join(self._listing.state_of(place) for place in (*others, *self._named_keys))
         return f"{self._listing.state(listed)}\n{beside}:{piece.start}-{piece.stop}:{piece.file.state}"
 
     def blocks(self, part: Part, *, captions: bool = False, urls: bool = False) -> Iterator[VectorBlock]:
@@ -144,8 +143,9 @@ class EmbeddingSource:
                 f"the probes judge images with their captions, and {self.location} has no embeddings of captions "
                 "(text_emb/, or a column text_embedding) for all its images; use probes on images alone"
             )
-        for piece in self._of(part.index):
-            with self._unchanged.during(self._places(piece.file)):
+        pieces = self._of(part.index)
+        with self._unchanged.during(self._places(pieces)):
+            for piece in pieces:
                 yield from piece.file.read(piece.start, piece.stop, captions=captions, urls=urls)
 
     def samples(
@@ -157,7 +157,8 @@ class EmbeddingSource:
 
     def batches(self, part: Part, *, max_bytes: int = MAX_BYTES) -> Iterator[SampleBatch]:
         """Yield a part's rows with all that is known of them: the metadata beside an array, or the table's own row."""
-        for piece in self._of(part.index):
-            with self._unchanged.during(self._places(piece.file)):
+        pieces = self._of(part.index)
+        with self._unchanged.during(self._places(pieces)):
+            for piece in pieces:
                 for block, table in piece.file.tables(piece.start, piece.stop):
                     yield SampleBatch(samples=tuple(block.samples()), rows=table)
