@@ -106,8 +106,9 @@ def embeddings_in(listing: Listing, named: NamedColumns, *, keys: Location | Non
             *(_of_job(listing, arrays, named) if job and keys is None else _of_arrays(listing, arrays, named, keys))
         ]
         used = {name for file in found for name in file.files}
-        _refuse_left_out(listing, used)
-        _tell_of_no_keys(listing, found, used)
+        beside = [name for name in listing.names if name not in used and not is_hidden(name)]
+        _refuse_left_out(listing, beside)
+        _tell_of_no_keys(listing, found, beside)
     else:
         if keys is not None:
             raise SourceError("the keys of Parquet files are in a column of theirs; name it with --key-column")
@@ -125,11 +126,9 @@ def embeddings_in(listing: Listing, named: NamedColumns, *, keys: Location | Non
     return found
 
 
-def _refuse_left_out(listing: Listing, used: set[str]) -> None:
+def _refuse_left_out(listing: Listing, beside: Sequence[str]) -> None:
     """Raise `SourceError` for embeddings beside arrays that are in files of another kind."""
-    for name in listing.names:
-        if name in used or is_hidden(name):
-            continue
+    for name in beside:
         holds = name.lower().endswith(".npz")
         if is_table(name):
             with opened_parquet(listing.place(name), name) as file:
@@ -141,11 +140,11 @@ def _refuse_left_out(listing: Listing, used: set[str]) -> None:
             )
 
 
-def _tell_of_no_keys(listing: Listing, found: Sequence[VectorFile], used: set[str]) -> None:
+def _tell_of_no_keys(listing: Listing, found: Sequence[VectorFile], beside: Sequence[str]) -> None:
     """Warn where samples are called by the numbers of rows, and a file that may hold their keys is there."""
     without = [file for file in found if isinstance(file, ArrayVectors) and not file.has_keys]
-    beside = (name for name in listing.names if not is_hidden(name) and name.lower().endswith(_MAY_BE_KEYS))
-    if without and (any(file.keys for file in without) or any(name not in used for name in beside)):
+    may_be = any(name.lower().endswith(_MAY_BE_KEYS) for name in beside)
+    if without and (may_be or any(file.keys for file in without)):
         _log.warning(
             "samples of %d of %d arrays in %s, %s for example, are called by file and row, FILE#ROW: what lies beside "
             "is not taken for their keys; name a column (--key-column) or a file (--keys), or name files as the "

@@ -184,10 +184,10 @@ def may_hold_pictures(kind: pa.DataType) -> bool:
 
 
 def _remedy_for_vectors(schema: pa.Schema) -> str:
-    lists = [field.name for field in schema if is_list(field.type) and pa.types.is_floating(field.type.value_type)]
-    if not lists:
+    vectors = [field.name for field in schema if is_vector(field.type)]
+    if not vectors:
         return ""
-    return f"; or name the one of {lists} that holds embeddings with image_column= (--image-column)"
+    return f"; or name the one of {vectors} that holds embeddings with image_column= (--image-column)"
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -197,6 +197,26 @@ def is_list(kind: pa.DataType) -> bool:
     (True, True, False)
     """
     return str(kind).startswith(("list", "large_list", "fixed_size_list"))
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Return True for a type of lists of floats, or of tensors of them that have one dimension.
+
+    >>> kinds = pa.list_(pa.float16(), 3), pa.fixed_shape_tensor(pa.float32(), [3]), pa.list_(pa.int8()), pa.float32()
+    >>> [is_vector(kind) for kind in kinds]
+    [True, True, False, False]
+    """
+    kind = stored_as(kind)
+    return is_list(kind) and bool(pa.types.is_floating(kind.value_type))
+
+
+def stored_as(kind: pa.DataType) -> pa.DataType:
+    """Return the lists that tensors of one dimension are stored as, and any other type as it is.
+
+    >>> stored_as(pa.fixed_shape_tensor(pa.float32(), [3])) == pa.list_(pa.float32(), 3)
+    True
+    """
+    return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1 else kind
 
 
 def is_text(kind: pa.DataType) -> bool:

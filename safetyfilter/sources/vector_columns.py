@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetyfilter.batches import OK, STATUS_CODES
 from safetyfilter.errors import SourceError
 from safetyfilter.sources import vector_files
-from safetyfilter.sources.tables import is_list, key_column_of
+from safetyfilter.sources.tables import is_vector, key_column_of, stored_as
 from safetyfilter.sources.urls import NO_URLS, UrlFields
 from safetyfilter.sources.vector_files import status_of
 from safetyfilter.sources.vector_keys import USUAL, key_texts, opened_parquet
@@ -171,19 +171,11 @@ def embedding_column_of(schema: pa.Schema, wanted: str | None = None) -> str | N
 
 
 def _is_vector(schema: pa.Schema, name: str) -> bool:
-    if schema.get_field_index(name) < 0:
-        return False
-    kind = _stored(schema.field(name).type)
-    return is_list(kind) and bool(pa.types.is_floating(kind.value_type))
-
-
-def _stored(kind: pa.DataType) -> pa.DataType:
-    """The lists that Arrow's tensors of one dimension are stored as, and any other type as it is."""
-    return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1 else kind
+    return schema.get_field_index(name) >= 0 and is_vector(schema.field(name).type)
 
 
 def _width(file: pq.ParquetFile, column: str, name: str) -> int:
-    kind = _stored(file.schema_arrow.field(column).type)
+    kind = stored_as(file.schema_arrow.field(column).type)
     if pa.types.is_fixed_size_list(kind) and kind.list_size:
         return int(kind.list_size)
     for batch in file.iter_batches(64, columns=[column], use_threads=False):
