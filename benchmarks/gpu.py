@@ -148,7 +148,7 @@ def ratios_of(found: Mapping[str, Any]) -> dict[str, float]:
         for name, section in found.items()
         if name.startswith("pipeline_")
     }
-    if pipeline := found.get("pipeline_384_compiled", found.get("pipeline_384")):  # as `auto` has it where it is there
+    if pipeline := _as_auto(found):
         named["pipeline_over_bare"] = pipeline["pipeline_over_bare"]
     named |= {
         name.replace("jpegs", "nvjpeg_over_cores"): section["nvjpeg_over_cores"]
@@ -162,6 +162,11 @@ def _over_eager(found: Mapping[str, Any]) -> dict[str, float]:
     return {
         way: value for name in ("towers", "tuned") for way, value in found.get(name, {}).get("over_eager", {}).items()
     }
+
+
+def _as_auto(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The pipeline as ``auto`` has it: compiled, where that was measured."""
+    return found.get("pipeline_384_compiled", found.get("pipeline_384"))
 
 
 def choices(found: Mapping[str, Any]) -> dict[str, str]:
@@ -190,7 +195,7 @@ def choices(found: Mapping[str, Any]) -> dict[str, str]:
     if jpegs:
         which = "is worth having" if min(jpegs) >= GAIN else "is not worth having"
         said["nvjpeg"] = f"{which}: at least {min(jpegs):.3f} times the rate of {cores()} cores that decode"
-    if pipeline := found.get("pipeline_384_compiled", found.get("pipeline_384")):
+    if pipeline := _as_auto(found):
         said["bars"] = (
             f"over the bare model {pipeline['pipeline_over_bare']:.3f} (at least {MIN_PIPELINE} with 16 cores), "
             f"{pipeline['images_per_second']['pipeline']:,.0f} images a second (at least {MIN_RATE:,} on an H200)"

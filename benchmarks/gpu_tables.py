@@ -83,8 +83,9 @@ def gpu_scan(result: Mapping[str, Any]) -> str:
         f"second from a folder, where the pipeline alone gives {case['images_per_second']['pipeline']:,.0f} from memory"
         for case in result["cases"]
     ]
+    how = "compiled" if all(case["compiled"] for case in result["cases"]) else "not compiled"
     text = (
-        f"On the same machine, before anything was compiled, a scan of {result['cases'][0]['images']:,} to "
+        f"On the same machine, with models that were {how}, a scan of {result['cases'][0]['images']:,} to "
         f"{result['cases'][-1]['images']:,} pictures, its start and its end included, went with "
         f"{'; and with '.join(said)}."
     )

@@ -62,9 +62,9 @@ def int8_amx(result: Mapping[str, Any]) -> str:
     rates = ", ".join(f"{NAMES[run]} {rate:,.1f}" for run, rate in case["images_per_cpu_second"].items())
     ratios = case["ratios"]
     text = (
-        f"On {environment['cores']} of the 16 virtual cores of an {environment['cpu']} with "
-        f"{environment['instructions']}, images of {case['encoder']} for each second of a processor's time: {rates}. "
-        f"int8 is {ratios['int8_over_bf16']:.2f} times as fast as torch's bfloat16, and OpenVINO's bfloat16 "
+        f"On {environment['cores']} of the {environment['machine_cores']} virtual cores of an {environment['cpu']} "
+        f"with {environment['instructions']}, images of {case['encoder']} for each second of a processor's time: "
+        f"{rates}. int8 is {ratios['int8_over_bf16']:.2f} times as fast as torch's bfloat16, and OpenVINO's bfloat16 "
         f"{ratios['openvino_bf16_over_torch_bf16']:.2f} times."
     )
     return textwrap.fill(text, 120)
