@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 
 from safetyfilter.batches import REASON_NAMES, Reason, ReasonBits, count_decisions
 from safetyfilter.errors import RunError, SchemaError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digests
+from safetyfilter.runs.digests import DIGEST_BYTES, Digests, hash_of_columns
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.parts import (
-    content_digest,
     digest_column,
     digests_of,
     read_table,
@@ -108,7 +107,7 @@ def write_decisions(part: ScoredPart, reason_bits: ReasonBits, place: Location, 
         }
     )
     bits = reason_bits.astype(np.uint16)
-    content = content_digest(part.keys, part.contents, bits)
+    content = part.digest_with(bits)
     write_table(table, place, {**meta, "counts": counts, "content": content})
     return DecidedPart(
         keys=part.keys,
@@ -143,7 +142,7 @@ def read_decisions(place: Location) -> DecidedPart:
     bits = _reasons(table, place)
     fields = Fields(meta, place, remedy="run `safetyfilter decide` again")
     content, counts = fields.get("content", str), fields.get("counts", dict)
-    if content != content_digest(keys, contents, bits):
+    if content != hash_of_columns(keys, contents, bits).hexdigest():
         raise RunError(f"{place} is damaged: it does not hold what was written; run `safetyfilter decide` again")
     if {"near_excluded": 0, **counts} != dict(count_decisions(bits)):
         raise RunError(f"{place} is damaged: its counts are not those of its rows; run `safetyfilter decide` again")

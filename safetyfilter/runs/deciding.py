@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from safetyfilter.errors import RunError
 from safetyfilter.runs.decided import DecidedPart, read_decisions
-from safetyfilter.runs.parts import content_digest, read_meta, read_scores
+from safetyfilter.runs.parts import read_meta, read_scores
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.runs.stored import digest_of, part_file, stored_metas
@@ -59,7 +59,7 @@ class OwnDecisions:
             return there
         part, meta = read_scores(part_file(self.root, "scores", number))
         bits = reasons.of_part(number, part)
-        if not (there and there.content == content_digest(part.keys, part.contents, bits)):
+        if not (there and there.content == part.digest_with(bits)):
             there = write_reasons(self.root, number, part, bits, {**meta, "policy": reasons.digest})
         self.contents.add(there.content)
         return there

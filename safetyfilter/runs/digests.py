@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,15 @@ import pyarrow as pa
 
 from safetyfilter.native.functions import native
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 DIGEST_BYTES = 16
 NO_CONTENT = bytes(DIGEST_BYTES)
 """Stands for the content of a sample without bytes; BLAKE2b gives it with a probability of 2⁻¹²⁸."""
 
 Digests = npt.NDArray[np.uint8]
+Columns = npt.NDArray[Any]
 _KEY = b"sf-key"
 _CONTENT = b"sf-content"
 _CONTENTS = b"sf-contents"
@@ -146,6 +151,31 @@ def in_order(digests: Digests) -> bool:
         return True
     second = _halves(digests)[:, 1]
     return bool(((first[1:] > first[:-1]) | ((first[1:] == first[:-1]) & (second[1:] >= second[:-1]))).all())
+
+
+def hash_of_columns(*columns: Columns, begun: _Hash | None = None) -> _Hash:
+    """Return a SHA-256 over columns of numbers, each with its shape and type.
+
+    Parameters
+    ----------
+    *columns : ndarray
+        Of any shape and type.
+    begun : hash or None
+        That of the columns before these, which stays as it is; None where there are none.
+
+    Examples
+    --------
+    >>> one, other = np.uint8([1, 2]), np.uint8([1, 3])
+    >>> hash_of_columns(one).hexdigest() == hash_of_columns(other).hexdigest()
+    False
+    >>> hash_of_columns(one, other).hexdigest() == hash_of_columns(other, begun=hash_of_columns(one)).hexdigest()
+    True
+    """
+    hashed = begun.copy() if begun else hashlib.sha256()
+    for column in columns:
+        hashed.update(f"{column.shape}{column.dtype.str}".encode())
+        hashed.update(np.ascontiguousarray(column).data)
+    return hashed
 
 
 def _halves(digests: Digests) -> npt.NDArray[np.uint64]:

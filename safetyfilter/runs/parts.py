@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from safetyfilter.batches import STATUS_NAMES, ScoreBatch, StatusCodes, Unreadable
 from safetyfilter.errors import RunError, SchemaError, StorageError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digests
+from safetyfilter.runs.digests import DIGEST_BYTES, Columns, Digests
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.storage import Location, parse_json, read_parquet, replacing
@@ -61,8 +60,7 @@ def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) 
         ``repeated``, where samples of the part share a key with others: the fingerprint of the source at that time;
         ``sealed``, where sealed records are made: the digest of their file.
     """
-    flags = (part.known_hashes, part.unchecked_hashes, part.sealed)
-    content = _content_of(part.keys, part.contents, part.scores, flags, meta.get("sealed"))
+    content = _content_of(part, meta.get("sealed"))
     own: dict[str, object] = {"signals": list(part.scores.signals), "content": content, "repeated": None}
     own |= {} if part.known_hashes is None else {"unchecked": part.unchecked}
     write_table(scores_table(part), place, {**own, **meta, "content": content})
@@ -71,7 +69,7 @@ def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) 
 
 def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, Any]]:
     """Return a part without its vectors, and its metadata; `RunError` where it is damaged, however little."""
-    table, meta = read_table(place)
+    table, meta = read_table(place, dictionaries=("status",))
     fields = Fields(meta, place, remedy=_REMEDY)
     signals, content = fields.texts("signals"), fields.get("content", str)
     for name in ("embeddings", "repeated"):
@@ -80,25 +78,24 @@ def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, 
         if further := sorted(set(table.column_names) - {*signals, *RESERVED_COLUMNS}):
             raise ValueError(f"there is {further[0]} too, which no digest covers")
         values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
-        scores = ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status")))
-        keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
-        flags = _flags(table)
-        whole = content == _content_of(keys, contents, scores, flags, meta.get("sealed"))
+        known, unchecked, sealed = _flags(table)
+        part = ScoredPart(
+            index=index,
+            state="",
+            keys=digests_of(table.column("key_digest")),
+            contents=digests_of(table.column("content_digest")),
+            scores=ScoreBatch(values=values, signals=signals, status=_status_codes(table.column("status"))),
+            known_hashes=known,
+            unchecked_hashes=unchecked,
+            sealed=sealed,
+        )
+        whole = content == _content_of(part, meta.get("sealed"))
+    except RunError:  # not in the order of the keys, in which it was written
+        whole = False
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise RunError(f"{place} does not hold the columns of scores ({error}); scan again") from error
     if not whole:
         raise RunError(f"{place} is damaged: it does not hold what was written; scan again")
-    known, unchecked, sealed = flags
-    part = ScoredPart(
-        index=index,
-        state="",
-        keys=keys,
-        contents=contents,
-        scores=scores,
-        known_hashes=known,
-        unchecked_hashes=unchecked,
-        sealed=sealed,
-    )
     return part, meta
 
 
@@ -117,27 +114,14 @@ def _flags(table: pa.Table) -> Flags:
     return known, unchecked, sealed
 
 
-def _content_of(keys: Digests, contents: Digests, scores: ScoreBatch, flags: Flags, sealed_file: object) -> str:
+def _content_of(part: ScoredPart, sealed_file: object) -> str:
     """The digest of a part's columns, and of the digest of its sealed records, so that none are changed unseen."""
-    known, unchecked, sealed = flags
-    told: list[npt.NDArray[Any]] = [] if known is None else [known]
+    known, unchecked, sealed = part.known_hashes, part.unchecked_hashes, part.sealed
+    told: list[Columns] = [] if known is None else [known]
     told += [unchecked] if unchecked is not None and unchecked.any() else []
     told += [] if sealed is None else [sealed.astype(np.uint8)]  # of another type, so that none passes for the other
     told += [] if sealed_file is None else [np.frombuffer(str(sealed_file).encode(), np.uint8)]
-    return content_digest(keys, contents, scores.values, scores.status, *told)
-
-
-def content_digest(*columns: npt.NDArray[Any]) -> str:
-    """Return the SHA-256 in hex over columns of numbers, with their shapes and types.
-
-    >>> content_digest(np.uint8([1, 2])) == content_digest(np.uint8([1, 3]))
-    False
-    """
-    digest = hashlib.sha256()
-    for column in columns:
-        digest.update(f"{column.shape}{column.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()
+    return part.digest_with(part.scores.values, part.scores.status, *told)
 
 
 def write_table(table: pa.Table, place: Location, meta: Mapping[str, object]) -> None:
@@ -160,10 +144,10 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
-def read_table(place: Location) -> tuple[pa.Table, dict[str, Any]]:
+def read_table(place: Location, *, dictionaries: Sequence[str] = ()) -> tuple[pa.Table, dict[str, Any]]:
     """Return a part's table and its metadata; `RunError` where it is missing or damaged, `SchemaError` by version."""
     try:
-        table = read_parquet(place)
+        table = read_parquet(place, dictionaries=dictionaries)
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
     except (PermissionError, IsADirectoryError, NotADirectoryError, Unreadable, ValueError) as error:
@@ -208,6 +192,8 @@ def row_count(place: Location) -> int:
 
 def digests_of(column: pa.ChunkedArray) -> Digests:
     """Return (N, 16) uint8, the digests in a column of 16 bytes each; zeros for null."""
+    if column.null_count == len(column):  # as of stored embeddings, which have no images
+        return np.zeros((len(column), DIGEST_BYTES), np.uint8)
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one too
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
     data = array.buffers()[1]
@@ -229,10 +215,17 @@ def digest_column(digests: Digests) -> pa.Array:
 
 
 def _status_codes(column: pa.ChunkedArray) -> StatusCodes:
-    codes = pc.index_in(column, value_set=pa.array(STATUS_NAMES))
-    if codes.null_count:
-        raise ValueError("a status that this version does not know")
-    status: StatusCodes = codes.to_numpy().astype(np.uint8)
+    """(N,) uint8 of a dictionary's column: each name is looked up once, and not once a row."""
+    if not pa.types.is_dictionary(column.type):
+        raise ValueError(f"the status is {column.type}, not text")
+    codes = [np.empty(0, np.uint8)]
+    for chunk in column.chunks:
+        of_names = pc.index_in(chunk.dictionary, value_set=pa.array(STATUS_NAMES))
+        found = of_names.take(chunk.indices)
+        if found.null_count:
+            raise ValueError("a status that this version does not know")
+        codes.append(found.to_numpy().astype(np.uint8))
+    status: StatusCodes = np.concatenate(codes)
     return status
 
 

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from safetyfilter.batches import ScoreBatch
 from safetyfilter.errors import RunError
-from safetyfilter.runs.digests import DIGEST_BYTES, Digests, digest_order, in_order, rows_in_order
+from safetyfilter.runs.digests import (
+    DIGEST_BYTES,
+    Columns,
+    Digests,
+    digest_order,
+    hash_of_columns,
+    in_order,
+    rows_in_order,
+)
 from safetyfilter.sources.base import NO_SHARDS, Shards
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 UNCHECKED, KNOWN = 1, 2
 """The codes of `known_codes` for a sample that could not be held against all lists, and for one that is on a list."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredPart:
     """A part of a source, scored: rows in the order of the key digests, which says nothing without the secret.
 
@@ -106,6 +119,15 @@ class ScoredPart:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def digest_with(self, *columns: Columns) -> str:
+        """Return the SHA-256 in hex over the keys, the contents and further columns, each with its shape and type."""
+        return hash_of_columns(*columns, begun=self._hash_of_rows).hexdigest()
+
+    @cached_property
+    def _hash_of_rows(self) -> _Hash:
+        """Over keys and contents, nearly all of a part's bytes: digests of scores and of decisions begin with it."""
+        return hash_of_columns(self.keys, self.contents)
 
     @property
     def unchecked(self) -> int:

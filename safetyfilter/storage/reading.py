@@ -6,7 +6,7 @@ import io
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,13 +64,20 @@ def read_image(place: Place, max_bytes: int) -> bytes:
         raise Unreadable("unreadable") from None
 
 
-def read_parquet(place: Place) -> pa.Table:
-    """Return a Parquet file's table; errors as of `Location.read_bytes` and of `parse_parquet`."""
-    return parse_parquet(Location.of(place).read_bytes())
+def read_parquet(place: Place, *, dictionaries: Sequence[str] = ()) -> pa.Table:
+    """Return a Parquet file's table; errors as of `Location.read_bytes`, the rest as of `parse_parquet`."""
+    return parse_parquet(Location.of(place).read_bytes(), dictionaries=dictionaries)
 
 
-def parse_parquet(data: bytes) -> pa.Table:
+def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = ()) -> pa.Table:
     """Return the table in a Parquet file's bytes, whose pages are held against their checksums where they have them.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    dictionaries : sequence of str
+        Columns of text whose values repeat, which are returned as dictionaries; others than text stay what they are.
 
     Raises
     ------
@@ -86,7 +93,9 @@ def parse_parquet(data: bytes) -> pa.Table:
     """
     try:
         # Not `pq.read_table`, which cuts columns into chunks that have to be put together again.
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        with pq.ParquetFile(
+            pa.BufferReader(data), page_checksum_verification=True, read_dictionary=list(dictionaries)
+        ) as file:
             table = file.read()
         require_names(table)
         return table

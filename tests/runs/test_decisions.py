@@ -21,8 +21,9 @@ from safetyfilter.errors import RunError, SchemaError, SecretError, UnfinishedRu
 from safetyfilter.runs import index_file
 from safetyfilter.runs import indexed as module
 from safetyfilter.runs.decisions import Decisions
+from safetyfilter.runs.digests import hash_of_columns
 from safetyfilter.runs.indexed import index_of
-from safetyfilter.runs.parts import content_digest, digests_of, read_table, write_table
+from safetyfilter.runs.parts import digests_of, read_table, write_table
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.run import Run
 from tests.conftest import bad_images, good_images
@@ -126,7 +127,7 @@ class TestOfARun:
         table = table.set_column(3, "reasons", pa.array([None] * len(table), pa.list_(pa.string())))
         digests = [digests_of(table.column(name)) for name in ("key_digest", "content_digest")]
         bits = np.full(len(table), Reason.UNKNOWN, np.uint16)
-        said = {"content": content_digest(*digests, bits), "counts": count_decisions(bits)}
+        said = {"content": hash_of_columns(*digests, bits).hexdigest(), "counts": count_decisions(bits)}
         write_table(table, run.file("decisions", 0), meta | said)
         with pytest.raises(RunError, match=r"the decisions of part 0 in .* are not those"):
             Decisions.of(run)

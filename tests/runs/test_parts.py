@@ -1,0 +1,98 @@
+"""The files of scored parts: read as they were written, or refused with what is wrong with them."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from safetyfilter.batches import STATUS_NAMES, ScoreBatch
+from safetyfilter.errors import RunError
+from safetyfilter.runs.parts import read_scores, write_scores
+from safetyfilter.runs.scored_part import ScoredPart
+from safetyfilter.storage import Location
+
+
+def part_of(rows: int) -> ScoredPart:
+    """Rows of every status, some without content, in an order of random keys."""
+    rng = np.random.default_rng(7)
+    digests = rng.integers(1, 256, (rows, 32), dtype=np.uint8)
+    digests[::5, 16:] = 0
+    scores = ScoreBatch(
+        values=rng.random((rows, 2), np.float32),
+        signals=("explicit", "minor"),
+        status=(np.arange(rows) % len(STATUS_NAMES)).astype(np.uint8),
+    )
+    return ScoredPart.in_order(0, "state", digests, scores)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Location:
+    return Location.of(tmp_path / "part.parquet")
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3000])
+def test_what_is_read_is_what_was_written(place: Location, rows: int) -> None:
+    part = part_of(rows)
+    content = write_scores(part, place, {"fingerprint": "f", "embeddings": None})
+    read, meta = read_scores(place)
+    assert meta["content"] == content
+    for name in ("keys", "contents"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(part, name))
+    np.testing.assert_array_equal(read.scores.status, part.scores.status)
+    np.testing.assert_array_equal(read.scores.values, part.scores.values)
+
+
+def test_a_digest_that_goes_on_from_the_rows_is_that_of_all_columns() -> None:
+    part, bits = part_of(50), np.arange(50, dtype=np.uint16)
+    digest = hashlib.sha256()
+    for column, told in ((part.keys, "(50, 16)|u1"), (part.contents, "(50, 16)|u1"), (bits, "(50,)<u2")):
+        digest.update(told.encode() + column.tobytes())
+    assert part.digest_with(bits) == digest.hexdigest() == part.digest_with(bits)
+    assert part.digest_with(bits + np.uint16(1)) != part.digest_with(bits)
+
+
+def test_parts_without_content(place: Location) -> None:
+    part = part_of(10)
+    none = ScoredPart(index=0, state="", keys=part.keys, contents=np.zeros_like(part.contents), scores=part.scores)
+    write_scores(none, place, {"fingerprint": "f", "embeddings": None})
+    read, _ = read_scores(place)
+    assert not read.contents.any()
+    np.testing.assert_array_equal(read.keys, part.keys)
+
+
+def rewritten(place: Location, **columns: pa.Array) -> None:
+    """The file with other columns, and its metadata as it was."""
+    table = pq.read_table(str(place))
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, str(place))
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"status": pa.array([0] * 20)}, r"does not hold the columns of scores \(the status is int64, not text\)"),
+        ({"status": pa.array(["well"] * 20)}, "a status that this version does not know"),
+        ({"status": pa.array([None] * 20, pa.string())}, "a status that this version does not know"),
+        ({"status": pa.array(["ok"] * 20)}, "is damaged: it does not hold what was written"),
+        ({"key_digest": pa.array([bytes([200 - n]) * 16 for n in range(20)], pa.binary(16))}, "is damaged"),
+        ({"content_digest": pa.nulls(20, pa.binary(16))}, "is damaged"),
+    ],
+)
+def test_columns_that_are_not_what_was_written(place: Location, columns: dict[str, pa.Array], match: str) -> None:
+    write_scores(part_of(20), place, {"fingerprint": "f", "embeddings": None})
+    rewritten(place, **columns)
+    with pytest.raises(RunError, match=match):
+        read_scores(place)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_a_status_of_any_type_of_text_is_read(place: Location, kind: pa.DataType) -> None:
+    part = part_of(20)
+    write_scores(part, place, {"fingerprint": "f", "embeddings": None})
+    before = pq.read_table(str(place))["status"].cast(pa.string())
+    rewritten(place, status=before.cast(kind) if not pa.types.is_dictionary(kind) else before.dictionary_encode())
+    np.testing.assert_array_equal(read_scores(place)[0].scores.status, part.scores.status)
