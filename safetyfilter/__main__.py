@@ -1,5 +1,20 @@
-"""Runs the command line as ``python -m safetyfilter``."""
+"""The entry point: the command line, as ``safetyfilter`` and as ``python -m safetyfilter``."""
 
-from safetyfilter.cli import main
+from __future__ import annotations
 
-main()
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line; one that is interrupted before it has begun ends as others do, with exit status 130."""
+    try:
+        from safetyfilter.cli import main as run  # takes a good part of a second
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -222,6 +222,7 @@ MAY_OPEN = {
     "safetyfilter.storage.reading": "the same",
     "safetyfilter.embed.devices": "/proc/cpuinfo, which is no file of anybody's",
     "safetyfilter.embed.decoding.stillness": "/proc, likewise",
+    "safetyfilter.cli.main": "the null device, for a stream that was closed",
     "safetyfilter.exports.files": "files of a partial folder, which is renamed when it is whole",
     "safetyfilter.exports.uploads": "files of a partial folder, which are uploaded when they are whole",
     "safetyfilter.loaders.counts": "counters that processes share in memory",

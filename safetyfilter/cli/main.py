@@ -1,7 +1,8 @@
-"""The entry point: runs a command, and turns errors into one sentence and an exit status."""
+"""Runs a command, and turns errors into one sentence and an exit status."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -16,6 +17,10 @@ from safetyfilter.errors import SafetyFilterError
 
 _ClickError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The root of Typer's errors of usage, which lies in another package with each of its versions."""
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write for which there is no room."""
 
 
 class _Log(logging.Handler):
@@ -39,6 +44,9 @@ def main() -> NoReturn:
     warnings.filterwarnings("ignore", module="PIL")  # of a damaged picture, whose status in the record says more
     if not os.environ.get("COLUMNS", "1").strip("0"):  # as some job runners have it: Rich would print nothing
         del os.environ["COLUMNS"]
+    for name in ("stdout", "stderr"):  # None where whoever started this closed it: nobody reads it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open to the end
     exit_status = 0
     try:
         exit_status = app(standalone_mode=False, prog_name="safetyfilter") or 0
@@ -49,6 +57,8 @@ def main() -> NoReturn:
     except _ClickError as error:
         _fail_usage(error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            _fail(f"the result can't be written ({error.strerror}); make room, or send it elsewhere", 1)
         if os.environ.get("SAFETYFILTER_DEBUG"):
             raise
         _fail(

@@ -33,6 +33,12 @@ PASSPHRASE = "a phrase of several words"
 
 
 @pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    finished(place := tmp_path_factory.mktemp("run") / "run")
+    return place
+
+
+@pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
     """The exit status of each command, and the packages that had been loaded by its end, in one process."""
     place = tmp_path_factory.mktemp("startup")
@@ -75,3 +81,47 @@ def test_the_help_loads_little(loaded: dict[str, list[object]]) -> None:
 def test_a_worker_of_a_cluster_loads_no_torch_before_it_gets_an_encoder() -> None:
     program = "import sys, safetyfilter.engine.ray_worker; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], timeout=300).returncode == 0
+
+
+INTERRUPTED = """
+import sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from safetyfilter.__main__ import main
+main()
+"""
+
+
+def test_an_interruption_while_modules_are_loaded_is_one_word() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_ends_no_command(run: Path, stream: str, options: list[str]) -> None:
+    number = {"stdout": 1, "stderr": 2}[stream]
+    command = f'"$0" -m safetyfilter status "$1" {" ".join(options)} {number}>&-'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, str(run)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (stream == "stderr")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["status", "RUN"], ["status", "RUN", "--json"]])
+def test_a_result_for_which_there_is_no_room_is_an_error(run: Path, arguments: list[str]) -> None:
+    given = [str(run) if argument == "RUN" else argument for argument in arguments]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "safetyfilter", *given], stdout=full, stderr=subprocess.PIPE, text=True, timeout=300,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: the result can't be written (No space left on device); make room, or send it elsewhere\n"
+    )
