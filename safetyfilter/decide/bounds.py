@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import ceil, log, log1p
 
-from scipy.stats import beta, binom
+from scipy import special  # not scipy.stats, which takes two seconds to import
 
 
 def positives_needed(max_miss_rate: float, confidence: float) -> int:
@@ -26,10 +26,15 @@ def misses_allowed(positives: int, max_miss_rate: float, confidence: float) -> i
     (0, -1, 4)
     """
     level = (1 - confidence) * (1 + 1e-12)
-    allowed = int(binom.ppf(level, positives, max_miss_rate)) if positives else -1
-    while allowed >= 0 and binom.cdf(allowed, positives, max_miss_rate) > level:
+    allowed = min(positives - 1, int(special.bdtrik(level, positives, max_miss_rate)) + 1) if positives else -1
+    while allowed >= 0 and _at_most(allowed, positives, max_miss_rate) > level:
         allowed -= 1
     return allowed
+
+
+def _at_most(misses: int, positives: int, miss_rate: float) -> float:
+    """The probability of so many misses or fewer, of which there are fewer than positives."""
+    return float(special.betainc(positives - misses, misses + 1, 1 - miss_rate))
 
 
 def upper_bound(misses: int, positives: int, confidence: float) -> float:
@@ -38,4 +43,4 @@ def upper_bound(misses: int, positives: int, confidence: float) -> float:
     >>> round(upper_bound(0, 299, 0.95), 5)
     0.00997
     """
-    return 1.0 if misses >= positives else float(beta.ppf(confidence, misses + 1, positives - misses))
+    return 1.0 if misses >= positives else float(special.betaincinv(misses + 1, positives - misses, confidence))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal, TypeAlias, get_args
 
-from scipy.stats import beta, norm
+from scipy import special  # not scipy.stats, which takes two seconds to import
 
 from safetyfilter.errors import UsageError
 
@@ -80,12 +80,12 @@ class Proportion(Estimate):
         share = count / total
         tail = (1 - confidence) / 2
         if method == "wilson":
-            z = float(norm.isf(tail))
+            z = -float(special.ndtri(tail))
             middle, spread = share + z * z / (2 * total), z * sqrt(share * (1 - share) / total + (z / total) ** 2 / 4)
             low, high = (middle - spread) / (1 + z * z / total), (middle + spread) / (1 + z * z / total)
         else:
-            low = float(beta.ppf(tail, count, total - count + 1)) if count else 0.0
-            high = float(beta.isf(tail, count + 1, total - count)) if count < total else 1.0
+            low = float(special.betaincinv(count, total - count + 1, tail)) if count else 0.0
+            high = float(special.betainccinv(count + 1, total - count, tail)) if count < total else 1.0
         return cls(
             value=share, low=max(0.0, min(low, share)), high=min(1.0, max(high, share)), count=count, total=total
         )

@@ -25,7 +25,8 @@ for arguments in json.loads(sys.argv[1]):
     try:
         main()
     except SystemExit as ended:
-        packages = [name for name in ("torch", "open_clip", "pyarrow", "numpy", "rich") if name in sys.modules]
+        heavy = ("torch", "open_clip", "scipy.stats", "pyarrow", "numpy", "rich")
+        packages = [name for name in heavy if name in sys.modules]
         loaded[arguments[0]] = [ended.code or 0, packages]
 json.dump(loaded, open("loaded.json", "w"))
 """
@@ -56,8 +57,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
         ["status", "run"],
         ["why", "run", rows[1][0]],
         ["verify", "run", "--key", "officer.key.pub"],
-        ["evaluate", "run", "labels.parquet"],
         ["decide", "run", "--policy", "strict"],
+        ["evaluate", "run", "labels.parquet"],  # and with it scikit-learn
         ["report", "run"],
     ]
     subprocess.run(
@@ -72,6 +73,11 @@ def test_what_embeds_nothing_loads_no_torch(loaded: dict[str, list[object]], com
     status, packages = loaded[command]
     assert status == 0
     assert not {"torch", "open_clip"} & set(packages)
+
+
+@pytest.mark.parametrize("command", ["status", "why", "verify", "decide"])
+def test_distributions_are_not_loaded_for_a_bound(loaded: dict[str, list[object]], command: str) -> None:
+    assert "scipy.stats" not in loaded[command][1]
 
 
 def test_the_help_loads_little(loaded: dict[str, list[object]]) -> None:
