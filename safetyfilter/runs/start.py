@@ -177,7 +177,7 @@ def _require_alike(path: Location, before: RunRecord, setup: RunSetup, applied_f
         raise OtherRunError(f"{path} holds the run of {there}, and this is one of {here}; give another --out")
     if differing := before.setup.differing(setup):
         raise OtherRunError(
-            f"{path} holds a run with another {', '.join(differing)}; give another --out, or remove that run"
+            f"{path} holds a run that differs in {', '.join(differing)}; give another --out, or remove that run"
         )
 
 

@@ -122,7 +122,7 @@ def test_a_run_of_which_nothing_is_recorded_may_become_another(tmp_path: Path) -
         assert run.record.setup == other
         (run.path / "scores").make_folder()
         Path(run.file("scores", 0)).write_bytes(b"a part")
-    with pytest.raises(OtherRunError, match="with another"):
+    with pytest.raises(OtherRunError, match="differs in views, decode;"):
         start(tmp_path / "run")
 
 
