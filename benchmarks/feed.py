@@ -1,7 +1,9 @@
 """Pictures a second that the pipeline hands to a model that does nothing, over cores times what one core decodes alone.
 
-The way from JPEG bytes to the model's input is the same; what it loses is what the pipeline itself costs: threads or
-processes and the messages between them. A stream is measured once it is under way, and the core alone in turn with it.
+The way from JPEG bytes to the model's input is the same; what it loses is what the pipeline itself costs, threads or
+processes and the messages between them, and what a machine's cores take from each other. So all cores are also measured
+decoding at once in processes that share nothing, which is the most that a pipeline can hand on. A stream is measured
+once it is under way, and the others in turn with it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -30,6 +35,7 @@ FILES = 96
 BATCH = 32
 """The batch of ViT-B-32 on a CPU."""
 WARM_UP_S = 0.5
+_PREPARER = ImagePreparer(geometry=Geometry(image_size=(224, 224)))
 
 
 def alone(preparer: ImagePreparer, files: Sequence[bytes], count: int) -> Callable[[], float]:
@@ -46,6 +52,20 @@ def alone(preparer: ImagePreparer, files: Sequence[bytes], count: int) -> Callab
             return thread.submit(decode).result()
 
     return run
+
+
+def together(pool: ProcessPoolExecutor, side: int, count: int, cores: int) -> Callable[[], float]:
+    """Seconds in which so many processes, which share nothing, decode so many pictures each."""
+    return lambda: statistics.harmonic_mean(pool.map(_by_itself, [side] * cores, [count] * cores))  # of their rates
+
+
+def _by_itself(side: int, count: int) -> float:
+    return alone(_PREPARER, _files(side), count)()
+
+
+@cache
+def _files(side: int) -> list[bytes]:
+    return jpegs(FILES, side)
 
 
 def fed(preparer: ImagePreparer, files: Sequence[bytes], count: int, way: Decoders, cores: int) -> Callable[[], float]:
@@ -76,14 +96,13 @@ def fed(preparer: ImagePreparer, files: Sequence[bytes], count: int, way: Decode
     return run
 
 
-def feed_case(side: int, cores: int, repetitions: int, pass_s: float) -> dict[str, Any]:
+def feed_case(side: int, cores: int, repetitions: int, pass_s: float, pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Rates and efficiencies at one size of pictures."""
-    files = jpegs(FILES, side)
-    preparer = ImagePreparer(geometry=Geometry(image_size=(224, 224)))
-    one = statistics.median(alone(preparer, files, FILES)() for _ in range(3)) / FILES
+    files = _files(side)
+    one = statistics.median(alone(_PREPARER, files, FILES)() for _ in range(3)) / FILES
     count = max(BATCH, round(pass_s / one))  # of each, so that all take as long
-    runs = {"one_core": alone(preparer, files, count)}
-    runs |= {way: fed(preparer, files, cores * count, way, cores) for way in WAYS}
+    runs = {"one_core": alone(_PREPARER, files, count), "all_cores": together(pool, side, count, cores)}
+    runs |= {way: fed(_PREPARER, files, cores * count, way, cores) for way in WAYS}
     seconds = alternating(runs, repetitions)
     return {
         "jpeg_side": side,
@@ -94,6 +113,7 @@ def feed_case(side: int, cores: int, repetitions: int, pass_s: float) -> dict[st
             for name, found in seconds.items()
         },
         "efficiency": {way: ratio(seconds, way, over="one_core") for way in WAYS},
+        "over_all_cores": {way: ratio(seconds, way, over="all_cores") for way in WAYS},
     }
 
 
@@ -105,9 +125,11 @@ def feed(cores: int | None, *, quick: bool = False) -> dict[str, Any]:
     compile_loop()  # as a long stream has it, and one core alone too
     try:
         cases = []
-        for side in SIDES:
-            progress(f"feeding pictures of {side} pixels")
-            cases.append(feed_case(side, cores, repetitions=2 if quick else 9, pass_s=0.4 if quick else 0.8))
+        with ProcessPoolExecutor(cores, mp_context=get_context("forkserver"), initializer=compile_loop) as pool:
+            for side in SIDES:
+                progress(f"feeding pictures of {side} pixels")
+                repetitions, pass_s = (2, 0.4) if quick else (9, 0.8)
+                cases.append(feed_case(side, cores, repetitions, pass_s, pool))
     finally:
         os.sched_setaffinity(0, before)
     return {"cores": cores, "batch": BATCH, "cases": cases}

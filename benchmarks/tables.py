@@ -49,13 +49,14 @@ def feed(result: Mapping[str, Any]) -> str:
     found, when = result["feed"], result["measured"]["feed"]
     ways = ("threads", "processes", "auto")
     lines = table(
-        ("JPEG size", "one core alone, images/s", *(f"`{way}`, images/s" for way in ways),
-         *(f"`{way}`, share" for way in ways)),
+        ("JPEG size", "one core alone", "all cores at once", *(f"`{way}`" for way in ways),
+         *(f"`{way}` over cores times one" for way in ways), "`auto` over all at once"),
         [
             (
                 f"{case['jpeg_side']} px",
-                *(_number(case["images_per_second"][name]) for name in ("one_core", *ways)),
+                *(_number(case["images_per_second"][name]) for name in ("one_core", "all_cores", *ways)),
                 *(f"{case['efficiency'][way]:.2f}" for way in ways),
+                f"{case['over_all_cores']['auto']:.2f}",
             )
             for case in found["cases"]
         ],

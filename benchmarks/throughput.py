@@ -227,11 +227,12 @@ def feeding(cores: int | None, *, quick: bool) -> dict[str, Any]:
     found = feed(cores, quick=quick)
     show(
         f"Pictures for a model that does nothing, {found['cores']} cores: rate, and over cores times one that decodes",
-        ("JPEG size", "one core alone", *WAYS),
+        ("JPEG size", "one core alone", "all at once", *WAYS),
         [
             (
                 f"{case['jpeg_side']} px",
                 case["images_per_second"]["one_core"],
+                case["images_per_second"]["all_cores"],
                 *(f"{case['images_per_second'][way]} ({case['efficiency'][way]:.2f})" for way in WAYS),
             )
             for case in found["cases"]
