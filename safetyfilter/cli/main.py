@@ -41,6 +41,7 @@ def main() -> NoReturn:
         format="%(message)s",
         handlers=[_Log()],
     )
+    logging.getLogger("safetyfilter.embed.cuda").setLevel(logging.INFO)  # that it compiles, which takes up to a minute
     warnings.filterwarnings("ignore", module="PIL")  # of a damaged picture, whose status in the record says more
     if not os.environ.get("COLUMNS", "1").strip("0"):  # as some job runners have it: Rich would print nothing
         del os.environ["COLUMNS"]

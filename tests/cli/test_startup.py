@@ -131,3 +131,21 @@ def test_a_result_for_which_there_is_no_room_is_an_error(run: Path, arguments: l
     assert done.stderr == (
         "error: the result can't be written (No space left on device); make room, or send it elsewhere\n"
     )
+
+
+COMPILES = """
+import logging, sys
+import safetyfilter.cli
+main = sys.modules["safetyfilter.cli.main"]
+def app(**_):
+    for name in ("safetyfilter.embed.cuda.compiled", "safetyfilter.embed"):
+        logging.getLogger(name).info("%s takes a minute", name)
+main.app = app
+main.main()
+"""
+
+
+def test_that_a_tower_is_compiled_is_shown() -> None:
+    done = subprocess.run([sys.executable, "-c", COMPILES], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert " ".join(done.stderr.split()) == "INFO safetyfilter.embed.cuda.compiled takes a minute"
