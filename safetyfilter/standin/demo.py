@@ -15,7 +15,7 @@ from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.engine.scan import scan
-from safetyfilter.errors import OutputError, UsageError
+from safetyfilter.errors import OutputError
 from safetyfilter.exports import export
 from safetyfilter.filter import SafetyFilter
 from safetyfilter.progress import Progress
@@ -27,8 +27,6 @@ from safetyfilter.standin.probes import choose_thresholds, fit_probes, measure
 from safetyfilter.storage import local_path, replacing
 
 PICTURES: Mapping[str, int] = {"train": 4000, "validation": 6000, "test": 2000}
-LEAST_SCALE = 0.5
-"""Of the pictures: with fewer, thresholds can't be guaranteed as they are here."""
 _OPTIONS = EmbedOptions(views="whole")
 _CHUNK = 500
 """Pictures that are embedded between two reports."""
@@ -46,7 +44,6 @@ def run_demo(
     *,
     seed: int = 0,
     step: Step = _silent,
-    scale: float = 1.0,
 ) -> dict[str, object]:
     """Do the whole job below a directory, and measure it.
 
@@ -58,9 +55,6 @@ def run_demo(
         Of the pictures.
     step : callable
         Called as each step begins, with its name and the number of pictures; see `Step`.
-    scale : float
-        Share of the usual 12,000 pictures, from 0.5, below which the thresholds' guarantee has too few, to 1; less is
-        faster, and its figures are less certain.
 
     Returns
     -------
@@ -71,33 +65,28 @@ def run_demo(
 
     Raises
     ------
-    UsageError
-        The scale is not from 0.5 to 1.
     OutputError
         The directory is not empty, is on other storage, or can't be written.
     """
-    if not LEAST_SCALE <= scale <= 1:
-        raise UsageError(f"the scale is {scale!r}; give a number from {LEAST_SCALE} to 1")
     out = local_path(out, "the demo")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} is there already; give a new or empty directory with --out")
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    counts = {split: int(count * scale) for split, count in PICTURES.items()}
 
     with renderers() as pool:
-        with step("rendering pictures to learn from", counts["train"] + counts["validation"]) as report:
+        with step("rendering pictures to learn from", PICTURES["train"] + PICTURES["validation"]) as report:
             splits = {
-                "train": write_folder(out / "train", "train", counts["train"], seed, pool, report),
+                "train": write_folder(out / "train", "train", PICTURES["train"], seed, pool, report),
                 "validation": write_folder(
-                    out / "validation", "validation", counts["validation"], seed + 1, pool, report
+                    out / "validation", "validation", PICTURES["validation"], seed + 1, pool, report
                 ),
             }
-        with step("rendering pictures to clean, as WebDataset tars", counts["test"]) as report:
-            test = write_tars(out / "pictures", counts["test"], seed + 2, pool, report)
+        with step("rendering pictures to clean, as WebDataset tars", PICTURES["test"]) as report:
+            test = write_tars(out / "pictures", PICTURES["test"], seed + 2, pool, report)
 
     encoder = ClipEncoder.load(ENCODER, compile=False)  # which a GPU would take longer for than for all pictures
-    with step("embedding pictures to learn from", counts["train"] + counts["validation"]) as report:
+    with step("embedding pictures to learn from", PICTURES["train"] + PICTURES["validation"]) as report:
         embedded = {
             name: _embed(encoder, [out / name / key for key in split.keys], report) for name, split in splits.items()
         }
@@ -115,9 +104,9 @@ def run_demo(
 
     safety_filter = SafetyFilter(encoder, bank, policy, _OPTIONS)
     source = open_source(out / "pictures")
-    with step("scanning", counts["test"]) as report:
+    with step("scanning", PICTURES["test"]) as report:
         run = scan(source, out / "run", safety_filter, keep_embeddings=True, progress=report)
-    with step("exporting what is kept", counts["test"]) as report:
+    with step("exporting what is kept", PICTURES["test"]) as report:
         exported = export(run, source, out / "cleaned", progress=report)
     with step("measuring", None):
         figures = measure(run, encoder, test)
