@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def command(*arguments: object) -> Done:
         patch.setattr(sys, "argv", ["safetyfilter", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
+    logging.getLogger("safetyfilter.embed.cuda").setLevel(logging.NOTSET)  # as it was before, for tests to come
     status = ended.value.code or 0
     assert isinstance(status, int)
     return Done(status=status, stdout=out.getvalue(), stderr=err.getvalue())

@@ -73,7 +73,7 @@ def test_hash_lists_and_an_officers_key(pictures: Path, tmp_path: Path) -> None:
     assert "list.txt" not in shown
     other = command(*words, *lists)
     assert other.status == 1
-    assert "another officer's key (--officer-key)" in " ".join(other.stderr.split())
+    assert "differs in officer's key (--officer-key)" in " ".join(other.stderr.split())
     for option, file, error in (
         ("--hash-list", "missing.txt", "missing.txt"),
         ("--officer-key", "list.txt", "list.txt is not a key file"),

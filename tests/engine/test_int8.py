@@ -91,9 +91,9 @@ def test_another_model_is_another_run(run: Run, safe: SafetyFilter, words: list[
     others = write_files(tmp_path / "others", dict(list(GOOD.items())[:3]))
     done = command(*words, "--out", run.path, "--quantise-on", others)
     assert done.status == 1
-    assert "another quantised model (--precision int8, --quantise-on)" in done.message
+    assert "differs in quantised model (--precision int8, --quantise-on)" in done.message
     assert Run.open(run.path).record == run.record
-    assert "another precision, quantised model" in command(*words[:-1], "fp32", "--out", run.path).message
+    assert "differs in precision, quantised model" in command(*words[:-1], "fp32", "--out", run.path).message
 
 
 def test_a_model_that_is_gone_is_told(run: Run, safe, pictures, tmp_path: Path, monkeypatch, caplog) -> None:

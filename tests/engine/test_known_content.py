@@ -242,10 +242,10 @@ def test_it_goes_on_with_the_same_lists_and_key_alone(case: Case, tmp_path: Path
     run = copy_of(case, "resumed")
     other = lists_in(tmp_path, md5="00" * 16)
     for safe, officer, named in (
-        (replace(case.safe, hash_lists=other), case.keys.public, r"another set of hash lists \(--hash-list\); give"),
-        (replace(case.safe, hash_lists=None), case.keys.public, "another set of hash lists"),
-        (case.safe, PrivateKeys.generate().public, r"another officer's key \(--officer-key\); give"),
-        (case.safe, None, "another officer's key"),
+        (replace(case.safe, hash_lists=other), case.keys.public, r"differs in set of hash lists \(--hash-list\); give"),
+        (replace(case.safe, hash_lists=None), case.keys.public, "differs in set of hash lists"),
+        (case.safe, PrivateKeys.generate().public, r"differs in officer's key \(--officer-key\); give"),
+        (case.safe, None, "differs in officer's key"),
     ):
         with pytest.raises(OtherRunError, match=named):
             scan(reopened(case), run.path.path, safe, officer=officer)

@@ -111,7 +111,7 @@ def test_norms_that_are_not_one_need_a_word_and_make_another_run(tmp_path: Path,
     with pytest.raises(SourceError, match=r"img_emb_0\.npy has rows with norms from"):
         scan(open_source(place), tmp_path / "run", filter_of(named))
     run = scan(open_source(place), tmp_path / "run", filter_of(named, normalise=True), keep_embeddings=True)
-    with pytest.raises(OtherRunError, match=r"another decode \(--normalise\)"):
+    with pytest.raises(OtherRunError, match=r"differs in decode \(--normalise\)"):
         scan(open_source(place), tmp_path / "run", filter_of(named))
     assert run.counts["unscored"] == 0
     np.testing.assert_allclose(np.linalg.norm(run.read_embeddings().astype(np.float32), axis=1), 1, atol=2e-3)

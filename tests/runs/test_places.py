@@ -135,7 +135,7 @@ def test_another_encoder_or_probe_is_another_run(run_place: Place, change: dict)
     place = run_place("run")
     scan(place, "ab")
     before = states_of(place)
-    with pytest.raises(OtherRunError, match=f"another {next(iter(change))}; give another --out"):
+    with pytest.raises(OtherRunError, match=f"differs in {next(iter(change))}; give another --out"):
         scan(place, "ab", setup=dataclasses.replace(SETUP, **change))
     assert states_of(place) == before
 
