@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from safetyfilter.cli.importing import uncollected
+from safetyfilter.cli.importing import large_imports
 
 if TYPE_CHECKING:
     from safetyfilter.engine.base import Engine
@@ -36,7 +36,7 @@ def engine_for(
                 "and --threads sets how many threads decode",
                 param_hint=f"'{wrong[0]}'",
             )
-        with uncollected():
+        with large_imports():
             from safetyfilter.engine.local import LocalEngine
 
         return LocalEngine()

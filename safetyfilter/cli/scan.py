@@ -21,7 +21,7 @@ from safetyfilter.cli.app import (
     app,
 )
 from safetyfilter.cli.engines import EngineName, engine_for
-from safetyfilter.cli.importing import uncollected
+from safetyfilter.cli.importing import large_imports
 from safetyfilter.cli.interruption import resumable
 from safetyfilter.cli.output import (
     emit,
@@ -224,7 +224,7 @@ def scan(
     with err.status("reading the hash lists"):
         lists = HashLists.load(hash_list) if hash_list else None
 
-    with uncollected():
+    with large_imports():
         from safetyfilter.embed.clip.names import resolved
         from safetyfilter.embed.encoder import ClipEncoder
         from safetyfilter.embed.options import EmbedOptions

@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,8 @@ def _compiled() -> ctypes.CDLL | None:
                 )
                 if done.returncode == 0:
                     return ctypes.CDLL(made)
+                if done.returncode == -signal.SIGINT:  # the user ended the whole command: it says nothing of a compiler
+                    return None
                 said.append((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0])
         except subprocess.TimeoutExpired:
             said.append(f"it was not done in {_TIMEOUT_S:.0f} s")

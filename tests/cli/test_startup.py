@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from safetyfilter.attest.sign import attest_run
+from safetyfilter.cli.importing import large_imports
 from safetyfilter.sealed import private_keys
 from safetyfilter.sealed.private_keys import PrivateKeys, write_keys
 from tests.attest.runs import PARTS, finished
@@ -149,3 +151,36 @@ def test_that_a_tower_is_compiled_is_shown() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILES], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     assert " ".join(done.stderr.split()) == "INFO safetyfilter.embed.cuda.compiled takes a minute"
+
+
+IMPORTS = """
+import os, signal, sys
+from safetyfilter.cli.importing import large_imports
+with large_imports():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException as error:
+        print("raised", type(error).__name__)
+"""
+
+
+def test_an_interruption_of_large_imports_raises_nothing_in_them() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_an_interruption_is_raised_again_behind_large_imports() -> None:
+    with large_imports():
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_as_the_process_ends_what_was_imported_is_not_looked_through() -> None:
+    program = (
+        "import atexit, gc, safetyfilter.cli.importing as importing\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "with importing.large_imports(): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "True\n"

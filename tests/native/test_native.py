@@ -94,6 +94,15 @@ def test_a_compiler_that_fails_is_told_once(
 
 
 @pytest.mark.usefixtures("anew")
+def test_a_compiler_that_the_user_interrupts_is_no_fault_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CC", "sh -c 'kill -INT $$'")
+    assert native() is None
+    assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("anew")
 def test_no_compiler_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)

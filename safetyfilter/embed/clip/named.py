@@ -144,7 +144,8 @@ class NamedEncoder:
 
     def _refuse(self) -> NoReturn:
         raise UsageError(
-            f"{self.spec.name} is only named, and embeds nothing: it is for stored embeddings and probes from files. "
-            "Zero-shot probes are made where the encoder can be loaded, zero_shot_probes(ClipEncoder.load(...)).save("
-            "FILE), and images are embedded by ClipEncoder.load(...)"
+            f"{self.spec.name} is only named, and embeds nothing: it is for stored embeddings and probes from files "
+            "(--probes FILE, of `safetyfilter train` or `safetyfilter probes fetch`). Zero-shot probes are made where "
+            "the encoder can be loaded, by zero_shot_probes(ClipEncoder.load(...)).save(FILE), and images are embedded "
+            "by ClipEncoder.load(...)"
         )
