@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,10 @@ def _executable(playwright: Playwright) -> str:
     return found
 
 
+SLOW_PLUGIN = re.compile(r"Plugin @jupyter\S+ \(with \d+ dependants\) took [\d.]+ms to activate\.")
+"""A warning of Jupyter's on a busy machine, about plugins of its own."""
+
+
 @dataclass(slots=True)
 class Heard:
     """All that the pages of a browser's context asked for and complained of.
@@ -51,7 +56,7 @@ class Heard:
     Attributes
     ----------
     messages : list of str
-        On the console, warnings and errors; and errors that no script caught.
+        On the console, warnings and errors, but Jupyter's of its own slowness; and errors that no script caught.
     requests : list of str
         The URLs asked for, but those that hold their content themselves.
     """
@@ -69,7 +74,7 @@ class Heard:
         return heard
 
     def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and not SLOW_PLUGIN.fullmatch(message.text):
             self.messages.append(f"{message.type}: {message.text}")
 
     def _request(self, url: str) -> None:
