@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -61,6 +60,8 @@ def _compiled() -> ctypes.CDLL | None:
                 made = os.path.join(folder, "kernels.so")  # noqa: PTH118
                 done = subprocess.run(
                     [*compiler, *_FLAGS, machine, *map(str, SOURCES), "-o", made, "-lm"],
+                    process_group=0,  # Ctrl-C is for the caller, who may go on: a notebook, with the loops it has then
+                    stdin=subprocess.DEVNULL,
                     capture_output=True,
                     text=True,
                     timeout=_TIMEOUT_S,
@@ -68,8 +69,6 @@ def _compiled() -> ctypes.CDLL | None:
                 )
                 if done.returncode == 0:
                     return ctypes.CDLL(made)
-                if done.returncode == -signal.SIGINT:  # the user ended the whole command: it says nothing of a compiler
-                    return None
                 said.append((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0])
         except subprocess.TimeoutExpired:
             said.append(f"it was not done in {_TIMEOUT_S:.0f} s")

@@ -2,9 +2,15 @@
 
 import hashlib
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,13 +99,49 @@ def test_a_compiler_that_fails_is_told_once(
     assert "slower functions take their place" in caplog.text
 
 
-@pytest.mark.usefixtures("anew")
-def test_a_compiler_that_the_user_interrupts_is_no_fault_of_it(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("CC", "sh -c 'kill -INT $$'")
-    assert native() is None
-    assert caplog.messages == []
+INTERRUPTED = """
+import threading, time
+from pathlib import Path
+from safetyfilter.native.functions import native
+made = []
+thread = threading.Thread(target=lambda: made.append(native()))
+try:
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.01)
+    raise SystemExit("the compiler was done before it was interrupted")
+except KeyboardInterrupt:
+    Path("go").touch()
+thread.join()
+print("interrupted, and then", "compiled" if made[0] else "slower")
+"""
+
+
+@pytest.mark.usefixtures("loops")
+def test_an_interruption_while_it_is_compiled_takes_no_loops_from_a_process_that_goes_on(tmp_path: Path) -> None:
+    compiler = next(path for name in ("cc", "gcc", "clang") if (path := shutil.which(name)))
+    script = tmp_path / "compiler"
+    script.write_text(f'#!/bin/sh\ntouch started\nwhile [ ! -e go ]; do sleep 0.1; done\nexec {compiler} "$@"\n')
+    script.chmod(0o755)
+    environment = os.environ | {"CC": str(script), "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, and Jupyter
+        said, complained = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert (process.returncode, said, complained) == (0, "interrupted, and then compiled\n", "")
 
 
 @pytest.mark.usefixtures("anew")
