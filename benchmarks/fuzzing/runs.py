@@ -114,7 +114,7 @@ class Checkpoint(FileTarget):
         self.run = scanned(self.folder)
         from safetyfilter.runs.parts import read_scores
 
-        part, _ = read_scores(self.run.file("scores", 0), 0)
+        part, _ = read_scores(self.run.file("scores", 0), self.run.record.setup.signals, 0)
         self.kept = part
         before = set((self.folder / "run").rglob("*"))
         self.run.checkpoints().save(part)

@@ -64,7 +64,7 @@ def read_part_files(root: Location, record: RunRecord, number: int) -> PartFiles
     scores = ""
     beside = dict.fromkeys(BESIDE, "")
     try:
-        part, meta = read_scores(part_file(root, "scores", number), number)
+        part, meta = read_scores(part_file(root, "scores", number), record.setup.signals, number)
         scores = vouched(meta)
         for folder in BESIDE:
             beside[folder], fault = _digest_of(part_file(root, folder, number), meta.get(folder))

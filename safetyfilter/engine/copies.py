@@ -189,7 +189,7 @@ def _match(copy: Run, source: Source, contents: Contents, report: Progress) -> N
     """Read the parts of a source that are not done yet, and write what their contents have."""
     placement = copy.place_parts(source.parts())
     for number in placement.done:
-        done, _ = read_scores(copy.file("scores", number), number)
+        done, _ = read_scores(copy.file("scores", number), copy.record.setup.signals, number)
         at_the_end = {"kept": 0, "excluded": 0}
         report(_counts(done.scores) | at_the_end | {"resumed": len(done)})
     writer = replace(copy.part_writer(), policy=copy.policy.covered_by(copy.record.setup.signals))

@@ -206,7 +206,7 @@ def _parts(run: Run) -> Iterator[tuple[ScoredPart, DecidedPart]]:
 
 def _read_ahead(run: Run) -> Iterator[tuple[ScoredPart, Mapping[str, object], DecidedPart]]:
     def read(number: int) -> tuple[ScoredPart, Mapping[str, object], DecidedPart]:
-        part, meta = read_scores(run.file("scores", number))
+        part, meta = read_scores(run.file("scores", number), run.record.setup.signals)
         return part, meta, read_decisions(run.file("decisions", number))
 
     return in_turn(read, run.part_count, threads=_AHEAD, ahead=_AHEAD)

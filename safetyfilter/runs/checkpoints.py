@@ -82,10 +82,10 @@ class Checkpoints:
         if not scores.is_file():
             return None
         try:
-            part, meta = read_scores(scores, index)
+            part, meta = read_scores(scores, self.signals, index)
         except RunError:
             return None  # damaged: the part is done from its start
-        if meta["fingerprint"] != self._fingerprint(state) or part.scores.signals != self.signals:
+        if meta["fingerprint"] != self._fingerprint(state):
             return None
         vectors = None
         if self.vectors:

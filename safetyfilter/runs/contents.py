@@ -170,7 +170,7 @@ def _records(run: Run) -> Iterator[Records]:
     """The rows of a run's parts, which are those that its record vouches for."""
     scored, decisions = [], []
     for number in range(run.part_count):
-        part, meta = read_scores(run.file("scores", number), number)
+        part, meta = read_scores(run.file("scores", number), run.record.setup.signals, number)
         decided = read_decisions(run.file("decisions", number))
         if decided.scores != meta["content"] or not np.array_equal(decided.keys, part.keys):
             raise RunError(

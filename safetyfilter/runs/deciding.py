@@ -10,6 +10,7 @@ from safetyfilter.runs.decided import DecidedPart, read_decisions
 from safetyfilter.runs.parts import read_meta, read_scores
 from safetyfilter.runs.reasons import Reasons
 from safetyfilter.runs.record import RunRecord
+from safetyfilter.runs.shards import carried_meta
 from safetyfilter.runs.stored import digest_of, part_file, stored_metas
 from safetyfilter.runs.writing import write_reasons
 from safetyfilter.storage import Location
@@ -20,6 +21,7 @@ class OwnDecisions:
     """The decisions in a run that this process made, or found that its record vouches for."""
 
     root: Location
+    signals: tuple[str, ...]
     contents: set[str] = field(default_factory=set)
 
     def trust(self, record: RunRecord) -> None:
@@ -57,9 +59,9 @@ class OwnDecisions:
                 there = read_decisions(part_file(self.root, "decisions", number))
         if there and there.content in self.contents:
             return there
-        part, meta = read_scores(part_file(self.root, "scores", number))
+        part, meta = read_scores(part_file(self.root, "scores", number), self.signals)
         bits = reasons.of_part(number, part)
-        if not (there and there.content == part.digest_with(bits)):
+        if not (there and (there.content, there.shards) == (part.digest_with(bits), carried_meta(meta))):
             there = write_reasons(self.root, number, part, bits, {**meta, "policy": reasons.digest})
         self.contents.add(there.content)
         return there

@@ -80,7 +80,10 @@ class DecisionIndex:
                 raise ValueError("another layout, or cut short")
             self.fingerprint = str(header["fingerprint"])
             self._length, self._window = rows, longest * WIDTH
-            if verify and header["checks"] != _checks(self._map, layout, rows):
+            if verify and (header["checks"], longest) != (
+                _checks(self._map, layout, rows),
+                _longest(self._map, layout),
+            ):
                 raise ValueError("it does not hold what was written")
         except (OSError, ValueError, KeyError, TypeError) as error:
             name = "in memory" if isinstance(place, bytes) else place
@@ -214,3 +217,9 @@ def _checks(content: bytes | mmap.mmap, layout: Layout, rows: int) -> list[int]:
             zlib.crc32(view[offset : offset + size])
             for offset, size in ((HEADER, starts), (layout.contents, rows * 8), (layout.rows, rows * WIDTH))
         ]
+
+
+def _longest(content: bytes | mmap.mmap, layout: Layout) -> int:
+    """The rows of the fullest bucket, by where each begins."""
+    starts: npt.NDArray[Any] = np.frombuffer(content, layout.start_type, (1 << layout.bucket_bits) + 1, HEADER)
+    return int(np.diff(starts.astype(np.int64)).max()) // WIDTH

@@ -161,8 +161,9 @@ def _batches(run: Run) -> Iterator[npt.NDArray[Any]]:
         yield from (taken(future) for future in waiting)
     yield from ready
     record = run.record
-    require_own(scores, record.scores, run.path, checks=record.scores_checks)
+    # Decisions first: those of another part are on other scores too, and need no scan but to be made again.
     require_own(contents, record.decisions, run.path, what="decisions", checks=record.decisions_checks)
+    require_own(scores, record.scores, run.path, checks=record.scores_checks)
 
 
 def _part(run: Run, index: int) -> DecidedPart:

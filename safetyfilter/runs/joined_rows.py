@@ -70,7 +70,7 @@ class Join:
         for which, run in enumerate(runs):
             parts = []
             for number in range(run.part_count):
-                part, meta = read_scores(run.file("scores", number))
+                part, meta = read_scores(run.file("scores", number), run.record.setup.signals)
                 parts.append(vouched(meta))
                 rows = np.empty(len(part), self.kind)
                 rows["bucket"] = np.ascontiguousarray(part.keys[:, 12:]).view("<u4").ravel()

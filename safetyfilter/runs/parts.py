@@ -67,17 +67,40 @@ def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) 
     return content
 
 
-def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, Any]]:
-    """Return a part without its vectors, and its metadata; `RunError` where it is damaged, however little."""
-    table, meta = read_table(place, dictionaries=("status",))
+def read_scores(place: Location, expected: Sequence[str], index: int = 0) -> tuple[ScoredPart, dict[str, Any]]:
+    """Return a part without its vectors, and its metadata.
+
+    Parameters
+    ----------
+    place : Location
+        The file.
+    expected : sequence of str
+        The run's signals, in order. The digest of a part is over its columns in this order and not over their names:
+        under other names they would be other signals' scores, and nothing would tell.
+    index : int
+        The part's number.
+
+    Raises
+    ------
+    RunError
+        It is missing, damaged, however little, or has scores of other signals.
+    SchemaError
+        It is of another version.
+    """
+    table, meta = read_table(place, dictionaries=("status",), row_bytes=DIGEST_BYTES)
     fields = Fields(meta, place, remedy=_REMEDY)
     signals, content = fields.texts("signals"), fields.get("content", str)
     for name in ("embeddings", "repeated"):
         fields.get_or_none(name, str)
+    if tuple(signals) != tuple(expected):
+        raise RunError(
+            f"{place} has scores of {', '.join(signals)}, and the run is on {', '.join(expected)}, in this order: it "
+            "was altered, or is another run's; scan again"
+        )
     try:
         if further := sorted(set(table.column_names) - {*signals, *RESERVED_COLUMNS}):
             raise ValueError(f"there is {further[0]} too, which no digest covers")
-        values = np.stack([table.column(signal).to_numpy() for signal in signals], axis=1).astype(np.float32)
+        values = np.stack([_floats(table.column(signal)) for signal in signals], axis=1)
         known, unchecked, sealed = _flags(table)
         part = ScoredPart(
             index=index,
@@ -89,7 +112,9 @@ def read_scores(place: Location, index: int = 0) -> tuple[ScoredPart, dict[str, 
             unchecked_hashes=unchecked,
             sealed=sealed,
         )
-        whole = content == _content_of(part, meta.get("sealed"))
+        counts = {"unchecked": part.unchecked, "sealed_records": 0 if sealed is None else int(sealed.sum())}
+        told = all(meta.get(name, count) == count for name, count in counts.items())  # no digest is over these
+        whole = told and content == _content_of(part, meta.get("sealed"))
     except RunError:  # not in the order of the keys, in which it was written
         whole = False
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
@@ -144,10 +169,15 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
-def read_table(place: Location, *, dictionaries: Sequence[str] = ()) -> tuple[pa.Table, dict[str, Any]]:
-    """Return a part's table and its metadata; `RunError` where it is missing or damaged, `SchemaError` by version."""
+def read_table(
+    place: Location, *, dictionaries: Sequence[str] = (), row_bytes: int = 0
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return a part's table and its metadata; `RunError` where it is missing or damaged, `SchemaError` by version.
+
+    Further arguments as of `parse_parquet`.
+    """
     try:
-        table = read_parquet(place, dictionaries=dictionaries)
+        table = read_parquet(place, dictionaries=dictionaries, row_bytes=row_bytes)
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
     except (PermissionError, IsADirectoryError, NotADirectoryError, Unreadable, ValueError) as error:
@@ -212,6 +242,13 @@ def digest_column(digests: Digests) -> pa.Array:
     valid = None if there.all() else pa.array(there).buffers()[1]
     data = pa.py_buffer(digests)
     return pa.FixedSizeBinaryArray.from_buffers(_DIGEST, len(digests), [valid, data])
+
+
+def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """(N,) float32; of numbers that it has no room for, infinities, which the digest tells of."""
+    with np.errstate(over="ignore"):
+        floats: npt.NDArray[np.float32] = column.to_numpy().astype(np.float32)
+    return floats
 
 
 def _status_codes(column: pa.ChunkedArray) -> StatusCodes:

@@ -51,12 +51,15 @@ class Wanted:
     source : str
         The fingerprint of the source: where a part's samples share keys with others, its scores hold only while all
         of the source is unchanged.
+    signals : tuple of str
+        The signals scored, in order.
     embeddings, sealed : bool
         Embeddings, and sealed records, are to be there too.
     """
 
     fingerprint_of: Callable[[str], str]
     source: str
+    signals: tuple[str, ...]
     embeddings: bool
     sealed: bool = False
 
@@ -91,7 +94,9 @@ def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
 def _whole(root: Location, number: int, wanted: Wanted) -> str | None:
     """The fingerprint of a stored part that may be kept, if its state is a part's of the source."""
     try:
-        _, meta = read_scores(part_file(root, "scores", number))  # all of it: what is damaged is done again
+        _, meta = read_scores(
+            part_file(root, "scores", number), wanted.signals
+        )  # all of it: what is damaged is done again
     except RunError:
         return None
     if meta["repeated"] not in (None, wanted.source):

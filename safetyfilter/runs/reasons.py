@@ -103,7 +103,7 @@ def with_near(run: Run, reasons: Reasons, cosine: float) -> Reasons:
     digests: list[str | None] = []
     exclusions: list[npt.NDArray[np.float16]] = []
     for number in range(run.part_count):
-        part, meta = read_scores(run.file("scores", number))
+        part, meta = read_scores(run.file("scores", number), run.record.setup.signals)
         digests.append(meta["embeddings"])
         vectors = part_embeddings(run.path, number, meta["embeddings"])
         rows = np.flatnonzero(reasons.of_part(number, part) & np.uint16(Reason.CO_OCCURRENCE))

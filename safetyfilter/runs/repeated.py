@@ -83,7 +83,7 @@ def _kind(signals: int) -> np.dtype[Any]:
 
 def _records(run: Run, signals: int) -> Iterator[Records]:
     for number in range(run.part_count):
-        part, _ = read_scores(run.file("scores", number))
+        part, _ = read_scores(run.file("scores", number), run.record.setup.signals)
         rows = np.empty(len(part), _kind(signals))
         rows["bucket"] = np.ascontiguousarray(part.keys[:, 12:]).view("<u4").ravel()
         rows["key"] = np.ascontiguousarray(part.keys[:, :8]).view("<u8").ravel()
@@ -129,7 +129,7 @@ def _alike(rows: Records) -> tuple[Records, int]:
 def _rewrite(run: Run, number: int, right: Records) -> None:
     run.require_held()
     place = run.file("scores", number)
-    part, meta = read_scores(place, number)
+    part, meta = read_scores(place, run.record.setup.signals, number)
     values: Floats = part.scores.values.copy()
     status: StatusCodes = part.scores.status.copy()
     values[right["row"]], status[right["row"]] = right["scores"], right["status"]

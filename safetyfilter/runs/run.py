@@ -70,7 +70,7 @@ class Run:
     _own: OwnDecisions = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._own = OwnDecisions(self.path)
+        self._own = OwnDecisions(self.path, self.record.setup.signals)
 
     @classmethod
     def open(cls, path: Place) -> Run:
@@ -173,6 +173,7 @@ class Run:
         wanted = Wanted(
             fingerprint_of=self.part_writer().fingerprint,
             source=self.record.source.fingerprint,
+            signals=self.record.setup.signals,
             embeddings=embeddings,
             sealed=bool(self.record.setup.officer),
         )

@@ -128,7 +128,7 @@ def save_records(run: Run, keys: PrivateKeys, to: Place, *, damaged: bool = Fals
 def _opened(run: Run, number: int, keys: PrivateKeys) -> tuple[OpenedPart, str]:
     """Return what can be opened of one part with what is wrong with it, and what the run's record vouches for."""
     try:
-        part, meta = read_scores(part_file(run.path, "scores", number))
+        part, meta = read_scores(part_file(run.path, "scores", number), run.record.setup.signals)
     except RunError:
         return OpenedPart(records=(), faults=("its scores are missing or damaged",)), ""
     place = part_file(run.path, "sealed", number)

@@ -39,23 +39,32 @@ def part_file(root: Location, folder: str, index: int) -> Location:
 
 def part_metas(root: Location, record: RunRecord) -> list[dict[str, Any]]:
     """Return the metadata of all parts' scores; `RunError` unless they are those that the record vouches for."""
-    metas = []
-    for index, meta in enumerate(stored_metas(root, "scores", record.source.parts)):
-        if meta is None:
-            raise RunError(
-                f"part {index} of {root} has no scores; run the same scan again, which does only what is missing"
-            )
-        metas.append(meta)
+    stored = stored_metas(root, "scores", record.source.parts)
+    metas = [meta for meta in stored if meta is not None]
+    if len(metas) < record.source.parts:
+        missing = next((index for index, meta in enumerate(stored) if meta is None), len(stored))
+        raise RunError(
+            f"part {missing} of {root} has no scores; run the same scan again, which does only what is missing"
+        )
     require_own([vouched(meta) for meta in metas], record.scores, root, checks=record.scores_checks)
     return metas
 
 
 def stored_metas(root: Location, folder: str, parts: int) -> list[dict[str, Any] | None]:
-    """Return the metadata of so many parts' files in a folder; None for one that is missing or not whole."""
+    """Return the metadata of so many parts' files in a folder; None for one that is missing or not whole.
+
+    The list ends behind the last part that has a file: the number of parts in a damaged record can be any.
+    """
+    there = {number for number in part_numbers(root, folder) if number < parts}
+
+    def meta_of(index: int) -> dict[str, Any] | None:
+        return read_meta(part_file(root, folder, index)) if index in there else None
+
+    numbers = range(max(there, default=-1) + 1)
     if root.is_local:
-        return [read_meta(part_file(root, folder, index)) for index in range(parts)]
+        return list(map(meta_of, numbers))
     with ThreadPoolExecutor(_AT_ONCE) as pool:  # each waits for the storage
-        return list(pool.map(lambda index: read_meta(part_file(root, folder, index)), range(parts)))
+        return list(pool.map(meta_of, numbers))
 
 
 def in_turn(work: Callable[[int], T], parts: int, *, threads: int, ahead: int) -> Iterator[T]:
@@ -82,7 +91,7 @@ def load_scores(root: Location, record: RunRecord) -> pa.Table:
     """Return the scores of all samples; errors as of `Run.read_scores`."""
     tables, parts = [], []
     for index in range(record.source.parts):
-        part, meta = read_scores(part_file(root, "scores", index))
+        part, meta = read_scores(part_file(root, "scores", index), record.setup.signals)
         tables.append(scores_table(part))
         parts.append(vouched(meta))
     require_own(parts, record.scores, root, checks=record.scores_checks)
@@ -95,7 +104,7 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
     for index, meta in enumerate(part_metas(root, record)):
         array = part_embeddings(root, index, meta.get("embeddings"))
         if meta["repeated"] is not None:  # samples that no key tells apart have no embedding of their own
-            part, _ = read_scores(part_file(root, "scores", index))
+            part, _ = read_scores(part_file(root, "scores", index), record.setup.signals)
             array = np.array(array)
             array[part.scores.status == STATUS_CODES["repeated_key"]] = np.nan
         arrays.append(array)

@@ -215,7 +215,7 @@ def _failed(
     run: Run, index: int, wanted: npt.NDArray[np.uint64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], str]:
     """The numbers of wanted keys that a part has unscored, each with its status, and what vouches for the part."""
-    part, meta = read_scores(run.file("scores", index))
+    part, meta = read_scores(run.file("scores", index), run.record.setup.signals)
     rows = np.flatnonzero(part.scores.status != OK)
     own = number_column(part.keys[rows], 0, ">u8")
     at = np.minimum(np.searchsorted(wanted, own), len(wanted) - 1)

@@ -64,12 +64,12 @@ def read_image(place: Place, max_bytes: int) -> bytes:
         raise Unreadable("unreadable") from None
 
 
-def read_parquet(place: Place, *, dictionaries: Sequence[str] = ()) -> pa.Table:
+def read_parquet(place: Place, *, dictionaries: Sequence[str] = (), row_bytes: int = 0) -> pa.Table:
     """Return a Parquet file's table; errors as of `Location.read_bytes`, the rest as of `parse_parquet`."""
-    return parse_parquet(Location.of(place).read_bytes(), dictionaries=dictionaries)
+    return parse_parquet(Location.of(place).read_bytes(), dictionaries=dictionaries, row_bytes=row_bytes)
 
 
-def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = ()) -> pa.Table:
+def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = (), row_bytes: int = 0) -> pa.Table:
     """Return the table in a Parquet file's bytes, whose pages are held against their checksums where they have them.
 
     Parameters
@@ -78,11 +78,14 @@ def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = ()) -> pa.Table:
         The file.
     dictionaries : sequence of str
         Columns of text whose values repeat, which are returned as dictionaries; others than text stay what they are.
+    row_bytes : int
+        What each row takes in the file at least, where that is known: a digest, say. A file that cannot hold as many
+        rows as it says is refused before memory is taken for them.
 
     Raises
     ------
     ValueError
-        The bytes are damaged, or not Parquet. Never an OSError, which would read as the storage's.
+        The bytes are damaged, or not Parquet, or of too many rows. Never an OSError, which would read as the storage's.
 
     Examples
     --------
@@ -96,6 +99,9 @@ def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = ()) -> pa.Table:
         with pq.ParquetFile(
             pa.BufferReader(data), page_checksum_verification=True, read_dictionary=list(dictionaries)
         ) as file:
+            told = file.metadata.num_rows  # and no more of the footer, by which pyarrow aborts where it is damaged
+            if told * row_bytes > len(data):
+                raise ValueError(f"it is said to hold {told:,} rows, and has room for {len(data) // row_bytes:,} at most")
             table = file.read()
         require_names(table)
         return table

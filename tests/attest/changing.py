@@ -19,7 +19,7 @@ from safetyfilter.runs.decided import read_decisions, write_decisions
 from safetyfilter.runs.index import DecisionIndex
 from safetyfilter.runs.index_file import records, write_index
 from safetyfilter.runs.indexed import index_of, own_index
-from safetyfilter.runs.parts import read_meta, read_scores, write_scores
+from safetyfilter.runs.parts import PART_METADATA, read_meta, read_scores, write_scores
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.runs.stored import checks_of, digest_of, vouched
 
@@ -55,7 +55,7 @@ def rewrite(
     scores: Callable[[Rows], Rows] = lambda found: found,
 ) -> None:
     """Write a part's scores and decisions anew, with other rows, reasons or scores; its own digests agree."""
-    part, meta = read_scores(run.file("scores", number))
+    part, meta = read_scores(run.file("scores", number), run.record.setup.signals)
     decided = read_decisions(run.file("decisions", number))
     taken = rows(np.arange(len(part)))
     columns = ScoreBatch(
@@ -65,6 +65,18 @@ def rewrite(
     content = write_scores(there, run.file("scores", number), meta)
     told = {"fingerprint": meta["fingerprint"], "scores": content, "policy": decided.policy, **decided.shards}
     write_decisions(there, bits(decided.reason_bits.copy())[taken], run.file("decisions", number), told)
+
+
+def swap_signals(run: Run, number: int) -> None:
+    """Give each of a part's two signals the other's scores by swapping their names alone, wherever they stand."""
+    place = Path(run.file("scores", number))
+    table = pq.read_table(place)
+    meta = json.loads(table.schema.metadata[PART_METADATA])
+    one, two = meta["signals"]
+    other = {one: two, two: one}
+    told = json.dumps(meta | {"signals": [two, one]}).encode()
+    renamed = table.rename_columns([other.get(name, name) for name in table.column_names])
+    pq.write_table(renamed.replace_schema_metadata({**table.schema.metadata, PART_METADATA: told}), place)
 
 
 def rewrite_raw(run: Run, folder: str, number: int, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -34,6 +34,7 @@ from tests.attest.changing import (
     rewrite,
     rewrite_raw,
     swap_files,
+    swap_signals,
 )
 from tests.attest.runs import PARTS, finished
 
@@ -108,6 +109,17 @@ def test_a_flipped_keep_is_found_though_the_reasons_are_left(run: Run, keys: Pri
 
     rewrite_raw(run, "decisions", 1, flipped)
     assert "decisions" in failed(verify_run(run, keys.public))
+
+
+def test_signals_whose_names_were_swapped_are_found(run: Run, keys: PrivateKeys) -> None:
+    """A part's digest is over the values in their order, and says nothing of the names above them."""
+    swap_signals(run, 1)
+    done = verify_run(run, keys.public)
+    assert "scores" in failed(done)
+    assert "part-00001.parquet has scores of" in next(claim.found for claim in done.failed if claim.what == "scores")
+    for read in (run.read_scores, lambda: apply_policy(run, Policy(thresholds={"explicit": 0.3, "minor": 0.9}))):
+        with pytest.raises(RunError, match="in this order: it was altered, or is another run's; scan again"):
+            read()
 
 
 @pytest.mark.parametrize("folder", ["scores", "decisions", "embeddings"])
@@ -234,7 +246,7 @@ def test_sealed_records_are_attested_by_their_bytes(run: Run, keys: PrivateKeys,
     place = Path(run.file("sealed", 0))
     place.parent.mkdir()
     place.write_bytes(b"sealed")
-    part, meta = read_scores(run.file("scores", 0))
+    part, meta = read_scores(run.file("scores", 0), run.record.setup.signals)
     write_scores(part, run.file("scores", 0), meta | {"sealed": file_digest(run.file("sealed", 0))})
     rewrite(run, 0)
     agree(run)

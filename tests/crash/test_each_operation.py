@@ -19,6 +19,7 @@ from safetyfilter.errors import UnfinishedRunError
 from safetyfilter.runs.decided import read_decisions
 from safetyfilter.runs.parts import read_scores
 from safetyfilter.runs.sealed_records import open_records
+from safetyfilter.signals import PAIR
 from safetyfilter.storage import Location
 from tests.crash.conftest import noise
 from tests.crash.jobs import Job, officer_keys
@@ -48,7 +49,7 @@ def killed_everywhere(job: Job, prepare: Callable[[], object]) -> Iterator[str]:
 
 def require_no_broken_part(run: Path) -> None:
     for path in run.glob("scores/part-*"):
-        read_scores(Location.of(path))
+        read_scores(Location.of(path), PAIR.names)
     for path in run.glob("decisions/part-*"):
         read_decisions(Location.of(path))
     for path in run.glob("embeddings/part-*"):

@@ -1,4 +1,4 @@
-"""Embeds a large batch, in memory without limit or in too little; run as a script with a model's folder and the limit."""
+"""Embeds a large batch, in all memory or in too little; run as a script with a model's folder and maybe a limit."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def decide_by_truth(run: Run, source: Source, present: np.ndarray) -> None:
     digester = run.digester()
     truth = {digester.key(key): values for key, values in zip(keys, present.astype(np.float32), strict=True)}
     for index in range(run.part_count):
-        part, meta = read_scores(run.file("scores", index))
+        part, meta = read_scores(run.file("scores", index), run.record.setup.signals)
         values = np.stack([truth[digest.tobytes()] for digest in part.keys])
         values[part.scores.status != OK] = np.nan
         true = replace(part, scores=replace(part.scores, values=values))

@@ -271,7 +271,7 @@ def test_exclusions_grow_memory_and_kept_rows_do_not(tmp_path: Path) -> None:
     rows = [Row(f"{n}", BOTH if n == 0 else NEITHER, vector=vector) for n, vector in enumerate(vectors)]  # type: ignore[arg-type]
     run = scanned(tmp_path / "run", [rows[start : start + 1000] for start in range(0, 4000, 1000)], setup=wide)
     reasons_of = module.with_near(run, module.Reasons.by_policy(Policy()), 0.97)
-    part, _ = read_scores(run.file("scores", 3))
+    part, _ = read_scores(run.file("scores", 3), run.record.setup.signals)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_AT_ONCE", 100)
         tracemalloc.start()

@@ -1,6 +1,7 @@
 """The files of scored parts: read as they were written, or refused with what is wrong with them."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 
 from safetyfilter.batches import STATUS_NAMES, ScoreBatch
 from safetyfilter.errors import RunError
-from safetyfilter.runs.parts import read_scores, write_scores
+from safetyfilter.runs.parts import PART_METADATA, read_scores, write_scores
 from safetyfilter.runs.scored_part import ScoredPart
 from safetyfilter.storage import Location
+
+SIGNALS = ("explicit", "minor")
 
 
 def part_of(rows: int) -> ScoredPart:
@@ -22,7 +25,7 @@ def part_of(rows: int) -> ScoredPart:
     digests[::5, 16:] = 0
     scores = ScoreBatch(
         values=rng.random((rows, 2), np.float32),
-        signals=("explicit", "minor"),
+        signals=SIGNALS,
         status=(np.arange(rows) % len(STATUS_NAMES)).astype(np.uint8),
     )
     return ScoredPart.in_order(0, "state", digests, scores)
@@ -37,7 +40,7 @@ def place(tmp_path: Path) -> Location:
 def test_what_is_read_is_what_was_written(place: Location, rows: int) -> None:
     part = part_of(rows)
     content = write_scores(part, place, {"fingerprint": "f", "embeddings": None})
-    read, meta = read_scores(place)
+    read, meta = read_scores(place, SIGNALS)
     assert meta["content"] == content
     for name in ("keys", "contents"):
         np.testing.assert_array_equal(getattr(read, name), getattr(part, name))
@@ -58,7 +61,7 @@ def test_parts_without_content(place: Location) -> None:
     part = part_of(10)
     none = ScoredPart(index=0, state="", keys=part.keys, contents=np.zeros_like(part.contents), scores=part.scores)
     write_scores(none, place, {"fingerprint": "f", "embeddings": None})
-    read, _ = read_scores(place)
+    read, _ = read_scores(place, SIGNALS)
     assert not read.contents.any()
     np.testing.assert_array_equal(read.keys, part.keys)
 
@@ -86,7 +89,24 @@ def test_columns_that_are_not_what_was_written(place: Location, columns: dict[st
     write_scores(part_of(20), place, {"fingerprint": "f", "embeddings": None})
     rewritten(place, **columns)
     with pytest.raises(RunError, match=match):
-        read_scores(place)
+        read_scores(place, SIGNALS)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("names", [("minor", "explicit"), ("explicit", "third"), ("explicit",)])
+def test_scores_under_other_names_are_refused(place: Location, names: tuple[str, ...], told: bool) -> None:
+    """Columns of other names, or in another order: their values are those that the digest is over."""
+    write_scores(part_of(20), place, {"fingerprint": "f", "embeddings": None})
+    table = pq.read_table(str(place))
+    renamed = dict(zip(SIGNALS, names, strict=False))
+    table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
+    if told:
+        metadata = pq.read_schema(str(place)).metadata
+        meta = json.loads(metadata[PART_METADATA]) | {"signals": list(names)}
+        table = table.replace_schema_metadata({**metadata, PART_METADATA: json.dumps(meta).encode()})
+    pq.write_table(table, str(place))
+    with pytest.raises(RunError, match=r"altered, or is another run's; scan again" if told else "scan again"):
+        read_scores(place, SIGNALS)
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
@@ -95,4 +115,4 @@ def test_a_status_of_any_type_of_text_is_read(place: Location, kind: pa.DataType
     write_scores(part, place, {"fingerprint": "f", "embeddings": None})
     before = pq.read_table(str(place))["status"].cast(pa.string())
     rewritten(place, status=before.cast(kind) if not pa.types.is_dictionary(kind) else before.dictionary_encode())
-    np.testing.assert_array_equal(read_scores(place)[0].scores.status, part.scores.status)
+    np.testing.assert_array_equal(read_scores(place, SIGNALS)[0].scores.status, part.scores.status)

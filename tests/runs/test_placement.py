@@ -13,6 +13,7 @@ from safetyfilter import Policy, Run
 from safetyfilter.runs import placement
 from safetyfilter.runs.parts import read_scores
 from safetyfilter.runs.start import started
+from tests.attest.changing import swap_signals
 from tests.runs.making import Row, run_of, scored, source_of
 from tests.runs.test_record import SETUP
 
@@ -37,7 +38,7 @@ def taken_up(run: Run, states: str) -> Iterator[Run]:
 
 
 def key_in(run: Run, number: int) -> str:
-    part, _ = read_scores(run.file("scores", number))
+    part, _ = read_scores(run.file("scores", number), run.record.setup.signals)
     digester = run.digester()
     return next(state for state in ROWS if digester.key(f"key {state}") == part.keys[0].tobytes())
 
@@ -145,6 +146,11 @@ def test_runs_of_one_source_secret_and_setup_have_the_same_parts(
     for folder in ("scores", "decisions"):
         for number in range(2):
             assert Path(one.file(folder, number)).read_bytes() == Path(two.file(folder, number)).read_bytes()
+
+
+def test_a_part_under_other_names_of_signals_is_done_again(run: Run) -> None:
+    swap_signals(run, 2)
+    assert [part.state for part in run.place_parts(source_of("abcd").parts()).todo] == ["c"]
 
 
 @pytest.mark.parametrize("what", ["scores", "embeddings"])

@@ -165,7 +165,7 @@ def test_a_part_that_is_gone_or_damaged_is_named_and_done_again(run_place: Place
 @pytest.mark.parametrize("folder", ["scores", "decisions"])
 def test_a_part_that_was_altered_is_named(run_place: Place, folder: str) -> None:
     run, _ = scan(run_place("run"), "abc")
-    part, meta = read_scores(run.file("scores", 1))
+    part, meta = read_scores(run.file("scores", 1), run.record.setup.signals)
     if folder == "scores":  # whole, and of this run, but other scores
         lower = dataclasses.replace(part.scores, values=part.scores.values / 2)
         write_scores(dataclasses.replace(part, scores=lower), run.file("scores", 1), meta)

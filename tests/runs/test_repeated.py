@@ -107,7 +107,7 @@ def test_what_is_counted_as_kept_is_what_is_kept_when_looked_up(
     keys = {key for key, *_ in samples}
     several = {key for key in keys if len({content for other, content, *_ in samples if other == key}) > 1}
     assert {key for (key, *_), found in zip(samples, bits, strict=True) if found & Reason.UNSCORED} >= several
-    statuses = [
-        status for part in range(run.part_count) for status in read_scores(run.file("scores", part))[0].scores.status
-    ]
+    signals = run.record.setup.signals
+    parts = [read_scores(run.file("scores", number), signals)[0] for number in range(run.part_count)]
+    statuses = [status for part in parts for status in part.scores.status]
     assert len(statuses) == len(samples) == run.counts["seen"]

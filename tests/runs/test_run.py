@@ -110,13 +110,13 @@ class TestReading:
             run.read_scores()
 
     def test_another_schema_is_an_error(self, run: Run) -> None:
-        part, meta = read_scores(run.file("scores", 1))
+        part, meta = read_scores(run.file("scores", 1), run.record.setup.signals)
         write_scores(part, run.file("scores", 1), meta | {"schema": 4})
         with pytest.raises(SchemaError):
             run.read_scores()
 
     def test_a_part_with_another_fingerprint_is_an_error(self, run: Run) -> None:
-        part, meta = read_scores(run.file("scores", 1))
+        part, meta = read_scores(run.file("scores", 1), run.record.setup.signals)
         write_scores(part, run.file("scores", 1), meta | {"fingerprint": "another scan's"})
         with pytest.raises(RunError, match=r"are not those that its run\.json speaks of"):
             run.read_scores()
@@ -217,7 +217,7 @@ class TestWriting:
     def test_what_is_written_is_read(self, run: Run) -> None:
         written = part([9, 200, 3, 0], known=[False, True, False, False])
         counts = run.write(written)
-        read, meta = read_scores(run.file("scores", 0))
+        read, meta = read_scores(run.file("scores", 0), run.record.setup.signals)
         np.testing.assert_array_equal(read.keys, written.keys)
         assert read.scores.failures == written.scores.failures
         assert read.known_hashes.tolist() == written.known_hashes.tolist()
@@ -308,7 +308,7 @@ class TestForeignParts:
         places = [run.file("decisions", number) for number in range(run.part_count)]
         number = next(n for n, place in enumerate(places) if read_decisions(place).reason_bits.any())
         place, decided = places[number], read_decisions(places[number])
-        part, _ = read_scores(run.file("scores", number))
+        part, _ = read_scores(run.file("scores", number), run.record.setup.signals)
         meta = {name: getattr(decided, name) for name in ("fingerprint", "scores", "policy")}
         write_decisions(part, np.zeros(len(part), np.uint16), place, meta)
         with pytest.raises(RunError, match="run `safetyfilter decide` again"):
@@ -324,7 +324,7 @@ class TestForeignParts:
         )
 
     def test_scores_of_the_same_fingerprint_are_told_from_the_runs_own(self, run: Run) -> None:
-        part, meta = read_scores(run.file("scores", 0))
+        part, meta = read_scores(run.file("scores", 0), run.record.setup.signals)
         low = replace(part, scores=replace(part.scores, values=part.scores.values * 0))
         write_scores(low, run.file("scores", 0), {name: meta[name] for name in ("fingerprint", "embeddings")})
         with pytest.raises(RunError, match=r"the scores of part 0 in .* are not those that its run\.json speaks of"):
@@ -412,7 +412,7 @@ class TestDamage:
         table, meta = read_table(run.file("scores", 0))
         write_table(table, run.file("scores", 0), {field: value for field, value in meta.items() if field != name})
         with pytest.raises(RunError, match=f"the field {name} is not"):
-            read_scores(run.file("scores", 0))
+            read_scores(run.file("scores", 0), run.record.setup.signals)
 
     @pytest.mark.parametrize("name", ["scores", "policy", "content", "counts"])
     def test_a_missing_field_of_decisions_is_named(self, run: Run, name: str) -> None:

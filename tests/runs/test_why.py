@@ -140,7 +140,7 @@ def test_causes_are_taken_from_the_runs_own_scores_alone(run: Run, tmp_path: Pat
     shutil.copy(f"{run.path}.secret", tmp_path / "run.secret")
     other = finished(tmp_path / "other", {"one": PARTS["one"], "two": [("gone", "", math.nan, "unreadable")]})
     for number in range(2):
-        part, _ = read_scores(other.file("scores", number))
+        part, _ = read_scores(other.file("scores", number), other.record.setup.signals)
         if len(part) == 1:
             foreign = other.file("scores", number)
     for number in range(2):
