@@ -28,7 +28,7 @@ _COLUMNS = {
     "key_digest": pa.binary(DIGEST_BYTES),
     "content_digest": pa.binary(DIGEST_BYTES),
     "keep": pa.bool_(),
-    "reasons": pa.list_(pa.dictionary(pa.int32(), pa.string())),
+    "reasons": pa.list_(pa.string()),
 }
 
 
@@ -133,10 +133,8 @@ def read_decisions(place: Location) -> DecidedPart:
     SchemaError
         They are of another version.
     """
-    table, meta = read_table(place, dictionaries=("reasons.list.element",), row_bytes=DIGEST_BYTES)
-    found = {field.name: field.type for field in table.schema}
-    others = found != _COLUMNS or len(table.schema) != len(_COLUMNS)  # what no digest covers may say anything
-    if others or table.column("key_digest").null_count:
+    table, meta = read_table(place, _fault, row_bytes=DIGEST_BYTES)
+    if table.column("key_digest").null_count:
         raise SchemaError(f"{place} does not hold the columns of decisions; run `safetyfilter decide` again")
     keys, contents = (digests_of(table.column(name)) for name in ("key_digest", "content_digest"))
     bits = _reasons(table, place)
@@ -160,12 +158,17 @@ def read_decisions(place: Location) -> DecidedPart:
     )
 
 
+def _fault(schema: pa.Schema) -> str:
+    found = {field.name: field.type for field in schema}
+    others = found != _COLUMNS or len(schema) != len(_COLUMNS)  # what no digest covers may say anything
+    return "the columns of decisions; run `safetyfilter decide` again" if others else ""
+
+
 def _reasons(table: pa.Table, place: Location) -> ReasonBits:
     """Reason sets from the column of names; a row that says neither keep nor why is excluded as unknown."""
     lists = table.column("reasons").combine_chunks()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    names = pc.list_flatten(lists)
-    positions = pc.index_in(names.dictionary, value_set=pa.array(REASON_NAMES)).take(names.indices)
+    positions = pc.index_in(pc.list_flatten(lists), value_set=pa.array(REASON_NAMES))
     if positions.null_count:
         raise SchemaError(f"{place} gives reasons that this version does not know; use the version that wrote it")
     bits = np.zeros(len(table), np.uint16)

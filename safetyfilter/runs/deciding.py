@@ -44,8 +44,8 @@ class OwnDecisions:
         scores, decisions = (read_meta(part_file(self.root, folder, number)) for folder in ("scores", "decisions"))
         if scores is None or decisions is None:
             return False
-        told = decisions["fingerprint"], decisions.get("scores"), decisions.get("policy")
-        return told == (scores["fingerprint"], scores["content"], reasons.digest)
+        told = decisions["fingerprint"], decisions.get("scores"), decisions.get("policy"), carried_meta(decisions)
+        return told == (scores["fingerprint"], scores["content"], reasons.digest, carried_meta(scores))
 
     def decide(self, number: int, reasons: Reasons) -> DecidedPart:
         """Return the decisions on a part's stored scores.

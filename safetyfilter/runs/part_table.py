@@ -25,6 +25,7 @@ from safetyfilter.storage import Location, locked
 _NAME = "parts.parquet"
 _AT_ONCE = 16
 """Parts whose metadata is read at a time."""
+_COLUMNS = {"content": pa.binary(32), "shards": pa.large_list(pa.binary(8))}
 _REMEDY = "run `safetyfilter decide` again"
 
 
@@ -119,7 +120,7 @@ class PartTable:
         RunError
             It is missing or damaged.
         """
-        table, meta = read_table(place)
+        table, meta = read_table(place, _fault, row_bytes=32)
         try:
             contents = table.column("content").combine_chunks()
             lists = table.column("shards").combine_chunks()
@@ -132,6 +133,11 @@ class PartTable:
         order = np.argsort(digests, kind="stable")
         in_keys = meta.get("shards_in_keys") is True and len(digests) > 0
         return cls(rows, in_keys, digests[order], owners[order])
+
+
+def _fault(schema: pa.Schema) -> str:
+    found = {field.name: field.type for field in schema}
+    return "" if found == _COLUMNS else f"a table of parts; {_REMEDY}"
 
 
 def part_table_of(run: Run) -> PartTable:

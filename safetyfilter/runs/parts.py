@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,9 +17,11 @@ from safetyfilter.errors import RunError, SchemaError, StorageError
 from safetyfilter.runs.digests import DIGEST_BYTES, Columns, Digests
 from safetyfilter.runs.fields import Fields
 from safetyfilter.runs.scored_part import ScoredPart
-from safetyfilter.storage import Location, parse_json, read_parquet, replacing
+from safetyfilter.storage import Location, parse_json, parse_parquet, parse_parquet_schema, replacing
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+READ_SCHEMAS = (3, SCHEMA_VERSION)
+"""Of schema 3 the digest of a part's scores is not over their metadata."""
 PART_METADATA = b"safetyfilter"
 """The name under which a file of a run holds the schema's version and what else is known of it."""
 _DIGEST = pa.binary(DIGEST_BYTES)
@@ -60,10 +62,11 @@ def write_scores(part: ScoredPart, place: Location, meta: Mapping[str, object]) 
         ``repeated``, where samples of the part share a key with others: the fingerprint of the source at that time;
         ``sealed``, where sealed records are made: the digest of their file.
     """
-    content = _content_of(part, meta.get("sealed"))
-    own: dict[str, object] = {"signals": list(part.scores.signals), "content": content, "repeated": None}
+    own: dict[str, object] = {"schema": SCHEMA_VERSION, "signals": list(part.scores.signals), "repeated": None}
     own |= {} if part.known_hashes is None else {"unchecked": part.unchecked}
-    write_table(scores_table(part), place, {**own, **meta, "content": content})
+    told = {**own, **meta}
+    content = _content_of(part, told)
+    write_table(scores_table(part), place, {**told, "content": content})
     return content
 
 
@@ -75,8 +78,7 @@ def read_scores(place: Location, expected: Sequence[str], index: int = 0) -> tup
     place : Location
         The file.
     expected : sequence of str
-        The run's signals, in order. The digest of a part is over its columns in this order and not over their names:
-        under other names they would be other signals' scores, and nothing would tell.
+        The run's signals, in order: under other names, or in another order, scores would be other signals'.
     index : int
         The part's number.
 
@@ -87,7 +89,8 @@ def read_scores(place: Location, expected: Sequence[str], index: int = 0) -> tup
     SchemaError
         It is of another version.
     """
-    table, meta = read_table(place, dictionaries=("status",), row_bytes=DIGEST_BYTES)
+    dictionaries = ("status",)
+    table, meta = read_table(place, lambda s: _fault(s, expected), dictionaries=dictionaries, row_bytes=DIGEST_BYTES)
     fields = Fields(meta, place, remedy=_REMEDY)
     signals, content = fields.texts("signals"), fields.get("content", str)
     for name in ("embeddings", "repeated"):
@@ -98,8 +101,6 @@ def read_scores(place: Location, expected: Sequence[str], index: int = 0) -> tup
             "was altered, or is another run's; scan again"
         )
     try:
-        if further := sorted(set(table.column_names) - {*signals, *RESERVED_COLUMNS}):
-            raise ValueError(f"there is {further[0]} too, which no digest covers")
         values = np.stack([_floats(table.column(signal)) for signal in signals], axis=1)
         known, unchecked, sealed = _flags(table)
         part = ScoredPart(
@@ -113,8 +114,8 @@ def read_scores(place: Location, expected: Sequence[str], index: int = 0) -> tup
             sealed=sealed,
         )
         counts = {"unchecked": part.unchecked, "sealed_records": 0 if sealed is None else int(sealed.sum())}
-        told = all(meta.get(name, count) == count for name, count in counts.items())  # no digest is over these
-        whole = told and content == _content_of(part, meta.get("sealed"))
+        told = all(meta.get(name, count) == count for name, count in counts.items())
+        whole = told and content == _content_of(part, meta)
     except RunError:  # not in the order of the keys, in which it was written
         whole = False
     except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
@@ -122,6 +123,38 @@ def read_scores(place: Location, expected: Sequence[str], index: int = 0) -> tup
     if not whole:
         raise RunError(f"{place} is damaged: it does not hold what was written; scan again")
     return part, meta
+
+
+def _fault(schema: pa.Schema, signals: Sequence[str]) -> str:
+    """As `read_table` takes it, of a file of scores; what is missing is found when it is read.
+
+    >>> _fault(pa.schema({"minor": pa.float32(), "status": pa.int64()}), ["minor"])
+    'the columns of scores (status is int64); scan again'
+    """
+    for field in schema:
+        right = pa.types.is_floating if field.name in signals else _TYPES.get(field.name)
+        if right is None or not right(field.type):
+            wrong = f"{field.name} is {field.type}" if right else f"there is {field.name} too"
+            return f"the columns of scores ({wrong}); scan again"
+    return ""
+
+
+def _is_digest(kind: pa.DataType) -> bool:
+    return bool(kind == _DIGEST)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+_TYPES: Mapping[str, Callable[[pa.DataType], bool]] = {
+    "key_digest": _is_digest,
+    "content_digest": _is_digest,
+    "status": _is_text,
+    _KNOWN_HASH: pa.types.is_boolean,
+    _SEALED: pa.types.is_boolean,
+}
 
 
 def _flags(table: pa.Table) -> Flags:
@@ -139,13 +172,17 @@ def _flags(table: pa.Table) -> Flags:
     return known, unchecked, sealed
 
 
-def _content_of(part: ScoredPart, sealed_file: object) -> str:
-    """The digest of a part's columns, and of the digest of its sealed records, so that none are changed unseen."""
+def _content_of(part: ScoredPart, meta: Mapping[str, object]) -> str:
+    """The digest of a part's columns and metadata, and so of its files beside it, so that none are changed unseen."""
     known, unchecked, sealed = part.known_hashes, part.unchecked_hashes, part.sealed
+    sealed_file = meta.get("sealed")
     told: list[Columns] = [] if known is None else [known]
     told += [unchecked] if unchecked is not None and unchecked.any() else []
     told += [] if sealed is None else [sealed.astype(np.uint8)]  # of another type, so that none passes for the other
     told += [] if sealed_file is None else [np.frombuffer(str(sealed_file).encode(), np.uint8)]
+    if meta["schema"] != 3:  # a record vouches for this digest, so that nobody makes a part one of schema 3
+        rest = {name: value for name, value in meta.items() if name != "content"}
+        told.append(np.frombuffer(json.dumps(rest, sort_keys=True).encode(), np.uint8))
     return part.digest_with(part.scores.values, part.scores.status, *told)
 
 
@@ -170,20 +207,45 @@ def _leaves(schema: pa.Schema) -> list[str]:
 
 
 def read_table(
-    place: Location, *, dictionaries: Sequence[str] = (), row_bytes: int = 0
+    place: Location,
+    fault: Callable[[pa.Schema], str] | None = None,
+    *,
+    dictionaries: Sequence[str] = (),
+    row_bytes: int = 0,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Return a part's table and its metadata; `RunError` where it is missing or damaged, `SchemaError` by version.
+    """Return a part's table and its metadata.
 
-    Further arguments as of `parse_parquet`.
+    Parameters
+    ----------
+    place : Location
+        The file.
+    fault : callable or None
+        The columns -> what is wrong with them and what to do, empty where nothing is; asked before their values are
+        read: a few bytes of columns that nobody wrote can be gigabytes of values.
+    dictionaries, row_bytes
+        As of `parse_parquet`.
+
+    Raises
+    ------
+    RunError
+        It is missing or damaged.
+    SchemaError
+        It is of another version, or of other columns.
     """
     try:
-        table = read_parquet(place, dictionaries=dictionaries, row_bytes=row_bytes)
+        data = place.read_bytes()
+        schema = parse_parquet_schema(data)
+        meta = _checked(schema.metadata, place)
+        if fault and (wrong := fault(schema)):
+            raise SchemaError(f"{place} does not hold {wrong}")
+        return parse_parquet(data, dictionaries=dictionaries, row_bytes=row_bytes), meta
+    except RunError:
+        raise
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error
     except (PermissionError, IsADirectoryError, NotADirectoryError, Unreadable, ValueError) as error:
         _require_allowed(place, error)
         raise RunError(f"{place} can't be read ({error}); scan again, which redoes only damaged parts") from error
-    return table, _checked(table.schema.metadata, place)
 
 
 def read_meta(place: Location) -> dict[str, Any] | None:
@@ -253,8 +315,6 @@ def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
 
 def _status_codes(column: pa.ChunkedArray) -> StatusCodes:
     """(N,) uint8 of a dictionary's column: each name is looked up once, and not once a row."""
-    if not pa.types.is_dictionary(column.type):
-        raise ValueError(f"the status is {column.type}, not text")
     codes = [np.empty(0, np.uint8)]
     for chunk in column.chunks:
         of_names = pc.index_in(chunk.dictionary, value_set=pa.array(STATUS_NAMES))
@@ -272,10 +332,10 @@ def _checked(metadata: Mapping[bytes, bytes] | None, place: Location) -> dict[st
         schema = meta["schema"]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{place} is not a part of a run; remove it and scan again") from error
-    if schema != SCHEMA_VERSION:
+    if schema not in READ_SCHEMAS:
         raise SchemaError(
-            f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}; use the version that wrote "
-            "it, or scan into a new directory"
+            f"{place} has schema {schema}, this version reads {READ_SCHEMAS[0]} and {SCHEMA_VERSION}; use the version "
+            "that wrote it, or scan into a new directory"
         )
     for name in ("fingerprint", "content"):
         Fields(meta, place, remedy=_REMEDY).get(name, str)

@@ -105,7 +105,7 @@ def with_near(run: Run, reasons: Reasons, cosine: float) -> Reasons:
     for number in range(run.part_count):
         part, meta = read_scores(run.file("scores", number), run.record.setup.signals)
         digests.append(meta["embeddings"])
-        vectors = part_embeddings(run.path, number, meta["embeddings"])
+        vectors = part_embeddings(run.path, number, meta["embeddings"], shape=(len(part), width))
         rows = np.flatnonzero(reasons.of_part(number, part) & np.uint16(Reason.CO_OCCURRENCE))
         if len(rows):
             exclusions.append(vectors[rows][..., :width].reshape(-1, width))
@@ -115,7 +115,7 @@ def with_near(run: Run, reasons: Reasons, cosine: float) -> Reasons:
         bits = reasons.of_part(number, part)
         kept = np.flatnonzero(bits == 0)
         if len(kept):
-            vectors = part_embeddings(run.path, number, digests[number], known=True)
+            vectors = part_embeddings(run.path, number, digests[number], shape=(len(part), width), known=True)
             for rows in _in_turn(kept):
                 batch = vectors[rows][..., :width]
                 bits[rows[~has_direction(batch).reshape(len(rows), -1).all(axis=1)]] |= np.uint16(Reason.UNSCORED)

@@ -19,7 +19,7 @@ from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import RunError, SchemaError
 from safetyfilter.runs.decided_with import DecidedWith
 from safetyfilter.runs.fields import Fields
-from safetyfilter.runs.parts import RESERVED_COLUMNS, SCHEMA_VERSION
+from safetyfilter.runs.parts import READ_SCHEMAS, RESERVED_COLUMNS, SCHEMA_VERSION
 from safetyfilter.score.gate import Gate, views_in_full
 from safetyfilter.signals import SignalPair
 from safetyfilter.storage import parse_json
@@ -193,6 +193,8 @@ class RunRecord:
         `decisions_digest` of the run whose decisions were applied to this source by content; empty for a scan.
     accepted_uncertified : bool
         True where it was accepted that the policy was calibrated on scores that were made in another way.
+    schema : int
+        The version of the form in which the run was begun.
     """
 
     created: str
@@ -214,6 +216,7 @@ class RunRecord:
     sealed: int = 0
     self_check: CheckEmbeddings | None = None
     accepted_uncertified: bool = False
+    schema: int = SCHEMA_VERSION
 
     @property
     def started(self) -> tuple[str, str]:
@@ -243,7 +246,7 @@ class RunRecord:
         """Return the text of ``run.json``, which `from_json` reads back."""
         setup = self.setup.as_dict()
         record = {
-            "schema": SCHEMA_VERSION,
+            "schema": self.schema,
             "created": self.created,
             "run_id": self.run_id,
             **({"notice": self.setup.pair.notice} if self.setup.pair.notice else {}),
@@ -285,7 +288,7 @@ class RunRecord:
         except ValueError as error:
             raise RunError(f"{place} is not JSON ({error}); restore it, or scan into a new directory") from error
         fields = Fields(data, place)
-        if (schema := fields.get("schema", int)) != SCHEMA_VERSION:
+        if (schema := fields.get("schema", int)) not in READ_SCHEMAS:
             raise SchemaError(_other_schema(place, schema))
         limits = Fields(fields.get("limits", dict), place, "limits.")
         source = Fields(fields.get("source", dict), place, "source.")
@@ -335,6 +338,7 @@ class RunRecord:
             sealed=fields.get("sealed", int) if setup.officer else 0,
             accepted_uncertified="accepted_uncertified" in data and fields.get("accepted_uncertified", bool),
             self_check=fields.built("self_check", CheckEmbeddings.from_dict) if "self_check" in data else None,
+            schema=schema,
         )
 
 
@@ -368,13 +372,15 @@ def _added_up(counts: Mapping[str, int], place: object) -> dict[str, int]:
 
 def _other_schema(place: object, schema: int) -> str:
     if schema > SCHEMA_VERSION:
-        return f"{place} has schema {schema}, this version reads {SCHEMA_VERSION}: install the version that wrote it"
+        return (
+            f"{place} has schema {schema}, this version reads up to {SCHEMA_VERSION}: install the version that wrote it"
+        )
     why = (
         "whose rows lie in the source's order and so tell who holds the source what was excluded"
         if schema < 2
         else "which may keep samples that hold a further picture, or a rendering of one, that no probe saw"
     )
     return (
-        f"{place} has schema {schema}, {why}; this version reads {SCHEMA_VERSION}: scan into a new directory, and keep "
-        "or remove the old one as you would the secret"
+        f"{place} has schema {schema}, {why}; this version reads {READ_SCHEMAS[0]} and {SCHEMA_VERSION}: scan into a "
+        "new directory, and keep or remove the old one as you would the secret"
     )

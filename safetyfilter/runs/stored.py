@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from safetyfilter.batches import STATUS_CODES
 from safetyfilter.errors import RunError
-from safetyfilter.runs.parts import read_meta, read_scores, scores_table
+from safetyfilter.runs.parts import read_meta, read_scores, row_count, scores_table
 from safetyfilter.runs.record import RunRecord
 from safetyfilter.storage import Location, read_npy
 
@@ -25,6 +25,7 @@ _AT_ONCE = 16
 """Files on other storage that are looked at at a time."""
 FOLDERS = ("scores", "decisions", "embeddings", "sealed")
 _EXTENSIONS = {"embeddings": "npy", "sealed": "bin"}
+_EMBEDDINGS_AGAIN = "remove it, and scan again with --keep-embeddings"
 _PART = re.compile(r"part-(\d{5,})\.(parquet|npy|bin)")
 
 
@@ -102,7 +103,8 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
     """Return the embeddings of all samples; errors as of `Run.read_embeddings`."""
     arrays: list[npt.NDArray[np.float16]] = []
     for index, meta in enumerate(part_metas(root, record)):
-        array = part_embeddings(root, index, meta.get("embeddings"))
+        rows, width = row_count(part_file(root, "scores", index)), record.setup.encoder.width
+        array = part_embeddings(root, index, meta.get("embeddings"), shape=(rows, width))
         if meta["repeated"] is not None:  # samples that no key tells apart have no embedding of their own
             part, _ = read_scores(part_file(root, "scores", index), record.setup.signals)
             array = np.array(array)
@@ -112,7 +114,9 @@ def load_embeddings(root: Location, record: RunRecord) -> npt.NDArray[np.float16
     return filled[0] if len(filled) == 1 else np.concatenate(filled)
 
 
-def part_embeddings(root: Location, index: int, digest: str | None, *, known: bool = False) -> npt.NDArray[np.float16]:
+def part_embeddings(
+    root: Location, index: int, digest: str | None, *, shape: tuple[int, int], known: bool = False
+) -> npt.NDArray[np.float16]:
     """Return (N, D) or (N, V, D) float16, the embeddings of one part, mapped into memory where they are local.
 
     Parameters
@@ -123,6 +127,8 @@ def part_embeddings(root: Location, index: int, digest: str | None, *, known: bo
         The part's number.
     digest : str or None
         Of the embeddings, as the part's scores have it; None where there are none.
+    shape : tuple of int
+        The part's rows, and the encoder's width D; a row with a caption is of 2 D.
     known : bool
         They were compared with the digest before.
 
@@ -136,15 +142,27 @@ def part_embeddings(root: Location, index: int, digest: str | None, *, known: bo
     place = part_file(root, "embeddings", index)
     if place.is_local:
         if known or holds(place, digest):
-            return read_npy(place)
+            return _of_shape(lambda: read_npy(place), shape, place)
     elif place.is_file():
         data = place.read_bytes()  # fetched once, and compared whenever it is
         if hashlib.sha256(data).hexdigest() == digest:
-            array: npt.NDArray[np.float16] = np.load(io.BytesIO(data), allow_pickle=False)
-            return array
-    raise RunError(
-        f"{place} does not hold the embeddings of its scores; remove it, and scan again with --keep-embeddings"
-    )
+            return _of_shape(lambda: np.load(io.BytesIO(data), allow_pickle=False), shape, place)
+    raise RunError(f"{place} does not hold the embeddings of its scores; {_EMBEDDINGS_AGAIN}")
+
+
+def _of_shape(
+    read: Callable[[], npt.NDArray[np.float16]], shape: tuple[int, int], place: Location
+) -> npt.NDArray[np.float16]:
+    """The array that is read; `RunError` where it is none, or not that of a part's rows."""
+    rows, width = shape
+    try:
+        array = read()
+        said = f"{array.dtype} of the shape {array.shape}"
+    except ValueError as error:
+        raise RunError(f"{place} holds no embeddings ({error}); {_EMBEDDINGS_AGAIN}") from error
+    if array.dtype != np.float16 or array.ndim not in (2, 3) or len(array) != rows or array.shape[-1] % width:
+        raise RunError(f"{place} holds {said}, and not float16 of {rows:,} rows {width} wide; {_EMBEDDINGS_AGAIN}")
+    return array
 
 
 def vouched(meta: Mapping[str, Any]) -> str:

@@ -101,10 +101,26 @@ def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = (), row_bytes: i
         ) as file:
             told = file.metadata.num_rows  # and no more of the footer, by which pyarrow aborts where it is damaged
             if told * row_bytes > len(data):
-                raise ValueError(f"it is said to hold {told:,} rows, and has room for {len(data) // row_bytes:,} at most")
+                raise ValueError(
+                    f"it is said to hold {told:,} rows, and has room for {len(data) // row_bytes:,} at most"
+                )
             table = file.read()
         require_names(table)
         return table
+    except PARQUET_ERRORS as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def parse_parquet_schema(data: bytes) -> pa.Schema:
+    """Return the schema that a Parquet file's bytes tell, before anything else of them is read; `ValueError` as above.
+
+    >>> parse_parquet_schema(b"no table")
+    Traceback (most recent call last):
+        ...
+    ValueError: Parquet magic bytes not found in footer. Either the file is corrupted or this is not a parquet file.
+    """
+    try:
+        return pq.read_schema(pa.BufferReader(data))
     except PARQUET_ERRORS as error:
         raise ValueError(str(error) or type(error).__name__) from error
 

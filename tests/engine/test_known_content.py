@@ -214,7 +214,7 @@ def test_the_run_tells_nothing_of_them_in_the_clear(case: Case) -> None:
 
 def test_the_record_of_the_run(case: Case) -> None:
     info = json.loads((Path(case.run.path) / "run.json").read_text())
-    assert info["schema"] == 3
+    assert info["schema"] == 4
     assert info["hash_lists"] == sorted(case.safe.hash_lists.digests)  # type: ignore[union-attr]
     assert info["officer"] == case.keys.public.fingerprint
     assert info["sealed"] == len(records_of(case.run, case.keys))

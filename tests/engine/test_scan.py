@@ -94,7 +94,7 @@ def test_a_run_names_no_sample(scanned: Run) -> None:
 
 def test_run_json_says_what_was_done(scanned: Run, safe: SafetyFilter) -> None:
     info = json.loads((Path(scanned.path) / "run.json").read_text())
-    assert info["schema"] == 3
+    assert info["schema"] == 4
     assert info["encoder"]["digest"] == safe.encoder.spec.digest
     assert info["probes"] == list(safe.probes.digests)
     assert info["signals"] == list(SIGNALS)

@@ -298,7 +298,9 @@ def test_memory_does_not_grow_with_the_parts(tmp_path: Path, monkeypatch: pytest
     run = scanned(tmp_path / "run", [[Row(f"{number}", NEITHER)] for number in range(9)])
     ahead, counted = [0], [0]
     read: Callable = module.read_scores
-    monkeypatch.setattr(module, "read_scores", lambda place: ahead.append(ahead[-1] + 1) or read(place))
+    monkeypatch.setattr(
+        module, "read_scores", lambda place, signals: ahead.append(ahead[-1] + 1) or read(place, signals)
+    )
     most = 0
 
     def progress(counts) -> None:

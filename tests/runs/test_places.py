@@ -53,7 +53,7 @@ BOTH = int(Reason.CO_OCCURRENCE)
 
 
 def vectors_of(state: str) -> np.ndarray:
-    return np.full((len(ROWS[state]), 4), "abcdef".index(state), np.float16)
+    return np.full((len(ROWS[state]), 512), "-abcdef".index(state), np.float16)
 
 
 def scan(place: Location, states: str, policy: Policy | None = None, setup: RunSetup = SETUP) -> tuple[Run, str]:
@@ -87,7 +87,7 @@ def test_it_is_read_and_looked_up_as_it_was_written(run_place: Place, tmp_path: 
     table, vectors, digester = again.read_scores(), again.read_embeddings(), again.digester()
     assert table.num_rows == len(vectors) == 6
     found = {key: int(row[0]) for key, row in zip(table["key_digest"].to_pylist(), vectors, strict=True)}
-    assert found == {digester.key(key): "abc".index(key[0]) for state in "abc" for key, *_ in ROWS[state]}
+    assert found == {digester.key(key): "-abc".index(key[0]) for state in "abc" for key, *_ in ROWS[state]}
     decisions = Decisions.of(again)
     assert decisions.reasons(["a kept", "a out", "z"]).tolist() == [0, BOTH, int(Reason.UNKNOWN)]
     assert pickle.loads(pickle.dumps(decisions)).reasons(["b out", "b kept"]).tolist() == [BOTH, 0]
@@ -119,7 +119,7 @@ def test_only_what_changed_is_done_again(run_place: Place) -> None:
         for folder, end in (("scores", "parquet"), ("decisions", "parquet"), ("embeddings", "npy"))
         for number in (0, 1)
     }
-    assert sorted(run.read_embeddings()[:, 0].tolist()) == [1, 1, 2, 2]
+    assert sorted(run.read_embeddings()[:, 0].tolist()) == [2, 2, 3, 3]
     before = states_of(place)
     assert scan(place, "cb", STRICT)[1] == ""
     after = states_of(place)

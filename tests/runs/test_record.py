@@ -161,7 +161,7 @@ def test_what_is_not_a_record(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "remedy"), [(1, "scan into a new directory"), (2, "no probe saw"), (4, "install the version")]
+    ("schema", "remedy"), [(1, "scan into a new directory"), (2, "no probe saw"), (5, "install the version")]
 )
 def test_another_schema(schema: int, remedy: str) -> None:
     with pytest.raises(SchemaError, match=remedy):

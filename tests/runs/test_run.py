@@ -111,7 +111,7 @@ class TestReading:
 
     def test_another_schema_is_an_error(self, run: Run) -> None:
         part, meta = read_scores(run.file("scores", 1), run.record.setup.signals)
-        write_scores(part, run.file("scores", 1), meta | {"schema": 4})
+        write_scores(part, run.file("scores", 1), meta | {"schema": 5})
         with pytest.raises(SchemaError):
             run.read_scores()
 
