@@ -156,6 +156,7 @@ def test_that_a_tower_is_compiled_is_shown() -> None:
 IMPORTS = """
 import os, signal, sys
 from safetyfilter.cli.importing import large_imports
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs behind it ignore interruptions
 with large_imports():
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -170,10 +171,14 @@ def test_an_interruption_of_large_imports_raises_nothing_in_them() -> None:
 
 
 def test_an_interruption_is_raised_again_behind_large_imports() -> None:
-    with large_imports():
-        pass
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with large_imports():
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_as_the_process_ends_what_was_imported_is_not_looked_through() -> None:

@@ -100,9 +100,10 @@ def test_a_compiler_that_fails_is_told_once(
 
 
 INTERRUPTED = """
-import threading, time
+import signal, threading, time
 from pathlib import Path
 from safetyfilter.native.functions import native
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs behind it ignore interruptions
 made = []
 thread = threading.Thread(target=lambda: made.append(native()))
 try:
