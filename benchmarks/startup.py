@@ -37,17 +37,27 @@ finally:
 """
 FIRST_IMAGE = """
 import sys, time
-from safetyfilter.embed import encoder
+from contextlib import contextmanager
+from safetyfilter.cli import scan
 sys.argv[0] = "safetyfilter"
-forward = encoder.ClipEncoder.forward
+large_imports = scan.large_imports
 
-def first(self, pixels):
-    vectors = forward(self, pixels)
-    print("first image", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
-    encoder.ClipEncoder.forward = forward
-    return vectors
+@contextmanager
+def watched():  # the encoder is imported as the command imports it, and not before
+    with large_imports():
+        yield
+    encoder = sys.modules["safetyfilter.embed.encoder"].ClipEncoder
+    forward = encoder.forward
 
-encoder.ClipEncoder.forward = first
+    def first(self, pixels):
+        vectors = forward(self, pixels)
+        print("first image", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
+        encoder.forward = forward
+        return vectors
+
+    encoder.forward = first
+
+scan.large_imports = watched
 from safetyfilter.cli import main
 main()
 """
