@@ -211,9 +211,7 @@ class _LocalFile:
     def mapped(self, first: int, count: int) -> tuple[mmap.mmap, int]:
         """Return a map with a range in it, and where the range begins there."""
         base = first // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        # What was read is in memory: to map all of it at once spares a fault for every few pages.
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        found = mmap.mmap(self._descriptor, first - base + count, flags=flags, prot=mmap.PROT_READ, offset=base)
+        found = mmap.mmap(self._descriptor, first - base + count, access=mmap.ACCESS_READ, offset=base)
         return found, first - base
 
     def ask(self, first: int, last: int) -> None:
