@@ -61,7 +61,7 @@ class OwnDecisions:
             return there
         part, meta = read_scores(part_file(self.root, "scores", number), self.signals)
         bits = reasons.of_part(number, part)
-        if not (there and (there.content, there.shards) == (part.digest_with(bits), carried_meta(meta))):
+        if not (there and there.content == part.digest_with(bits)):
             there = write_reasons(self.root, number, part, bits, {**meta, "policy": reasons.digest})
         self.contents.add(there.content)
         return there

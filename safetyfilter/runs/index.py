@@ -80,9 +80,8 @@ class DecisionIndex:
                 raise ValueError("another layout, or cut short")
             self.fingerprint = str(header["fingerprint"])
             self._length, self._window = rows, longest * WIDTH
-            if verify and (header["checks"], longest) != (
-                _checks(self._map, layout, rows),
-                _longest(self._map, layout),
+            if verify and not (
+                header["checks"] == _checks(self._map, layout, rows) and longest == _longest(self._map, layout)
             ):
                 raise ValueError("it does not hold what was written")
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -239,7 +239,7 @@ def read_table(
         if fault and (wrong := fault(schema)):
             raise SchemaError(f"{place} does not hold {wrong}")
         return parse_parquet(data, dictionaries=dictionaries, row_bytes=row_bytes), meta
-    except RunError:
+    except RunError:  # a ValueError too
         raise
     except FileNotFoundError as error:
         raise RunError(f"{place} is missing; run the same scan again, which does only what is missing") from error

@@ -94,9 +94,8 @@ def placed(root: Location, parts: Sequence[Part], wanted: Wanted) -> Placement:
 def _whole(root: Location, number: int, wanted: Wanted) -> str | None:
     """The fingerprint of a stored part that may be kept, if its state is a part's of the source."""
     try:
-        _, meta = read_scores(
-            part_file(root, "scores", number), wanted.signals
-        )  # all of it: what is damaged is done again
+        # all of it: what is damaged is done again
+        _, meta = read_scores(part_file(root, "scores", number), wanted.signals)
     except RunError:
         return None
     if meta["repeated"] not in (None, wanted.source):

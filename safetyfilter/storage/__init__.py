@@ -17,7 +17,6 @@ from safetyfilter.storage.reading import (
     parse_toml,
     read_image,
     read_npy,
-    read_parquet,
     require_names,
 )
 from safetyfilter.storage.retries import ATTEMPTS, LONGEST_WAIT_S, is_fault, retried
@@ -51,7 +50,6 @@ __all__ = [
     "parse_toml",
     "read_image",
     "read_npy",
-    "read_parquet",
     "replacing",
     "require_names",
     "retried",

@@ -64,11 +64,6 @@ def read_image(place: Place, max_bytes: int) -> bytes:
         raise Unreadable("unreadable") from None
 
 
-def read_parquet(place: Place, *, dictionaries: Sequence[str] = (), row_bytes: int = 0) -> pa.Table:
-    """Return a Parquet file's table; errors as of `Location.read_bytes`, the rest as of `parse_parquet`."""
-    return parse_parquet(Location.of(place).read_bytes(), dictionaries=dictionaries, row_bytes=row_bytes)
-
-
 def parse_parquet(data: bytes, *, dictionaries: Sequence[str] = (), row_bytes: int = 0) -> pa.Table:
     """Return the table in a Parquet file's bytes, whose pages are held against their checksums where they have them.
 

@@ -112,7 +112,7 @@ def test_a_flipped_keep_is_found_though_the_reasons_are_left(run: Run, keys: Pri
 
 
 def test_signals_whose_names_were_swapped_are_found(run: Run, keys: PrivateKeys) -> None:
-    """A part's digest is over the values in their order, and says nothing of the names above them."""
+    """The values, in their order, are those that were attested."""
     swap_signals(run, 1)
     done = verify_run(run, keys.public)
     assert "scores" in failed(done)

@@ -21,7 +21,7 @@ from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.views import Geometry
 from safetyfilter.errors import CalibrationError, SourceError
 from safetyfilter.evaluation.inputs import read_labelled_scores
-from safetyfilter.storage import read_parquet
+from safetyfilter.storage import parse_parquet
 
 FIXTURES = Path(__file__).with_name("fixtures")
 DAMAGED = "second-picture-damaged.mpo"
@@ -34,7 +34,7 @@ def picture(file: Path, _: Path) -> None:
 
 
 def part(file: Path, _: Path) -> None:
-    read_parquet(file)
+    parse_parquet(file.read_bytes())
 
 
 def labels(file: Path, folder: Path) -> None:
