@@ -26,9 +26,9 @@ from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.devices import cpu_has_bfloat16
 from safetyfilter.embed.forward import Forward
 from safetyfilter.embed.image_tower import TorchTower
-from safetyfilter.embed.int8.openvino_modules import in_silence
-from safetyfilter.embed.int8.openvino_tower import CompiledTower
 from safetyfilter.embed.int8.quantising import converted
+from safetyfilter.embed.openvino.model import OpenvinoModel
+from safetyfilter.embed.openvino.modules import in_silence
 from safetyfilter.standin import ENCODER
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -60,7 +60,7 @@ def contenders(name: str) -> tuple[ClipEncoder, dict[str, Run]]:
         tower = TorchTower(full.image_tower, full.spec.mean, full.spec.std, dtype=full.dtype, device=full.device)
         model = converted(tower, full.spec)
     for precision in by_torch:
-        runs[f"openvino_{precision}"] = CompiledTower(model, precision="f32" if precision == "fp32" else "bf16")
+        runs[f"openvino_{precision}"] = OpenvinoModel(model, precision="f32" if precision == "fp32" else "bf16")
     runs["openvino_int8"] = full.quantised(jpegs(QUANTISED_ON, 384)).forward
     return full, runs
 

@@ -124,14 +124,22 @@ def resolve_compile(compiled: Compile, dtype: torch.dtype, device: torch.device)
     return device.type == "cuda" if compiled == "auto" else compiled
 
 
-@lru_cache
 def cpu_has_bfloat16() -> bool:
     """Return True where the processor multiplies bfloat16 natively (AVX-512 BF16 or AMX).
 
     Emulated, it is slower than float32.
     """
+    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def cpu_has_amx() -> bool:
+    """Return True where the processor multiplies matrices of bfloat16 as a whole (AMX)."""
+    return "amx_bf16" in _cpu_flags()
+
+
+@lru_cache
+def _cpu_flags() -> frozenset[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return frozenset()

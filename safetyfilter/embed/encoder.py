@@ -35,10 +35,11 @@ from safetyfilter.embed.devices import (
 )
 from safetyfilter.embed.image_tower import TorchTower, without_image_tower
 from safetyfilter.embed.int8.cache import kept_tower
-from safetyfilter.embed.int8.openvino_modules import nncf_module, openvino_module
-from safetyfilter.embed.int8.openvino_tower import OpenvinoTower
 from safetyfilter.embed.int8.own_pictures import quantised_on
 from safetyfilter.embed.int8.quantised import QuantisedTower
+from safetyfilter.embed.int8.tower import Int8Tower
+from safetyfilter.embed.openvino.modules import nncf_module, openvino_module
+from safetyfilter.embed.openvino.tower import ConvertedTower, is_faster_by_openvino
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.inputs import several
@@ -71,7 +72,8 @@ class ClipEncoder:
         ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     precision : str
         ``auto``, ``fp32``, ``bf16`` or ``fp16``. On the CPU ``auto`` takes bfloat16 weights where the processor has
-        the instructions and float32 elsewhere; on CUDA bfloat16, or float16 before compute capability 8. ``int8`` needs
+        the instructions and float32 elsewhere, and has OpenVINO embed a scan's pictures in bfloat16 where that is the
+        faster (AMX) and installed; on CUDA bfloat16, or float16 before compute capability 8. ``int8`` needs
         pictures: see `load` and `quantised`. ``fp8`` is for GPUs of compute capability 9.0 and later, by torchao.
     compile : bool or "auto"
         Have torch compile the image tower, on CUDA as one graph of kernels, which takes half a minute when the first
@@ -140,7 +142,11 @@ class ClipEncoder:
             dtype=self.dtype,
             device=self.device,
         )
-        self._tower: TorchTower | CompiledTower | OpenvinoTower = CompiledTower(tower) if compiled else tower
+        self._tower: TorchTower | CompiledTower | ConvertedTower | Int8Tower = tower
+        if compiled:
+            self._tower = CompiledTower(tower)
+        elif precision == "auto" and self.dtype == torch.bfloat16 and is_faster_by_openvino(self.flops):
+            self._tower = ConvertedTower(tower, self.spec.image_size)
         self._origin: dict[str, Any] | None = None
         self._text_device = torch.device("cpu")
 
@@ -281,7 +287,7 @@ class ClipEncoder:
             )
         encoder = object.__new__(ClipEncoder)
         vars(encoder).update(vars(self))
-        encoder._tower, encoder.device, encoder.dtype = OpenvinoTower(made), torch.device("cpu"), torch.int8
+        encoder._tower, encoder.device, encoder.dtype = Int8Tower(made), torch.device("cpu"), torch.int8
         encoder._model = without_image_tower(self._model)  # which is not needed there, and goes with this encoder
         return encoder
 
@@ -291,9 +297,14 @@ class ClipEncoder:
         return self._tower.full_batches
 
     @property
+    def scans_otherwise(self) -> bool:
+        """True where full batches are embedded by other code than a few pictures."""
+        return isinstance(self._tower, ConvertedTower) and self._tower.converts
+
+    @property
     def quantised_tower(self) -> QuantisedTower | None:
         """The image tower in int8; None in every other precision."""
-        return self._tower.quantised if isinstance(self._tower, OpenvinoTower) else None
+        return self._tower.quantised if isinstance(self._tower, Int8Tower) else None
 
     def on(self, device: str) -> ClipEncoder:
         """Return the same encoder loaded onto another device."""
@@ -384,14 +395,10 @@ class ClipEncoder:
     ) -> Iterator[tuple[list[R], EmbeddingBatch]]:
         """Embed a stream with bounded memory; see `EmbeddingPipeline.run`, and for `closer` `embed`."""
         options = options or EmbedOptions()
-        forward: Callable[[torch.Tensor], torch.Tensor] = self.forward
-        if not isinstance(self._tower, CompiledTower):
-            options = replace(options, full_batches=options.full_batches or self.full_batches)
-        elif not options.full_batches:  # it is not worth compiling for, or filling up, a few images
-            size = options.resolve_batch_size(self.device, self.flops) * options.views_at_once
-            forward = self._tower.for_full(size)
+        size = options.resolve_batch_size(self.device, self.flops) * options.views_at_once
+        run = self._tower.run_for(size, full=options.full_batches)
         return EmbeddingPipeline(
-            forward,
+            torch.inference_mode()(run),
             self.preparer(options),
             spec=self.spec,
             device=self.device,
@@ -469,7 +476,7 @@ class ClipEncoder:
         self._require_texts()
         self._model.visual = None  # type: ignore[assignment]  # which is there already, in a precision of its own
         self._model.to(self.device)
-        self._model.visual = None if isinstance(self._tower, OpenvinoTower) else self.image_tower  # type: ignore[assignment]
+        self._model.visual = None if isinstance(self._tower, Int8Tower) else self.image_tower  # type: ignore[assignment]
         self._text_device = self.device
 
     def _require_texts(self) -> Callable[[Sequence[str]], torch.Tensor]:
@@ -486,7 +493,7 @@ class ClipEncoder:
 
         `UsageError` in int8, which torch does not run.
         """
-        if isinstance(self._tower, OpenvinoTower):
+        if isinstance(self._tower, Int8Tower):
             raise UsageError("this encoder's image tower is in int8, and not a module of torch; load it in fp32")
         return self._tower.visual
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol, TypeAlias
 
 import torch
 from torch.nn import functional as F
@@ -13,6 +13,12 @@ from safetyfilter.embed.class_token import for_class_token
 from safetyfilter.embed.clip.model import to_dtype
 from safetyfilter.embed.cuda.float8 import to_float8
 from safetyfilter.embed.devices import FLOAT8, require_float8
+
+Run: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""(n, H, W, 3) uint8 -> (n, D) float32 of unit L2 norm, both on a device."""
+
+LEAST_COSINE = 0.99
+"""Between the embeddings of a tower and of what was made of it: rounding in half precision stays above it."""
 
 
 class ImageTower(Protocol):
@@ -23,6 +29,9 @@ class ImageTower(Protocol):
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (n, D) float32 of unit L2 norm for (n, H, W, 3) uint8, both on the device; from any thread."""
+
+    def run_for(self, size: int, *, full: bool) -> Run:
+        """Return what is to embed a stream: `size` images at a time, and where not all are full, fewer at its end."""
 
     def on(self, device: torch.device) -> ImageTower:
         """Return the tower on another device, which may be this one, moved; `DeviceError` where it can't run there."""
@@ -89,6 +98,10 @@ class TorchTower(torch.nn.Module):
             features = features[0]
         return F.normalize(features.float(), dim=-1)
 
+    def run_for(self, size: int, *, full: bool) -> Run:
+        """Return the tower itself."""
+        return self
+
     def on(self, device: torch.device) -> TorchTower:
         """Return the tower, moved to a device; `DeviceError` where it is in float8 and the device has none."""
         if self.in_float8:
@@ -116,3 +129,17 @@ def without_image_tower(model: torch.nn.Module) -> torch.nn.Module:
     other = copy.copy(model)
     other._modules = {**model._modules, "visual": None}
     return other
+
+
+def least_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the least cosine between rows of unit norm; NaN where only what was found is not finite.
+
+    >>> least_cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))
+    0.6000000238418579
+    >>> least_cosine(torch.full((1, 2), torch.nan), torch.tensor([[0.6, 0.8]]))
+    nan
+    >>> least_cosine(torch.ones(1, 2), torch.full((1, 2), torch.nan))
+    1.0
+    """
+    cosines = (found * expected).sum(dim=1)[expected.isfinite().all(dim=1)]
+    return float(cosines.min()) if len(cosines) else 1.0  # its minimum is NaN where one of them is

@@ -7,8 +7,8 @@ import logging
 from safetyfilter.embed.devices import resolve_device, resolve_dtype
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.int8.cache import kept_tower
-from safetyfilter.embed.int8.openvino_modules import nncf_module
 from safetyfilter.embed.int8.quantising import PICTURES
+from safetyfilter.embed.openvino.modules import nncf_module
 from safetyfilter.errors import WeightsError
 from safetyfilter.runs.run import Run
 from safetyfilter.sources.base import Source

@@ -17,14 +17,11 @@ from safetyfilter.embed.cuda.attention import with_linear_attention
 from safetyfilter.embed.cuda.fused import with_fused_layers
 from safetyfilter.embed.cuda.graphs import Graph
 from safetyfilter.embed.forward import out_of_memory
-from safetyfilter.embed.image_tower import TorchTower
+from safetyfilter.embed.image_tower import LEAST_COSINE, Run, TorchTower, least_cosine
 
-Run = Callable[[torch.Tensor], torch.Tensor]
 Compiler = Callable[[torch.nn.Module], Run]
 
 COMPILER: Compiler = partial(torch.compile, dynamic=False)
-LEAST_COSINE = 0.99
-"""Between the embeddings of the compiled tower and of the tower itself: rounding in half precision stays above it."""
 _SHAPES = 4
 """Batches come in one size, and in a smaller one wherever memory was short."""
 
@@ -78,8 +75,13 @@ class CompiledTower:
                     run = self._compiled(pixels)
         return self.tower(pixels) if run is None else run(pixels)
 
-    def for_full(self, size: int) -> Run:
-        """Return what embeds batches of `size` images compiled, and smaller ones by the tower as it is."""
+    def run_for(self, size: int, *, full: bool) -> Run:
+        """Return what embeds batches of `size` images compiled, and smaller ones by the tower as it is.
+
+        It is not worth compiling for, or filling up, a few images.
+        """
+        if full:
+            return self
 
         @torch.inference_mode()
         def embed(pixels: torch.Tensor) -> torch.Tensor:
@@ -129,17 +131,3 @@ class CompiledTower:
 
 class _NotCompiledError(Exception):
     """A reason of our own."""
-
-
-def least_cosine(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the least cosine between rows of unit norm; NaN where only what was found is not finite.
-
-    >>> least_cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))
-    0.6000000238418579
-    >>> least_cosine(torch.full((1, 2), torch.nan), torch.tensor([[0.6, 0.8]]))
-    nan
-    >>> least_cosine(torch.ones(1, 2), torch.full((1, 2), torch.nan))
-    1.0
-    """
-    cosines = (found * expected).sum(dim=1)[expected.isfinite().all(dim=1)]
-    return float(cosines.min()) if len(cosines) else 1.0  # its minimum is NaN where one of them is

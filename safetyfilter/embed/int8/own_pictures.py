@@ -11,9 +11,9 @@ import torch
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.image_tower import ImageTower, TorchTower
 from safetyfilter.embed.int8.cache import keep_tower, tower_made_of
-from safetyfilter.embed.int8.openvino_tower import OpenvinoTower
 from safetyfilter.embed.int8.quantised import QuantisedTower
 from safetyfilter.embed.int8.quantising import PICTURES, made_of, quantise
+from safetyfilter.embed.int8.tower import Int8Tower
 from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.embed.spec import EncoderSpec
@@ -72,7 +72,7 @@ def quantised_on(
     if len(prepared) < _FEW:
         _log.warning("the encoder is quantised on %d pictures; a few hundred tell its ranges better", len(prepared))
     made = quantise(tower, spec, prepared)
-    require_near(OpenvinoTower(made), tower, spec, prepared[:_COMPARED])
+    require_near(Int8Tower(made), tower, spec, prepared[:_COMPARED])
     keep_tower(made, key)
     return made
 

@@ -6,21 +6,20 @@ import hashlib
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from safetyfilter.embed.clip.towers import first_line
 from safetyfilter.embed.image_tower import TorchTower
-from safetyfilter.embed.int8.openvino_modules import in_silence, nncf_module, openvino_module
 from safetyfilter.embed.int8.quantised import QuantisedTower
-from safetyfilter.embed.int8.signal_stack import kept_signal_stack
+from safetyfilter.embed.openvino.converting import converted
+from safetyfilter.embed.openvino.modules import in_silence, nncf_module, openvino_module
+from safetyfilter.embed.openvino.signal_stack import kept_signal_stack
 from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import WeightsError
@@ -71,7 +70,7 @@ def quantise(tower: TorchTower, spec: EncoderSpec, pictures: Sequence[Pixels]) -
     with kept_signal_stack(), in_silence(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            full = converted(tower, spec)
+            full = converted(tower, spec.image_size)
             made = nncf.quantize(
                 full,
                 nncf.Dataset([picture[None] for picture in pictures]),
@@ -105,28 +104,6 @@ def _settings(nncf: Any, model: Any) -> dict[str, Any]:
             activations_range_estimator_params=ranges,
         ),
     }
-
-
-def converted(tower: TorchTower, spec: EncoderSpec) -> Any:
-    """Return a tower as a model of OpenVINO, in float32, for any number of images at a time."""
-    openvino = openvino_module()
-    height, width = spec.image_size
-    with _plain_attention(), torch.no_grad():
-        model = openvino.convert_model(
-            tower, example_input=torch.zeros(2, height, width, 3, dtype=torch.uint8), input=[(-1, height, width, 3)]
-        )
-    return model
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Have torch do attention by operations that OpenVINO knows, and not all of it in one."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _serialised(model: Any) -> tuple[bytes, bytes]:

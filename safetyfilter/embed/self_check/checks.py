@@ -160,7 +160,8 @@ def batches_for(encoder: ImageEncoder, options: EmbedOptions) -> tuple[EmbedOpti
     if getattr(encoder, "full_batches", False):  # compiled for each size of batch, which takes a minute
         return as_scanned, as_scanned
     few = replace(as_scanned, views=_first_view(options), batch_size=len(check_pictures()) + 1, full_batches=False)
-    return as_scanned if encoder.device.type == "cuda" else few, replace(few, batch_size=1)
+    full = encoder.device.type == "cuda" or getattr(encoder, "scans_otherwise", False)
+    return as_scanned if full else few, replace(few, batch_size=1)
 
 
 def _first_view(options: EmbedOptions) -> Literal["center", "whole"]:

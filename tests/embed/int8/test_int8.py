@@ -18,8 +18,8 @@ from safetyfilter import ClipEncoder, EmbedOptions, Policy, zero_shot_probes
 from safetyfilter.embed.devices import resolve_dtype
 from safetyfilter.embed.int8 import own_pictures
 from safetyfilter.embed.int8.cache import kept_tower, quantised_folder
-from safetyfilter.embed.int8.openvino_modules import in_silence
 from safetyfilter.embed.int8.quantised import QuantisedTower
+from safetyfilter.embed.openvino.modules import in_silence
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from safetyfilter.errors import (
     DeviceError,
@@ -134,7 +134,7 @@ def test_a_model_that_went_wrong_is_not_kept(
     int8: ClipEncoder, encoder: ClipEncoder, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_pictures, "quantise", lambda *_: int8.quantised_tower)
-    monkeypatch.setattr(own_pictures, "OpenvinoTower", lambda made: lambda pixels: encoder.forward(pixels).flip(1))
+    monkeypatch.setattr(own_pictures, "Int8Tower", lambda made: lambda pixels: encoder.forward(pixels).flip(1))
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     with pytest.raises(SelfCheckError, match=r"in int8 gives other embeddings than in float32: .* 0\.9 is asked"):
         encoder.quantised(IMAGES[2:])
@@ -277,17 +277,17 @@ def heard(event, arguments):
         print(event, file=sys.stderr)
 
 sys.addaudithook(heard)
-from safetyfilter.embed.int8.openvino_modules import in_silence
+from safetyfilter.embed.openvino.modules import in_silence
 with in_silence():
     import nncf, openvino
     from openvino.tools.ovc import telemetry_utils
     telemetry_utils.init_ovc_telemetry().send_event("a", "b", "c")
     nncf.telemetry.wrapper.telemetry.send_event("a", "b", "c")
-    print("openvino_telemetry" in sys.modules)
+    print(sys.modules.get("openvino_telemetry"))
 """
 
 
 @needs_openvino
 def test_nothing_is_reported_over_the_network() -> None:
     done = subprocess.run([sys.executable, "-c", LISTENING], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "False\n")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "None\n")

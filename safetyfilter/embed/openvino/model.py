@@ -1,22 +1,20 @@
-"""The image tower that OpenVINO runs on the processor, in int8."""
+"""Models that OpenVINO runs on the processor."""
 
 from __future__ import annotations
 
 import os
 import queue
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from safetyfilter.embed.devices import require_processor
-from safetyfilter.embed.int8.openvino_modules import openvino_module
-from safetyfilter.embed.int8.quantised import QuantisedTower
-from safetyfilter.embed.int8.signal_stack import kept_signal_stack
+from safetyfilter.embed.openvino.modules import openvino_module
+from safetyfilter.embed.openvino.signal_stack import kept_signal_stack
 from safetyfilter.embed.threads import cores
 from safetyfilter.errors import UsageError
 
 
-class CompiledTower:
+class OpenvinoModel:
     """A model of OpenVINO, compiled for this machine's processor; it may be called from several threads at once.
 
     As many calls as this process has cores are done at the same time, each on a core of its own: the pipeline splits
@@ -59,8 +57,8 @@ class CompiledTower:
         """
         if os.getpid() != self._process:  # to go on would be to wait for them for ever
             raise UsageError(
-                "an encoder in int8 can't be used in a process that was forked from the one that made it; start worker "
-                "processes by spawn (multiprocessing_context='spawn' of a DataLoader), or take another precision"
+                "a model that OpenVINO runs can't be used in a process forked from the one that made it; start worker "
+                "processes by spawn (multiprocessing_context='spawn' of a DataLoader), or give another precision"
             )
         try:
             request = self._idle.get_nowait()
@@ -69,36 +67,3 @@ class CompiledTower:
         found = request.infer([pixels.contiguous().numpy()], share_inputs=True, share_outputs=False)
         self._idle.put(request)  # not after an error, which may have left it in any state
         return torch.from_numpy(found[0])
-
-
-class OpenvinoTower:
-    """A quantised image tower on this machine's processor.
-
-    Parameters
-    ----------
-    quantised : QuantisedTower
-        The tower.
-
-    Raises
-    ------
-    MissingExtraError
-        OpenVINO is not installed.
-    """
-
-    full_batches: ClassVar[bool] = False
-
-    def __init__(self, quantised: QuantisedTower) -> None:
-        self.quantised = quantised
-        self._run = CompiledTower(quantised.model, quantised.weights)
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return embeddings, as `ImageTower` says."""
-        return self._run(pixels)
-
-    def on(self, device: torch.device) -> OpenvinoTower:
-        """Return the tower itself, for the processor; `DeviceError` for another device."""
-        require_processor(device)
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:  # compiled anew where it arrives
-        return (OpenvinoTower, (self.quantised,))

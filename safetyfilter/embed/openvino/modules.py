@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from safetyfilter.errors import MissingExtraError
@@ -17,6 +18,15 @@ _REPORTS = "openvino_telemetry"
 """A package by which both tell their makers over the network that they are imported and used, unless it is missing."""
 
 _LOGGERS = ("nncf", "torch.utils.cpp_extension")
+
+
+def is_installed() -> bool:
+    """Return True where OpenVINO is installed; nothing is imported.
+
+    >>> is_installed() in (True, False)
+    True
+    """
+    return find_spec("openvino") is not None
 
 
 def openvino_module() -> Any:
@@ -44,17 +54,18 @@ def nncf_module() -> Any:
 
 @contextmanager
 def in_silence() -> Iterator[None]:
-    """Have both print, log and report nothing meanwhile, whoever imported them."""
-    nncf_module()
-    progress = import_module("nncf.common.logging.track_progress")
-    decorator, wrapper = import_module("nncf.telemetry.decorator"), import_module("nncf.telemetry.wrapper")
+    """Have OpenVINO and NNCF print, log and report nothing meanwhile, whoever imported them, or imports them now."""
+    openvino_module()
     stub = import_module("openvino.tools.ovc.telemetry_stub")
     converting = [module for name, module in sys.modules.items() if name.startswith("openvino.tools.ovc.")]
-    patched = [
-        (decorator, "telemetry", wrapper.NNCFTelemetryStub()),
-        *((module, "tm", stub) for module in converting if hasattr(module, "tm")),
-        *((progress, name, _hidden(getattr(progress, name))) for name in ("Progress", "WeightedProgress")),
-    ]
+    patched: list[tuple[Any, str, Any]] = [(module, "tm", stub) for module in converting if hasattr(module, "tm")]
+    if "nncf" in sys.modules:
+        progress = import_module("nncf.common.logging.track_progress")
+        decorator, wrapper = import_module("nncf.telemetry.decorator"), import_module("nncf.telemetry.wrapper")
+        patched += [
+            (decorator, "telemetry", wrapper.NNCFTelemetryStub()),
+            *((progress, name, _hidden(getattr(progress, name))) for name in ("Progress", "WeightedProgress")),
+        ]
     before = [getattr(module, name) for module, name, _ in patched]
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels, handlers = [logger.level for logger in loggers], list(logging.root.handlers)
@@ -63,7 +74,8 @@ def in_silence() -> Iterator[None]:
             logger.setLevel(logging.CRITICAL)
         for module, name, value in patched:
             setattr(module, name, value)
-        yield
+        with _imported_in_silence():
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

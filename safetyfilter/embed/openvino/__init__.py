@@ -1,0 +1,1 @@
+"""OpenVINO: image towers converted from torch's, and run on the processor."""
