@@ -243,7 +243,7 @@ def feeding(cores: int | None, *, quick: bool) -> dict[str, Any]:
 
 def scanning(*, quick: bool) -> dict[str, Any]:
     """The whole scan beside the pipeline alone."""
-    found = whole_scan(*BAR, pass_s=2.0 if quick else 5.0, repetitions=2 if quick else 3)
+    found = whole_scan(*BAR, pass_s=2.0 if quick else 20.0, repetitions=2 if quick else 3)
     show(
         f"{case_name(found)}, {found['images']} files: images a second",
         ("", ""),
