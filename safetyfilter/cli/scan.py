@@ -225,14 +225,17 @@ def scan(
         lists = HashLists.load(hash_list) if hash_list else None
 
     with large_imports():
-        from safetyfilter.embed.clip.names import resolved
-        from safetyfilter.embed.encoder import ClipEncoder
-        from safetyfilter.embed.options import EmbedOptions
-        from safetyfilter.engine.in_int8 import in_int8, require_int8
-        from safetyfilter.engine.scan import scan as run_scan
-        from safetyfilter.filter import SafetyFilter
-        from safetyfilter.sources.base import samples_of
-        from safetyfilter.standin import ENCODER, STANDIN_PAIR
+        from safetyfilter.embed.compiler import deferred_compiler
+
+        with deferred_compiler():
+            from safetyfilter.embed.clip.names import resolved
+            from safetyfilter.embed.encoder import ClipEncoder
+            from safetyfilter.embed.options import EmbedOptions
+            from safetyfilter.engine.in_int8 import in_int8, require_int8
+            from safetyfilter.engine.scan import scan as run_scan
+            from safetyfilter.filter import SafetyFilter
+            from safetyfilter.sources.base import samples_of
+            from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
     decoding: dict[str, Any] = {"decode": decode, "decoders": decoders, "workers": threads}
     options = EmbedOptions(batch_size=batch, views=views, **decoding)  # type: ignore[arg-type]

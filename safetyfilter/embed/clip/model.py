@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -53,25 +52,24 @@ def width_and_flops(model: Any) -> tuple[int, float]:
     """Return the width of a model's embeddings, and its image tower's floating-point operations for one image."""
     tower = model.eval().visual
     size = tower.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    images = torch.empty(1, 3, height, width, device="meta")
-    shapes = {name: _shape(tensor) for name, tensor in (*tower.named_parameters(), *tower.named_buffers())}
+    images = torch.zeros(1, 3, *((size, size) if isinstance(size, int) else size))
+    images = images.to(next(tower.parameters(), images).device)
     try:
-        features, flops = _counted(lambda pixels: functional_call(tower, shapes, pixels), images)
-    except Exception:  # noqa: BLE001 - a tower that looks at numbers on its way, or makes some on the processor
-        features, flops = _counted(tower, torch.zeros(1, 3, height, width))
+        features, flops = _counted(tower, images, _Unmultiplied())
+    except Exception:  # noqa: BLE001 - a tower that looks at numbers on its way
+        features, flops = _counted(tower, images, _Operations())
     return int((features[0] if isinstance(features, tuple) else features).shape[-1]), flops
 
 
-def _shape(tensor: torch.Tensor) -> torch.Tensor:
-    # With gradients: else whole layers are done by one operation, of which the counter does not know the work.
-    return torch.empty_like(tensor, device="meta", requires_grad=tensor.is_floating_point())
-
-
-def _counted(tower: Callable[[torch.Tensor], Any], images: torch.Tensor) -> tuple[Any, float]:
-    with sdpa_kernel(SDPBackend.MATH), _Operations() as counted:  # other kernels of attention are not known either
-        features = tower(images)
-    return features, float(counted.flops)
+def _counted(tower: torch.nn.Module, images: torch.Tensor, operations: _Operations) -> tuple[Any, float]:
+    whole = torch.backends.mha.get_fastpath_enabled()  # layers in one operation, of which the work is not known
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), operations:  # nor is that of attention in one
+            features = tower(images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(whole)
+    return features, float(operations.flops)
 
 
 class _Operations(TorchDispatchMode):
@@ -81,8 +79,58 @@ class _Operations(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # of the compiler, which would be imported to be told so; nothing is compiled here
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self._out(func, args, kwargs or {})
         if formula := flop_registry.get(func._overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
         return out
+
+    def _out(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+
+class _Unmultiplied(_Operations):
+    """Leaves out nearly all the work: what matrices and convolutions are multiplied to has its shape and any values.
+
+    On torch's meta device there would be no work at all, but its shapes are worked out by modules that import the
+    compiler, which takes longer.
+    """
+
+    def _out(self, func: Any, args: Any, kwargs: Any) -> Any:
+        shape = _SHAPES[func](*args, **kwargs) if func in _SHAPES else None
+        return func(*args, **kwargs) if shape is None else args[0].new_zeros(shape)
+
+
+def _convolved(
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    *_: Any,
+) -> tuple[int, ...] | None:
+    """The shape that a convolution gives; None for a transposed one."""
+    if transposed:
+        return None
+    sides = zip(images.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    return (
+        images.shape[0],
+        weight.shape[0],
+        *((side + 2 * pad - spread * (kernel - 1) - 1) // step + 1 for side, kernel, step, pad, spread in sides),
+    )
+
+
+_ATEN = torch.ops.aten
+_SHAPES: dict[Any, Callable[..., tuple[int, ...] | None]] = {
+    _ATEN.mm.default: lambda a, b: (a.shape[0], b.shape[1]),
+    _ATEN.addmm.default: lambda _, a, b, **__: (a.shape[0], b.shape[1]),
+    _ATEN.bmm.default: lambda a, b: (*a.shape[:2], b.shape[2]),
+    _ATEN.baddbmm.default: lambda _, a, b, **__: (*a.shape[:2], b.shape[2]),
+    _ATEN.convolution.default: _convolved,
+}

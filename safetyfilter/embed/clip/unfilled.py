@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
+
+_RANDOM = {torch.Tensor.normal_, torch.Tensor.uniform_}
 
 
 def unfilled(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
@@ -48,7 +52,8 @@ def unfilled(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         register_module_buffer_registration_hook(keep),
     ]
     try:
-        model = build()
+        with _Unfilled():
+            model = build()
     finally:
         for hook in hooks:
             hook.remove()
@@ -56,3 +61,15 @@ def unfilled(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
         if (now := module._buffers.get(name)) is not None and now.shape == buffer.shape:
             module._buffers[name] = buffer
     return model
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves what has no values as it is, where torch would import its compiler to fill it with random ones."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func in _RANDOM or getattr(func, "__module__", "") == torch.nn.init.__name__:
+            tensor = args[0] if args else given.get("tensor")
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **given)

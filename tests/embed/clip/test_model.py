@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from safetyfilter import EmbedOptions
+from safetyfilter.embed.clip import model
 from safetyfilter.embed.clip.fitting import check_finite
 from safetyfilter.embed.clip.model import weights_digest, width_and_flops
 from safetyfilter.embed.clip.preprocessing import Preprocessing
@@ -105,3 +106,20 @@ def test_large_weights_are_finite_though_their_sum_is_not(dtype: torch.dtype) ->
     module.large[1], module.large[2] = float("inf"), float("-inf")
     with pytest.raises(WeightsError, match="large"):
         check_finite(module)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "convnext_base", "coca_ViT-B-32", "MobileCLIP-S1"])
+def test_what_is_left_out_counts_as_much_as_what_is_done(name: str) -> None:
+    torch.manual_seed(0)
+    tower = open_clip.create_model(name, pretrained=None).visual.eval()
+    size = tower.image_size
+    images = torch.rand(1, 3, *(size if isinstance(size, tuple) else (size, size)))
+    done, flops = model._counted(tower, images, model._Operations())
+    left_out, counted = model._counted(tower, images, model._Unmultiplied())
+    assert counted == flops > 1e9
+    assert [part.shape for part in _parts(left_out)] == [part.shape for part in _parts(done)]
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def _parts(features: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return features if isinstance(features, tuple) else (features,)
