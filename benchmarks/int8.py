@@ -58,7 +58,7 @@ def contenders(name: str) -> tuple[ClipEncoder, dict[str, Run]]:
     runs: dict[str, Run] = {BASE[precision]: encoder.forward for precision, encoder in by_torch.items()}
     with in_silence():
         tower = TorchTower(full.image_tower, full.spec.mean, full.spec.std, dtype=full.dtype, device=full.device)
-        model = converted(tower, full.spec)
+        model = converted(tower, full.spec.image_size)
     for precision in by_torch:
         runs[f"openvino_{precision}"] = OpenvinoModel(model, precision="f32" if precision == "fp32" else "bf16")
     runs["openvino_int8"] = full.quantised(jpegs(QUANTISED_ON, 384)).forward

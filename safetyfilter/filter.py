@@ -153,7 +153,7 @@ class SafetyFilter:
         StorageError
             A path could not be read though it was tried again.
         """
-        images = several(images)
+        images = list(several(images))
         self.require_certified()
         closer = closer_by(self.gate, self.probes)
         if self.hash_lists is None:

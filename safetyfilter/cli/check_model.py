@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
-from safetyfilter.cli.output import emit, err, titled
-from safetyfilter.cli.progress import sample_progress
+from safetyfilter.cli.output import emit, titled
+from safetyfilter.cli.progress import sample_progress, step
 
 
 @app.command()
@@ -36,7 +36,7 @@ def check_model(
     from safetyfilter.hashes.model_file import check_model as check
     from safetyfilter.hashes.model_file import model_mib
 
-    with err.status("loading the lists"):
+    with step("loading the lists"):
         known = HashLists.load(hash_list)
     total = model_mib(file)
     small = total == 0  # there is nothing to show of it

@@ -8,8 +8,9 @@ import typer
 from rich.table import Table
 
 from safetyfilter.cli.app import Application, JsonOption, app
-from safetyfilter.cli.output import emit, err, show_error, show_note, show_warning
+from safetyfilter.cli.output import emit, show_error, show_note, show_warning
 from safetyfilter.cli.passphrase import PassphraseFileOption, passphrase_from
+from safetyfilter.cli.progress import step
 
 officer_app = Application(no_args_is_help=True, help="The officer's keys, and the sealed records that they open.")
 app.add_typer(officer_app, name="officer")
@@ -28,7 +29,7 @@ def keygen(
 
     require_new(out)  # before a passphrase is asked for
     passphrase = passphrase_from(passphrase_file, new=True)
-    with err.status("making keys"):
+    with step("making keys"):
         public = write_keys(out, passphrase)
     show_note("Nobody can open the records without the passphrase and OUT: keep a copy of each, apart from the other.")
     shown = Table(show_header=False)
@@ -59,7 +60,7 @@ def open_(
     opened = Run.open(run)
     key_content(key)  # there must be one before a passphrase is asked for
     keys = PrivateKeys.open(key, passphrase_from(passphrase_file))
-    with err.status("opening sealed records"):
+    with step("opening sealed records"):
         saved = save_records(opened, keys, to, damaged=damaged)
     show_warning(
         f"{saved.path} is in the clear: keep it from everyone but the officer. Open no file or URL that it names; "

@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from safetyfilter.cli.app import Application, JsonOption, app
-from safetyfilter.cli.output import emit, err
+from safetyfilter.cli.output import emit
+from safetyfilter.cli.progress import step
 
 probes_app = Application(no_args_is_help=True, help="Published probes.")
 app.add_typer(probes_app, name="probes")
@@ -26,7 +27,7 @@ def fetch(
     """Download one of LAION's published detectors, check that it is the published one, and convert it to a probe."""
     from safetyfilter.score.convert.fetch import fetch_probes
 
-    with err.status(f"fetching {name}"):
+    with step(f"fetching {name}"):
         path = fetch_probes(name, to=to)
     _show(path, use=name if to is None else str(path), as_json=json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from safetyfilter.progress import OUTCOMES, Progress, Tally
 
 LINE_EVERY_S = 30.0
 """Seconds between the lines where there is no terminal."""
+
+LINE_AFTER_S = 5.0
+"""Seconds after which a step says what it is doing where there is no terminal."""
 
 _COLOURS = dict(zip(OUTCOMES, ("green", "red", "yellow"), strict=True))
 
@@ -43,6 +47,26 @@ class Bar:
         grid.add_row(tally.what, ProgressBar(total=total, completed=completed), tally.amount)
         outcomes = [(f"{name} {count:,}  ", _COLOURS[name]) for name, count in tally.outcomes.items()]
         return Group(grid, Text.assemble("  ", *outcomes, tally.pace))
+
+
+@contextmanager
+def step(what: str, console: Console = err) -> Iterator[None]:
+    """Show what is being done, by a spinner in a terminal or a notebook, else by one line if it takes some seconds.
+
+    >>> with step("loading the encoder"):
+    ...     pass
+    """
+    if console.is_terminal or console.is_jupyter:
+        with console.status(what):
+            yield
+        return
+    late = threading.Timer(LINE_AFTER_S, console.print, [f"{what} …"], {"highlight": False, "markup": False})
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _worth_a_line(tally: Tally) -> bool:

@@ -25,13 +25,12 @@ from safetyfilter.cli.importing import large_imports
 from safetyfilter.cli.interruption import resumable
 from safetyfilter.cli.output import (
     emit,
-    err,
     result_of,
     show_note,
     show_warning,
     show_warnings_of_calibration,
 )
-from safetyfilter.cli.progress import sample_progress
+from safetyfilter.cli.progress import sample_progress, step
 from safetyfilter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -221,7 +220,7 @@ def scan(
         raise UsageError("the source holds stored embeddings, which are scored as they are; leave --precision int8 out")
     own_pictures = None if quantise_on is None else open_source(quantise_on)
     officer = None if officer_key is None else OfficerKey.load(officer_key)
-    with err.status("reading the hash lists"):
+    with step("reading the hash lists"):
         lists = HashLists.load(hash_list) if hash_list else None
 
     with large_imports():
@@ -246,13 +245,13 @@ def scan(
     if precision == "int8":
         require_int8(device)
         load["precision"] = "fp32"
-    with err.status("loading the encoder"):
+    with step("loading the encoder"):
         named = _named(encoder, pretrained) if stored else None
         loaded = named or ClipEncoder.load(encoder or _DEFAULT, pretrained=pretrained, **load)
     if precision == "int8" and isinstance(loaded, ClipEncoder):
-        with err.status("quantising the encoder on pictures of yours"):
+        with step("quantising the encoder on pictures of yours"):
             loaded = in_int8(loaded, own_pictures or opened, before if own_pictures is None else None)
-    with err.status("making the probes"):
+    with step("making the probes"):
         bank = _bank(files, loaded, stand_in=resolved(encoder or _DEFAULT) == ENCODER)
         safety_filter = SafetyFilter(loaded, bank, policy_used, options, normalise, lists, floors, accepted)
     started = time.perf_counter()

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
 from safetyfilter.cli.labelled import GroupOption, LabelsArgument, groups_of, new_file
-from safetyfilter.cli.output import emit, err
+from safetyfilter.cli.output import emit
+from safetyfilter.cli.progress import step
 from safetyfilter.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def train(
         )
     path = new_file(out)
     labelled = read_labelled_embeddings(embeddings, labels, captions)
-    with err.status("training"):
+    with step("training"):
         probe = train_probe(
             labelled.vectors,
             labelled.labels_of(column),

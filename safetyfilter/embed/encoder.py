@@ -373,7 +373,7 @@ class ClipEncoder:
         StorageError
             A path could not be read though it was tried again.
         """
-        images = several(images)
+        images = list(several(images))
         if progress:
             from rich.progress import track
 

@@ -22,8 +22,10 @@ _NO_MEMORY = (
     "out of memory",
     "bad_alloc",
     "could not create a primitive",
+    "failed to allocate",
+    "could not allocate memory",
 )
-"""Words of torch, in a RuntimeError, where the system has no more memory."""
+"""Words of torch and OpenVINO, in a RuntimeError, where the system has no more memory."""
 
 
 class Forward:

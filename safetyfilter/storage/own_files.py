@@ -74,8 +74,7 @@ def write_own(folder: Path, name: str, content: bytes) -> None:
     OSError
         It can't be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    require_own(folder)
     with _opened(folder) as within:
         temporary = f".{name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=within)
@@ -87,6 +86,18 @@ def write_own(folder: Path, name: str, content: bytes) -> None:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=within)
             raise
+
+
+def require_own(folder: Path) -> None:
+    """Make a folder, for this user alone, where it is missing; errors as of `write_own`, before there is a file.
+
+    >>> import tempfile
+    >>> require_own(Path(tempfile.mkdtemp()) / "own")
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with _opened(folder):
+        pass
 
 
 @contextmanager

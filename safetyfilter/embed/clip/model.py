@@ -11,6 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from safetyfilter.embed.plain_attention import plain_attention
+
 
 def to_dtype(tower: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Return a tower in another precision, but for its batch statistics.
@@ -62,13 +64,9 @@ def width_and_flops(model: Any) -> tuple[int, float]:
 
 
 def _counted(tower: torch.nn.Module, images: torch.Tensor, operations: _Operations) -> tuple[Any, float]:
-    whole = torch.backends.mha.get_fastpath_enabled()  # layers in one operation, of which the work is not known
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), operations:  # nor is that of attention in one
-            features = tower(images)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(whole)
+    # Of layers in one operation the work is not known, and neither is that of attention in one.
+    with torch.no_grad(), plain_attention(), sdpa_kernel(SDPBackend.MATH), operations:
+        features = tower(images)
     return features, float(operations.flops)
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from safetyfilter.embed.int8.quantised import QuantisedTower
 from safetyfilter.errors import OutputError, WeightsError
 from safetyfilter.storage import cache_folder, parse_json
-from safetyfilter.storage.own_files import read_own, write_own
+from safetyfilter.storage.allocation import is_full
+from safetyfilter.storage.own_files import read_own, require_own, write_own
 
+_OWN = "chmod go-w, and no link in its place"
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ def kept_tower(digest: str) -> QuantisedTower:
     except OSError as error:
         raise WeightsError(
             f"can't read the quantised model {digest[:12]} in {folder}: {error.strerror or error}; make the folder and "
-            "the file this user's own (chmod go-w), or quantise again"
+            f"the file this user's own ({_OWN}), or quantise again"
         ) from error
     if content is None:
         raise WeightsError(
@@ -61,6 +63,14 @@ def tower_made_of(key: str) -> QuantisedTower | None:
         return None
 
 
+def require_writable() -> None:
+    """Raise `OutputError` where nothing can be kept, before anything is made to be kept."""
+    try:
+        require_own(quantised_folder())
+    except OSError as error:
+        raise _unkept(error) from error
+
+
 def keep_tower(tower: QuantisedTower, key: str) -> None:
     """Keep a tower, under its digest and the key of what it was made of; `OutputError` where nothing can be written."""
     folder = quantised_folder()
@@ -68,7 +78,12 @@ def keep_tower(tower: QuantisedTower, key: str) -> None:
         write_own(folder, f"{tower.digest}.safetensors", tower.to_bytes())
         write_own(folder, f"{key}.json", json.dumps({"digest": tower.digest}).encode())  # of a file that is there
     except OSError as error:
-        raise OutputError(
-            f"can't keep the quantised model in {folder}: {error.strerror or error}; make the folder this user's own "
-            "(chmod go-w), or name another cache by XDG_CACHE_HOME"
-        ) from error
+        raise _unkept(error) from error
+
+
+def _unkept(error: OSError) -> OutputError:
+    remedy = "make room" if is_full(error) else f"make the folder this user's own ({_OWN})"
+    return OutputError(
+        f"can't keep the quantised model in {quantised_folder()}: {error.strerror or error}; {remedy}, or name another "
+        "cache by XDG_CACHE_HOME"
+    )

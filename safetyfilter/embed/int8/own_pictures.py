@@ -10,11 +10,12 @@ import torch
 
 from safetyfilter.batches import ImageInput, Unreadable
 from safetyfilter.embed.image_tower import ImageTower, TorchTower
-from safetyfilter.embed.int8.cache import keep_tower, tower_made_of
+from safetyfilter.embed.int8.cache import keep_tower, require_writable, tower_made_of
 from safetyfilter.embed.int8.quantised import QuantisedTower
 from safetyfilter.embed.int8.quantising import PICTURES, made_of, quantise
 from safetyfilter.embed.int8.tower import Int8Tower
 from safetyfilter.embed.pictures.images import ImagePreparer
+from safetyfilter.embed.pictures.inputs import several
 from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import SelfCheckError, UsageError
@@ -46,7 +47,7 @@ def quantised_on(
     Raises
     ------
     UsageError
-        The tower is not in float32 on the CPU; or none of the pictures can be read.
+        The tower is not in float32 on the CPU; or none of the pictures can be read, or a single one was given.
     SelfCheckError
         It embeds pictures that it was just made of otherwise than the tower does; nothing is kept.
     MissingExtraError, WeightsError
@@ -60,7 +61,8 @@ def quantised_on(
         raise UsageError(
             "int8 is made of float32 weights on the processor; load the encoder with device='cpu', precision='fp32'"
         )
-    prepared = list(_prepared(prepare, pictures))
+    require_writable()
+    prepared = list(_prepared(prepare, several(pictures)))
     if not prepared:
         raise UsageError(
             "there is no picture to quantise on, or none that can be read; give some hundreds of those that are to be "
@@ -70,7 +72,8 @@ def quantised_on(
     if (found := tower_made_of(key)) is not None:
         return found
     if len(prepared) < _FEW:
-        _log.warning("the encoder is quantised on %d pictures; a few hundred tell its ranges better", len(prepared))
+        many = "picture" if len(prepared) == 1 else "pictures"
+        _log.warning("the encoder is quantised on %d %s; a few hundred tell its ranges better", len(prepared), many)
     made = quantise(tower, spec, prepared)
     require_near(Int8Tower(made), tower, spec, prepared[:_COMPARED])
     keep_tower(made, key)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from safetyfilter.embed.image_tower import TorchTower
 from safetyfilter.embed.openvino.modules import openvino_module
+from safetyfilter.embed.plain_attention import plain_attention
 
 
 def converted(tower: TorchTower, image_size: tuple[int, int]) -> Any:
@@ -31,18 +30,7 @@ def converted(tower: TorchTower, image_size: tuple[int, int]) -> Any:
     """
     openvino = openvino_module()
     example = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
-    with _plain_attention(), torch.no_grad():
+    with plain_attention(), torch.no_grad():
         # Torch would trace it twice and compare, which takes half of the time: whoever converts compares the outcome.
         traced = torch.jit.trace(tower, example, check_trace=False)
         return openvino.convert_model(traced, example_input=example, input=[(-1, *image_size, 3)])
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Have torch do attention by operations that OpenVINO knows, and not all of it in one."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,6 +18,7 @@ EXTRA = "openvino"
 _REPORTS = "openvino_telemetry"
 """A package by which both tell their makers over the network that they are imported and used, unless it is missing."""
 
+_LOCK = threading.RLock()
 _LOGGERS = ("nncf", "torch.utils.cpp_extension")
 
 
@@ -54,7 +56,16 @@ def nncf_module() -> Any:
 
 @contextmanager
 def in_silence() -> Iterator[None]:
-    """Have OpenVINO and NNCF print, log and report nothing meanwhile, whoever imported them, or imports them now."""
+    """Have OpenVINO and NNCF print, log and report nothing meanwhile, whoever imported them, or imports them now.
+
+    What is changed for it is the whole process's: one thread at a time has it, and leaves it as it was.
+    """
+    with _LOCK, _unheard():
+        yield
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
     openvino_module()
     stub = import_module("openvino.tools.ovc.telemetry_stub")
     converting = [module for name, module in sys.modules.items() if name.startswith("openvino.tools.ovc.")]
@@ -96,12 +107,13 @@ def _hidden(progress: type[Any]) -> type[Any]:
 @contextmanager
 def _imported_in_silence() -> Iterator[None]:
     """Let nothing be imported that reports; and leave the class of all later loggers as it is, which NNCF sets."""
-    kind, absent = logging.getLoggerClass(), _REPORTS not in sys.modules
-    if absent:
-        sys.modules[_REPORTS] = None  # type: ignore[assignment]  # by which Python takes it for missing
-    try:
-        yield
-    finally:
+    with _LOCK:
+        kind, absent = logging.getLoggerClass(), _REPORTS not in sys.modules
         if absent:
-            del sys.modules[_REPORTS]
-        logging.setLoggerClass(kind)
+            sys.modules[_REPORTS] = None  # type: ignore[assignment]  # by which Python takes it for missing
+        try:
+            yield
+        finally:
+            if absent:
+                del sys.modules[_REPORTS]
+            logging.setLoggerClass(kind)

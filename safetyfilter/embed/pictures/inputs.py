@@ -81,12 +81,12 @@ def as_bitmaps(image: Image.Image) -> list[bytes]:
     return bitmaps
 
 
-def several(images: Iterable[ImageInput]) -> list[ImageInput]:
-    """Return images as a list; `UsageError` for a single image, whose characters or bytes would pass for many.
+def several(images: Iterable[ImageInput]) -> Iterable[ImageInput]:
+    """Return images as they came; `UsageError` for a single image, whose characters or bytes would pass for many.
 
     >>> several([b"GIF89a"])
     [b'GIF89a']
     """
     if isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image):
         raise UsageError(f"a single {type(images).__name__} came where several images are expected; pass [image]")
-    return list(images)
+    return images

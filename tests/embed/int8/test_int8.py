@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import torch
 
 from safetyfilter import ClipEncoder, EmbedOptions, Policy, zero_shot_probes
 from safetyfilter.embed.devices import resolve_dtype
+from safetyfilter.embed.int8 import cache as cache_module
 from safetyfilter.embed.int8 import own_pictures
 from safetyfilter.embed.int8.cache import kept_tower, quantised_folder
 from safetyfilter.embed.int8.quantised import QuantisedTower
@@ -25,6 +28,7 @@ from safetyfilter.errors import (
     DeviceError,
     EncoderMismatchError,
     MissingExtraError,
+    OutputError,
     SelfCheckError,
     UsageError,
     WeightsError,
@@ -238,6 +242,48 @@ def test_a_missing_extra_is_told_before_weights_are_loaded(missing: str, monkeyp
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(MissingExtraError, match=f"{missing} is not installed: .*openvino"):
         ClipEncoder.load("local-dir:/nowhere", device="cpu", precision="int8", quantise_on=IMAGES)
+
+
+def test_a_model_of_another_openvino_is_told(int8: ClipEncoder, encoder: ClipEncoder) -> None:
+    graph = b"<net name='later' version='99'></net>"
+    later = QuantisedTower(encoder=encoder.spec.digest, model=graph, weights=b"\0" * 64, made_by={"openvino": "2099.1"})
+    with pytest.raises(WeightsError, match=r"can't read .*; quantise again, or .* made it \(openvino 2099.1\)"):
+        encoder.quantised(later)
+
+
+@pytest.mark.parametrize("single", ["pictures", b"GIF89a", Path("pictures")])
+def test_a_single_picture_is_not_taken_for_many(int8: ClipEncoder, encoder: ClipEncoder, single: object) -> None:
+    with pytest.raises(UsageError, match="several images are expected"):
+        encoder.quantised(single)
+
+
+@pytest.mark.parametrize("kind", ["others may write", "a link"])
+def test_a_cache_that_can_not_be_used_is_told_before_there_is_work(
+    int8: ClipEncoder, encoder: ClipEncoder, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("quantised first")
+
+    monkeypatch.setattr(own_pictures, "quantise", never)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    quantised_folder().parent.mkdir(mode=0o700)
+    if kind == "a link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        quantised_folder().symlink_to(tmp_path / "elsewhere")
+    else:
+        quantised_folder().mkdir()
+        quantised_folder().chmod(0o770)
+    with pytest.raises(OutputError, match="make the folder this user's own"):
+        encoder.quantised(IMAGES)
+
+
+def test_a_full_disk_is_told(int8: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache_module, "write_own", full)
+    with pytest.raises(OutputError, match="No space left on device; make room, or name another cache"):
+        cache_module.keep_tower(int8.quantised_tower, "key")
 
 
 @needs_openvino
