@@ -46,16 +46,16 @@ large_imports = scan.large_imports
 def watched():  # the encoder is imported as the command imports it, and not before
     with large_imports():
         yield
-    encoder = sys.modules["safetyfilter.embed.encoder"].ClipEncoder
-    forward = encoder.forward
+    pipeline = sys.modules["safetyfilter.embed.pipeline"].EmbeddingPipeline
+    run = pipeline.run
 
-    def first(self, pixels):
-        vectors = forward(self, pixels)
-        print("first image", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
-        encoder.forward = forward
-        return vectors
+    def first(self, items, read):
+        for batch in run(self, items, read):
+            if self._options.full_batches:  # of the scan; the pictures of its self-check come before
+                print("first image", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
+            yield batch
 
-    encoder.forward = first
+    pipeline.run = first
 
 scan.large_imports = watched
 from safetyfilter.cli import main
