@@ -59,6 +59,7 @@ def _status(run: Run, stored: StoredCounts) -> dict[str, Any]:
         "gate": setup.gate.as_dict() if setup.gate else None,
         "decode": setup.decode,
         "precision": setup.precision,
+        "quantised": setup.quantised or None,
         "created": record.created,
         "versions": dict(record.versions),
     }
@@ -84,6 +85,7 @@ def _tables(run: Run, stored: StoredCounts, result: dict[str, Any]) -> Group:
         ("excluded alone", excluded_alone(policy) or "none: the co-occurrence rule only"),
         *_decided_with(run),
         ("encoder", f"{result['encoder']} ({result['encoder_digest'][:12]}), {result['precision']}"),
+        *([("quantised model", result["quantised"][:12])] if result["quantised"] else []),
         ("images", f"views {result['views']}, decode {result['decode']}"),
         *([] if run.record.setup.gate is None else [("looked closer", f"by the gate {run.record.setup.gate.text}")]),
         ("probes", ", ".join(digest[:12] for digest in result["probes"])),

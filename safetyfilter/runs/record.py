@@ -125,6 +125,8 @@ class RunSetup:
         ]
         if {self.decode, other.decode} == {"as stored", "normalised"}:  # of stored embeddings, which nobody decodes
             names[names.index("decode")] = "decode (--normalise)"
+        if "precision" in names:
+            names[names.index("precision")] = f"precision ({self.precision} there, {other.precision} here)"
         return [_SAID_OF.get(name, name) for name in names]
 
 

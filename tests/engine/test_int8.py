@@ -93,7 +93,8 @@ def test_another_model_is_another_run(run: Run, safe: SafetyFilter, words: list[
     assert done.status == 1
     assert "differs in quantised model (--precision int8, --quantise-on)" in done.message
     assert Run.open(run.path).record == run.record
-    assert "differs in precision, quantised model" in command(*words[:-1], "fp32", "--out", run.path).message
+    other = command(*words[:-1], "fp32", "--out", run.path)
+    assert "differs in precision (int8 there, float32 here), quantised model" in other.message
 
 
 def test_a_model_that_is_gone_is_told(run: Run, safe, pictures, tmp_path: Path, monkeypatch, caplog) -> None:

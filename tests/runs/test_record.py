@@ -172,7 +172,7 @@ def test_another_schema(schema: int, remedy: str) -> None:
     ("change", "name"),
     [
         ({"views": "multi"}, "views"),
-        ({"precision": "bfloat16"}, "precision"),
+        ({"precision": "bfloat16"}, f"precision ({SETUP.precision} there, bfloat16 here)"),
         ({"limits": DecodeLimits()}, "limits"),
         ({"preparation": 0}, "preparation"),
         ({"probes": ("ef" * 32,)}, "probes"),
