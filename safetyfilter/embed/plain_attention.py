@@ -16,7 +16,7 @@ def plain_attention() -> Iterator[None]:
     """Have torch do attention by operations that others know, and not layers of it in one.
 
     The switch is the whole process's: one thread at a time has it, and finds it afterwards as it was. What other
-    threads compute meanwhile comes to the same.
+    threads compute meanwhile comes to the same but for the last bits.
 
     >>> with plain_attention():
     ...     torch.backends.mha.get_fastpath_enabled()

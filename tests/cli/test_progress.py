@@ -1,12 +1,14 @@
 """Progress: a bar in a terminal, else a line every half minute, with what is known of the rate and the time left."""
 
 import io
+import threading
 from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
-from safetyfilter.cli.progress import LINE_EVERY_S, Bar, sample_progress
+from safetyfilter.cli import progress
+from safetyfilter.cli.progress import LINE_EVERY_S, Bar, sample_progress, step
 from safetyfilter.progress import Tally
 
 
@@ -134,3 +136,36 @@ def test_in_a_terminal_an_error_that_comes_soon_leaves_no_bar(clock: Clock, seco
     erased = screen.file.getvalue().endswith("\x1b[1A\x1b[2K")
     assert "exporting" in screen.file.getvalue()
     assert erased is (seconds < 30)
+
+
+def end_timers() -> None:
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+
+
+def test_a_log_is_told_of_a_step_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(io.StringIO):
+        there = threading.Event()
+
+        def write(self, text: str) -> int:
+            self.there.set()
+            return super().write(text)
+
+    log = Console(file=Told())
+    with step("loading the encoder", log):
+        pass
+    assert log.file.getvalue() == ""
+    monkeypatch.setattr(progress, "LINE_AFTER_S", 0)
+    with step("loading [the] encoder", log):
+        assert log.file.there.wait(60)
+    end_timers()
+    assert log.file.getvalue() == "loading [the] encoder …\n"
+
+
+def test_an_error_in_a_step_goes_on_and_nothing_is_said_after_it() -> None:
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="no such file"), step("loading the encoder", Console(file=io.StringIO())):
+        raise ValueError("no such file")
+    end_timers()
+    assert threading.active_count() <= before

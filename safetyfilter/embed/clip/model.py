@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-from safetyfilter.embed.plain_attention import plain_attention
 
 
 def to_dtype(tower: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
@@ -64,9 +63,11 @@ def width_and_flops(model: Any) -> tuple[int, float]:
 
 
 def _counted(tower: torch.nn.Module, images: torch.Tensor, operations: _Operations) -> tuple[Any, float]:
-    # Of layers in one operation the work is not known, and neither is that of attention in one.
-    with torch.no_grad(), plain_attention(), sdpa_kernel(SDPBackend.MATH), operations:
-        features = tower(images)
+    # With gradients, of which nothing is kept: else whole layers are done by one operation, of which the work is not
+    # known; nor is that of other kernels of attention.
+    forgotten = saved_tensors_hooks(lambda _: None, lambda kept: kept)
+    with torch.enable_grad(), forgotten, sdpa_kernel(SDPBackend.MATH), operations:
+        features = tower(images.requires_grad_().clone())  # which a tower may change in its place
     return features, float(operations.flops)
 
 
