@@ -59,16 +59,16 @@ class _Deferred(ModuleType):
         return import_module(_WANTED)
 
 
-def _exempted(exempt: Callable[..., Any], fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+def _exempted(exempt: Callable[..., Any], fn: Any = None, *args: Any, **options: Any) -> Any:
     """Return a function that is exempted from compiling when it is called first."""
     if fn is None:
-        return functools.partial(_exempted, exempt, recursive=recursive, reason=reason)
+        return lambda given: _exempted(exempt, given, *args, **options)
     if not isinstance(fn, FunctionType):  # a class, say, which stays one
-        return exempt(fn, recursive, reason=reason)
+        return exempt(fn, *args, **options)
 
     @functools.lru_cache(1)
     def exempted() -> Callable[..., Any]:
-        made: Callable[..., Any] = exempt(fn, recursive, reason=reason)
+        made: Callable[..., Any] = exempt(fn, *args, **options)
         return made
 
     @functools.wraps(fn)
