@@ -22,7 +22,7 @@ from safetyfilter.embed.openvino.modules import in_silence, nncf_module, openvin
 from safetyfilter.embed.openvino.signal_stack import kept_signal_stack
 from safetyfilter.embed.pictures.views import Pixels
 from safetyfilter.embed.spec import EncoderSpec
-from safetyfilter.errors import WeightsError
+from safetyfilter.errors import OutputError, WeightsError
 from safetyfilter.storage import Location
 
 PICTURES = 300
@@ -65,6 +65,8 @@ def quantise(tower: TorchTower, spec: EncoderSpec, pictures: Sequence[Pixels]) -
         OpenVINO or NNCF is not installed.
     WeightsError
         They can't convert or quantise this tower.
+    OutputError
+        There is no room for the tower in the folder for temporary files.
     """
     nncf = nncf_module()
     with kept_signal_stack(), in_silence(), warnings.catch_warnings():
@@ -78,6 +80,8 @@ def quantise(tower: TorchTower, spec: EncoderSpec, pictures: Sequence[Pixels]) -
                 **_settings(nncf, full),
             )
             model, weights = _serialised(made)
+        except OutputError:
+            raise
         except Exception as error:  # each raises kinds of its own
             raise WeightsError(
                 f"OpenVINO can't quantise the image tower of {spec.name}: {first_line(error)}; choose another precision"
@@ -110,7 +114,13 @@ def _serialised(model: Any) -> tuple[bytes, bytes]:
     """Return the graph and the weights of a model of OpenVINO."""
     with tempfile.TemporaryDirectory(prefix="safetyfilter-") as folder:
         graph, weights = (Path(folder) / f"tower.{name}" for name in ("xml", "bin"))
-        openvino_module().serialize(model, str(graph), str(weights))
+        try:
+            openvino_module().serialize(model, str(graph), str(weights))
+        except RuntimeError as error:
+            raise OutputError(
+                f"OpenVINO can't write the quantised model to {tempfile.gettempdir()}, where it stays for a moment: "
+                f"{first_line(error)}; make room there, or name another folder by TMPDIR"
+            ) from error
         return Location.local(str(graph)).read_bytes(), Location.local(str(weights)).read_bytes()
 
 

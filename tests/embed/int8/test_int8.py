@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,10 +20,10 @@ import torch
 from safetyfilter import ClipEncoder, EmbedOptions, Policy, zero_shot_probes
 from safetyfilter.embed.devices import resolve_dtype
 from safetyfilter.embed.int8 import cache as cache_module
-from safetyfilter.embed.int8 import own_pictures
+from safetyfilter.embed.int8 import own_pictures, quantising
 from safetyfilter.embed.int8.cache import kept_tower, quantised_folder
 from safetyfilter.embed.int8.quantised import QuantisedTower
-from safetyfilter.embed.openvino.modules import in_silence
+from safetyfilter.embed.openvino.modules import in_silence, openvino_module
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from safetyfilter.errors import (
     DeviceError,
@@ -275,6 +276,17 @@ def test_a_cache_that_can_not_be_used_is_told_before_there_is_work(
         quantised_folder().chmod(0o770)
     with pytest.raises(OutputError, match="make the folder this user's own"):
         encoder.quantised(IMAGES)
+
+
+@needs_openvino
+def test_no_room_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino_module(), "serialize", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OutputError, match=rf"to {tmp_path}, .* make room there, or name another folder by TMPDIR"):
+        quantising._serialised(None)
 
 
 def test_a_full_disk_is_told(int8: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
