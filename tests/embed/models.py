@@ -10,6 +10,9 @@ from typing import Any
 import open_clip
 import torch
 
+from safetyfilter import ClipEncoder
+from safetyfilter.embed.image_tower import TorchTower
+
 TINY: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
@@ -46,3 +49,9 @@ def list_tiny(monkeypatch: Any, name: str = "tiny", config: dict[str, Any] | Non
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, deepcopy(config or TINY))
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tags)
     return name
+
+
+def tower_of(encoder: ClipEncoder) -> TorchTower:
+    """A copy of an encoder's image tower, in float32 on the processor."""
+    visual = deepcopy(encoder.image_tower)
+    return TorchTower(visual, encoder.spec.mean, encoder.spec.std, dtype=torch.float32, device=torch.device("cpu"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import pickle
 import shutil
@@ -25,6 +24,7 @@ from safetyfilter.embed.forward import Forward
 from safetyfilter.embed.image_tower import TorchTower
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from safetyfilter.errors import UsageError
+from tests.embed.models import tower_of
 
 CPU = torch.device("cpu")
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8))
@@ -37,8 +37,7 @@ def as_it_is(tower):
 
 @pytest.fixture
 def tower(encoder: ClipEncoder) -> TorchTower:
-    visual = copy.deepcopy(encoder.image_tower)
-    return TorchTower(visual, encoder.spec.mean, encoder.spec.std, dtype=torch.float32, device=CPU)
+    return tower_of(encoder)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import pickle
@@ -22,19 +21,18 @@ from safetyfilter.embed.openvino.tower import ConvertedTower, is_faster_by_openv
 from safetyfilter.embed.self_check.checks import batches_for, checked
 from safetyfilter.embed.sending import packed_encoder, unpacked_encoder
 from tests.conftest import good_images
+from tests.embed.models import tower_of
 
 pytestmark = pytest.mark.skipif(
     not modules.is_installed(), reason="OpenVINO is not installed: pip install 'safetyfilter[openvino]'"
 )
 IMAGES = list(good_images().values())
 SCAN = EmbedOptions(batch_size=8, full_batches=True)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def of_torch(encoder: ClipEncoder) -> TorchTower:
-    visual = copy.deepcopy(encoder.image_tower)
-    return TorchTower(visual, encoder.spec.mean, encoder.spec.std, dtype=torch.float32, device=CPU)
+    return tower_of(encoder)
 
 
 @pytest.fixture(scope="module")
