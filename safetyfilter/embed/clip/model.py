@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from math import prod
+from typing import Any, TypeAlias
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+
+Shape: TypeAlias = tuple[int, ...]
 
 
 def to_dtype(tower: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
@@ -72,7 +74,10 @@ def _counted(tower: torch.nn.Module, images: torch.Tensor, operations: _Operatio
 
 
 class _Operations(TorchDispatchMode):
-    """Adds up floating-point operations by torch's own formulas; its counter goes by modules too, at twice the time."""
+    """Adds up the floating-point operations of multiplied matrices and convolutions, which are nearly all there are.
+
+    Torch's own counter does as much, and imports the compiler's kernels to do it.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -83,12 +88,13 @@ class _Operations(TorchDispatchMode):
         return False  # of the compiler, which would be imported to be told so; nothing is compiled here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = self._out(func, args, kwargs or {})
-        if formula := flop_registry.get(func._overloadpacket):
-            self.flops += formula(*args, **(kwargs or {}), out_val=out)
-        return out
+        if func not in _WORK:
+            return func(*args, **(kwargs or {}))
+        shape, flops = _WORK[func](*args, **(kwargs or {}))
+        self.flops += flops
+        return self._out(shape, func, args, kwargs or {})
 
-    def _out(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _out(self, shape: Shape | None, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
 
 
@@ -99,9 +105,14 @@ class _Unmultiplied(_Operations):
     compiler, which takes longer.
     """
 
-    def _out(self, func: Any, args: Any, kwargs: Any) -> Any:
-        shape = _SHAPES[func](*args, **kwargs) if func in _SHAPES else None
+    def _out(self, shape: Shape | None, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs) if shape is None else args[0].new_zeros(shape)
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> tuple[Shape, int]:
+    """The shape of matrices' products, and two operations for each multiplication and addition."""
+    shape = (*a.shape[:-1], b.shape[-1])
+    return shape, 2 * prod(shape) * a.shape[-1]
 
 
 def _convolved(
@@ -113,23 +124,25 @@ def _convolved(
     dilation: list[int],
     transposed: bool,
     *_: Any,
-) -> tuple[int, ...] | None:
-    """The shape that a convolution gives; None for a transposed one."""
+) -> tuple[Shape | None, int]:
+    """The same for a convolution; no shape for a transposed one."""
+    each = 2 * prod(weight.shape[1:])
     if transposed:
-        return None
+        return None, each * images.numel()
     sides = zip(images.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    return (
+    shape = (
         images.shape[0],
         weight.shape[0],
         *((side + 2 * pad - spread * (kernel - 1) - 1) // step + 1 for side, kernel, step, pad, spread in sides),
     )
+    return shape, each * prod(shape)
 
 
 _ATEN = torch.ops.aten
-_SHAPES: dict[Any, Callable[..., tuple[int, ...] | None]] = {
-    _ATEN.mm.default: lambda a, b: (a.shape[0], b.shape[1]),
-    _ATEN.addmm.default: lambda _, a, b, **__: (a.shape[0], b.shape[1]),
-    _ATEN.bmm.default: lambda a, b: (*a.shape[:2], b.shape[2]),
-    _ATEN.baddbmm.default: lambda _, a, b, **__: (*a.shape[:2], b.shape[2]),
+_WORK: dict[Any, Callable[..., tuple[Shape | None, int]]] = {
+    _ATEN.mm.default: _product,
+    _ATEN.addmm.default: lambda _, a, b, **__: _product(a, b),
+    _ATEN.bmm.default: _product,
+    _ATEN.baddbmm.default: lambda _, a, b, **__: _product(a, b),
     _ATEN.convolution.default: _convolved,
 }

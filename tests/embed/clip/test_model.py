@@ -7,6 +7,8 @@ import hashlib
 import open_clip
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from safetyfilter import EmbedOptions
 from safetyfilter.embed.clip import model
@@ -116,8 +118,26 @@ def test_what_is_left_out_counts_as_much_as_what_is_done(name: str) -> None:
     images = torch.rand(1, 3, *(size if isinstance(size, tuple) else (size, size)))
     done, flops = model._counted(tower, images, model._Operations())
     left_out, counted = model._counted(tower, images, model._Unmultiplied())
-    assert counted == flops > 1e9
+    assert counted == flops == torchs_flops(tower, images) > 1e9
     assert [part.shape for part in _parts(left_out)] == [part.shape for part in _parts(done)]
+
+
+@pytest.mark.parametrize("layer", [
+    torch.nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2), torch.nn.Conv2d(4, 6, 2, bias=False),
+    torch.nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), torch.nn.Linear(8, 3), torch.nn.Linear(8, 3, bias=False),
+])  # fmt: skip
+def test_the_operations_of_a_layer_are_those_that_torch_counts(layer: torch.nn.Module) -> None:
+    images = torch.rand(1, 4, 9, 8)
+    done, flops = model._counted(layer, images, model._Operations())
+    left_out, counted = model._counted(layer, images, model._Unmultiplied())
+    assert counted == flops == torchs_flops(layer, images) > 0
+    assert left_out.shape == done.shape
+
+
+def torchs_flops(tower: torch.nn.Module, images: torch.Tensor) -> int:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        tower(images.clone().requires_grad_())
+    return counter.get_total_flops()
 
 
 def _parts(features: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
