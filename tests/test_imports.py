@@ -263,6 +263,13 @@ def test_texts_are_parsed_in_one_place(path: Path) -> None:
     assert not found or module_of(path) == "safetyfilter.storage.reading", "go through storage: parse_json, parse_toml"
 
 
+def test_open_clip_and_torchvision_are_imported_in_one_place() -> None:
+    """Elsewhere they would bring torch's compiler with them, which takes as long as torch."""
+    imports = re.compile(r"^\s*(?:import|from) (?:open_clip|torchvision|timm)\b", re.MULTILINE)
+    found = {module_of(path) for path in PATHS if imports.search(path.read_text(encoding="utf-8"))}
+    assert found == {"safetyfilter.embed.libraries"}
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, safetyfilter; print([m for m in ('torch', 'ray', 'matplotlib', 'sklearn', 'open_clip', 'plotly', "

@@ -224,17 +224,14 @@ def scan(
         lists = HashLists.load(hash_list) if hash_list else None
 
     with large_imports():
-        from safetyfilter.embed.compiler import deferred_compiler
-
-        with deferred_compiler():
-            from safetyfilter.embed.clip.names import resolved
-            from safetyfilter.embed.encoder import ClipEncoder
-            from safetyfilter.embed.options import EmbedOptions
-            from safetyfilter.engine.in_int8 import in_int8, require_int8
-            from safetyfilter.engine.scan import scan as run_scan
-            from safetyfilter.filter import SafetyFilter
-            from safetyfilter.sources.base import samples_of
-            from safetyfilter.standin import ENCODER, STANDIN_PAIR
+        from safetyfilter.embed.clip.names import resolved
+        from safetyfilter.embed.encoder import ClipEncoder
+        from safetyfilter.embed.options import EmbedOptions
+        from safetyfilter.engine.in_int8 import in_int8, require_int8
+        from safetyfilter.engine.scan import scan as run_scan
+        from safetyfilter.filter import SafetyFilter
+        from safetyfilter.sources.base import samples_of
+        from safetyfilter.standin import ENCODER, STANDIN_PAIR
 
     decoding: dict[str, Any] = {"decode": decode, "decoders": decoders, "workers": threads}
     options = EmbedOptions(batch_size=batch, views=views, **decoding)  # type: ignore[arg-type]
@@ -300,9 +297,8 @@ def _named(encoder: str | None, pretrained: str | None) -> NamedEncoder | None:
     UsageError
         None was named: those of another encoder of the same width would be scored wrongly, and nothing would tell.
     """
-    import open_clip
-
     from safetyfilter.embed.clip.named import NamedEncoder
+    from safetyfilter.embed.libraries import open_clip
     from safetyfilter.storage import Location
 
     if encoder is None:

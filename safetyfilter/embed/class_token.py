@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import nn
 
+from safetyfilter.embed.libraries import open_clip
 
-class ClassTokenBlock(ResidualAttentionBlock):  # type: ignore[misc]
+
+class ClassTokenBlock(open_clip.transformer.ResidualAttentionBlock):  # type: ignore[misc]
     """A block whose output is that of its first token alone: all others give it keys and values, and nothing else.
 
     Parameters
@@ -19,12 +20,12 @@ class ClassTokenBlock(ResidualAttentionBlock):  # type: ignore[misc]
 
     Examples
     --------
-    >>> block, x = ResidualAttentionBlock(32, 2).eval(), torch.randn(2, 5, 32)
+    >>> block, x = open_clip.transformer.ResidualAttentionBlock(32, 2).eval(), torch.randn(2, 5, 32)
     >>> torch.allclose(ClassTokenBlock(block)(x), block(x)[:, :1], atol=1e-5)
     True
     """
 
-    def __init__(self, block: ResidualAttentionBlock) -> None:
+    def __init__(self, block: open_clip.transformer.ResidualAttentionBlock) -> None:
         nn.Module.__init__(self)
         for name, layer in block.named_children():
             self.add_module(name, layer)
@@ -51,10 +52,10 @@ def for_class_token(visual: nn.Module) -> nn.Module:
     return visual
 
 
-def _pools_first_token(visual: nn.Module) -> TypeGuard[VisionTransformer]:
+def _pools_first_token(visual: nn.Module) -> TypeGuard[open_clip.transformer.VisionTransformer]:
     return (
-        type(visual) is VisionTransformer
-        and type(visual.transformer) is Transformer
+        type(visual) is open_clip.transformer.VisionTransformer
+        and type(visual.transformer) is open_clip.transformer.Transformer
         and visual.pool_type == "tok"
         and visual.attn_pool is None
         and not visual.output_tokens
@@ -64,10 +65,15 @@ def _pools_first_token(visual: nn.Module) -> TypeGuard[VisionTransformer]:
 def attends_to_itself(block: nn.Module) -> bool:
     """Return True for an open_clip block that attends to nothing but what it is given, in the usual way, batch first.
 
-    >>> [attends_to_itself(ResidualAttentionBlock(32, 2, batch_first=first)) for first in (True, False)]
+    >>> block = open_clip.transformer.ResidualAttentionBlock
+    >>> [attends_to_itself(block(32, 2, batch_first=first)) for first in (True, False)]
     [True, False]
     """
-    return isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv") and _is_plain(block.attn)
+    return (
+        isinstance(block, open_clip.transformer.ResidualAttentionBlock)
+        and not hasattr(block, "ln_1_kv")
+        and _is_plain(block.attn)
+    )
 
 
 def _is_plain(attention: nn.Module) -> bool:

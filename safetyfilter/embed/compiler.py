@@ -66,13 +66,13 @@ def _exempted(exempt: Callable[..., Any], fn: Any = None, *args: Any, **options:
     if not isinstance(fn, FunctionType):  # a class, say, which stays one
         return exempt(fn, *args, **options)
 
-    @functools.lru_cache(1)
-    def exempted() -> Callable[..., Any]:
-        made: Callable[..., Any] = exempt(fn, *args, **options)
-        return made
+    made: list[Callable[..., Any]] = []  # and no cached function: the compiler warns of each that it meets
 
     @functools.wraps(fn)
-    def run(*args: Any, **options: Any) -> Any:
-        return exempted()(*args, **options)
+    def run(*given: Any, **named: Any) -> Any:
+        if not made:
+            made.append(exempt(fn, *args, **options))
+        return made[0](*given, **named)
 
+    run._torchdynamo_disable = True  # type: ignore[attr-defined]  # for a caller that is compiled first
     return run

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import open_clip
 import torch
 from torch.nn import functional as F
 
@@ -38,6 +37,7 @@ from safetyfilter.embed.int8.cache import kept_tower
 from safetyfilter.embed.int8.own_pictures import quantised_on
 from safetyfilter.embed.int8.quantised import QuantisedTower
 from safetyfilter.embed.int8.tower import Int8Tower
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.embed.openvino.modules import nncf_module, openvino_module
 from safetyfilter.embed.openvino.tower import ConvertedTower, is_faster_by_openvino
 from safetyfilter.embed.options import EmbedOptions

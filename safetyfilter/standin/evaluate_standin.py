@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
-import open_clip
 import torch
 from numpy.typing import NDArray
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.evaluation.intervals import Proportion
 
 from . import prompts
@@ -80,8 +79,8 @@ def embed(model: open_clip.CLIP, pictures: Iterable[Scene], resize: Resize = "sq
     -------
     (N, D) float32, unit L2 norm; and (N, 3) bool, which of `PAIR` each picture holds, and whether it holds one digit.
     """
-    config = PreprocessCfg(**{**open_clip.get_model_preprocess_cfg(model), "resize_mode": resize})
-    transform = image_transform_v2(config, is_train=False)
+    config = open_clip.transform.PreprocessCfg(**{**open_clip.get_model_preprocess_cfg(model), "resize_mode": resize})
+    transform = open_clip.transform.image_transform_v2(config, is_train=False)
     dtype = next(model.parameters()).dtype
     chunks: list[Floats] = []
     held: list[list[bool]] = []

@@ -32,11 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional
+
+from safetyfilter.embed.libraries import open_clip
 
 from .evaluate_standin import WEIGHTS, embed, evaluate, load, zero_shot_directions
 from .render import PAIR, Batch, batch, scenes

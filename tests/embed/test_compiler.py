@@ -46,6 +46,27 @@ compiled = torch.compile(torch.nn.Linear(2, 2), backend="eager")
 assert compiled(torch.ones(1, 2)).shape == (1, 2)
 """
 
+WITHIN = """
+import warnings
+
+@torch.compile(backend="eager")
+def compiled(a):
+    return eager(a * 2) + 1
+
+@torch.compile(backend="eager", fullgraph=True)
+def whole(a):
+    return eager(a * 2) + 1
+
+warnings.simplefilter("error")
+assert compiled(torch.ones(1)) == 5
+try:
+    whole(torch.ones(1))
+except Exception as error:
+    assert "was wrapped with `torch.compiler.disable`" in str(error), error
+else:
+    raise AssertionError("it was compiled")
+"""
+
 OTHERWISE = """
 import sys
 import torch
@@ -68,6 +89,13 @@ with deferred_compiler():
 """
 
 
+LIBRARIES = """
+import sys
+import safetyfilter.embed.encoder
+assert not [name for name in sys.modules if name.startswith("torch._dynamo")], "imported all the same"
+"""
+
+
 def run(*programs: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "".join(programs)], capture_output=True, text=True, check=False
@@ -78,6 +106,11 @@ def run(*programs: str) -> None:
 def test_it_is_imported_when_it_is_used() -> None:
     run(IMPORTED, USED)
     run(IMPORTED, ASKED, COMPILED)
+    run(IMPORTED, WITHIN)
+
+
+def test_the_library_takes_both_packages_without_it() -> None:
+    run(LIBRARIES)
 
 
 def test_it_is_imported_where_more_is_asked_of_it_and_left_alone_where_it_is_there() -> None:

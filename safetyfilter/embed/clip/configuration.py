@@ -8,19 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from open_clip.transformer import QuickGELU
 
 from safetyfilter.batches import Unreadable
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import WeightsError
 from safetyfilter.storage import Location, Place, parse_json
 
 CONFIG_NAME = "open_clip_config.json"
 
 _MAX_BYTES = 1 << 20
-_TOWERS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg}
+_TOWERS = {"vision_cfg": open_clip.CLIPVisionCfg, "text_cfg": open_clip.CLIPTextCfg}
 # The rest of a configuration says where something comes from, how a model starts its training, or what text becomes
 # before the model sees it; the picture's size is in the encoder's specification itself.
 _NO_MATTER = {
@@ -129,7 +127,9 @@ def model_digest(model: torch.nn.Module, architecture: str, config: Mapping[str,
     if config is None:
         config = {"architecture": architecture}
         return hashlib.sha256(json.dumps(config).encode()).hexdigest()
-    quick_gelu = bool(config.get("quick_gelu")) or any(isinstance(m, QuickGELU) for m in model.modules())
+    quick_gelu = bool(config.get("quick_gelu")) or any(
+        isinstance(m, open_clip.transformer.QuickGELU) for m in model.modules()
+    )
     return config_digest({**config, "quick_gelu": quick_gelu})
 
 
@@ -149,7 +149,7 @@ def differences(model: Mapping[str, Any], listed: Mapping[str, Any]) -> Iterator
 
 def _with_sizes(model: Mapping[str, Any]) -> dict[str, Any]:
     """The meaning of a configuration, with the picture's size."""
-    size = model.get("vision_cfg", {}).get("image_size", CLIPVisionCfg.image_size)
+    size = model.get("vision_cfg", {}).get("image_size", open_clip.CLIPVisionCfg.image_size)
     return meaning(model) | {"vision_cfg.image_size": list(size) if isinstance(size, tuple | list) else size}
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import open_clip
 import torch
-from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
 from safetyfilter.embed.clip.towers import ImageOnly
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import WeightsError
 
 State = Mapping[str, torch.Tensor]
@@ -44,8 +42,8 @@ def fit(state: State, model: torch.nn.Module, architecture: str, *, published: b
     _check_layout(state)
     converted = _as_named_here(state, model)
     if published:
-        resize_pos_embed(converted, model)
-        resize_text_pos_embed(converted, model)
+        open_clip.model.resize_pos_embed(converted, model)
+        open_clip.model.resize_text_pos_embed(converted, model)
         if "logit_bias" not in converted and getattr(model, "logit_bias", None) is not None:
             converted["logit_bias"] = torch.zeros(model.logit_bias.shape)  # type: ignore[arg-type]
     expected = model.state_dict()
@@ -119,9 +117,9 @@ def _check_layout(state: State) -> None:
 
 def _as_named_here(state: State, model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights under the model's own names and in its shapes, as open_clip's own loading has them."""
-    converted: dict[str, torch.Tensor] = dict(convert_state_dict(model, dict(state)))
+    converted: dict[str, torch.Tensor] = dict(open_clip.convert.convert_state_dict(model, dict(state)))
     if "positional_embedding" in converted and not hasattr(model, "positional_embedding"):
-        converted = convert_to_custom_text_state_dict(converted)
+        converted = open_clip.model.convert_to_custom_text_state_dict(converted)
     for name in _LOGITS:
         logit = getattr(model, name, None)
         if name in converted and isinstance(logit, torch.Tensor) and converted[name].numel() == logit.numel():

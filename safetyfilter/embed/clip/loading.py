@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import open_clip
 import torch
 
 from safetyfilter.embed.clip.checkpoints import read_checkpoint
@@ -20,6 +19,7 @@ from safetyfilter.embed.clip.origins import Origin, Weights, find
 from safetyfilter.embed.clip.preprocessing import PreprocessInput
 from safetyfilter.embed.clip.tokens import LazyTokenizer
 from safetyfilter.embed.clip.towers import build_model, first_line
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import SafetyFilterError, WeightsError
 
 DEFAULT_MODEL = "ViT-L-14-quickgelu"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 import torch
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
 from safetyfilter.batches import EmbeddingBatch, Floats, ImageInput
 from safetyfilter.embed.clip.configuration import config_digest
 from safetyfilter.embed.clip.names import check_activation, default_tag, listed_config, no_such_weights
 from safetyfilter.embed.clip.preprocessing import Preprocessing
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.spec import EncoderSpec
 from safetyfilter.errors import QuickGELUMismatchError, UnknownEncoderError, UsageError
@@ -73,13 +73,13 @@ class NamedEncoder:
         known: tuple[str, ...] = ()
         preprocessing = Preprocessing()
         if digest := _DIGEST.fullmatch(tag):
-            for listed_tag in list_pretrained_tags_by_model(model):
+            for listed_tag in open_clip.list_pretrained_tags_by_model(model):
                 with suppress(QuickGELUMismatchError):
                     if (found := cls.named(model, listed_tag)).spec.digest.startswith(digest[1]):
                         return found
             known, tag = (digest[1],), ""
             weights = f"of the encoder {digest[1][:_DIGITS]}"  # the same encoder, however many digits are given
-        elif listed := get_pretrained_cfg(model, tag):
+        elif listed := open_clip.get_pretrained_cfg(model, tag):
             check_activation(model, tag, config, needed=True if listed.get("quick_gelu") else None)
             preprocessing, weights = Preprocessing.of(listed), f"named {tag}"
         elif tag.startswith("sha256"):

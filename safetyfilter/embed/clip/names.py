@@ -10,9 +10,7 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
-import open_clip
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import QuickGELUMismatchError, UnknownEncoderError, UsageError
 
 DEFAULT_TAG = "openai"
@@ -84,7 +82,7 @@ def default_tag(model: str) -> str:
     >>> default_tag("ViT-L-14-quickgelu"), default_tag("roberta-ViT-B-32")
     ('openai', 'laion2b_s12b_b32k')
     """
-    tags = list_pretrained_tags_by_model(model)
+    tags = open_clip.list_pretrained_tags_by_model(model)
     if DEFAULT_TAG in tags or len(tags) == 1:
         return DEFAULT_TAG if DEFAULT_TAG in tags else str(tags[0])
     raise UnknownEncoderError(
@@ -97,12 +95,12 @@ def default_tag(model: str) -> str:
 def no_such_weights(model: str, pretrained: str) -> UnknownEncoderError | QuickGELUMismatchError:
     """Return the error for what is neither a tag of an architecture nor a file."""
     other = _other_activation(model)
-    if other and get_pretrained_cfg(other, pretrained):
+    if other and open_clip.get_pretrained_cfg(other, pretrained):
         return _mismatch(model, pretrained)
     return UnknownEncoderError(
         f"{pretrained!r} is neither a file nor a tag of {model}; its tags are "
-        f"{', '.join(list_pretrained_tags_by_model(model)) or 'none'}: choose one, or pass a checkpoint file (for a "
-        "folder with open_clip_config.json, load local-dir:FOLDER)"
+        f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or 'none'}: choose one, or pass a checkpoint file "
+        "(for a folder with open_clip_config.json, load local-dir:FOLDER)"
     )
 
 

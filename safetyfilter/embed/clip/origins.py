@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from open_clip import pretrained as published
 
 from safetyfilter.embed.clip.checkpoints import SUFFIXES, read_checkpoint, sha256
 from safetyfilter.embed.clip.configuration import (
@@ -37,6 +35,7 @@ from safetyfilter.embed.clip.preprocessing import (
     preprocessing_said,
 )
 from safetyfilter.embed.clip.towers import first_line
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import UnknownEncoderError, WeightsError
 from safetyfilter.storage import Location
 
@@ -100,7 +99,7 @@ def find(
         )
     config = listed_config(model)
     named = default_tag(model) if pretrained is None else pretrained
-    if isinstance(named, str) and (tag := published.get_pretrained_cfg(model, named)):
+    if isinstance(named, str) and (tag := open_clip.get_pretrained_cfg(model, named)):
         return _of_tag(model, named, tag, preprocess, cache)
     if Path(named).is_file():
         return _of_file(model, Path(named), config, preprocess)
@@ -115,7 +114,7 @@ def _of_tag(model: str, name: str, tag: Mapping[str, Any], preprocess: Preproces
     return Origin(
         architecture=model,
         config=config,
-        weights=_downloaded(lambda: published.download_pretrained(tag, cache_dir=cache)),
+        weights=_downloaded(lambda: open_clip.download_pretrained(tag, cache_dir=cache)),
         preprocessing=preprocessing,
         tokenizer=model,
         published=True,
@@ -164,7 +163,9 @@ def _in_folder(model: str, folder: Path, pretrained: Weights | None, preprocess:
 
 def _on_hub(model: str, repository: str, preprocess: PreprocessInput, cache: str | None) -> Origin:
     def download(name: str | None) -> Path:
-        return _downloaded(lambda: published.download_pretrained_from_hf(repository, filename=name, cache_dir=cache))
+        return _downloaded(
+            lambda: open_clip.pretrained.download_pretrained_from_hf(repository, filename=name, cache_dir=cache)
+        )
 
     place = download(CONFIG_NAME)
     configuration = read_configuration(place)
@@ -240,8 +241,8 @@ def _same_weights(first: Path, second: Path) -> bool:
 def _published_as(file: Path) -> Mapping[str, Any] | None:
     """Return open_clip's entry for a file that it publishes, known by its name and its SHA-256."""
     digest = None
-    for model, tag in published.list_pretrained():
-        listed: Mapping[str, Any] = published.get_pretrained_cfg(model, tag)
+    for model, tag in open_clip.list_pretrained():
+        listed: Mapping[str, Any] = open_clip.get_pretrained_cfg(model, tag)
         url = listed.get("url", "")
         if Path(url).name == file.name and (found := _SHA256_IN_URL.search(url)):
             digest = digest or sha256(file)

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-
 from safetyfilter.embed.clip.configuration import read_configuration
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.embed.pictures.views import INTERPOLATIONS, RESIZE_MODES
 from safetyfilter.errors import UsageError, WeightsError
 
@@ -116,11 +115,12 @@ def preprocessing_said(said: str | os.PathLike[str] | Mapping[str, Any], archite
         if found is None:
             raise WeightsError(f"{os.fspath(said)} has no preprocess_cfg; name a tag, or give mean, std and the like")
         return Preprocessing.of(found)
-    if listed := get_pretrained_cfg(architecture, said):
+    if listed := open_clip.get_pretrained_cfg(architecture, said):
         return Preprocessing.of(listed)
-    from open_clip import list_pretrained_models_by_tag
-
-    kinds = {Preprocessing.of(get_pretrained_cfg(name, said)) for name in list_pretrained_models_by_tag(said)}
+    kinds = {
+        Preprocessing.of(open_clip.get_pretrained_cfg(name, said))
+        for name in open_clip.list_pretrained_models_by_tag(said)
+    }
     if len(kinds) != 1:
         raise UsageError(
             f"the preprocessing {said!r} is "
@@ -146,7 +146,10 @@ def agreed_preprocessing(architecture: str, *, quick_gelu: bool) -> Preprocessin
     >>> agreed_preprocessing("ViT-B-16-SigLIP", quick_gelu=False).resize_mode
     'squash'
     """
-    listed = {tag: get_pretrained_cfg(architecture, tag) for tag in list_pretrained_tags_by_model(architecture)}
+    listed = {
+        tag: open_clip.get_pretrained_cfg(architecture, tag)
+        for tag in open_clip.list_pretrained_tags_by_model(architecture)
+    }
     same = {tag: cfg for tag, cfg in listed.items() if bool(cfg.get("quick_gelu", False)) == quick_gelu}
     tags = {tag: Preprocessing.of(cfg) for tag, cfg in (same or listed).items()}
     if len(kinds := set(tags.values())) == 1:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-import open_clip
 import torch
 
 from safetyfilter.embed.clip.towers import first_line
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import MissingExtraError, WeightsError
 
 

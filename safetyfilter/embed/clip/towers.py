@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-import open_clip
 import torch
 
 from safetyfilter.embed.clip.configuration import CONFIG_NAME
 from safetyfilter.embed.clip.preprocessing import Preprocessing
 from safetyfilter.embed.clip.unfilled import unfilled
+from safetyfilter.embed.libraries import open_clip
 from safetyfilter.errors import MissingExtraError, SafetyFilterError, WeightsError
 from safetyfilter.storage import Location, replacing
 

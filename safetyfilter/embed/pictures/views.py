@@ -41,13 +41,15 @@ def open_clip_geometry(
 
     Taken from open_clip rather than rewritten, so that what the model was trained to see stays open_clip's business.
     """
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-    from torchvision.transforms import Compose, Normalize, ToTensor
+    from safetyfilter.embed.libraries import open_clip, torchvision
 
-    config = PreprocessCfg(size=image_size, interpolation=interpolation, resize_mode=resize_mode, fill_color=fill_color)
-    steps = image_transform_v2(config, is_train=False).transforms
-    geometry: Callable[[Image.Image], Image.Image] = Compose(
-        [step for step in steps if not isinstance(step, (ToTensor, Normalize))]
+    config = open_clip.transform.PreprocessCfg(
+        size=image_size, interpolation=interpolation, resize_mode=resize_mode, fill_color=fill_color
+    )
+    steps = open_clip.transform.image_transform_v2(config, is_train=False).transforms
+    of_tensors = (torchvision.transforms.ToTensor, torchvision.transforms.Normalize)
+    geometry: Callable[[Image.Image], Image.Image] = torchvision.transforms.Compose(
+        [step for step in steps if not isinstance(step, of_tensors)]
     )
     return geometry
 
