@@ -24,7 +24,7 @@ from PIL import Image
 
 from safetyfilter import EmbedOptions, LinearProbe, ProbeBank
 from safetyfilter.signals import PAIR
-from tests.object_storage import ENVIRONMENT, S3, serving
+from tests.object_storage import ENVIRONMENT, S3, models_read_once, serving
 
 # A test that is slow on a busy machine has not failed.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -211,7 +211,7 @@ def probes(encoder) -> ProbeBank:
 @pytest.fixture(scope="session")
 def s3_server():
     """An S3 API on loopback: its address, and what spoils its answers."""
-    with serving() as server:
+    with models_read_once(), serving() as server:
         yield server
 
 

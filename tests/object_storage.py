@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import fsspec
@@ -149,6 +150,15 @@ class S3:
         finally:
             self.server.left = 0
             self.server.over.set()
+
+
+@contextmanager
+def models_read_once() -> Iterator[None]:
+    """Let this process's clients read botocore's descriptions of S3 once: each anew, that was half of their work."""
+    loaders = pytest.importorskip("botocore.loaders", reason="s3fs is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaders.JSONFileLoader, "load_file", staticmethod(cache(loaders.JSONFileLoader().load_file)))
+        yield
 
 
 @contextmanager
