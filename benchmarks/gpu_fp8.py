@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from safetyfilter import ClipEncoder, EmbedOptions
 from safetyfilter.embed.devices import Compile
 from safetyfilter.standin import ENCODER
-from safetyfilter.standin.pictures import Picture, pictures, renderers
 from safetyfilter.standin.probes import fit_probes
+from safetyfilter.standin.rendered import Picture, pictures, renderers
 
 HEAD_WIDTH = 32
 OPTIONS = EmbedOptions(views="whole", decoders="threads")

@@ -14,8 +14,9 @@ from safetyfilter.embed.int8.quantising import PICTURES
 from safetyfilter.score.bank import ProbeBank
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import ENCODER, PROMPTS, STANDIN_PAIR
-from safetyfilter.standin.pictures import DIGITS, Labelled, Picture, pictures, renderers
+from safetyfilter.standin.pictures import DIGITS, Labelled
 from safetyfilter.standin.probes import fit_probes
+from safetyfilter.standin.rendered import Picture, pictures, renderers
 
 MIN_SAME, MAX_PAIRS_KEPT = 0.997, 0.003
 """Decisions that must agree with float32's, and pairs that float32 excludes and int8 may keep, as shares."""

@@ -10,7 +10,7 @@ from safetyfilter import ClipEncoder, EmbedOptions, SafetyFilter
 from safetyfilter.embed.pictures.views import Views
 from safetyfilter.score.zero_shot import zero_shot_probes
 from safetyfilter.standin import ENCODER, PROMPTS
-from safetyfilter.standin.pictures import pictures
+from safetyfilter.standin.rendered import pictures
 
 SIDES = (256, 512, 1024, 2048)
 MIN_COSINE, MIN_SAME = 0.995, 0.999

@@ -23,8 +23,9 @@ from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pictures.views import Views
-from safetyfilter.standin.pictures import DIGITS, Picture, Split, pictures
+from safetyfilter.standin.pictures import DIGITS
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render
+from safetyfilter.standin.rendered import Picture, Split, pictures
 
 Place = Literal["small", "edge", "along"]
 VIEWS: tuple[Views, ...] = ("center", "whole", "multi")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safetyfilter.cli.app import JsonOption, app
+from safetyfilter.cli.importing import large_imports
 from safetyfilter.cli.output import counts_table, emit
 from safetyfilter.cli.progress import sample_progress
 
@@ -21,7 +22,8 @@ def demo(
     json: JsonOption = False,
 ) -> None:
     """Do the whole job on harmless stand-ins: a three for one signal, a seven for the other."""
-    from safetyfilter.standin.demo import run_demo
+    with large_imports():
+        from safetyfilter.standin.demo import run_demo
 
     result = run_demo(out or _new("safetyfilter-demo"), step=sample_progress)
     emit(result, as_json=json)

@@ -81,14 +81,25 @@ _FILES: dict[str, tuple[str, str]] = {
 _SHORT_SIDE = 320  # photographs are kept this small: the scenes are smaller still
 
 
+def installed_file(package: str, inside: str) -> Path:
+    """A file that was installed with a package, which is not imported for it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The package is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        name = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+        raise ModuleNotFoundError(f"the stand-ins are made of files of {name}: pip install {name}")
+    return Path(spec.origin).parent / inside
+
+
 @lru_cache(maxsize=len(_FILES))
 def photograph(name: str) -> Image.Image:
     """One installed photograph as RGB, its short side at most 320 pixels."""
-    package, inside = _FILES[name]
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"The stand-ins need {package} for its photographs: pip install scikit-image")
-    with Image.open(Path(spec.origin).parent / inside) as file:
+    with Image.open(installed_file(*_FILES[name])) as file:
         image = file.convert("RGB")
     factor = min(1.0, _SHORT_SIDE / min(image.size))
     return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)

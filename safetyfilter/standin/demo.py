@@ -22,11 +22,12 @@ from safetyfilter.progress import Progress
 from safetyfilter.score.trained_on import TrainedOn
 from safetyfilter.sources import open_source
 from safetyfilter.standin import ENCODER, STANDIN_PAIR
-from safetyfilter.standin.pictures import renderers, write_folder, write_tars
+from safetyfilter.standin.pictures import write_folder, write_tars
 from safetyfilter.standin.probes import choose_thresholds, fit_probes, measure
+from safetyfilter.standin.rendered import renderers
 from safetyfilter.storage import local_path, replacing
 
-PICTURES: Mapping[str, int] = {"train": 4000, "validation": 6000, "test": 2000}
+PICTURES: Mapping[str, int] = {"train": 2000, "validation": 6000, "test": 2000}
 _OPTIONS = EmbedOptions(views="whole")
 _CHUNK = 500
 """Pictures that are embedded between two reports."""

@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import zoom
-from sklearn.datasets import load_digits
 
-from .backgrounds import Split
+from .backgrounds import Split, installed_file
 
 #: Every writer of this data set begins with 0 to 9 written twice: where that happens is where a writer begins.
 HANDWRITING: dict[Split, tuple[int, ...]] = {
@@ -42,17 +41,19 @@ _CELLS = 3  # cells of the net that warps a digit, each way
 @lru_cache(maxsize=3)
 def _glyphs(split: Split) -> dict[int, list[Image.Image]]:
     """Each digit's handwriting in a split, as smooth ink fields (mode L) with a margin of empty paper."""
-    data = load_digits()
+    # what scikit-learn's `load_digits` reads, whose import would take longer than most of the rendering in a process
+    digits = np.loadtxt(installed_file("sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
+    images, target = digits[:, :-1].reshape(-1, 8, 8), digits[:, -1].astype(int)
     glyphs: dict[int, list[Image.Image]] = {digit: [] for digit in range(10)}
     for row in HANDWRITING[split]:
-        smooth = np.clip(zoom(np.pad(data.images[row] / 16.0, 1), 6, order=3), 0, 1)
+        smooth = np.clip(zoom(np.pad(images[row] / 16.0, 1), 6, order=3), 0, 1)
         ys, xs = np.nonzero(smooth > 0.35)
         ink = smooth[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
         field = Image.fromarray((ink * 255).astype(np.uint8))
         width = max(4, round(field.width * _GLYPH / field.height))
         paper = Image.new("L", (width + 2 * _MARGIN, _GLYPH + 2 * _MARGIN))
         paper.paste(field.resize((width, _GLYPH), Image.Resampling.BICUBIC), (_MARGIN, _MARGIN))
-        glyphs[int(data.target[row])].append(paper)
+        glyphs[int(target[row])].append(paper)
     return glyphs
 
 

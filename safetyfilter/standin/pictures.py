@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +14,13 @@ import pyarrow.parquet as pq
 import webdataset
 
 from safetyfilter.standin import STANDIN_PAIR
-from safetyfilter.standin.render import Scene, scenes
+from safetyfilter.standin.backgrounds import Split
+from safetyfilter.standin.rendered import pictures
 
-Split = Literal["train", "validation", "test"]
 DIGITS: Mapping[str, int] = {STANDIN_PAIR.explicit: 3, STANDIN_PAIR.minor: 7}
 DAMAGED = 10
 """Files of the test split that are no readable pictures."""
-_SHARD, _CHUNK = 500, 100
+_SHARD = 500
 
 Report = Callable[[Mapping[str, int]], None]
 """Called with the number of pictures that were written, under ``seen``."""
@@ -100,46 +95,6 @@ def write_tars(folder: Path, count: int, seed: int, pool: ProcessPoolExecutor, r
     truth = {"key": keys, **{signal: pa.array(present) for signal, present in labelled.present.items()}}
     pq.write_table(pa.table(truth), folder.with_name("truth.parquet"))
     return labelled
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A rendered scene as a file."""
-
-    jpeg: bytes
-    caption: str
-    digits: tuple[int, ...]
-
-
-def renderers() -> ProcessPoolExecutor:
-    """As many processes as there are cores."""
-    # spawn: torch has threads by now, and a forked process could wait for one of them forever
-    return ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn"))
-
-
-def pictures(
-    count: int, split: Split, seed: int, *, pairs: bool, pool: ProcessPoolExecutor | None = None
-) -> Iterator[Picture]:
-    """Render scenes in other processes; the same pictures whatever their number."""
-    starts = range(0, count, _CHUNK)
-    jobs = [(min(_CHUNK, count - start), split, seed * 1_000_000 + start, pairs) for start in starts]
-    with nullcontext(pool) if pool is not None else renderers() as running:
-        for chunk in running.map(_render, jobs):
-            yield from chunk
-
-
-def _render(job: tuple[int, Split, int, bool]) -> list[Picture]:
-    count, split, seed, pairs = job
-    return [
-        Picture(jpeg=_jpeg(scene), caption=scene.caption, digits=scene.digits)
-        for scene in scenes(count, split=split, seed=seed, pairs=pairs)
-    ]
-
-
-def _jpeg(scene: Scene) -> bytes:
-    encoded = io.BytesIO()
-    scene.image.save(encoded, "JPEG", quality=90)
-    return encoded.getvalue()
 
 
 def _labelled(keys: Sequence[str], drawn: Sequence[tuple[int, ...]], damaged: Sequence[int]) -> Labelled:

@@ -44,7 +44,7 @@ def test_each_step_tells_how_far_it_is(finished: subprocess.CompletedProcess[str
         "exporting what is kept",
         "measuring",
     ]
-    assert ": 10,000 images, " in ended[0]
+    assert ": 8,000 images, " in ended[0]
     assert ": 2,000 images, " in ended[4]
 
 
