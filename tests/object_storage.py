@@ -164,7 +164,7 @@ def models_read_once() -> Iterator[None]:
 @contextmanager
 def serving() -> Iterator[tuple[str, Spoiled]]:
     """Serve the S3 API on a free port; yield its address and what spoils its answers."""
-    moto_app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto[server] is not installed")
+    moto_app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto[s3] and flask-cors are not installed")
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
