@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from safetyfilter.standin import pictures
+from safetyfilter.standin import rendered
 
 
 def here() -> AbstractContextManager[SimpleNamespace]:
@@ -17,4 +17,4 @@ def here() -> AbstractContextManager[SimpleNamespace]:
 
 def render_here(patch: pytest.MonkeyPatch) -> None:
     """Have stand-in pictures rendered here."""
-    patch.setattr(pictures, "renderers", here)
+    patch.setattr(rendered, "renderers", here)
