@@ -68,6 +68,8 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ClipEncoder.load(sys.argv[1], pretrained=sys.argv[2], preprocess="openai", device="cpu", precision="fp32")
 print(before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
+ENCODER, BARE = "import safetyfilter.embed.encoder", "import torch, open_clip"
+PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 CHECKPOINT = """
 import sys, torch, open_clip
 from safetensors.torch import save_file
@@ -119,6 +121,19 @@ def commands(run: Path, repetitions: int) -> tuple[dict[str, float], dict[str, l
     found["python"] = median_s(seconds_of([sys.executable, "-c", "pass"]) for _ in turns)
     found["import"] = median_s(float(python(IMPORT).stdout) for _ in turns)
     return found, loaded
+
+
+def imports(repetitions: int) -> dict[str, dict[str, float]]:
+    """Seconds of a process that imports the encoder, and the memory it takes, beside one that imports its packages."""
+    cases = {"the encoder": ENCODER, "torch and open_clip": BARE}
+    took: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repetitions + 1):
+        for name, code in cases.items():
+            took[name].append(seconds_of([sys.executable, "-c", code]))
+    return {
+        name: {"seconds": median_s(took[name]), "peak_bytes": int(python(code + PEAK).stdout)}
+        for name, code in cases.items()
+    }
 
 
 def first_image_s(model: str, weights: Path, place: Path, repetitions: int) -> dict[str, float]:
@@ -190,6 +205,8 @@ def main() -> None:
             COMMAND, "scan", place / "images", "--out", place / "run", "--encoder", "stand-in", cache=place / "cache"
         )
         seconds, loaded = commands(place / "run", repetitions)
+        progress("imports")
+        imported = imports(repetitions)
         for model in models:
             progress(model)
             for ending in ("safetensors", "pt")[: 2 if model == "ViT-B-32" else 1]:
@@ -201,11 +218,14 @@ def main() -> None:
             for file in place.glob(f"{model}.*"):
                 file.unlink()
     _show(seconds, loaded, first, held)
+    encoder, bare = imported.values()
+    over = {f"import_{name}_over_bare": round(encoder[name] / bare[name], 3) for name in encoder}
     result: dict[str, Any] = {
         "environment": environment("typer", "safetensors") | {"load_at_start": load},
         "quick": options.quick,
-        "ratios": {f"{name}_peak_over_file": one["over_file"] for name, one in held.items()},
+        "ratios": over | {f"{name}_peak_over_file": one["over_file"] for name, one in held.items()},
         "seconds": seconds,
+        "imports": imported,
         "loaded": loaded,
         "first_image_s": first,
         "memory": held,

@@ -463,6 +463,10 @@ def startup(result: Mapping[str, Any]) -> str:
         for model, ways in result["first_image_s"].items()
         for way, took in ways.items()
     ]
+    imported = [
+        (f"importing the encoder, over importing torch and open_clip: {what}", f"{result['ratios'][name]:.2f}")
+        for what, name in (("seconds", "import_seconds_over_bare"), ("memory", "import_peak_bytes_over_bare"))
+    ]
     held = [
         (f"loading {name}: memory at most, over the file", f"{one['over_file']:.2f}")
         for name, one in result["memory"].items()
@@ -473,7 +477,7 @@ def startup(result: Mapping[str, Any]) -> str:
         f"it began, {machine['load_at_start']:.1f} other processes ran on average: what takes seconds takes "
         "longer where cores are busy."
     )
-    return f"{textwrap.fill(prose, 120)}\n\n{table(('', ''), [*commands, *first, *held])}"
+    return f"{textwrap.fill(prose, 120)}\n\n{table(('', ''), [*commands, *first, *imported, *held])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
