@@ -290,7 +290,10 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"^python3.* -m venv .*pytest -n 3$", r"^python3 -m venv .* && pip install \. && safetyfilter demo$"],
+    [
+        r"^python3.* -m venv .*pytest -n 3$",
+        r"^python3 -m venv --upgrade-deps \.venv && .* && pip install \. && safetyfilter demo$",
+    ],
 )
 def test_the_two_lines_are_on_the_readmes_first_screen(pattern: str) -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
