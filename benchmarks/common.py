@@ -63,10 +63,9 @@ def ratio(seconds: Mapping[str, Sequence[float]], name: str, over: str) -> float
 
 def photographs() -> list[Image.Image]:
     """Photographs without people, from the files that scikit-image and scikit-learn install."""
-    import skimage
-    import sklearn
+    from safetyfilter.standin.backgrounds import installed_file
 
-    places = (Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent / "datasets" / "images")
+    places = (installed_file("skimage", "data"), installed_file("sklearn", "datasets/images"))
     found = (next(place / name for place in places if (place / name).exists()) for name in PHOTOGRAPHS)
     return [Image.open(path).convert("RGB") for path in found]
 

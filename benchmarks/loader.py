@@ -67,10 +67,10 @@ def batch_of(samples: list[dict]) -> torch.Tensor:
 
 def write_pictures(folder: Path, count: int, side: int) -> list[str]:
     """Photographs without people, cut and turned at random, as JPEG files of about the size that web pictures have."""
-    import skimage
+    from safetyfilter.standin.backgrounds import installed_file
 
     rng = np.random.default_rng(SEED)
-    place = Path(skimage.__file__).parent / "data"
+    place = installed_file("skimage", "data")
     photographs = [Image.open(place / name).convert("RGB") for name in ("chelsea.png", "coffee.png", "rocket.jpg")]
     folder.mkdir()
     keys = [f"{number:06d}.jpg" for number in range(count)]

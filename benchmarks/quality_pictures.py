@@ -23,9 +23,10 @@ from safetyfilter.batches import EmbeddingBatch
 from safetyfilter.embed.encoder import ClipEncoder
 from safetyfilter.embed.options import EmbedOptions
 from safetyfilter.embed.pictures.views import Views
+from safetyfilter.standin.backgrounds import Split
 from safetyfilter.standin.pictures import DIGITS
 from safetyfilter.standin.render import PAIR, SPLITS, Scene, draw_digits, render
-from safetyfilter.standin.rendered import Picture, Split, pictures
+from safetyfilter.standin.rendered import Picture, pictures
 
 Place = Literal["small", "edge", "along"]
 VIEWS: tuple[Views, ...] = ("center", "whole", "multi")

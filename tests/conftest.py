@@ -24,7 +24,8 @@ from PIL import Image
 
 from safetyfilter import EmbedOptions, LinearProbe, ProbeBank
 from safetyfilter.signals import PAIR
-from tests.object_storage import ENVIRONMENT, S3, models_read_once, serving
+from safetyfilter.standin.backgrounds import installed_file
+from tests.object_storage import ENVIRONMENT, S3, serving
 
 # A test that is slow on a busy machine has not failed.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,10 +41,7 @@ def photograph(name: str) -> Image.Image:
 
 @cache
 def _photograph(name: str) -> Image.Image:
-    import skimage
-    import sklearn
-
-    places = (Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent / "datasets" / "images")
+    places = (installed_file("skimage", "data"), installed_file("sklearn", "datasets/images"))
     path = next(place / name for place in places if (place / name).exists())
     with Image.open(path) as image:
         return image.convert("RGB")
@@ -211,7 +209,7 @@ def probes(encoder) -> ProbeBank:
 @pytest.fixture(scope="session")
 def s3_server():
     """An S3 API on loopback: its address, and what spoils its answers."""
-    with models_read_once(), serving() as server:
+    with serving() as server:
         yield server
 
 

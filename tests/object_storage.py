@@ -153,18 +153,10 @@ class S3:
 
 
 @contextmanager
-def models_read_once() -> Iterator[None]:
-    """Let this process's clients read botocore's descriptions of S3 once: each anew, that was half of their work."""
-    loaders = pytest.importorskip("botocore.loaders", reason="s3fs is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loaders.JSONFileLoader, "load_file", staticmethod(cache(loaders.JSONFileLoader().load_file)))
-        yield
-
-
-@contextmanager
 def serving() -> Iterator[tuple[str, Spoiled]]:
     """Serve the S3 API on a free port; yield its address and what spoils its answers."""
     moto_app = pytest.importorskip("moto.moto_server.werkzeug_app", reason="moto[s3] and flask-cors are not installed")
+    from botocore.loaders import JSONFileLoader
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
@@ -179,7 +171,10 @@ def serving() -> Iterator[tuple[str, Spoiled]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", application
+        with pytest.MonkeyPatch.context() as patch:
+            # each client would read botocore's descriptions of S3 anew, which is half of its work
+            patch.setattr(JSONFileLoader, "load_file", staticmethod(cache(JSONFileLoader().load_file)))
+            yield f"http://127.0.0.1:{server.server_port}", application
     finally:
         server.shutdown()
         thread.join()

@@ -82,7 +82,7 @@ _SHORT_SIDE = 320  # photographs are kept this small: the scenes are smaller sti
 
 
 def installed_file(package: str, inside: str) -> Path:
-    """A file that was installed with a package, which is not imported for it.
+    """A file or folder that was installed with a package, which is not imported for it.
 
     Raises
     ------

@@ -10,7 +10,6 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,9 @@ from safetyfilter.embed.pictures.images import ImagePreparer
 from safetyfilter.embed.pictures.inputs import read_bytes
 from safetyfilter.embed.pictures.jpeg import Jpeg, count_jpeg_scans
 from safetyfilter.embed.pictures.views import Geometry
+from safetyfilter.standin.backgrounds import installed_file
 
-SKIMAGE = Path(find_spec("skimage").origin).parent / "data"
-SKLEARN = Path(find_spec("sklearn").origin).parent / "datasets" / "images"
+SKIMAGE, SKLEARN = installed_file("skimage", "data"), installed_file("sklearn", "datasets/images")
 PHOTOGRAPHS = {  # without people
     "chelsea": SKIMAGE / "chelsea.png",
     "coffee": SKIMAGE / "coffee.png",
